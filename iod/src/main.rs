@@ -1,0 +1,3 @@
+//! PVFS I/O daemon: keeps stripes and moves them.
+
+fn main() {}

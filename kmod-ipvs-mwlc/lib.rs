@@ -1,0 +1,1 @@
+//! The director's pure code, as a userspace library.

@@ -1,0 +1,3 @@
+//! PVFS metadata manager daemon.
+
+fn main() {}

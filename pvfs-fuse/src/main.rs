@@ -1,0 +1,3 @@
+//! PVFS FUSE client: mounts the file system.
+
+fn main() {}

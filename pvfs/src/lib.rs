@@ -1,0 +1,1 @@
+//! What every PVFS process shares: ids, striping, wire protocol, transport, client library.

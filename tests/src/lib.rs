@@ -1,0 +1,1 @@
+//! Tests across processes: real daemons, real mounts, the VM, the demo.

@@ -1,0 +1,1 @@
+//! The cluster on one machine: network namespaces, the director VM, daemons, the demo.

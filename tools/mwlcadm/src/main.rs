@@ -1,0 +1,3 @@
+//! Administer the ipvs_mwlc director.
+
+fn main() {}

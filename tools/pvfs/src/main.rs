@@ -1,0 +1,3 @@
+//! The pvfs command: manage and inspect a PVFS file system.
+
+fn main() {}
