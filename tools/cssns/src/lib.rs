@@ -1,1 +1,11 @@
-//! The cluster on one machine: network namespaces, the director VM, daemons, the demo.
+// SPDX-License-Identifier: MIT
+//! The cluster on one machine: the director as a stock kernel in QEMU, network namespaces for
+//! clients and nodes, the daemons, and the demo that runs all of it.
+//!
+//! The pure parts (what a kernel log means, what ipvsadm printed, which address goes where, what
+//! the tables look like) stand in modules of their own and touch nothing; everything that starts
+//! a process or makes a namespace stands at the rim.
+
+pub mod paths;
+pub mod splat;
+pub mod vm;
