@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+//! Every limit that two PVFS processes must agree on. A limit of one process alone stands with it.
+
+/// Iods of one file. PVFS 1 allowed as many; the layout of a file then takes 2 KiB.
+pub const IODS_PER_FILE_MAX: usize = 512;
+/// Iods of one file system.
+pub const IODS_MAX: usize = 4096;
+/// Smallest stripe: below a page, a page fault would need two iods.
+pub const STRIPE_SIZE_BYTES_MIN: u32 = 4096;
+/// Largest stripe: above it, a file of ordinary size uses a single iod.
+pub const STRIPE_SIZE_BYTES_MAX: u32 = 1 << 30;
+/// A file's largest size: offsets are signed 64-bit in POSIX.
+pub const FILE_SIZE_BYTES_MAX: u64 = i64::MAX as u64;
+/// A name in a directory (POSIX `NAME_MAX`).
+pub const NAME_BYTES_MAX: usize = 255;
+/// A symbolic link's target (POSIX `PATH_MAX` less the closing NUL).
+pub const SYMLINK_TARGET_BYTES_MAX: usize = 4095;
+/// An extended attribute's name (Linux `XATTR_NAME_MAX`).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+/// An extended attribute's value (Linux `XATTR_SIZE_MAX`).
+pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
+/// All extended attribute names of one inode together (Linux `XATTR_LIST_MAX`).
+pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
+/// Hard links to one inode, as ext4 has it.
+pub const LINKS_MAX: u32 = 65_000;
+/// Supplementary groups sent with one request; NFS carries 16, no distribution gives a user more than this.
+pub const GROUPS_MAX: usize = 1024;
+/// Bytes of one message's body: the largest is a page of a directory with attributes.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one message's payload: one client request to one iod is at most this long.
+pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+/// Entries in one reply to a directory read; with the longest names they fit a body.
+pub const READDIR_ENTRIES_MAX: u32 = 1024;
+/// Opens that one client may declare in a single message after mgr restarted.
+pub const REOPENS_PER_MESSAGE_MAX: usize = 16_384;
+/// Mutating requests that one client may have unacknowledged: mgr keeps their replies.
+pub const REPLIES_KEPT_PER_CLIENT_MAX: usize = 1024;

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+//! Messages between a client (or mgr) and an iod. Stripes travel as the frame's payload.
+
+use bincode::{Decode, Encode};
+
+use crate::attr::Space;
+use crate::error::FsError;
+use crate::ids::{FileSystemId, IodId, ObjectId};
+
+/// A request to an iod. Every one may be sent again after a lost reply: each is idempotent.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum IodRequest {
+    /// Who are you, and are you alive?
+    Ping,
+    /// Bytes of a local file; the reply's payload is shorter where the local file ends first, and
+    /// the reader fills the rest with zeros.
+    Read {
+        /// Whose stripes.
+        object: ObjectId,
+        /// Offset in the local file, bytes.
+        offset: u64,
+        /// Bytes wanted, at most [`PAYLOAD_BYTES_MAX`](crate::limits::PAYLOAD_BYTES_MAX).
+        length: u32,
+    },
+    /// Stores the frame's payload; makes the local file if there is none.
+    Write {
+        /// Whose stripes.
+        object: ObjectId,
+        /// Offset in the local file, bytes.
+        offset: u64,
+    },
+    /// Cuts the local file to `length`, never extends it.
+    Truncate {
+        /// Whose stripes.
+        object: ObjectId,
+        /// New length of the local file, bytes.
+        length: u64,
+    },
+    /// Removes the local file; no error where there is none.
+    Remove {
+        /// Whose stripes.
+        object: ObjectId,
+    },
+    /// Returns when all acknowledged writes of the local file are on disk.
+    Sync {
+        /// Whose stripes.
+        object: ObjectId,
+    },
+    /// Length and disk use of the local file.
+    Stat {
+        /// Whose stripes.
+        object: ObjectId,
+    },
+    /// Totals of the iod's disk.
+    Space,
+}
+
+/// An iod's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum IodResponse {
+    /// To [`IodRequest::Ping`].
+    Pong {
+        /// The iod's id, once it has registered.
+        iod: Option<IodId>,
+        /// The file system it belongs to, once it has registered.
+        file_system: Option<FileSystemId>,
+    },
+    /// To [`IodRequest::Read`]: the payload holds the bytes.
+    Data,
+    /// To a request that returns nothing.
+    Done,
+    /// To [`IodRequest::Stat`].
+    Stat {
+        /// Length of the local file, bytes.
+        length: u64,
+        /// Disk space that it takes, bytes.
+        allocated: u64,
+    },
+    /// To [`IodRequest::Space`].
+    Space(Space),
+}
+
+/// What a reply frame's body holds.
+pub type IodReply = Result<IodResponse, FsError>;

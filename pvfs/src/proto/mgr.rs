@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: MIT
+//! Messages between a client, a tool or an iod, and mgr. They carry no payload.
+
+use bincode::{Decode, Encode};
+
+use crate::attr::{Attr, Credentials, FileKind, SetAttr, Space, Timestamp};
+use crate::error::FsError;
+use crate::ids::{ClientId, FileSystemId, InodeNumber, IodId, ObjectId, OpenId};
+use crate::layout::{Layout, LayoutPolicy};
+use crate::name::Name;
+
+/// A request to mgr.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MgrRequest {
+    /// The sender.
+    pub client: ClientId,
+    /// Number of a mutating request, counted by the sender from 1; 0 for the others. A request that
+    /// arrives again under the same number is answered with the stored reply and not run again.
+    pub sequence: u64,
+    /// The sender holds replies to all of its mutating requests below this number: mgr forgets them.
+    pub answered_below: u64,
+    /// On whose behalf.
+    pub credentials: Credentials,
+    /// What to do.
+    pub operation: MgrOperation,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum MgrOperation {
+    /// First request on a connection. Starts or renews the client's session.
+    Hello {
+        /// Opens that the client holds and mgr may have forgotten in a restart.
+        opens: Vec<Reopen>,
+    },
+    /// Keeps the session alive; sent at least every third of the time in [`HelloResponse`].
+    KeepAlive,
+    /// Finds a name.
+    Lookup {
+        /// Directory.
+        parent: InodeNumber,
+        /// Name in it; `None` asks for the directory's own parent (`..`).
+        name: Option<Name>,
+    },
+    /// An inode's attributes.
+    GetAttr {
+        /// Which.
+        inode: InodeNumber,
+    },
+    /// Changes attributes (mutating). A new size below the old one has been carried out on every
+    /// iod when the reply arrives.
+    SetAttr {
+        /// Which.
+        inode: InodeNumber,
+        /// What changes.
+        set: SetAttr,
+        /// The open through which a file is truncated: it stands for the right to write.
+        open: Option<OpenId>,
+    },
+    /// Makes a regular file and opens it (mutating).
+    Create {
+        /// Directory.
+        parent: InodeNumber,
+        /// Name.
+        name: Name,
+        /// Permission bits, the caller's umask already applied.
+        mode: u16,
+        /// Fails where the name exists; otherwise the existing file is opened.
+        exclusive: bool,
+        /// How it is opened.
+        access: Access,
+    },
+    /// Makes an inode of another kind, or a regular file that is not opened (mutating).
+    MakeNode {
+        /// Directory.
+        parent: InodeNumber,
+        /// Name.
+        name: Name,
+        /// Any kind but a symbolic link.
+        kind: FileKind,
+        /// Permission bits, the caller's umask already applied.
+        mode: u16,
+        /// Device number of a device.
+        rdev: u32,
+    },
+    /// Makes a symbolic link (mutating).
+    Symlink {
+        /// Directory.
+        parent: InodeNumber,
+        /// Name.
+        name: Name,
+        /// What it points to, 1 to 4,095 bytes.
+        target: Vec<u8>,
+    },
+    /// A symbolic link's target.
+    ReadLink {
+        /// Which.
+        inode: InodeNumber,
+    },
+    /// Makes a hard link (mutating).
+    Link {
+        /// To what.
+        inode: InodeNumber,
+        /// Directory of the new name.
+        parent: InodeNumber,
+        /// New name.
+        name: Name,
+    },
+    /// Removes a name that is not a directory's (mutating).
+    Unlink {
+        /// Directory.
+        parent: InodeNumber,
+        /// Name.
+        name: Name,
+    },
+    /// Removes an empty directory (mutating).
+    RemoveDirectory {
+        /// Directory.
+        parent: InodeNumber,
+        /// Name.
+        name: Name,
+    },
+    /// Renames (mutating).
+    Rename {
+        /// Old directory.
+        parent: InodeNumber,
+        /// Old name.
+        name: Name,
+        /// New directory.
+        new_parent: InodeNumber,
+        /// New name.
+        new_name: Name,
+        /// What to do with an existing new name.
+        mode: RenameMode,
+    },
+    /// Opens a file or directory (mutating: the open keeps an unlinked inode alive).
+    Open {
+        /// Which.
+        inode: InodeNumber,
+        /// For what.
+        access: Access,
+        /// Truncate to 0 bytes, as `O_TRUNC` does.
+        truncate: bool,
+    },
+    /// Closes (mutating).
+    Close {
+        /// Which.
+        inode: InodeNumber,
+        /// As [`OpenResponse::open`] gave it.
+        open: OpenId,
+    },
+    /// A writer's report, at flush, fsync, close and before it answers a stat (mutating).
+    Report {
+        /// Which.
+        inode: InodeNumber,
+        /// The file is at least this long, bytes.
+        size_min: u64,
+        /// Content changed since the last report: advances mtime and `change`, drops set-uid and
+        /// set-gid bits as write(2) does.
+        modified: bool,
+        /// The open through which it wrote.
+        open: OpenId,
+    },
+    /// A part of a directory.
+    ReadDirectory {
+        /// Which.
+        inode: InodeNumber,
+        /// Starts after the entry of this cookie; 0 starts at the beginning (`.` and `..` are the
+        /// client's own affair).
+        after: u64,
+        /// At most so many entries.
+        entries_max: u32,
+        /// With attributes.
+        plus: bool,
+    },
+    /// Totals of the file system.
+    StatFs,
+    /// An extended attribute's value. `user.pvfs.*` shows the layout.
+    GetXattr {
+        /// Which inode.
+        inode: InodeNumber,
+        /// Attribute name with its name space, such as `user.x`.
+        name: Vec<u8>,
+    },
+    /// Sets an extended attribute (mutating).
+    SetXattr {
+        /// Which inode.
+        inode: InodeNumber,
+        /// Attribute name.
+        name: Vec<u8>,
+        /// Value.
+        value: Vec<u8>,
+        /// Whether it must or must not exist.
+        mode: XattrMode,
+    },
+    /// Names of all extended attributes.
+    ListXattr {
+        /// Which inode.
+        inode: InodeNumber,
+    },
+    /// Removes an extended attribute (mutating).
+    RemoveXattr {
+        /// Which inode.
+        inode: InodeNumber,
+        /// Attribute name.
+        name: Vec<u8>,
+    },
+    /// A file's layout, or the policy that a directory's new files inherit.
+    GetLayout {
+        /// Which.
+        inode: InodeNumber,
+    },
+    /// Sets a directory's policy, or lays out an empty regular file anew (mutating).
+    SetLayout {
+        /// Which.
+        inode: InodeNumber,
+        /// New policy; `None` makes a directory inherit again.
+        policy: Option<LayoutPolicy>,
+    },
+    /// All iods that mgr knows.
+    ListIods,
+    /// An iod introduces itself, at start and after each reconnection (mutating).
+    RegisterIod {
+        /// Its id, if it has one; else it is new and gets one.
+        iod: Option<IodId>,
+        /// The file system that its data belongs to, if it has one.
+        file_system: Option<FileSystemId>,
+        /// Where clients reach it: `host:port`.
+        address: String,
+        /// Its disk.
+        space: Space,
+    },
+    /// An iod is alive.
+    IodHeartbeat {
+        /// Which.
+        iod: IodId,
+        /// Its disk.
+        space: Space,
+    },
+}
+
+impl MgrOperation {
+    /// Whether the operation changes durable state or opens, and so carries a sequence number.
+    #[must_use]
+    pub const fn is_mutating(&self) -> bool {
+        match self {
+            Self::Hello { .. }
+            | Self::KeepAlive
+            | Self::Lookup { .. }
+            | Self::GetAttr { .. }
+            | Self::ReadLink { .. }
+            | Self::ReadDirectory { .. }
+            | Self::StatFs
+            | Self::GetXattr { .. }
+            | Self::ListXattr { .. }
+            | Self::GetLayout { .. }
+            | Self::ListIods
+            | Self::IodHeartbeat { .. } => false,
+            Self::SetAttr { .. }
+            | Self::Create { .. }
+            | Self::MakeNode { .. }
+            | Self::Symlink { .. }
+            | Self::Link { .. }
+            | Self::Unlink { .. }
+            | Self::RemoveDirectory { .. }
+            | Self::Rename { .. }
+            | Self::Open { .. }
+            | Self::Close { .. }
+            | Self::Report { .. }
+            | Self::SetXattr { .. }
+            | Self::SetLayout { .. }
+            | Self::RemoveXattr { .. }
+            | Self::RegisterIod { .. } => true,
+        }
+    }
+}
+
+/// For what a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Access {
+    /// Reading.
+    pub read: bool,
+    /// Writing.
+    pub write: bool,
+}
+
+/// An open that survived mgr's restart at the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Reopen {
+    /// Which inode.
+    pub inode: InodeNumber,
+    /// The number that mgr gave it.
+    pub open: OpenId,
+    /// For what.
+    pub access: Access,
+}
+
+/// What a rename does with an existing new name: renameat2's flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum RenameMode {
+    /// Replaces it.
+    Replace,
+    /// Fails (`RENAME_NOREPLACE`).
+    NoReplace,
+    /// Both names swap their inodes (`RENAME_EXCHANGE`).
+    Exchange,
+}
+
+/// setxattr's flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum XattrMode {
+    /// Creates or replaces.
+    Set,
+    /// Must not exist (`XATTR_CREATE`).
+    Create,
+    /// Must exist (`XATTR_REPLACE`).
+    Replace,
+}
+
+/// mgr's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum MgrResponse {
+    /// To [`MgrOperation::Hello`].
+    Hello(HelloResponse),
+    /// To an operation that returns nothing.
+    Done,
+    /// To lookups, getattr, setattr, mknod, symlink, link.
+    Attr(Attr),
+    /// To opens and creates.
+    Open(OpenResponse),
+    /// To [`MgrOperation::Report`].
+    Report {
+        /// Attributes after it.
+        attr: Attr,
+        /// The `change` counter before it: differs from what the writer knew where somebody else
+        /// changed the content in between.
+        change_before: u64,
+    },
+    /// To [`MgrOperation::ReadLink`], [`MgrOperation::GetXattr`].
+    Bytes(Vec<u8>),
+    /// To [`MgrOperation::ListXattr`].
+    Names(Vec<Vec<u8>>),
+    /// To [`MgrOperation::ReadDirectory`].
+    Entries {
+        /// In the order of their cookies.
+        entries: Vec<DirectoryEntry>,
+        /// No entries follow.
+        end: bool,
+    },
+    /// To [`MgrOperation::StatFs`].
+    StatFs(StatFs),
+    /// To [`MgrOperation::GetLayout`].
+    Layout {
+        /// Of a regular file.
+        layout: Option<Layout>,
+        /// The stripes' name, of a regular file.
+        object: Option<ObjectId>,
+        /// Of a directory: what new files in it get.
+        policy: Option<LayoutPolicy>,
+    },
+    /// To [`MgrOperation::ListIods`].
+    Iods(Vec<IodStatus>),
+    /// To [`MgrOperation::RegisterIod`].
+    Registered {
+        /// The iod's id.
+        iod: IodId,
+        /// The file system that it now belongs to.
+        file_system: FileSystemId,
+    },
+}
+
+/// What a reply frame's body holds.
+pub type MgrReply = Result<MgrResponse, FsError>;
+
+/// mgr's welcome.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HelloResponse {
+    /// Which file system this is.
+    pub file_system: FileSystemId,
+    /// A client that says nothing for so long loses its opens, milliseconds.
+    pub session_timeout_ms: u32,
+    /// Where the iods are.
+    pub iods: Vec<IodStatus>,
+}
+
+/// An iod as mgr knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct IodStatus {
+    /// Which.
+    pub iod: IodId,
+    /// `host:port`.
+    pub address: String,
+    /// It registered or sent a heartbeat lately.
+    pub alive: bool,
+    /// Its disk, as it said last.
+    pub space: Space,
+}
+
+/// An open file.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OpenResponse {
+    /// Names this open in [`MgrOperation::Close`].
+    pub open: OpenId,
+    /// The inode's attributes at the open.
+    pub attr: Attr,
+    /// Where its stripes are; `None` for anything but a regular file.
+    pub layout: Option<Layout>,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DirectoryEntry {
+    /// Its place in the directory: stable while the entry exists, above 0.
+    pub cookie: u64,
+    /// Name.
+    pub name: Name,
+    /// Inode.
+    pub inode: InodeNumber,
+    /// Kind.
+    pub kind: FileKind,
+    /// Attributes, where they were asked for.
+    pub attr: Option<Attr>,
+}
+
+/// Totals of the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StatFs {
+    /// Of all live iods together.
+    pub space: Space,
+    /// Inodes in use.
+    pub inodes_used: u64,
+    /// Inodes that may still be made: mgr's free space over the size of an inode's records.
+    pub inodes_free: u64,
+    /// mgr's clock.
+    pub now: Timestamp,
+}
