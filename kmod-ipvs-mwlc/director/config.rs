@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! What an administrator configures: virtual services, their destinations (real servers), limits.
+
+use crate::director::sched::Scheduler;
+
+/// Virtual services in one network namespace. IPVS has no limit; one keeps a dump and a flush short.
+pub const SERVICES_MAX: usize = 1024;
+/// Destinations of one service. A scheduler looks at each of them for every new connection.
+pub const DESTINATIONS_PER_SERVICE_MAX: usize = 256;
+/// The largest weight, as ipvsadm(8) has it; so a product with a load fits 128 bits by far.
+pub const WEIGHT_MAX: u32 = 65_535;
+/// The longest scheduler name, in bytes without the nul (`IP_VS_SCHEDNAME_MAXLEN` less one).
+pub const SCHEDULER_NAME_BYTES_MAX: usize = 15;
+/// The largest size that one connection may be given: 1 TiB. The sums of [`CONNECTIONS_MAX`] of
+/// these fit 63 bits.
+pub const CONNECTION_SIZE_BYTES_MAX: u64 = 1 << 40;
+/// Connections in one network namespace: at about 256 bytes each, 1 GiB at the most.
+pub const CONNECTIONS_MAX: usize = 1 << 22;
+
+const _: () = assert!(
+    (CONNECTIONS_MAX as u128) * (CONNECTION_SIZE_BYTES_MAX as u128) < (1u128 << 63),
+    "the sum of all connections' sizes must fit a signed 64-bit counter"
+);
+
+/// Service flag: connections of one client stay on one real server.
+pub const SERVICE_PERSISTENT: u32 = 0x1;
+/// Service flag: the service is in the table. Always reported; clients check it.
+pub const SERVICE_HASHED: u32 = 0x2;
+/// Service flag: every UDP datagram is scheduled on its own.
+pub const SERVICE_ONE_PACKET: u32 = 0x4;
+/// Service flag `flag-1` of the scheduler. With `wlc` it selects MWLC.
+pub const SERVICE_SCHED1: u32 = 0x8;
+/// Service flag `flag-2` of the scheduler; kept and reported, without effect.
+pub const SERVICE_SCHED2: u32 = 0x10;
+/// Service flag `flag-3` of the scheduler; kept and reported, without effect.
+pub const SERVICE_SCHED3: u32 = 0x20;
+
+/// An address family, with its number in Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// `AF_INET` or `AF_INET6`.
+    pub const fn number(self) -> u16 {
+        match self {
+            Family::Ipv4 => 2,
+            Family::Ipv6 => 10,
+        }
+    }
+
+    /// The family with this number, if it is one of the two.
+    pub const fn from_number(number: u16) -> Option<Family> {
+        match number {
+            2 => Some(Family::Ipv4),
+            10 => Some(Family::Ipv6),
+            _ => None,
+        }
+    }
+}
+
+/// An IP address; bytes in network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// IPv4.
+    V4([u8; 4]),
+    /// IPv6.
+    V6([u8; 16]),
+}
+
+impl Address {
+    /// The address's family.
+    pub const fn family(self) -> Family {
+        match self {
+            Address::V4(_) => Family::Ipv4,
+            Address::V6(_) => Family::Ipv6,
+        }
+    }
+
+    /// The 16 bytes of the kernel's `union nf_inet_addr`: IPv4 first, then zeros.
+    pub const fn to_union(self) -> [u8; 16] {
+        match self {
+            Address::V4([a, b, c, d]) => [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            Address::V6(bytes) => bytes,
+        }
+    }
+
+    /// Reads the kernel's `union nf_inet_addr`.
+    pub const fn from_union(family: Family, bytes: [u8; 16]) -> Address {
+        match family {
+            Family::Ipv4 => {
+                let [a, b, c, d, ..] = bytes;
+                Address::V4([a, b, c, d])
+            }
+            Family::Ipv6 => Address::V6(bytes),
+        }
+    }
+
+    /// Whether this is the unspecified address, 0.0.0.0 or `::`.
+    pub fn is_unspecified(self) -> bool {
+        self.to_union().iter().all(|byte| *byte == 0)
+    }
+}
+
+/// A transport protocol that the director balances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    /// The protocol number in an IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+        }
+    }
+
+    /// The transport with this protocol number, if the director balances it.
+    pub const fn from_number(number: u16) -> Option<Transport> {
+        match number {
+            6 => Some(Transport::Tcp),
+            17 => Some(Transport::Udp),
+            _ => None,
+        }
+    }
+
+    /// `TCP` or `UDP`, as ipvsadm prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+        }
+    }
+}
+
+/// What names a virtual service: transport, virtual IP and port. (Firewall marks are refused.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The virtual IP.
+    pub address: Address,
+    /// The port, in host order; never 0.
+    pub port: u16,
+}
+
+/// A virtual service as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Its name.
+    pub key: ServiceKey,
+    /// The scheduler as asked for; [`ServiceConfig::policy`] is the one that decides.
+    pub scheduler: Scheduler,
+    /// `SERVICE_*` flags, without [`SERVICE_HASHED`], which is added when reported.
+    pub flags: u32,
+    /// Persistence timeout in seconds; kept and reported, without effect.
+    pub timeout_s: u32,
+    /// Persistence netmask, its four bytes in network order; kept and reported, without effect.
+    pub netmask: [u8; 4],
+}
+
+impl ServiceConfig {
+    /// The scheduler that decides: `wlc` with `flag-1` is MWLC.
+    ///
+    /// keepalived has a closed list of scheduler names, but passes the flag for any of them.
+    pub const fn policy(&self) -> Scheduler {
+        match self.scheduler {
+            Scheduler::Wlc if self.flags & SERVICE_SCHED1 != 0 => Scheduler::Mwlc,
+            asked => asked,
+        }
+    }
+}
+
+/// Changes to a service's flags: the bits of `mask` are set to those of `flags`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct FlagsUpdate {
+    /// New values.
+    pub flags: u32,
+    /// The bits that change.
+    pub mask: u32,
+}
+
+impl FlagsUpdate {
+    /// The flags after the update.
+    pub const fn apply(self, old: u32) -> u32 {
+        ((old & !self.mask) | (self.flags & self.mask)) & !SERVICE_HASHED
+    }
+}
+
+/// An edit of an existing service (`ipvsadm -E`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceEdit {
+    /// Which service.
+    pub key: ServiceKey,
+    /// Its scheduler from now on.
+    pub scheduler: Scheduler,
+    /// Its flags' changes.
+    pub flags: FlagsUpdate,
+    /// Persistence timeout in seconds.
+    pub timeout_s: u32,
+    /// Persistence netmask in network order.
+    pub netmask: [u8; 4],
+}
+
+impl ServiceEdit {
+    /// The service's configuration after the edit.
+    pub const fn apply(&self, old: &ServiceConfig) -> ServiceConfig {
+        ServiceConfig {
+            key: old.key,
+            scheduler: self.scheduler,
+            flags: self.flags.apply(old.flags),
+            timeout_s: self.timeout_s,
+            netmask: self.netmask,
+        }
+    }
+}
+
+/// What names a destination within its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestKey {
+    /// The real server's address.
+    pub address: Address,
+    /// Its port, in host order; in VS/DR always the service's.
+    pub port: u16,
+}
+
+/// How packets reach a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The director itself serves (`LOCALNODE`, 1).
+    LocalNode,
+    /// Direct routing (`DROUTE`, 3): only the link-layer destination changes.
+    DirectRouting,
+}
+
+impl Forwarding {
+    /// The number in the IPVS family.
+    pub const fn number(self) -> u32 {
+        match self {
+            Forwarding::LocalNode => 1,
+            Forwarding::DirectRouting => 3,
+        }
+    }
+}
+
+/// A destination (real server) as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DestConfig {
+    /// Its name.
+    pub key: DestKey,
+    /// How packets reach it.
+    pub forwarding: Forwarding,
+    /// Wi, 0 to [`WEIGHT_MAX`]; 0 quiesces: no new connections.
+    pub weight: u32,
+    /// When it takes no more connections.
+    pub thresholds: Thresholds,
+}
+
+/// Connection counts at which a destination stops and resumes taking connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Thresholds {
+    /// Overloaded at this many connections; 0: never.
+    pub upper: u32,
+    /// No longer overloaded below this many; 0: three quarters of `upper`.
+    pub lower: u32,
+}
+
+impl Thresholds {
+    /// Whether a destination with this many connections (all classes) is overloaded, given whether
+    /// it was. As IPVS has it: on at `upper`, off below `lower` or below three quarters of `upper`.
+    pub const fn overloaded(self, was: bool, connections: u32) -> bool {
+        if self.upper == 0 {
+            return false;
+        }
+        if connections >= self.upper {
+            return true;
+        }
+        if !was {
+            return false;
+        }
+        if self.lower != 0 {
+            connections >= self.lower
+        } else {
+            (connections as u64).saturating_mul(4) >= (self.upper as u64).saturating_mul(3)
+        }
+    }
+}

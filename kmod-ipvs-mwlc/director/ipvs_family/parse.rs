@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Requests of the `IPVS` family, from attributes to a [`Command`].
+
+use core::ffi::CStr;
+
+use super::{Command, RequestKind};
+use crate::director::config::{
+    Address, DestConfig, DestKey, Family, FlagsUpdate, Forwarding, ServiceConfig, ServiceEdit,
+    ServiceKey, Thresholds, Transport, SCHEDULER_NAME_BYTES_MAX, SERVICE_ONE_PACKET,
+    SERVICE_PERSISTENT, WEIGHT_MAX,
+};
+use crate::director::errno::{Errno, Reject};
+use crate::director::netlink::{Attribute, AttributeTable, Attributes};
+use crate::director::sched::Scheduler;
+use crate::director::timeouts::{Timeouts, TimeoutsUpdate};
+use crate::uapi::ipvs::{attribute, command, dest, forwarding, service};
+
+const SERVICE_SLOTS: usize = service::STATS64 as usize + 1;
+const DEST_SLOTS: usize = dest::TUN_FLAGS as usize + 1;
+const MESSAGE_SLOTS: usize = attribute::MAX as usize + 1;
+
+type Message<'a> = AttributeTable<'a, MESSAGE_SLOTS>;
+type ServiceTable<'a> = AttributeTable<'a, SERVICE_SLOTS>;
+type DestTable<'a> = AttributeTable<'a, DEST_SLOTS>;
+
+/// Parses a request: its command number, whether it asks for a dump, and the bytes of its
+/// attributes after the generic netlink header.
+pub fn parse_command(number: u8, kind: RequestKind, attributes: &[u8]) -> Result<Command, Reject> {
+    let message: Message<'_> = Attributes::new(attributes).table()?;
+    match kind {
+        RequestKind::Do => parse_do(number, &message),
+        RequestKind::Dump => parse_dump(number, &message),
+    }
+}
+
+fn parse_do(number: u8, message: &Message<'_>) -> Result<Command, Reject> {
+    match number {
+        command::NEW_SERVICE => full_service(message).map(|full| Command::NewService(full.added())),
+        command::SET_SERVICE => full_service(message).map(|full| Command::SetService(full.edit)),
+        command::DEL_SERVICE => service_key(message).map(Command::DelService),
+        command::GET_SERVICE => service_key(message).map(Command::GetService),
+        command::NEW_DEST => {
+            let key = service_key(message)?;
+            full_destination(message, &key).map(|dest| Command::NewDestination(key, dest))
+        }
+        command::SET_DEST => {
+            let key = service_key(message)?;
+            full_destination(message, &key).map(|dest| Command::SetDestination(key, dest))
+        }
+        command::DEL_DEST => {
+            let key = service_key(message)?;
+            let (_, dest) = destination_key(message, &key)?;
+            Ok(Command::DelDestination(key, dest))
+        }
+        command::SET_CONFIG => timeouts_update(message).map(Command::SetConfig),
+        command::GET_CONFIG => Ok(Command::GetConfig),
+        command::GET_INFO => Ok(Command::GetInfo),
+        command::ZERO if message.get(attribute::SERVICE).is_none() => Ok(Command::Zero(None)),
+        command::ZERO => service_key(message).map(|key| Command::Zero(Some(key))),
+        command::FLUSH => Ok(Command::Flush),
+        command::NEW_DAEMON | command::DEL_DAEMON => Err(Reject::new(
+            Errno::NotSupported,
+            c"this director has no connection synchronisation daemon",
+        )),
+        command::GET_DEST | command::GET_DAEMON => Err(Reject::new(
+            Errno::NotSupported,
+            c"this command answers dumps only: set NLM_F_DUMP",
+        )),
+        _ => Err(Reject::new(
+            Errno::NotSupported,
+            c"unknown command of family IPVS",
+        )),
+    }
+}
+
+fn parse_dump(number: u8, message: &Message<'_>) -> Result<Command, Reject> {
+    match number {
+        // moby/ipvs sends an empty SERVICE attribute here; nothing in it is looked at.
+        command::GET_SERVICE => Ok(Command::DumpServices),
+        command::GET_DEST => service_key(message).map(Command::DumpDestinations),
+        command::GET_DAEMON => Ok(Command::DumpDaemons),
+        _ => Err(Reject::new(
+            Errno::NotSupported,
+            c"this command of family IPVS has no dump",
+        )),
+    }
+}
+
+/// A service with all that adding or editing it takes.
+struct FullService {
+    edit: ServiceEdit,
+}
+
+impl FullService {
+    fn added(&self) -> ServiceConfig {
+        ServiceConfig {
+            key: self.edit.key,
+            scheduler: self.edit.scheduler,
+            flags: self.edit.flags.apply(0),
+            timeout_s: self.edit.timeout_s,
+            netmask: self.edit.netmask,
+        }
+    }
+}
+
+fn service_table<'a>(message: &Message<'a>) -> Result<ServiceTable<'a>, Reject> {
+    message
+        .require(
+            attribute::SERVICE,
+            c"the request names no service: attribute SERVICE is missing",
+        )?
+        .nested()
+        .table()
+}
+
+fn service_key(message: &Message<'_>) -> Result<ServiceKey, Reject> {
+    identify_service(&service_table(message)?)
+}
+
+fn identify_service(table: &ServiceTable<'_>) -> Result<ServiceKey, Reject> {
+    let family = table.require(service::AF, c"the service has no address family")?;
+    match Family::from_number(family.u16()?) {
+        Some(Family::Ipv4) => {}
+        Some(Family::Ipv6) => {
+            return Err(family.reject(
+                Errno::FamilyNotSupported,
+                c"this director does not serve IPv6 yet: give an IPv4 address",
+            ))
+        }
+        None => {
+            return Err(family.reject(Errno::FamilyNotSupported, c"unknown address family"));
+        }
+    }
+    if let Some(mark) = table.get(service::FWMARK) {
+        if mark.u32()? != 0 {
+            return Err(mark.reject(
+                Errno::NotSupported,
+                c"this director has no firewall-mark services: give an address and port",
+            ));
+        }
+    }
+    let transport = table.require(service::PROTOCOL, c"the service has no protocol")?;
+    let transport = Transport::from_number(transport.u16()?)
+        .ok_or_else(|| transport.reject(Errno::NotSupported, c"only TCP and UDP are balanced"))?;
+    let address = table.require(service::ADDR, c"the service has no address")?;
+    let address = ipv4(address)?;
+    let port = table.require(service::PORT, c"the service has no port")?;
+    let port = match port.be16()? {
+        0 => return Err(port.reject(Errno::Invalid, c"port 0 takes a persistent service")),
+        port => port,
+    };
+    Ok(ServiceKey {
+        transport,
+        address,
+        port,
+    })
+}
+
+fn full_service(message: &Message<'_>) -> Result<FullService, Reject> {
+    let table = service_table(message)?;
+    let key = identify_service(&table)?;
+    let name = table.require(service::SCHED_NAME, c"the service has no scheduler")?;
+    let scheduler =
+        Scheduler::from_name(name.string(SCHEDULER_NAME_BYTES_MAX)?).ok_or_else(|| {
+            name.reject(
+                Errno::NoEntry,
+                c"unknown scheduler: this director has rr, wrr, lc, wlc and mwlc",
+            )
+        })?;
+    let flags = table.require(service::FLAGS, c"the service has no flags")?;
+    let flags = service_flags(flags)?;
+    let timeout = table.require(service::TIMEOUT, c"the service has no timeout")?;
+    let netmask = table.require(service::NETMASK, c"the service has no netmask")?;
+    if let Some(engine) = table.get(service::PE_NAME) {
+        if !engine.string(SCHEDULER_NAME_BYTES_MAX)?.is_empty() {
+            return Err(engine.reject(
+                Errno::NotSupported,
+                c"this director has no persistence engines (--pe)",
+            ));
+        }
+    }
+    let edit = ServiceEdit {
+        key,
+        scheduler,
+        flags,
+        timeout_s: timeout.u32()?,
+        netmask: netmask.array(c"the netmask must be four bytes")?,
+    };
+    Ok(FullService { edit })
+}
+
+fn service_flags(attribute: &Attribute<'_>) -> Result<FlagsUpdate, Reject> {
+    let [f0, f1, f2, f3, m0, m1, m2, m3] =
+        attribute.array(c"flags must be two 32-bit words: flags and mask")?;
+    let update = FlagsUpdate {
+        flags: u32::from_ne_bytes([f0, f1, f2, f3]),
+        mask: u32::from_ne_bytes([m0, m1, m2, m3]),
+    };
+    let set = update.apply(0);
+    if set & SERVICE_PERSISTENT != 0 {
+        return Err(attribute.reject(
+            Errno::NotSupported,
+            c"this director has no persistent services yet: leave out -p",
+        ));
+    }
+    if set & SERVICE_ONE_PACKET != 0 {
+        return Err(attribute.reject(
+            Errno::NotSupported,
+            c"this director has no one-packet scheduling yet: leave out -o",
+        ));
+    }
+    Ok(update)
+}
+
+fn destination_key<'a>(
+    message: &Message<'a>,
+    of: &ServiceKey,
+) -> Result<(DestTable<'a>, DestKey), Reject> {
+    let table: DestTable<'a> = message
+        .require(
+            attribute::DEST,
+            c"the request names no destination: attribute DEST is missing",
+        )?
+        .nested()
+        .table()?;
+    // Old clients send no family: it is the service's then.
+    if let Some(family) = table.get(dest::ADDR_FAMILY) {
+        let number = family.u16()?;
+        if number != 0 && number != of.address.family().number() {
+            return Err(family.reject(
+                Errno::FamilyNotSupported,
+                c"a destination must have its service's address family",
+            ));
+        }
+    }
+    let address = table.require(dest::ADDR, c"the destination has no address")?;
+    let address = ipv4(address)?;
+    let port = table
+        .require(dest::PORT, c"the destination has no port")?
+        .be16()?;
+    Ok((table, DestKey { address, port }))
+}
+
+fn full_destination(message: &Message<'_>, of: &ServiceKey) -> Result<DestConfig, Reject> {
+    let (table, key) = destination_key(message, of)?;
+    let method = table.require(
+        dest::FWD_METHOD,
+        c"the destination has no forwarding method",
+    )?;
+    let forwarding = forwarding_method(method)?;
+    if key.port != of.port {
+        return Err(Reject::new(
+            Errno::Invalid,
+            c"direct routing does not change ports: the destination must have the service's",
+        ));
+    }
+    let weight = table.require(dest::WEIGHT, c"the destination has no weight")?;
+    if weight.u32()? > WEIGHT_MAX {
+        return Err(weight.reject(Errno::Range, c"a weight is 0 to 65535"));
+    }
+    let upper = table.require(dest::U_THRESH, c"the destination has no upper threshold")?;
+    let lower = table.require(dest::L_THRESH, c"the destination has no lower threshold")?;
+    let thresholds = Thresholds {
+        upper: upper.u32()?,
+        lower: lower.u32()?,
+    };
+    if thresholds.lower > thresholds.upper {
+        return Err(lower.reject(
+            Errno::Range,
+            c"the lower threshold is above the upper threshold",
+        ));
+    }
+    Ok(DestConfig {
+        key,
+        forwarding,
+        weight: weight.u32()?,
+        thresholds,
+    })
+}
+
+fn forwarding_method(method: &Attribute<'_>) -> Result<Forwarding, Reject> {
+    match method.u32()? & forwarding::MASK {
+        forwarding::DROUTE => Ok(Forwarding::DirectRouting),
+        forwarding::LOCALNODE => Ok(Forwarding::LocalNode),
+        forwarding::MASQ => Err(method.reject(
+            Errno::NotSupported,
+            c"this director has no masquerading: use direct routing (-g)",
+        )),
+        forwarding::TUNNEL => Err(method.reject(
+            Errno::NotSupported,
+            c"this director has no tunnelling: use direct routing (-g)",
+        )),
+        _ => Err(method.reject(
+            Errno::NotSupported,
+            c"unknown forwarding method: use direct routing (-g)",
+        )),
+    }
+}
+
+fn timeouts_update(message: &Message<'_>) -> Result<TimeoutsUpdate, Reject> {
+    let seconds = |kind: u16| message.get(kind).map_or(Ok(0), Attribute::u32);
+    let update = TimeoutsUpdate {
+        tcp_s: seconds(attribute::TIMEOUT_TCP)?,
+        tcp_fin_s: seconds(attribute::TIMEOUT_TCP_FIN)?,
+        udp_s: seconds(attribute::TIMEOUT_UDP)?,
+    };
+    // The range does not depend on the present values, so it is refused here already.
+    update.apply(&Timeouts::DEFAULT).map(|_| update)
+}
+
+/// An IPv4 address: 4 bytes (moby/ipvs) up to the 16 of `union nf_inet_addr` (everyone else).
+fn ipv4(attribute: &Attribute<'_>) -> Result<Address, Reject> {
+    const LENGTH: &CStr = c"an IPv4 address is 4 bytes, or 16 with zeros";
+    if attribute.payload.len() > 16 {
+        return Err(attribute.reject(Errno::Invalid, LENGTH));
+    }
+    match attribute.payload.first_chunk::<4>() {
+        Some(bytes) => Ok(Address::V4(*bytes)),
+        None => Err(attribute.reject(Errno::Invalid, LENGTH)),
+    }
+}

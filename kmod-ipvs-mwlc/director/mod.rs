@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Decisions of the director, apart from acting on them.
+//!
+//! Everything below uses `core` only: no allocation, floats, atomics, locks, clock or randomness.
+//! `now` is an argument, and nothing here has a panic path: no `[i]`, no arithmetic that can
+//! overflow, because an overflow check that fires stops the kernel.
+
+pub mod config;
+pub mod conn;
+pub mod errno;
+pub mod ipvs_family;
+pub mod load;
+pub mod mwlc_family;
+pub mod netlink;
+pub mod packet;
+pub mod sched;
+pub mod stats;
+pub mod tcp;
+pub mod timeouts;

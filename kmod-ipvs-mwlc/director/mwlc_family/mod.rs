@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Our own generic-netlink family `ipvs_mwlc`: expected sizes, loads, connections.
+//!
+//! Numbers and layout are in `uapi::mwlc`. Refusals that depend on what is configured are the table's:
+//! `ESRCH` for a service that does not exist, `ENOENT` for a connection.
+
+mod parse;
+mod reply;
+
+pub use parse::parse_command;
+pub use reply::{
+    encode_connection, encode_destination, encode_service, ConnectionView, DestinationView,
+    ServiceView, REPLY_BYTES_MAX,
+};
+
+use crate::director::config::ServiceKey;
+use crate::director::load::SizePolicy;
+use crate::director::packet::Ipv4Tuple;
+
+/// A well-formed request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Answer with every service.
+    DumpServices,
+    /// Set what a service's connections are expected to fetch.
+    SetExpectedSize {
+        /// Which service.
+        service: ServiceKey,
+        /// Expected size in bytes; `None` leaves it.
+        configured_bytes: Option<u64>,
+        /// Where the size comes from; `None` leaves it.
+        policy: Option<SizePolicy>,
+    },
+    /// Answer with the destinations of one service or of all, with their loads.
+    DumpDestinations(Option<ServiceKey>),
+    /// Answer with every connection.
+    DumpConnections,
+    /// Set the size of one connection: client to virtual address.
+    SetConnectionSize {
+        /// Which connection.
+        tuple: Ipv4Tuple,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+}
+
+/// Where a dump of the connection table goes on: a bucket, and how many entries of it are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TableCursor {
+    /// The bucket.
+    pub bucket: u32,
+    /// Entries of the bucket that are done.
+    pub skip: u32,
+}
+
+impl TableCursor {
+    /// The cursor after one more entry of this bucket.
+    #[must_use]
+    pub const fn after_entry(self) -> TableCursor {
+        TableCursor {
+            skip: self.skip.saturating_add(1),
+            ..self
+        }
+    }
+
+    /// The cursor at the next bucket.
+    #[must_use]
+    pub const fn after_bucket(self) -> TableCursor {
+        TableCursor {
+            bucket: self.bucket.saturating_add(1),
+            skip: 0,
+        }
+    }
+
+    /// As one word, for the netlink callback's arguments.
+    pub const fn to_bits(self) -> u64 {
+        ((self.bucket as u64) << 32) | self.skip as u64
+    }
+
+    /// The cursor from [`TableCursor::to_bits`].
+    pub const fn from_bits(bits: u64) -> TableCursor {
+        TableCursor {
+            bucket: (bits >> 32) as u32,
+            skip: bits as u32,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Requests of the `ipvs_mwlc` family, from attributes to a [`Command`].
+
+use core::ffi::CStr;
+
+use super::Command;
+use crate::director::config::{Address, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX};
+use crate::director::errno::{Errno, Reject};
+use crate::director::ipvs_family::RequestKind;
+use crate::director::load::SizePolicy;
+use crate::director::netlink::{Attribute, AttributeTable, Attributes};
+use crate::director::packet::Ipv4Tuple;
+use crate::uapi::mwlc::{attribute, command, conn, service};
+
+const MESSAGE_SLOTS: usize = attribute::MAX as usize + 1;
+const SERVICE_SLOTS: usize = service::LEARNED_COUNT as usize + 1;
+const CONN_SLOTS: usize = conn::EXPIRES_MS as usize + 1;
+
+type Message<'a> = AttributeTable<'a, MESSAGE_SLOTS>;
+type ServiceTable<'a> = AttributeTable<'a, SERVICE_SLOTS>;
+type ConnTable<'a> = AttributeTable<'a, CONN_SLOTS>;
+
+/// Parses a request: its command number, whether it asks for a dump, and the bytes of its
+/// attributes after the generic netlink header.
+pub fn parse_command(number: u8, kind: RequestKind, attributes: &[u8]) -> Result<Command, Reject> {
+    let message: Message<'_> = Attributes::new(attributes).table()?;
+    match (kind, number) {
+        (RequestKind::Dump, command::GET_SERVICE) => Ok(Command::DumpServices),
+        (RequestKind::Dump, command::GET_DEST) => match message.get(attribute::SERVICE) {
+            Some(nest) => identify_service(&nest.nested().table()?)
+                .map(|key| Command::DumpDestinations(Some(key))),
+            None => Ok(Command::DumpDestinations(None)),
+        },
+        (RequestKind::Dump, command::GET_CONN) => Ok(Command::DumpConnections),
+        (RequestKind::Do, command::SET_SERVICE) => set_service(&message),
+        (RequestKind::Do, command::SET_CONN) => set_connection(&message),
+        (RequestKind::Do, command::GET_SERVICE | command::GET_DEST | command::GET_CONN) => {
+            Err(Reject::new(
+                Errno::NotSupported,
+                c"this command answers dumps only: set NLM_F_DUMP",
+            ))
+        }
+        (RequestKind::Dump, command::SET_SERVICE | command::SET_CONN) => Err(Reject::new(
+            Errno::NotSupported,
+            c"this command of family ipvs_mwlc has no dump",
+        )),
+        _ => Err(Reject::new(
+            Errno::NotSupported,
+            c"unknown command of family ipvs_mwlc",
+        )),
+    }
+}
+
+fn set_service(message: &Message<'_>) -> Result<Command, Reject> {
+    let table: ServiceTable<'_> = message
+        .require(
+            attribute::SERVICE,
+            c"the request names no service: attribute SERVICE is missing",
+        )?
+        .nested()
+        .table()?;
+    let service = identify_service(&table)?;
+    let configured_bytes = match table.get(service::EXPECTED_SIZE) {
+        Some(size) => Some(size_bytes(size)?),
+        None => None,
+    };
+    let policy = match table.get(service::SIZE_POLICY) {
+        Some(number) => Some(SizePolicy::from_number(number.u8()?).ok_or_else(|| {
+            number.reject(
+                Errno::Invalid,
+                c"the size policy is 0 (configured) or 1 (learned)",
+            )
+        })?),
+        None => None,
+    };
+    Ok(Command::SetExpectedSize {
+        service,
+        configured_bytes,
+        policy,
+    })
+}
+
+fn set_connection(message: &Message<'_>) -> Result<Command, Reject> {
+    let table: ConnTable<'_> = message
+        .require(
+            attribute::CONN,
+            c"the request names no connection: attribute CONN is missing",
+        )?
+        .nested()
+        .table()?;
+    family(table.require(conn::AF, c"the connection has no address family")?)?;
+    let transport = transport(table.require(conn::PROTOCOL, c"the connection has no protocol")?)?;
+    let client = table.require(conn::CLIENT_ADDR, c"the connection has no client address")?;
+    let client_port = table.require(conn::CLIENT_PORT, c"the connection has no client port")?;
+    let vip = table.require(conn::VIRTUAL_ADDR, c"the connection has no virtual address")?;
+    let vip_port = table.require(conn::VIRTUAL_PORT, c"the connection has no virtual port")?;
+    let size = table.require(conn::SIZE_BYTES, c"the connection's new size is missing")?;
+    Ok(Command::SetConnectionSize {
+        tuple: Ipv4Tuple {
+            transport,
+            source: ipv4(client)?,
+            source_port: client_port.be16()?,
+            destination: ipv4(vip)?,
+            destination_port: vip_port.be16()?,
+        },
+        size_bytes: size_bytes(size)?,
+    })
+}
+
+fn identify_service(table: &ServiceTable<'_>) -> Result<ServiceKey, Reject> {
+    family(table.require(service::AF, c"the service has no address family")?)?;
+    let transport = transport(table.require(service::PROTOCOL, c"the service has no protocol")?)?;
+    let address = ipv4(table.require(service::ADDR, c"the service has no address")?)?;
+    let port = table
+        .require(service::PORT, c"the service has no port")?
+        .be16()?;
+    Ok(ServiceKey {
+        transport,
+        address: Address::V4(address),
+        port,
+    })
+}
+
+fn family(attribute: &Attribute<'_>) -> Result<(), Reject> {
+    match Family::from_number(attribute.u16()?) {
+        Some(Family::Ipv4) => Ok(()),
+        Some(Family::Ipv6) | None => Err(attribute.reject(
+            Errno::FamilyNotSupported,
+            c"this director serves IPv4 only: give AF_INET",
+        )),
+    }
+}
+
+fn transport(attribute: &Attribute<'_>) -> Result<Transport, Reject> {
+    Transport::from_number(attribute.u16()?)
+        .ok_or_else(|| attribute.reject(Errno::NotSupported, c"only TCP and UDP are balanced"))
+}
+
+fn size_bytes(attribute: &Attribute<'_>) -> Result<u64, Reject> {
+    match attribute.u64()? {
+        bytes if bytes <= CONNECTION_SIZE_BYTES_MAX => Ok(bytes),
+        _ => Err(attribute.reject(Errno::Range, c"a size is at most 1 TiB")),
+    }
+}
+
+fn ipv4(attribute: &Attribute<'_>) -> Result<[u8; 4], Reject> {
+    const LENGTH: &CStr = c"an address is 16 bytes, IPv4 in the first four";
+    let [a, b, c, d, ..] = attribute.array::<16>(LENGTH)?;
+    Ok([a, b, c, d])
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Replies of the `ipvs_mwlc` family, from plain views to attributes.
+
+use crate::director::config::{Address, DestKey, ServiceKey};
+use crate::director::conn::ConnState;
+use crate::director::load::ExpectedSize;
+use crate::director::netlink::{Encoder, Full};
+use crate::director::packet::Ipv4Tuple;
+use crate::director::sched::{DestLoad, Scheduler};
+use crate::director::stats::Counters;
+use crate::uapi::mwlc::{attribute, conn, dest, service};
+
+/// No reply of this family is longer.
+pub const REPLY_BYTES_MAX: usize = 256;
+
+/// What a reply says about a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceView {
+    /// Its name.
+    pub key: ServiceKey,
+    /// The scheduler that decides.
+    pub policy: Scheduler,
+    /// What its connections are expected to fetch.
+    pub expected: ExpectedSize,
+}
+
+/// What a reply says about a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DestinationView {
+    /// Its service.
+    pub service: ServiceKey,
+    /// Its name.
+    pub key: DestKey,
+    /// What schedulers see of it.
+    pub load: DestLoad,
+    /// Its counters.
+    pub counters: Counters,
+}
+
+/// What a reply says about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionView {
+    /// Client to virtual address.
+    pub tuple: Ipv4Tuple,
+    /// Its real server.
+    pub destination: DestKey,
+    /// Its state.
+    pub state: ConnState,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Whether the size was learned or set; otherwise it is the service's expected size.
+    pub size_known: bool,
+    /// Milliseconds since it was scheduled.
+    pub age_ms: u64,
+    /// Milliseconds until it expires if no packet comes.
+    pub expires_ms: u64,
+}
+
+/// Writes a SERVICE nest.
+pub fn encode_service(encoder: &mut Encoder<'_>, view: &ServiceView) -> Result<(), Full> {
+    let nest = encoder.nest(attribute::SERVICE)?;
+    service_key(encoder, &view.key)?;
+    encoder.string(service::POLICY_NAME, view.policy.name())?;
+    encoder.u64(service::EXPECTED_SIZE, view.expected.configured_bytes())?;
+    encoder.u8(service::SIZE_POLICY, view.expected.policy().number())?;
+    encoder.u64(service::EXPECTED_SIZE_NOW, view.expected.bytes())?;
+    encoder.u64(service::LEARNED_COUNT, view.expected.learned_count())?;
+    encoder.end_nest(nest)
+}
+
+/// Writes a SERVICE nest with the service's key and a DEST nest.
+pub fn encode_destination(encoder: &mut Encoder<'_>, view: &DestinationView) -> Result<(), Full> {
+    let nest = encoder.nest(attribute::SERVICE)?;
+    service_key(encoder, &view.service)?;
+    encoder.end_nest(nest)?;
+    let nest = encoder.nest(attribute::DEST)?;
+    encoder.u16(dest::AF, view.key.address.family().number())?;
+    encoder.bytes(dest::ADDR, &view.key.address.to_union())?;
+    encoder.be16(dest::PORT, view.key.port)?;
+    encoder.u32(dest::WEIGHT, view.load.weight)?;
+    encoder.u64(dest::LOAD_BYTES, view.load.bytes)?;
+    encoder.u32(dest::PENDING_CONNS, view.load.pending)?;
+    encoder.u32(dest::ACTIVE_CONNS, view.load.active)?;
+    encoder.u32(dest::INACTIVE_CONNS, view.load.inactive)?;
+    encoder.u8(dest::OVERLOADED, u8::from(view.load.overloaded))?;
+    encoder.u64(dest::CONNECTIONS, view.counters.connections)?;
+    encoder.u64(dest::IN_PACKETS, view.counters.in_packets)?;
+    encoder.u64(dest::IN_BYTES, view.counters.in_bytes)?;
+    encoder.end_nest(nest)
+}
+
+/// Writes a CONN nest.
+pub fn encode_connection(encoder: &mut Encoder<'_>, view: &ConnectionView) -> Result<(), Full> {
+    let tuple = &view.tuple;
+    let client = Address::V4(tuple.source);
+    let vip = Address::V4(tuple.destination);
+    let nest = encoder.nest(attribute::CONN)?;
+    encoder.u16(conn::AF, client.family().number())?;
+    encoder.u16(conn::PROTOCOL, u16::from(tuple.transport.number()))?;
+    encoder.bytes(conn::CLIENT_ADDR, &client.to_union())?;
+    encoder.be16(conn::CLIENT_PORT, tuple.source_port)?;
+    encoder.bytes(conn::VIRTUAL_ADDR, &vip.to_union())?;
+    encoder.be16(conn::VIRTUAL_PORT, tuple.destination_port)?;
+    encoder.bytes(conn::DEST_ADDR, &view.destination.address.to_union())?;
+    encoder.be16(conn::DEST_PORT, view.destination.port)?;
+    encoder.u8(conn::STATE, view.state.to_u8())?;
+    encoder.u64(conn::SIZE_BYTES, view.size_bytes)?;
+    encoder.u8(conn::SIZE_KNOWN, u8::from(view.size_known))?;
+    encoder.u64(conn::AGE_MS, view.age_ms)?;
+    encoder.u64(conn::EXPIRES_MS, view.expires_ms)?;
+    encoder.end_nest(nest)
+}
+
+fn service_key(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
+    encoder.u16(service::AF, key.address.family().number())?;
+    encoder.u16(service::PROTOCOL, u16::from(key.transport.number()))?;
+    encoder.bytes(service::ADDR, &key.address.to_union())?;
+    encoder.be16(service::PORT, key.port)
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Which destination takes the next connection.
+//!
+//! A scheduler looks once or twice over plain snapshots of the destinations, in their order in the
+//! service, and answers an index into them. What it must remember between calls is a [`SchedState`],
+//! which the caller keeps per service. A destination with weight 0 (quiesced) or over its threshold
+//! is never chosen.
+
+mod lc;
+mod mwlc;
+mod rr;
+mod wlc;
+mod wrr;
+
+/// Half-open connections that count as load, per unit of weight.
+///
+/// They keep SYNs of one round trip apart. When a flood fills every destination up to this bound, each
+/// ratio load / weight has grown by the same amount, so a flood cannot steer the choice.
+pub const PENDING_PER_WEIGHT_MAX: u32 = 32;
+
+/// A destination at the moment of scheduling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct DestLoad {
+    /// Wi; 0: quiesced.
+    pub weight: u32,
+    /// Half-open connections.
+    pub pending: u32,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// Ci, in bytes.
+    pub bytes: u64,
+    /// Over its threshold.
+    pub overloaded: bool,
+}
+
+impl DestLoad {
+    const fn is_eligible(&self) -> bool {
+        self.weight > 0 && !self.overloaded
+    }
+}
+
+/// What a scheduler remembers between calls; plain data, all zero for a new service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SchedState {
+    /// One more than the index chosen last; 0 at the start.
+    next: u32,
+    /// wrr: the weight that a destination must have in the present round; 0 at the start.
+    round_weight: u32,
+}
+
+impl SchedState {
+    /// All zero: nothing was chosen yet.
+    pub const NEW: SchedState = SchedState {
+        next: 0,
+        round_weight: 0,
+    };
+
+    /// The state after the destination at `index` left the list, so that the turn of the others does
+    /// not change.
+    #[must_use]
+    pub const fn after_removal(self, index: u32) -> SchedState {
+        if index < self.next {
+            SchedState {
+                next: self.next.saturating_sub(1),
+                ..self
+            }
+        } else {
+            self
+        }
+    }
+
+    /// The state as one word, for a caller that keeps it in an atomic.
+    pub const fn to_bits(self) -> u64 {
+        ((self.next as u64) << 32) | self.round_weight as u64
+    }
+
+    /// The state from [`SchedState::to_bits`].
+    pub const fn from_bits(bits: u64) -> SchedState {
+        SchedState {
+            next: (bits >> 32) as u32,
+            round_weight: bits as u32,
+        }
+    }
+}
+
+/// The answer of a scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The index of the destination in the order in which the snapshots came.
+    pub index: u32,
+    /// What to remember.
+    pub state: SchedState,
+}
+
+/// Why no destination can take a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoDestination {
+    /// The service has none.
+    Empty,
+    /// All of them have weight 0.
+    AllQuiesced,
+    /// Those with a weight are over their thresholds.
+    AllOverloaded,
+}
+
+impl NoDestination {
+    /// The cause in words, for the log.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            NoDestination::Empty => "the service has no real server: add one with ipvsadm -a",
+            NoDestination::AllQuiesced => {
+                "every real server has weight 0: give one a weight with ipvsadm -e"
+            }
+            NoDestination::AllOverloaded => {
+                "every real server with a weight has reached its upper threshold"
+            }
+        }
+    }
+}
+
+/// A scheduler, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    /// `rr`: round robin.
+    RoundRobin,
+    /// `wrr`: weighted round robin.
+    WeightedRoundRobin,
+    /// `lc`: least connections.
+    Lc,
+    /// `wlc`: weighted least connections.
+    Wlc,
+    /// `mwlc`: modified weighted least connections, Ci in bytes.
+    Mwlc,
+}
+
+impl Scheduler {
+    /// Every scheduler.
+    pub const ALL: [Scheduler; 5] = [
+        Scheduler::RoundRobin,
+        Scheduler::WeightedRoundRobin,
+        Scheduler::Lc,
+        Scheduler::Wlc,
+        Scheduler::Mwlc,
+    ];
+
+    /// Its name in ipvsadm.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scheduler::RoundRobin => "rr",
+            Scheduler::WeightedRoundRobin => "wrr",
+            Scheduler::Lc => "lc",
+            Scheduler::Wlc => "wlc",
+            Scheduler::Mwlc => "mwlc",
+        }
+    }
+
+    /// The scheduler with this name (without a nul), if there is one.
+    pub fn from_name(name: &[u8]) -> Option<Scheduler> {
+        Scheduler::ALL
+            .into_iter()
+            .find(|scheduler| scheduler.name().as_bytes() == name)
+    }
+
+    /// The destination for the next connection.
+    ///
+    /// `expected_size_bytes` is what a half-open connection of this service is expected to fetch.
+    pub fn schedule<I>(
+        self,
+        destinations: I,
+        state: SchedState,
+        expected_size_bytes: u64,
+    ) -> Result<Choice, NoDestination>
+    where
+        I: Iterator<Item = DestLoad> + Clone,
+    {
+        let choice = match self {
+            Scheduler::RoundRobin => rr::schedule(destinations.clone(), state),
+            Scheduler::WeightedRoundRobin => wrr::schedule(destinations.clone(), state),
+            Scheduler::Lc => lc::schedule(destinations.clone(), state),
+            Scheduler::Wlc => wlc::schedule(destinations.clone(), state),
+            Scheduler::Mwlc => mwlc::schedule(destinations.clone(), state, expected_size_bytes),
+        };
+        choice.ok_or_else(|| why_none(destinations))
+    }
+}
+
+/// The cause, once a scheduler has found no eligible destination.
+fn why_none(destinations: impl Iterator<Item = DestLoad>) -> NoDestination {
+    let mut cause = NoDestination::Empty;
+    for destination in destinations {
+        if destination.weight > 0 {
+            return NoDestination::AllOverloaded;
+        }
+        cause = NoDestination::AllQuiesced;
+    }
+    cause
+}
+
+/// The eligible destinations with their indices, in order.
+fn eligible(destinations: impl Iterator<Item = DestLoad>) -> impl Iterator<Item = (u32, DestLoad)> {
+    // Not `enumerate`, whose counter carries an overflow check into the kernel.
+    destinations
+        .scan(0u32, |next, destination| {
+            let index = *next;
+            *next = index.wrapping_add(1);
+            Some((index, destination))
+        })
+        .filter(|(_, destination)| destination.is_eligible())
+}
+
+/// The choice of `index`, with a state that remembers it.
+const fn chosen(index: u32, state: SchedState) -> Choice {
+    Choice {
+        index,
+        state: SchedState {
+            next: index.saturating_add(1),
+            ..state
+        },
+    }
+}
+
+/// Half-open connections as they count in the load of a destination with this weight.
+const fn pending_counted(pending: u32, weight: u32) -> u32 {
+    let bound = PENDING_PER_WEIGHT_MAX.saturating_mul(weight);
+    if pending < bound {
+        pending
+    } else {
+        bound
+    }
+}
+
+/// The cost of a destination's connections as IPVS counts it: an active one costs 256 inactive ones.
+const fn overhead(pending: u32, destination: &DestLoad) -> u64 {
+    let active = (destination.active as u64).saturating_add(pending as u64);
+    (active << 8).saturating_add(destination.inactive as u64)
+}
