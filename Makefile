@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+# Verbs only: what each does stands in scripts/ or in the program it runs. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+PREFIX ?= /usr/local
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help setup build demo test check kmod install bench-pvfs clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what building, testing and the demo need (as root, Debian 12 or 13)
+	scripts/setup.sh
+
+build: setup ## build every program, release profile
+	$(CARGO) build --locked --release --workspace --bins
+
+kmod: setup ## build build/kmod/ipvs_mwlc.ko for the stock Debian 13 backports kernel (KSERIES=7.2 for the other)
+	scripts/kmod-build.sh
+
+demo: build kmod ## the whole cluster on this machine: KEEP=1 leaves it up, ACCEL=kvm, HOST=1
+	target/release/cssns demo
+
+test: build kmod ## every test: pure code, real daemons and mounts, the module in the VM, the small demo
+	$(CARGO) nextest run --locked --release --workspace
+
+check: setup ## formatting, lints, documentation, dependencies
+	scripts/check.sh
+
+bench-pvfs: build ## PVFS beside null FUSE, raw TCP and tmpfs; writes docs/PERFORMANCE.md and build/bench-pvfs.json
+	target/release/bench-pvfs
+
+install: build ## install programs, mount helpers and man pages under PREFIX (default /usr/local)
+	scripts/install.sh "$(DESTDIR)" "$(PREFIX)"
+
+clean: ## remove build outputs of this checkout (the cache stays)
+	rm -rf build target

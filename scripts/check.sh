@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# The rules that a machine can check: formatting, lints, documentation, dependencies, shell scripts.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The newest that Rust 1.85 builds.
+DENY_VERSION=0.18.3
+
+run() { echo "check: $*" >&2; "$@"; }
+
+run cargo fmt --all --check
+run cargo clippy --locked --workspace --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" run cargo doc --locked --workspace --no-deps --quiet --lib
+for script in scripts/*.sh .ci/run; do run bash -n "$script"; done
+
+command -v cargo-deny >/dev/null || {
+    echo "check: building cargo-deny (a few minutes, once)" >&2
+    cargo install --quiet --locked --version "$DENY_VERSION" cargo-deny
+}
+run cargo deny --locked check bans licenses sources
+# The advisory database is fetched from the network; a machine that cannot reach it still checks the rest.
+if [ "${ADVISORIES:-1}" = 1 ]; then
+    run cargo deny --locked check advisories || {
+        [ -d "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs" ] && [ -n "$(ls -A "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs")" ] && exit 1
+        echo "check: the advisory database could not be fetched: advisories are NOT checked" >&2
+    }
+fi

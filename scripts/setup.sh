@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Installs what building, testing and the demo need on Debian 12 or 13. Prints nothing and takes a moment where all is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# cargo and rustc are looked for apart: a toolchain that did not come from a package is as good.
+PACKAGES=(
+    gcc libc6-dev make pkg-config ca-certificates                    # crates that build C
+    fuse3 util-linux attr acl                                        # mounts and their tests
+    iproute2 iputils-ping nginx-light curl procps                    # the demo's cluster and its clients
+    qemu-system-x86 busybox-static cpio kmod xz-utils mmdebstrap debian-archive-keyring arch-test  # the director's VM, its module
+)
+RUST_VERSION_MIN=1.85
+# The newest that Rust 1.85 builds.
+NEXTEST_VERSION=0.9.100
+APT=(apt-get -q -y -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0)
+LOG=build/log/setup.log
+mkdir -p build/log
+
+fail() { echo "setup: $*" >&2; exit 1; }
+
+install_packages() {
+    [ "$(id -u)" = 0 ] || fail "these packages are missing and only root can install them: $*"
+    echo "setup: installing $*" >&2
+    # An nginx that its package starts would take port 80 from whatever runs here; the demo starts its own.
+    local policy=/usr/sbin/policy-rc.d made=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod +x "$policy"; made=1
+    fi
+    local status=0
+    { "${APT[@]}" update && DEBIAN_FRONTEND=noninteractive "${APT[@]}" install --no-install-recommends "$@"; } \
+        >"$LOG" 2>&1 || status=$?
+    [ -z "$made" ] || rm -f "$policy"
+    [ "$status" = 0 ] || { tail -n 20 "$LOG" >&2; fail "apt-get failed: see $LOG"; }
+}
+
+missing_packages() {
+    local package
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || printf '%s\n' "$package"
+    done
+}
+
+version_at_least() { printf '%s\n%s\n' "$2" "$1" | sort -V -C; }
+
+rust_is_there() {
+    local version
+    version=$(cargo --version 2>/dev/null | awk '{ print $2 }') && [ -n "$version" ] &&
+        version_at_least "$version" "$RUST_VERSION_MIN"
+}
+
+# Debian 13's cargo is new enough; Debian 12 keeps a newer one beside its own under another name.
+rust_packages() {
+    local candidate
+    candidate=$(apt-cache policy cargo 2>/dev/null | awk '/Candidate:/ { print $2 }')
+    # A library version such as 0.66 is what Debian 12 calls Rust 1.63.
+    if version_at_least "${candidate:-0}" "$RUST_VERSION_MIN"; then
+        echo cargo rustc rustfmt rust-clippy
+    else
+        echo cargo-web rustc-web rustfmt-web rust-web-clippy
+    fi
+}
+
+command -v apt-get >/dev/null || fail "this is no Debian: install by hand ${PACKAGES[*]}"
+mapfile -t missing < <(missing_packages "${PACKAGES[@]}")
+[ "${#missing[@]}" = 0 ] || install_packages "${missing[@]}"
+# shellcheck disable=SC2046  # one word a package
+rust_is_there || install_packages $(rust_packages)
+cargo nextest --version >/dev/null 2>&1 || {
+    echo "setup: building cargo-nextest (a few minutes, once)" >&2
+    cargo install --quiet --locked --version "$NEXTEST_VERSION" cargo-nextest >"$LOG" 2>&1 || { tail -n 20 "$LOG" >&2; fail "cargo install cargo-nextest failed: see $LOG"; }
+}
