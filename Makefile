@@ -23,8 +23,9 @@ kmod: setup ## build build/kmod/ipvs_mwlc.ko for the stock Debian 13 backports k
 demo: build kmod ## the whole cluster on this machine: KEEP=1 leaves it up, ACCEL=kvm, HOST=1
 	target/release/cssns demo
 
-test: build kmod ## every test: pure code, real daemons and mounts, the module in the VM, the small demo
-	$(CARGO) nextest run --locked --release --workspace
+test: setup kmod ## every test: pure code, real daemons and mounts, the module in the VM, the small demo
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) nextest run --locked --workspace
 
 check: setup ## formatting, lints, documentation, dependencies
 	scripts/check.sh
