@@ -40,3 +40,153 @@ pub struct Stats {
     /// The five rates.
     pub rates: Rates,
 }
+
+/// How often rates are estimated, in milliseconds; IPVS does it every two seconds.
+pub const ESTIMATE_PERIOD_MS: u64 = 2000;
+
+/// Rates are kept in 1/1024 per second, so that one connection in a while does not round to nothing.
+const SCALE_SHIFT: u32 = 10;
+/// Each period takes in 1/4 of the difference, as IPVS does.
+const AVERAGE_SHIFT: u32 = 2;
+
+/// A moving average of each counter's rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Estimator {
+    seen: Counters,
+    scaled: Rates,
+}
+
+impl Estimator {
+    /// Nothing seen yet.
+    pub const NEW: Estimator = Estimator {
+        seen: Counters {
+            connections: 0,
+            in_packets: 0,
+            out_packets: 0,
+            in_bytes: 0,
+            out_bytes: 0,
+        },
+        scaled: Rates {
+            connections: 0,
+            in_packets: 0,
+            out_packets: 0,
+            in_bytes: 0,
+            out_bytes: 0,
+        },
+    };
+
+    /// Takes in the counters as they are `elapsed_ms` after the last call. Counters that went back
+    /// (zeroed in between) start again without a rate.
+    #[must_use]
+    pub const fn estimate(self, now: Counters, elapsed_ms: u64) -> Estimator {
+        let Estimator { seen, scaled } = self;
+        Estimator {
+            seen: now,
+            scaled: Rates {
+                connections: average(
+                    scaled.connections,
+                    seen.connections,
+                    now.connections,
+                    elapsed_ms,
+                ),
+                in_packets: average(
+                    scaled.in_packets,
+                    seen.in_packets,
+                    now.in_packets,
+                    elapsed_ms,
+                ),
+                out_packets: average(
+                    scaled.out_packets,
+                    seen.out_packets,
+                    now.out_packets,
+                    elapsed_ms,
+                ),
+                in_bytes: average(scaled.in_bytes, seen.in_bytes, now.in_bytes, elapsed_ms),
+                out_bytes: average(scaled.out_bytes, seen.out_bytes, now.out_bytes, elapsed_ms),
+            },
+        }
+    }
+
+    /// The rates per second, rounded.
+    pub const fn rates(&self) -> Rates {
+        Rates {
+            connections: unscaled(self.scaled.connections),
+            in_packets: unscaled(self.scaled.in_packets),
+            out_packets: unscaled(self.scaled.out_packets),
+            in_bytes: unscaled(self.scaled.in_bytes),
+            out_bytes: unscaled(self.scaled.out_bytes),
+        }
+    }
+}
+
+const fn average(average: u64, seen: u64, now: u64, elapsed_ms: u64) -> u64 {
+    let counted = now.saturating_sub(seen);
+    let scaled = counted.saturating_mul(1000 << SCALE_SHIFT);
+    // No time, no rate: the average stays.
+    let Some(rate) = scaled.checked_div(elapsed_ms) else {
+        return average;
+    };
+    // A saturated product leaves at most 2^64 / 1 here; a quarter of each cannot overflow their sum.
+    if rate >= average {
+        average.saturating_add((rate - average) >> AVERAGE_SHIFT)
+    } else {
+        average.saturating_sub((average - rate) >> AVERAGE_SHIFT)
+    }
+}
+
+const fn unscaled(scaled: u64) -> u64 {
+    scaled.saturating_add(1 << (SCALE_SHIFT - 1)) >> SCALE_SHIFT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(connections: u64) -> Counters {
+        Counters {
+            connections,
+            in_bytes: connections * 100,
+            ..Counters::default()
+        }
+    }
+
+    fn after_periods(count: u64, per_period: u64) -> Estimator {
+        (1..=count).fold(Estimator::NEW, |estimator, period| {
+            estimator.estimate(counters(period * per_period), ESTIMATE_PERIOD_MS)
+        })
+    }
+
+    #[test]
+    fn a_steady_rate_is_approached() {
+        let rates = after_periods(60, 20).rates();
+        assert_eq!((rates.connections, rates.in_bytes), (10, 1000));
+        assert_eq!((rates.in_packets, rates.out_bytes), (0, 0));
+    }
+
+    #[test]
+    fn the_first_period_counts_a_quarter() {
+        assert_eq!(after_periods(1, 80).rates().connections, 10);
+    }
+
+    #[test]
+    fn a_rate_decays_to_zero_when_nothing_comes() {
+        let busy = after_periods(60, 2_000_000);
+        let idle = (0..200).fold(busy, |estimator, _| {
+            estimator.estimate(counters(120_000_000), ESTIMATE_PERIOD_MS)
+        });
+        assert_eq!(idle.rates(), Rates::default());
+    }
+
+    #[test]
+    fn zeroed_counters_do_not_give_a_rate() {
+        let zeroed = after_periods(60, 20).estimate(Counters::default(), ESTIMATE_PERIOD_MS);
+        assert!(zeroed.rates().connections <= 10);
+    }
+
+    #[test]
+    fn no_time_and_huge_counters_are_harmless() {
+        let huge = counters(u64::MAX / 100);
+        assert_eq!(Estimator::NEW.estimate(huge, 0).rates(), Rates::default());
+        assert!(Estimator::NEW.estimate(huge, 1).rates().in_bytes > 0);
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! The director with its generic functions instantiated, so that an object file has all of its code.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[path = "../../director/mod.rs"]
+pub mod director;
+#[path = "../../uapi.rs"]
+pub mod uapi;
+
+use director::netlink::{AttributeTable, Attributes};
+use director::sched::{Choice, DestLoad, NoDestination, SchedState, Scheduler};
+
+/// Every scheduler over a slice.
+#[inline(never)]
+pub fn schedule(
+    scheduler: Scheduler,
+    destinations: &[DestLoad],
+    state: SchedState,
+    size_bytes: u64,
+) -> Result<Choice, NoDestination> {
+    scheduler.schedule(destinations.iter().copied(), state, size_bytes)
+}
+
+/// A table of the most slots in use.
+#[inline(never)]
+pub fn table(bytes: &[u8]) -> Option<AttributeTable<'_, 16>> {
+    Attributes::new(bytes).table().ok()
+}
