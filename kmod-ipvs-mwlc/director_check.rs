@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The pure code compiled alone with the kernel's flags, so that the build can look for panic symbols in it.
+//! Nothing is linked from here. Generic functions are instantiated below, so that they are looked at as well.
+
+pub mod director;
+pub mod uapi;
+
+use director::sched::{Choice, DestLoad, NoDestination, SchedState, Scheduler};
+
+/// Every scheduler, over a slice as the module has it.
+#[no_mangle]
+pub fn check_schedule(
+    scheduler: Scheduler,
+    destinations: &[DestLoad],
+    state: SchedState,
+    expected_size_bytes: u64,
+) -> Result<Choice, NoDestination> {
+    scheduler.schedule(destinations.iter().copied(), state, expected_size_bytes)
+}

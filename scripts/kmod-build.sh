@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Builds build/kmod/ipvs_mwlc.ko for the stock kernel that scripts/kmod-version names. Calls kmod-env.sh first, so from
+# nothing it takes some minutes and afterwards seconds. KSERIES=7.2 builds for that series.
+set -euo pipefail
+. "$(dirname "$0")/kmod-lib.sh"
+
+# What a panicking expression in Rust compiles to. The pure code must have none: a panic stops the whole machine.
+PANIC_SYMBOLS='panic|unwrap_failed|expect_failed|slice_.*_fail|bounds_check|option_expect|result_unwrap'
+
+# With `MO=` every output goes to a folder of its own, so the checkout stays clean and `make clean` harms nothing.
+build_module() {
+    in_root bash -ec '
+        mkdir -p "/out/obj-$0"
+        make -C "/kernels/$0/tree" ARCH=x86 CC=x86_64-linux-gnu-gcc-14 KERNELRELEASE="$0" \
+            M=/src MO="/out/obj-$0" KBUILD_MODPOST_WARN= -j"$(nproc)" modules
+        cp "/out/obj-$0/kmod-ipvs-mwlc/ipvs_mwlc.ko" /out/ipvs_mwlc.ko.part' "$KVER"
+}
+
+# Fails if the pure code, compiled alone, refers to a panic.
+check_no_panic() {
+    local found
+    found=$(in_root nm -u --demangle "/out/obj-$KVER/kmod-ipvs-mwlc/director_check.o" | grep -E "$PANIC_SYMBOLS" || true)
+    [ -z "$found" ] || die "director/ can panic: $found
+Use get, checked_*, saturating_* or wrapping_* instead. Find the place with: objdump -dr build/kmod/obj-$KVER/kmod-ipvs-mwlc/director_check.o"
+}
+
+# Fails if the module needs a symbol that the stock kernel does not export; modpost only warns about some.
+check_symbols() {
+    local missing
+    missing=$(in_root bash -ec '
+        nm -u /out/ipvs_mwlc.ko.part | sed "s/^ *U //" | sort -u |
+            comm -23 - <(cut -f2 "/kernels/$0/tree/Module.symvers" | sort -u)' "$KVER")
+    [ -z "$missing" ] || die "the stock kernel $KVER does not export: $missing"
+}
+
+main() {
+    "$KMOD_TOP/scripts/kmod-env.sh" build
+    # shellcheck source=/dev/null
+    . "$KMOD_BUILD/env"
+    step "building ipvs_mwlc.ko for $KVER" build.log build_module
+    check_no_panic
+    check_symbols
+    mv "$KMOD_BUILD/ipvs_mwlc.ko.part" "$KMOD_BUILD/ipvs_mwlc.ko"
+    say "build/kmod/ipvs_mwlc.ko is ready for $KVER"
+}
+
+main "$@"
