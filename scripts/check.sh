@@ -19,10 +19,9 @@ command -v cargo-deny >/dev/null || {
     cargo install --quiet --locked --version "$DENY_VERSION" cargo-deny
 }
 run cargo deny --locked check bans licenses sources
-# The advisory database is fetched from the network; a machine that cannot reach it still checks the rest.
-if [ "${ADVISORIES:-1}" = 1 ]; then
-    run cargo deny --locked check advisories || {
-        [ -d "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs" ] && [ -n "$(ls -A "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs")" ] && exit 1
-        echo "check: the advisory database could not be fetched: advisories are NOT checked" >&2
-    }
+# The advisory database comes over the network; a machine that cannot reach it still checks the rest, and says so.
+if cargo deny --locked fetch db 2>/dev/null; then
+    run cargo deny --locked check advisories
+else
+    echo "check: the advisory database cannot be fetched here: advisories were NOT checked" >&2
 fi
