@@ -1,2 +1,14 @@
 // SPDX-License-Identifier: MIT
 //! The client library: what the mount, the tools and mgr itself use to talk to the daemons.
+//!
+//! Names: [`mgr`]. Bytes: [`striped`] over [`pool`] over [`iod`] over [`transport`].
+
+pub mod buffer;
+pub mod iod;
+pub mod mgr;
+mod mgr_link;
+pub mod patience;
+pub mod pool;
+mod session;
+pub mod striped;
+pub mod transport;

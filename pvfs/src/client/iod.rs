@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT
+//! One connection to one iod.
+
+use std::io::{self, BufReader, IoSlice, IoSliceMut, Read, Write};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::patience::Patience;
+use super::transport::{ByteStream, Tcp, Transport};
+use crate::address::Endpoint;
+use crate::error::FsError;
+use crate::ids::{FileSystemId, IodId};
+use crate::proto::iod::{IodReply, IodRequest, IodResponse};
+use crate::wire::blocking::{ConnectionError, read_message, write_message};
+use crate::wire::header::{FrameError, FrameKind, HEADER_BYTES};
+
+/// A peer that accepts or returns no byte for so long is given up and connected to anew. Longer
+/// than a loaded disk takes for a flush; a repeated flush finds the work of the first one done.
+pub const STALL_TIMEOUT_MS: u64 = 30_000;
+
+/// Header and body of a reply that carries data. A reader of exactly this size takes both in one
+/// system call and not one byte of the payload, which then goes straight to the caller's pages.
+const DATA_REPLY_START_BYTES: usize = HEADER_BYTES + 2;
+
+/// Finds iods. mgr's client implements it, and mgr itself.
+pub trait IodDirectory: Send + Sync {
+    /// Where the iod listens, if it is known.
+    fn endpoint(&self, iod: IodId) -> Option<Endpoint>;
+
+    /// Learns anew where iods are: called when one does not answer.
+    fn refresh(&self);
+
+    /// Which file system the iods must belong to; `None` does not check it.
+    fn file_system(&self) -> Option<FileSystemId> {
+        None
+    }
+}
+
+/// Why an iod gave no answer.
+#[derive(Debug, Error)]
+pub enum IodError {
+    /// No connection.
+    #[error("iod at {endpoint} does not answer ({source}): is it running? is its address right?")]
+    Connect {
+        /// Where it should be.
+        endpoint: Endpoint,
+        /// What connecting said.
+        source: io::Error,
+    },
+    /// The connection broke, or was no PVFS connection.
+    #[error("iod at {endpoint} stopped answering ({source})")]
+    Connection {
+        /// Where it is.
+        endpoint: Endpoint,
+        /// What happened.
+        source: ConnectionError,
+    },
+    /// It answered that it cannot.
+    #[error("iod at {endpoint} refused: {source}")]
+    Refused {
+        /// Where it is.
+        endpoint: Endpoint,
+        /// Its reason.
+        source: FsError,
+    },
+}
+
+/// A connection to an iod that carries one request at a time.
+pub struct IodConnection {
+    endpoint: Endpoint,
+    stream: BufReader<Waiting>,
+    scratch: Vec<u8>,
+    request_id: u64,
+}
+
+impl IodConnection {
+    /// Connects over TCP.
+    ///
+    /// # Errors
+    ///
+    /// [`IodError::Connect`].
+    pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, IodError> {
+        Self::connect_by(&Tcp, endpoint, timeout)
+    }
+
+    /// Connects over `transport`.
+    ///
+    /// # Errors
+    ///
+    /// [`IodError::Connect`].
+    pub fn connect_by(
+        transport: &dyn Transport,
+        endpoint: &Endpoint,
+        timeout: Duration,
+    ) -> Result<Self, IodError> {
+        let stream = transport
+            .connect(endpoint, timeout)
+            .map_err(|source| IodError::Connect {
+                endpoint: endpoint.clone(),
+                source,
+            })?;
+        let waiting = Waiting {
+            stream,
+            patience: Patience::endless(),
+        };
+        Ok(Self {
+            endpoint: endpoint.clone(),
+            stream: BufReader::with_capacity(DATA_REPLY_START_BYTES, waiting),
+            scratch: Vec::new(),
+            request_id: 0,
+        })
+    }
+
+    /// Where the iod is.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How long later calls on this connection go on. Running out of it breaks the connection.
+    pub fn set_patience(&mut self, patience: Patience) {
+        self.stream.get_mut().patience = patience;
+    }
+
+    /// Sends a request without payload and waits for its reply, which may have none either.
+    ///
+    /// # Errors
+    ///
+    /// [`IodError::Refused`] leaves the connection usable, the others do not.
+    pub fn call(&mut self, request: &IodRequest) -> Result<IodResponse, IodError> {
+        let reply = self.send(request, &[]).and_then(|()| self.receive(&mut []));
+        match reply {
+            Ok((Ok(response), _)) => Ok(response),
+            Ok((Err(source), _)) => Err(IodError::Refused {
+                endpoint: self.endpoint.clone(),
+                source,
+            }),
+            Err(source) => Err(IodError::Connection {
+                endpoint: self.endpoint.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Sends a request and its payload; [`IodConnection::receive`] must follow.
+    ///
+    /// # Errors
+    ///
+    /// Any: the connection is of no more use.
+    pub fn send(
+        &mut self,
+        request: &IodRequest,
+        payload: &[IoSlice<'_>],
+    ) -> Result<(), ConnectionError> {
+        self.request_id += 1;
+        let stream = self.stream.get_mut();
+        write_message(
+            stream,
+            FrameKind::IodRequest,
+            self.request_id,
+            request,
+            payload,
+        )
+    }
+
+    /// Receives the reply to the last request sent, its payload scattered over `parts` in order.
+    /// Returns the reply and the payload's length, bytes; what lies beyond it is left as it was.
+    ///
+    /// # Errors
+    ///
+    /// Any, also a payload longer than `parts`: the connection is of no more use.
+    pub fn receive(
+        &mut self,
+        parts: &mut [&mut [u8]],
+    ) -> Result<(IodReply, usize), ConnectionError> {
+        let ended = || ConnectionError::Io(io::ErrorKind::UnexpectedEof.into());
+        let (header, reply): (_, IodReply) =
+            read_message(&mut self.stream, FrameKind::IodReply, &mut self.scratch)?
+                .ok_or_else(ended)?;
+        if header.request_id != self.request_id {
+            return Err(FrameError::UnknownRequest(header.request_id).into());
+        }
+        let length = header.payload_length;
+        let room: usize = parts.iter().map(|part| part.len()).sum();
+        let takes_payload = matches!(reply, Ok(IodResponse::Data));
+        if length > room || (length > 0 && !takes_payload) {
+            return Err(FrameError::UnexpectedPayload(length).into());
+        }
+        read_scattered(&mut self.stream, parts, length)?;
+        Ok((reply, length))
+    }
+}
+
+/// Fills the first `length` bytes of `parts`, taken one after another.
+fn read_scattered(
+    stream: &mut impl Read,
+    parts: &mut [&mut [u8]],
+    length: usize,
+) -> io::Result<()> {
+    let mut left = length;
+    let mut slices: Vec<IoSliceMut<'_>> = Vec::with_capacity(parts.len());
+    for part in parts {
+        let take = part.len().min(left);
+        if let Some(wanted) = part.get_mut(..take).filter(|wanted| !wanted.is_empty()) {
+            slices.push(IoSliceMut::new(wanted));
+        }
+        left -= take;
+    }
+    let mut slices = slices.as_mut_slice();
+    while !slices.is_empty() {
+        match stream.read_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => IoSliceMut::advance_slices(&mut slices, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A stream that waits for its peer as long as the caller's patience and [`STALL_TIMEOUT_MS`] last.
+struct Waiting {
+    stream: Box<dyn ByteStream>,
+    patience: Patience,
+}
+
+impl Waiting {
+    fn retry<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut dyn ByteStream) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut since = None;
+        loop {
+            match attempt(self.stream.as_mut()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let since = *since.get_or_insert_with(Instant::now);
+                    if self.patience.is_over() {
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, "gave up waiting"));
+                    }
+                    if since.elapsed() >= Duration::from_millis(STALL_TIMEOUT_MS) {
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply in time"));
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Read for Waiting {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.retry(|stream| stream.read(bytes))
+    }
+
+    fn read_vectored(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.retry(|stream| stream.read_vectored(parts))
+    }
+}
+
+impl Write for Waiting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.retry(|stream| stream.write(bytes))
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.retry(|stream| stream.write_vectored(parts))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}

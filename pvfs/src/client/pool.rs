@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT
+//! Connections to all iods, kept between requests, and the waiting while an iod is away.
+//!
+//! Every request to an iod is idempotent, so a request whose reply was lost is sent again, for as
+//! long as the caller's [`Patience`] lasts: a mount waits for ever, as a hard NFS mount does, and
+//! the log says once for whom.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::iod::{IodConnection, IodDirectory, IodError};
+use super::patience::{Backoff, Patience};
+use super::transport::{Tcp, Transport};
+use crate::error::FsError;
+use crate::ids::{FileSystemId, IodId};
+use crate::proto::iod::{IodReply, IodRequest, IodResponse};
+use crate::wire::blocking::ConnectionError;
+
+/// What an owner of a pool may choose.
+#[derive(Clone)]
+pub struct PoolOptions {
+    /// Connecting to one address takes at most so long.
+    pub connect_timeout: Duration,
+    /// Idle connections kept to each iod: as many as threads use at once, or each of them connects
+    /// anew for every request.
+    pub idle_connections_max: usize,
+    /// How connections are made.
+    pub transport: Arc<dyn Transport>,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(3),
+            idle_connections_max: 16,
+            transport: Arc::new(Tcp),
+        }
+    }
+}
+
+/// Connections to iods. Clones share them and differ in their [`Patience`].
+#[derive(Clone)]
+pub struct IodPool {
+    shared: Arc<Shared>,
+    patience: Patience,
+}
+
+struct Shared {
+    directory: Arc<dyn IodDirectory>,
+    options: PoolOptions,
+    /// Has an entry for each iod ever asked for; ids come from checked layouts and from mgr.
+    iods: Mutex<HashMap<IodId, IodState>>,
+}
+
+#[derive(Default)]
+struct IodState {
+    idle: Vec<IodConnection>,
+    away_since: Option<Instant>,
+}
+
+/// One request to one iod and where its reply goes.
+pub(super) struct Exchange<'a> {
+    pub(super) iod: IodId,
+    pub(super) request: IodRequest,
+    /// The request's payload.
+    pub(super) gather: Vec<&'a [u8]>,
+    /// Where the reply's payload goes; bytes that the iod does not have become zeros.
+    pub(super) scatter: Vec<&'a mut [u8]>,
+    /// The reply, once it has come.
+    pub(super) reply: Option<IodReply>,
+}
+
+impl Exchange<'_> {
+    /// A request without payload.
+    pub(super) const fn control(iod: IodId, request: IodRequest) -> Self {
+        Self {
+            iod,
+            request,
+            gather: Vec::new(),
+            scatter: Vec::new(),
+            reply: None,
+        }
+    }
+}
+
+/// Why an attempt failed, for the log.
+#[derive(Debug, Error)]
+enum Away {
+    #[error("iod {0} is not known to mgr")]
+    Unknown(IodId),
+    #[error("iod {0}: {1}")]
+    Error(IodId, IodError),
+    #[error("iod {iod} at {endpoint} does not answer ({source})")]
+    Broken {
+        iod: IodId,
+        endpoint: String,
+        source: ConnectionError,
+    },
+    #[error("at the address of iod {iod}, {endpoint}, another iod answers ({found})")]
+    Other {
+        iod: IodId,
+        endpoint: String,
+        found: String,
+    },
+    #[error("iod {0} is not ready")]
+    NotReady(IodId),
+}
+
+/// What to do after a failed attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    /// An idle connection was dead: the iod may be well.
+    AtOnce,
+    AfterPause,
+}
+
+/// A connection with a request under way on it.
+struct Flight {
+    position: usize,
+    connection: IodConnection,
+    fresh: bool,
+}
+
+impl IodPool {
+    /// A pool that finds iods in `directory` and waits for them for ever.
+    #[must_use]
+    pub fn new(directory: Arc<dyn IodDirectory>, options: PoolOptions) -> Self {
+        let shared = Shared {
+            directory,
+            options,
+            iods: Mutex::new(HashMap::new()),
+        };
+        Self {
+            shared: Arc::new(shared),
+            patience: Patience::endless(),
+        }
+    }
+
+    /// The same connections for a caller that gives up some time.
+    #[must_use]
+    pub fn with_patience(&self, patience: Patience) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            patience,
+        }
+    }
+
+    /// One request without payload.
+    ///
+    /// # Errors
+    ///
+    /// What the iod answered; [`FsError::Io`] where patience ended first.
+    pub fn call(&self, iod: IodId, request: &IodRequest) -> Result<IodResponse, FsError> {
+        let mut exchanges = [Exchange::control(iod, request.clone())];
+        self.run(&mut exchanges)?;
+        let [exchange] = exchanges;
+        exchange.reply.unwrap_or(Err(FsError::Io))
+    }
+
+    /// Carries out all exchanges at once: all requests are sent before the first reply is awaited.
+    /// Those that failed on the way are sent again, the others are not.
+    ///
+    /// Sending one request after another costs no parallelism: the kernel's socket buffers drain
+    /// side by side, and the client's own link is what many iods share.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Io`] where patience ended before all replies came.
+    pub(super) fn run(&self, exchanges: &mut [Exchange<'_>]) -> Result<(), FsError> {
+        let mut backoff = Backoff::new();
+        loop {
+            let mut retry = None;
+            let mut note = |failure: Retry| match failure {
+                Retry::AfterPause => retry = Some(failure),
+                Retry::AtOnce => retry = retry.or(Some(failure)),
+            };
+            let mut flights = Vec::with_capacity(exchanges.len());
+            for (position, exchange) in exchanges.iter().enumerate() {
+                if exchange.reply.is_none() {
+                    match self.send(exchange) {
+                        Ok((connection, fresh)) => {
+                            flights.push(Flight {
+                                position,
+                                connection,
+                                fresh,
+                            });
+                        }
+                        Err(failure) => note(failure),
+                    }
+                }
+            }
+            for flight in flights {
+                if let Some(exchange) = exchanges.get_mut(flight.position)
+                    && let Err(failure) = self.receive(exchange, flight)
+                {
+                    note(failure);
+                }
+            }
+            match retry {
+                None => return Ok(()),
+                Some(_) if self.patience.is_over() => return Err(FsError::Io),
+                Some(Retry::AtOnce) => {}
+                Some(Retry::AfterPause) => {
+                    if !self.patience.wait(backoff.pause()) {
+                        return Err(FsError::Io);
+                    }
+                    self.shared.directory.refresh();
+                }
+            }
+        }
+    }
+
+    /// Sends an exchange's request; returns the connection on which the reply comes, and whether it
+    /// is a fresh one.
+    fn send(&self, exchange: &Exchange<'_>) -> Result<(IodConnection, bool), Retry> {
+        let payload: Vec<IoSlice<'_>> = exchange
+            .gather
+            .iter()
+            .map(|part| IoSlice::new(part))
+            .collect();
+        if let Some(mut connection) = self.shared.take_idle(exchange.iod) {
+            connection.set_patience(self.patience.clone());
+            match connection.send(&exchange.request, &payload) {
+                Ok(()) => return Ok((connection, false)),
+                Err(_) => self.shared.forget_idle(exchange.iod),
+            }
+        }
+        let mut connection = self
+            .connect(exchange.iod)
+            .map_err(|away| self.shared.note_away(exchange.iod, &away))?;
+        match connection.send(&exchange.request, &payload) {
+            Ok(()) => Ok((connection, true)),
+            Err(source) => Err(self.broken(exchange.iod, &connection, source)),
+        }
+    }
+
+    fn receive(&self, exchange: &mut Exchange<'_>, flight: Flight) -> Result<(), Retry> {
+        let mut connection = flight.connection;
+        match connection.receive(&mut exchange.scatter) {
+            Ok((Err(FsError::TryAgain), _)) => {
+                self.shared.give_back(exchange.iod, connection);
+                Err(self
+                    .shared
+                    .note_away(exchange.iod, &Away::NotReady(exchange.iod)))
+            }
+            Ok((reply, length)) => {
+                self.shared.give_back(exchange.iod, connection);
+                self.shared.note_back(exchange.iod);
+                zero_beyond(&mut exchange.scatter, length);
+                exchange.reply = Some(reply);
+                Ok(())
+            }
+            Err(_) if !flight.fresh && !self.patience.is_over() => {
+                self.shared.forget_idle(exchange.iod);
+                Err(Retry::AtOnce)
+            }
+            Err(source) => Err(self.broken(exchange.iod, &connection, source)),
+        }
+    }
+
+    fn broken(&self, iod: IodId, connection: &IodConnection, source: ConnectionError) -> Retry {
+        self.shared.forget_idle(iod);
+        let endpoint = connection.endpoint().to_string();
+        self.shared.note_away(
+            iod,
+            &Away::Broken {
+                iod,
+                endpoint,
+                source,
+            },
+        )
+    }
+
+    /// Connects, and makes sure that it is the right iod that answers: an address may have been
+    /// taken over by another one, whose zeros would pass for the file's content.
+    fn connect(&self, iod: IodId) -> Result<IodConnection, Away> {
+        let directory = &self.shared.directory;
+        let endpoint = directory.endpoint(iod).ok_or(Away::Unknown(iod))?;
+        let options = &self.shared.options;
+        let timeout = self
+            .patience
+            .shorten(options.connect_timeout)
+            .max(CONNECT_TIMEOUT_MIN);
+        let away = |error| Away::Error(iod, error);
+        let mut connection =
+            IodConnection::connect_by(options.transport.as_ref(), &endpoint, timeout)
+                .map_err(away)?;
+        connection.set_patience(self.patience.clone());
+        match connection.call(&IodRequest::Ping).map_err(away)? {
+            IodResponse::Pong {
+                iod: Some(found),
+                file_system,
+            } if found == iod && is_expected(directory.file_system(), file_system) => {
+                Ok(connection)
+            }
+            IodResponse::Pong { iod: None, .. } => Err(Away::NotReady(iod)),
+            found => {
+                let endpoint = endpoint.to_string();
+                Err(Away::Other {
+                    iod,
+                    endpoint,
+                    found: format!("{found:?}"),
+                })
+            }
+        }
+    }
+}
+
+/// `TcpStream::connect_timeout` refuses a timeout of zero.
+const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(1);
+
+fn is_expected(expected: Option<FileSystemId>, found: Option<FileSystemId>) -> bool {
+    expected.is_none() || expected == found
+}
+
+/// Zeros what lies beyond the first `length` bytes of `parts`.
+fn zero_beyond(parts: &mut [&mut [u8]], length: usize) {
+    let mut skip = length;
+    for part in parts {
+        let start = part.len().min(skip);
+        skip -= start;
+        if let Some(rest) = part.get_mut(start..) {
+            rest.fill(0);
+        }
+    }
+}
+
+impl Shared {
+    /// A thread that panicked with the lock held left lists that are sound at every step.
+    fn lock(&self) -> MutexGuard<'_, HashMap<IodId, IodState>> {
+        self.iods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection used last: the rest may be dropped by the iod or a firewall in peace.
+    fn take_idle(&self, iod: IodId) -> Option<IodConnection> {
+        self.lock().get_mut(&iod)?.idle.pop()
+    }
+
+    fn give_back(&self, iod: IodId, connection: IodConnection) {
+        let mut iods = self.lock();
+        let idle = &mut iods.entry(iod).or_default().idle;
+        if idle.len() < self.options.idle_connections_max {
+            idle.push(connection);
+        }
+    }
+
+    /// One dead connection means that the iod restarted: the others are dead too.
+    fn forget_idle(&self, iod: IodId) {
+        let dead = self
+            .lock()
+            .get_mut(&iod)
+            .map(|state| std::mem::take(&mut state.idle));
+        drop(dead);
+    }
+
+    /// Says once that the iod is away.
+    fn note_away(&self, iod: IodId, away: &Away) -> Retry {
+        let mut iods = self.lock();
+        let state = iods.entry(iod).or_default();
+        if state.away_since.is_none() {
+            state.away_since = Some(Instant::now());
+            tracing::warn!("{away}: waiting");
+        }
+        Retry::AfterPause
+    }
+
+    /// Says that it is back, if it was away.
+    fn note_back(&self, iod: IodId) {
+        let since = self
+            .lock()
+            .get_mut(&iod)
+            .and_then(|state| state.away_since.take());
+        if let Some(since) = since {
+            tracing::info!(
+                "iod {iod} answers again after {:.1} s",
+                since.elapsed().as_secs_f64()
+            );
+        }
+    }
+}

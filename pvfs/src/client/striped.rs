@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+//! A file's bytes, spread over its iods: reads, writes and syncs that go to all of them at once.
+//!
+//! A contiguous range of a file is a contiguous range of each iod's local file (see
+//! [`crate::layout`]), so a call needs one request for each iod, however many stripes it spans.
+//! Replies are received straight into the caller's buffer and writes sent straight from it.
+
+use super::pool::{Exchange, IodPool};
+use crate::error::FsError;
+use crate::ids::ObjectId;
+use crate::layout::Layout;
+use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::proto::iod::{IodRequest, IodResponse};
+
+/// Fills `buffer` with the file's bytes from `offset` on. Bytes that no iod has are zeros; where
+/// the file ends is the caller's knowledge.
+///
+/// # Errors
+///
+/// What an iod answered; [`FsError::Io`] where the pool's patience ended first. The content of
+/// `buffer` is undefined then.
+pub fn read(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<(), FsError> {
+    let mut position = offset;
+    // No iod's part of a piece of this length is above the limit of one payload.
+    for piece in buffer.chunks_mut(PAYLOAD_BYTES_MAX) {
+        let length = piece.len();
+        let mut exchanges = scatter(layout, object, position, piece)?;
+        pool.run(&mut exchanges)?;
+        for exchange in exchanges {
+            expect(exchange, &IodResponse::Data)?;
+        }
+        position += length as u64;
+    }
+    Ok(())
+}
+
+/// Stores `bytes` at `offset`; returns when every iod concerned has acknowledged its part. Durable
+/// only after [`sync`].
+///
+/// # Errors
+///
+/// What an iod answered, such as [`FsError::NoSpace`]; [`FsError::Io`] where the pool's patience
+/// ended first. Any part may have been stored then.
+pub fn write(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), FsError> {
+    let mut position = offset;
+    for piece in bytes.chunks(PAYLOAD_BYTES_MAX) {
+        let mut exchanges = gather(layout, object, position, piece)?;
+        pool.run(&mut exchanges)?;
+        for exchange in exchanges {
+            expect(exchange, &IodResponse::Done)?;
+        }
+        position += piece.len() as u64;
+    }
+    Ok(())
+}
+
+/// Returns when everything that the file's iods have acknowledged is on their disks.
+///
+/// # Errors
+///
+/// [`FsError::Io`] where a disk failed or the pool's patience ended first.
+pub fn sync(pool: &IodPool, layout: &Layout, object: ObjectId) -> Result<(), FsError> {
+    on_all(pool, layout, |_| IodRequest::Sync { object })
+}
+
+/// Cuts the file to `file_size` bytes: each iod cuts its local file to its part, and none grows.
+///
+/// # Errors
+///
+/// As [`sync`].
+pub fn truncate(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    file_size: u64,
+) -> Result<(), FsError> {
+    on_all(pool, layout, |slot| IodRequest::Truncate {
+        object,
+        length: layout.local_size(slot, file_size),
+    })
+}
+
+/// Removes the file's bytes from all its iods.
+///
+/// # Errors
+///
+/// As [`sync`].
+pub fn remove(pool: &IodPool, layout: &Layout, object: ObjectId) -> Result<(), FsError> {
+    on_all(pool, layout, |_| IodRequest::Remove { object })
+}
+
+/// Sends the request for each slot of the layout; all must answer [`IodResponse::Done`].
+fn on_all(
+    pool: &IodPool,
+    layout: &Layout,
+    request: impl Fn(usize) -> IodRequest,
+) -> Result<(), FsError> {
+    let slots = layout.iods().iter().enumerate();
+    let mut exchanges: Vec<_> = slots
+        .map(|(slot, iod)| Exchange::control(*iod, request(slot)))
+        .collect();
+    pool.run(&mut exchanges)?;
+    exchanges
+        .into_iter()
+        .try_for_each(|exchange| expect(exchange, &IodResponse::Done))
+}
+
+fn expect(exchange: Exchange<'_>, wanted: &IodResponse) -> Result<(), FsError> {
+    match exchange.reply {
+        Some(Ok(response)) if response == *wanted => Ok(()),
+        Some(Ok(_)) => Err(FsError::Protocol),
+        Some(Err(error)) => Err(error),
+        None => Err(FsError::Io),
+    }
+}
+
+/// The read requests that fill `buffer`, with the parts of it that each reply fills.
+fn scatter<'a>(
+    layout: &Layout,
+    object: ObjectId,
+    offset: u64,
+    buffer: &'a mut [u8],
+) -> Result<Vec<Exchange<'a>>, FsError> {
+    let extents = layout.extents(offset, buffer.len())?;
+    let mut slots = Slots::new(layout);
+    let mut rest = buffer;
+    for extent in extents {
+        let (part, after) = rest
+            .split_at_mut_checked(extent.length)
+            .ok_or(FsError::Io)?;
+        rest = after;
+        let request = |iod| {
+            let offset = extent.local_offset;
+            Exchange::control(
+                iod,
+                IodRequest::Read {
+                    object,
+                    offset,
+                    length: 0,
+                },
+            )
+        };
+        let exchange = slots.of(extent.slot, request)?;
+        if let IodRequest::Read { length, .. } = &mut exchange.request {
+            // A piece is at most PAYLOAD_BYTES_MAX long, so the sum fits.
+            *length += u32::try_from(extent.length).map_err(|_| FsError::MessageTooLong)?;
+        }
+        exchange.scatter.push(part);
+    }
+    Ok(slots.exchanges)
+}
+
+/// The write requests that store `bytes`, with the parts of it that each carries.
+fn gather<'a>(
+    layout: &Layout,
+    object: ObjectId,
+    offset: u64,
+    bytes: &'a [u8],
+) -> Result<Vec<Exchange<'a>>, FsError> {
+    let mut slots = Slots::new(layout);
+    let mut rest = bytes;
+    for extent in layout.extents(offset, bytes.len())? {
+        let (part, after) = rest.split_at_checked(extent.length).ok_or(FsError::Io)?;
+        rest = after;
+        let request = |iod| {
+            Exchange::control(
+                iod,
+                IodRequest::Write {
+                    object,
+                    offset: extent.local_offset,
+                },
+            )
+        };
+        slots.of(extent.slot, request)?.gather.push(part);
+    }
+    Ok(slots.exchanges)
+}
+
+/// One exchange for each slot that a range touches, in the order in which it touches them.
+///
+/// Slots are touched in turn, round and round, so a slot's exchange is found by counting from the
+/// first one: no table of up to 512 slots is needed for a request that touches two.
+struct Slots<'l, 'a> {
+    layout: &'l Layout,
+    first_slot: Option<usize>,
+    exchanges: Vec<Exchange<'a>>,
+}
+
+impl<'l, 'a> Slots<'l, 'a> {
+    const fn new(layout: &'l Layout) -> Self {
+        Self {
+            layout,
+            first_slot: None,
+            exchanges: Vec::new(),
+        }
+    }
+
+    /// The exchange of `slot`, made by `request` when the range first touches it.
+    fn of(
+        &mut self,
+        slot: usize,
+        request: impl FnOnce(crate::ids::IodId) -> Exchange<'a>,
+    ) -> Result<&mut Exchange<'a>, FsError> {
+        let iods = self.layout.iods();
+        let first = *self.first_slot.get_or_insert(slot);
+        let position = (slot + iods.len() - first) % iods.len().max(1);
+        if position == self.exchanges.len() {
+            let iod = iods.get(slot).ok_or(FsError::InvalidArgument)?;
+            self.exchanges.push(request(*iod));
+        }
+        self.exchanges
+            .get_mut(position)
+            .ok_or(FsError::InvalidArgument)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{InodeNumber, IodId};
+    use proptest::prelude::*;
+
+    const OBJECT: ObjectId = ObjectId {
+        inode: InodeNumber(2),
+        generation: 0,
+    };
+
+    proptest! {
+        /// One request for each iod, contiguous in its local file, and together exactly the range.
+        #[test]
+        fn a_range_becomes_one_contiguous_request_for_each_iod(
+            iods in 1u32..6,
+            offset in 0u64..1 << 20,
+            length in 0usize..100_000,
+        ) {
+            let layout = Layout::new(4096, 0, (10..10 + iods).map(IodId).collect()).unwrap();
+            let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let writes = gather(&layout, OBJECT, offset, &bytes).unwrap();
+            let mut asked: Vec<IodId> = writes.iter().map(|exchange| exchange.iod).collect();
+            asked.sort();
+            asked.dedup();
+            prop_assert_eq!(asked.len(), writes.len());
+            let mut local: Vec<Vec<Option<u8>>> = vec![Vec::new(); iods as usize];
+            for exchange in &writes {
+                let IodRequest::Write { offset, .. } = exchange.request else { panic!() };
+                let file = &mut local[(exchange.iod.0 - 10) as usize];
+                let content = exchange.gather.concat();
+                file.resize(offset as usize + content.len(), None);
+                for (at, byte) in content.iter().enumerate() {
+                    file[offset as usize + at] = Some(*byte);
+                }
+            }
+            for extent in layout.extents(offset, length).unwrap() {
+                for at in [0, extent.length - 1] {
+                    let stored = local[extent.slot][extent.local_offset as usize + at];
+                    prop_assert_eq!(stored, Some(bytes[extent.request_offset + at]));
+                }
+            }
+            let mut buffer = vec![0; length];
+            let reads = scatter(&layout, OBJECT, offset, &mut buffer).unwrap();
+            prop_assert_eq!(reads.len(), writes.len());
+            for (read, write) in reads.iter().zip(&writes) {
+                let IodRequest::Read { length, .. } = read.request else { panic!() };
+                prop_assert_eq!(length as usize, write.gather.concat().len());
+                prop_assert_eq!(length as usize, read.scatter.iter().map(|p| p.len()).sum::<usize>());
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+//! What carries frames to an iod: TCP now; RDMA or Unix sockets would be other [`Transport`]s.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::address::Endpoint;
+
+/// A stream's calls return [`io::ErrorKind::WouldBlock`] after so long without progress, so that a
+/// caller can look whether it still wants to wait.
+pub const WAIT_SLICE_MS: u64 = 500;
+/// A silent peer is probed after so long: a host that lost power says nothing for ever.
+const KEEPALIVE_IDLE_SECONDS: u64 = 10;
+/// Pause between probes.
+const KEEPALIVE_INTERVAL_SECONDS: u64 = 5;
+/// Unanswered probes until the peer counts as dead.
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// A connected byte stream. Reads and writes wait at most about [`WAIT_SLICE_MS`].
+pub trait ByteStream: Read + Write + Send {}
+
+impl ByteStream for TcpStream {}
+
+/// A way to reach a peer.
+pub trait Transport: Send + Sync {
+    /// Connects to `endpoint` within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// The last address' failure where the name has several.
+    fn connect(&self, endpoint: &Endpoint, timeout: Duration) -> io::Result<Box<dyn ByteStream>>;
+}
+
+/// TCP.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl Transport for Tcp {
+    fn connect(&self, endpoint: &Endpoint, timeout: Duration) -> io::Result<Box<dyn ByteStream>> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => {
+                    configure(&stream)?;
+                    return Ok(Box::new(stream));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+fn configure(stream: &TcpStream) -> io::Result<()> {
+    // A request must not wait for the acknowledgement of the one before.
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_millis(WAIT_SLICE_MS)))?;
+    stream.set_write_timeout(Some(Duration::from_millis(WAIT_SLICE_MS)))?;
+    enable_keepalive(stream)
+}
+
+/// Has the kernel end a connection whose peer is dead or cut off.
+///
+/// # Errors
+///
+/// As `setsockopt(2)`.
+pub fn enable_keepalive(stream: &TcpStream) -> io::Result<()> {
+    let idle = Duration::from_secs(KEEPALIVE_IDLE_SECONDS);
+    let interval = Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS);
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
+    // Probes are not sent while data is unacknowledged; this bounds that case.
+    socket.set_tcp_user_timeout(Some(idle + interval * KEEPALIVE_PROBES))
+}
