@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: MIT
+//! mgr's client: many threads share one connection, on which requests are multiplexed and
+//! pipelined.
+//!
+//! A call waits until its reply is here. While mgr is away it waits on, as on a hard NFS mount
+//! (tools set [`ClientOptions::deadline`]); a thread of [`super::mgr_link`] reconnects, greets,
+//! and sends again what has no reply. [`super::session`] numbers mutating requests, so that each
+//! runs exactly once whatever the connection does.
+//!
+//! Lock order: `state` before nothing; no lock is held while a frame is written except the
+//! connection's own.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::iod::IodDirectory;
+use super::mgr_link::{self, Link};
+use super::session::{Refused, Session};
+use crate::address::Endpoint;
+use crate::attr::Credentials;
+use crate::error::FsError;
+use crate::ids::{ClientId, FileSystemId, IodId};
+use crate::proto::mgr::{IodStatus, MgrOperation, MgrReply, MgrResponse};
+
+/// First pause before a request that mgr could not serve yet is made anew, or a connection is
+/// tried again.
+pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// Longest such pause: how long a client may sleep on after mgr is back.
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// The table of iods is asked for at most so often, however many requests fail.
+const IODS_REFRESH_INTERVAL: Duration = Duration::from_millis(200);
+/// Refreshing the table of iods waits for mgr no longer than this: whoever needs an iod retries.
+const IODS_REFRESH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientOptions {
+    /// A call that has no reply after so long fails with [`FsError::TryAgain`]; `None` waits on.
+    pub deadline: Option<Duration>,
+}
+
+/// mgr did not welcome this client in time.
+#[derive(Clone, Debug, Error)]
+#[error(
+    "mgr {endpoint} does not answer after {waited_s} s ({reason}): is pvfs-mgr running there and \
+     the port reachable? try `pvfs ping {endpoint}`"
+)]
+pub struct Unreachable {
+    /// Where mgr was sought.
+    pub endpoint: Endpoint,
+    /// Seconds.
+    pub waited_s: u64,
+    /// What the last attempt met.
+    pub reason: String,
+}
+
+/// What mgr said in its welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Which file system it serves.
+    pub file_system: FileSystemId,
+    /// A client that says nothing for so long loses its opens.
+    pub session_timeout: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct MgrClient {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the callers and the client's own threads share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) endpoint: Endpoint,
+    options: ClientOptions,
+    pub(super) state: Mutex<State>,
+    /// Signals: a reply made room in the window, the connection came or went, the client ends.
+    pub(super) changed: Condvar,
+    iods: RwLock<HashMap<IodId, Endpoint>>,
+    iods_refreshed: Mutex<Option<Instant>>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) session: Session<SyncSender<MgrReply>>,
+    /// The connection, once mgr has welcomed this client on it.
+    pub(super) link: Option<Arc<Link>>,
+    /// The connection on which the greeting is under way.
+    pub(super) greeting: Option<Arc<Link>>,
+    pub(super) welcome: Option<Welcome>,
+    /// Why there is no connection.
+    pub(super) failure: Option<String>,
+    pub(super) closing: bool,
+}
+
+impl MgrClient {
+    /// Starts a client, which seeks mgr at `endpoint` from now on; returns at once.
+    ///
+    /// # Errors
+    ///
+    /// Where the system gives no thread.
+    pub fn start(endpoint: Endpoint, options: ClientOptions) -> io::Result<Self> {
+        let state = State {
+            session: Session::new(random_client()),
+            link: None,
+            greeting: None,
+            welcome: None,
+            failure: None,
+            closing: false,
+        };
+        let shared = Arc::new(Shared {
+            endpoint,
+            options,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            iods: RwLock::default(),
+            iods_refreshed: Mutex::default(),
+        });
+        let mut client = Self { shared, threads: Vec::new() };
+        client.spawn("mgr-link", mgr_link::run)?;
+        client.spawn("mgr-alive", mgr_link::keep_alive)?;
+        Ok(client)
+    }
+
+    fn spawn(&mut self, name: &str, body: fn(&Shared)) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        self.threads.push(thread.spawn(move || body(&shared))?);
+        Ok(())
+    }
+
+    /// Waits until mgr has welcomed this client, once since it started.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreachable`] after `timeout`.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<Welcome, Unreachable> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        loop {
+            if let Some(welcome) = state.welcome {
+                return Ok(welcome);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                let reason = state.failure.clone().unwrap_or_else(|| "no reply".to_owned());
+                let endpoint = self.shared.endpoint.clone();
+                return Err(Unreachable { endpoint, waited_s: timeout.as_secs(), reason });
+            }
+            state = self.shared.wait_timeout(state, deadline - now);
+        }
+    }
+
+    /// Asks mgr to do `operation` on behalf of `credentials`, and waits for its answer. What mgr
+    /// cannot do yet ([`FsError::TryAgain`], as for a file made before the first iod is there) is
+    /// asked again.
+    ///
+    /// # Errors
+    ///
+    /// mgr's; [`FsError::MessageTooLong`] for a request that fits no frame; [`FsError::TryAgain`]
+    /// past the deadline, and [`Self::failure`] then says why mgr could not be reached.
+    pub fn call(
+        &self,
+        credentials: &Credentials,
+        operation: MgrOperation,
+    ) -> Result<MgrResponse, FsError> {
+        let deadline = self.shared.options.deadline.map(|deadline| Instant::now() + deadline);
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let reply = self.shared.attempt(credentials, &operation, deadline);
+            if reply != Err(FsError::TryAgain) || !self.shared.pause(backoff, deadline) {
+                return reply;
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Where mgr is.
+    #[must_use]
+    pub fn mgr_endpoint(&self) -> &Endpoint {
+        &self.shared.endpoint
+    }
+
+    /// This client's id.
+    #[must_use]
+    pub fn client(&self) -> ClientId {
+        self.shared.lock().session.client()
+    }
+
+    /// What mgr said when it welcomed this client, if it has.
+    #[must_use]
+    pub fn welcome(&self) -> Option<Welcome> {
+        self.shared.lock().welcome
+    }
+
+    /// Why there is no connection to mgr at present; `None` where there is one.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let state = self.shared.lock();
+        if state.link.is_some() { None } else { state.failure.clone() }
+    }
+
+    /// Where an iod is, as mgr said last.
+    #[must_use]
+    pub fn iod_endpoint(&self, iod: IodId) -> Option<Endpoint> {
+        let iods = self.shared.iods.read().unwrap_or_else(PoisonError::into_inner);
+        iods.get(&iod).cloned()
+    }
+
+    /// Asks mgr where the iods are, unless it was asked a moment ago.
+    pub fn refresh_iods(&self) {
+        let now = Instant::now();
+        {
+            let refreshed = &self.shared.iods_refreshed;
+            let mut last = refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| now.duration_since(last) < IODS_REFRESH_INTERVAL) {
+                return;
+            }
+            *last = Some(now);
+        }
+        let deadline = Some(now + IODS_REFRESH_DEADLINE);
+        let reply = self.shared.attempt(&Credentials::ROOT, &MgrOperation::ListIods, deadline);
+        if let Ok(MgrResponse::Iods(iods)) = reply {
+            self.shared.set_iods(&iods);
+        }
+    }
+}
+
+impl IodDirectory for MgrClient {
+    fn endpoint(&self, iod: IodId) -> Option<Endpoint> {
+        self.iod_endpoint(iod)
+    }
+
+    fn refresh(&self) {
+        self.refresh_iods();
+    }
+
+    fn file_system(&self) -> Option<FileSystemId> {
+        self.welcome().map(|welcome| welcome.file_system)
+    }
+}
+
+impl Drop for MgrClient {
+    fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            state.closing = true;
+            for link in [&state.link, &state.greeting].into_iter().flatten() {
+                link.shut_down();
+            }
+            self.shared.changed.notify_all();
+        }
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing left to clean up.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait_timeout<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Notes that there is no connection, and why; true where the client ends.
+    pub(super) fn disconnected(&self, failure: &str) -> bool {
+        let mut state = self.lock();
+        state.link = None;
+        state.greeting = None;
+        state.failure = Some(failure.to_owned());
+        state.closing
+    }
+
+    /// Waits for a connection on which mgr has welcomed this client, and says how long mgr bears
+    /// silence; `None` where the client ends.
+    pub(super) fn linked(&self) -> Option<(Arc<Link>, Duration)> {
+        let mut state = self.lock();
+        loop {
+            if state.closing {
+                return None;
+            }
+            if let (Some(link), Some(welcome)) = (&state.link, state.welcome) {
+                return Some((Arc::clone(link), welcome.session_timeout));
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes mgr's table of iods. Addresses that are none are logged and left out.
+    pub(super) fn set_iods(&self, statuses: &[IodStatus]) {
+        let mut iods = HashMap::with_capacity(statuses.len());
+        for status in statuses {
+            match Endpoint::parse(&status.address, crate::address::IOD_PORT_DEFAULT) {
+                Ok(endpoint) => drop(iods.insert(status.iod, endpoint)),
+                Err(error) => tracing::warn!("mgr's address of iod {}: {error}", status.iod),
+            }
+        }
+        *self.iods.write().unwrap_or_else(PoisonError::into_inner) = iods;
+    }
+
+    /// Sends one request under a number of its own, and waits for the reply.
+    pub(super) fn attempt(
+        &self,
+        credentials: &Credentials,
+        operation: &MgrOperation,
+        deadline: Option<Instant>,
+    ) -> MgrReply {
+        let (sender, receiver) = sync_channel(1);
+        let (begun, link) = {
+            let mut state = self.lock();
+            loop {
+                if state.closing {
+                    return Err(FsError::Io);
+                }
+                match state.session.begin(credentials, operation, sender.clone()) {
+                    Ok(begun) => break (begun, state.link.clone()),
+                    Err(Refused::Error(error)) => return Err(error),
+                    Err(Refused::WindowFull) => {
+                        let Some(pause) = remaining(deadline, BACKOFF_MAX) else {
+                            return Err(FsError::TryAgain);
+                        };
+                        state = self.wait_timeout(state, pause);
+                    }
+                }
+            }
+        };
+        // Without a connection, the thread that makes the next one sends the frame. So it does
+        // where this write fails.
+        if let Some(link) = link {
+            link.send(&begun.frame);
+        }
+        drop(sender);
+        let reply = wait_for_reply(&receiver, deadline);
+        if reply.is_none() {
+            self.lock().session.abandon(begun.id);
+        }
+        self.changed.notify_all();
+        reply.unwrap_or(Err(FsError::TryAgain))
+    }
+
+    /// Sleeps; false where the deadline passed or the client ends.
+    pub(super) fn pause(&self, pause: Duration, deadline: Option<Instant>) -> bool {
+        let end = Instant::now() + pause;
+        if deadline.is_some_and(|deadline| deadline < end) {
+            return false;
+        }
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            if state.closing || now >= end {
+                return !state.closing;
+            }
+            state = self.wait_timeout(state, end - now);
+        }
+    }
+}
+
+/// `None` past the deadline.
+fn wait_for_reply(receiver: &Receiver<MgrReply>, deadline: Option<Instant>) -> Option<MgrReply> {
+    match deadline {
+        // A dropped sender is the end of the client.
+        None => Some(receiver.recv().unwrap_or(Err(FsError::Io))),
+        Some(deadline) => {
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            match receiver.recv_timeout(timeout) {
+                Ok(reply) => Some(reply),
+                Err(RecvTimeoutError::Disconnected) => Some(Err(FsError::Io)),
+                Err(RecvTimeoutError::Timeout) => None,
+            }
+        }
+    }
+}
+
+/// Time until the deadline, at most `max`; `None` past it.
+fn remaining(deadline: Option<Instant>, max: Duration) -> Option<Duration> {
+    let Some(deadline) = deadline else { return Some(max) };
+    let left = deadline.checked_duration_since(Instant::now())?;
+    if left.is_zero() { None } else { Some(left.min(max)) }
+}
+
+/// 64 random bits: the standard library seeds its hasher from the system.
+fn random_client() -> ClientId {
+    ClientId(RandomState::new().build_hasher().finish().max(1))
+}
+
+#[cfg(test)]
+#[path = "mgr_tests.rs"]
+mod tests;

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+//! The two threads behind [`super::mgr`]: one makes connections and reads replies, one keeps the
+//! session alive and ends a connection on which mgr has fallen silent.
+
+use std::io::{self, BufReader, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::mgr::{BACKOFF_FIRST, BACKOFF_MAX, Shared, Welcome};
+use super::session::Finished;
+use crate::address::Endpoint;
+use crate::attr::Credentials;
+use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
+use crate::wire::blocking::{ConnectionError, read_message};
+use crate::wire::header::{FrameError, FrameKind};
+
+/// One attempt to connect: a host that drops packets is tried anew after so long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// mgr's welcome comes within this time or the connection is given up. mgr may be reading its
+/// journal after a start.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes no byte for so long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The shortest session timeout that is honoured, whatever mgr announces: a keep-alive must have
+/// time to be answered.
+const SESSION_TIMEOUT_MIN: Duration = Duration::from_millis(300);
+/// Replies are small; this many bytes are taken from the socket at once.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// A connection on which mgr has welcomed this client.
+#[derive(Debug)]
+pub(super) struct Link {
+    stream: TcpStream,
+    /// Held while a frame is written, so that frames do not mix.
+    writing: Mutex<()>,
+}
+
+impl Link {
+    /// Writes a frame. Where it fails, the connection ends, and the next one carries the frame.
+    pub(super) fn send(&self, frame: &[u8]) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = (&self.stream).write_all(frame) {
+            tracing::debug!("write to mgr: {error}");
+            self.shut_down();
+        }
+    }
+
+    /// Ends the connection: its reader wakes up and makes a new one.
+    pub(super) fn shut_down(&self) {
+        // An error means that it has ended already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Why a connection was not made or ended.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("{0}")]
+    Connection(#[from] ConnectionError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("connection closed")]
+    Closed,
+    #[error("mgr refused the greeting: {0}")]
+    Greeting(crate::error::FsError),
+    #[error("it serves another file system than before: is this the right mgr?")]
+    AnotherFileSystem,
+}
+
+/// Connects, reads replies until the connection ends, and again, until the client ends.
+pub(super) fn run(shared: &Shared) {
+    let mut backoff = BACKOFF_FIRST;
+    let mut told = false;
+    loop {
+        let error = match establish(shared) {
+            Ok((link, mut reader)) => {
+                if told {
+                    tracing::info!("mgr {} answers again", shared.endpoint);
+                    told = false;
+                }
+                backoff = BACKOFF_FIRST;
+                let error = read_replies(shared, &mut reader);
+                link.shut_down();
+                error
+            }
+            Err(error) => error,
+        };
+        let closing = shared.disconnected(&error.to_string());
+        if !told && !closing {
+            tracing::warn!("mgr {} is away ({error}): waiting for it", shared.endpoint);
+            told = true;
+        }
+        if closing || !shared.pause(backoff, None) {
+            // Whoever still waits for a reply is told that none will come.
+            shared.lock().session.clear();
+            return;
+        }
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// A connection with the greeting done, all unanswered requests sent, open to callers.
+fn establish(shared: &Shared) -> Result<(Arc<Link>, BufReader<TcpStream>), LinkError> {
+    let stream = connect(&shared.endpoint)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
+    let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, stream.try_clone()?);
+    let link = Arc::new(Link { stream, writing: Mutex::new(()) });
+    {
+        let mut state = shared.lock();
+        if state.closing {
+            return Err(LinkError::Closed);
+        }
+        state.greeting = Some(Arc::clone(&link));
+    }
+    let welcome = greet(shared, &link.stream, &mut reader);
+    let welcome = welcome.inspect_err(|_| link.shut_down())?;
+    link.stream.set_read_timeout(None)?;
+    let frames = {
+        let mut state = shared.lock();
+        state.greeting = None;
+        if state.closing {
+            return Err(LinkError::Closed);
+        }
+        state.welcome = Some(welcome);
+        state.failure = None;
+        state.link = Some(Arc::clone(&link));
+        state.session.unanswered_frames()
+    };
+    // Callers may write between these frames; requests are independent of each other.
+    for frame in frames {
+        link.send(&frame);
+    }
+    shared.changed.notify_all();
+    Ok((link, reader))
+}
+
+fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "host name has no address");
+    for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Declares the opens that this client holds and takes mgr's welcome.
+fn greet(
+    shared: &Shared,
+    stream: &TcpStream,
+    reader: &mut BufReader<TcpStream>,
+) -> Result<Welcome, LinkError> {
+    let (messages, known) = {
+        let state = shared.lock();
+        (state.session.reopens(), state.welcome)
+    };
+    let mut welcome = None;
+    let mut scratch = Vec::new();
+    for opens in messages {
+        let begun = shared.lock().session.greeting(opens).map_err(ConnectionError::Message)?;
+        let mut writer = stream;
+        writer.write_all(&begun.frame)?;
+        let message = read_message(reader, FrameKind::MgrReply, &mut scratch)?;
+        let (header, reply): (_, MgrReply) = message.ok_or(LinkError::Closed)?;
+        if header.request_id != begun.id {
+            return Err(ConnectionError::from(FrameError::UnknownRequest(header.request_id)).into());
+        }
+        let MgrResponse::Hello(hello) = reply.map_err(LinkError::Greeting)? else {
+            return Err(ConnectionError::from(FrameError::Body).into());
+        };
+        let session_timeout = Duration::from_millis(u64::from(hello.session_timeout_ms));
+        let session_timeout = session_timeout.max(SESSION_TIMEOUT_MIN);
+        if known.is_some_and(|known| known.file_system != hello.file_system) {
+            return Err(LinkError::AnotherFileSystem);
+        }
+        shared.set_iods(&hello.iods);
+        welcome = Some(Welcome { file_system: hello.file_system, session_timeout });
+    }
+    welcome.ok_or(LinkError::Closed)
+}
+
+/// Hands replies to whoever waits for them, until the connection ends.
+fn read_replies(shared: &Shared, reader: &mut BufReader<TcpStream>) -> LinkError {
+    let mut scratch = Vec::new();
+    loop {
+        let (header, reply): (_, MgrReply) =
+            match read_message(reader, FrameKind::MgrReply, &mut scratch) {
+                Ok(Some(message)) => message,
+                Ok(None) => return LinkError::Closed,
+                Err(error) => return error.into(),
+            };
+        if header.payload_length != 0 {
+            let error = FrameError::UnexpectedPayload(header.payload_length);
+            return ConnectionError::from(error).into();
+        }
+        let finished = shared.lock().session.finish(header.request_id, &reply);
+        match finished {
+            // Its channel has room for the only reply; a caller past its deadline is gone.
+            Finished::Waiter(waiter) => drop(waiter.try_send(reply)),
+            Finished::Late => {}
+            Finished::Unknown => {
+                let error = FrameError::UnknownRequest(header.request_id);
+                return ConnectionError::from(error).into();
+            }
+        }
+    }
+}
+
+/// Says that this client is alive, three times per session timeout; where mgr does not answer
+/// within one, the connection is dead though nobody said so, and ends.
+pub(super) fn keep_alive(shared: &Shared) {
+    while let Some((link, timeout)) = shared.linked() {
+        if !shared.pause(timeout / 3, None) {
+            return;
+        }
+        let deadline = Some(Instant::now() + timeout);
+        let reply = shared.attempt(&Credentials::ROOT, &MgrOperation::KeepAlive, deadline);
+        if reply.is_err() {
+            // Where the connection has been replaced meanwhile, this one has ended already.
+            link.shut_down();
+        }
+    }
+}
