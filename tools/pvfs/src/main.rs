@@ -1,3 +1,19 @@
-//! The pvfs command: manage and inspect a PVFS file system.
+// SPDX-License-Identifier: MIT
+//! `pvfs`: run, inspect and fill a PVFS file system from the command line.
 
-fn main() {}
+mod cli;
+mod cp;
+mod dev;
+mod df;
+mod human;
+mod layout;
+mod man;
+mod mountinfo;
+mod ping;
+mod rpc;
+mod stat;
+mod target;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT
+//! `pvfs df`: space on each iod and in all.
+
+use std::process::ExitCode;
+
+use pvfs::attr::Space;
+use pvfs::proto::iod::{IodRequest, IodResponse};
+use pvfs::proto::mgr::{IodStatus, MgrOperation, MgrResponse, StatFs};
+use serde::Serialize;
+
+use crate::human;
+use crate::rpc::{Iod, Mgr, TIMEOUT_DEFAULT};
+use crate::target;
+
+/// Command line of `pvfs df`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where mgr is: HOST[:PORT], or a path on a PVFS mount
+    #[arg(env = target::MGR_VARIABLE)]
+    mgr: Option<String>,
+    /// Print JSON, sizes in bytes
+    #[arg(long)]
+    json: bool,
+}
+
+/// One line of the table.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+struct Row {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iod: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alive: Option<bool>,
+    bytes_total: u64,
+    bytes_used: u64,
+    bytes_free: u64,
+    bytes_available: u64,
+}
+
+impl Row {
+    fn new(space: Space) -> Self {
+        Self {
+            iod: None,
+            address: None,
+            alive: None,
+            bytes_total: space.bytes_total,
+            bytes_used: space.bytes_total.saturating_sub(space.bytes_free),
+            bytes_free: space.bytes_free,
+            bytes_available: space.bytes_available,
+        }
+    }
+
+    fn of_iod(status: &IodStatus, space: Space, alive: bool) -> Self {
+        Self {
+            iod: Some(status.iod.0),
+            address: Some(status.address.clone()),
+            alive: Some(alive),
+            ..Self::new(space)
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Table {
+    mgr: String,
+    iods: Vec<Row>,
+    total: Row,
+    inodes_used: u64,
+    inodes_free: u64,
+}
+
+/// Prints the table. Status 1 where an iod is away: its line then shows what it said last.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let endpoint = target::mgr(args.mgr.as_deref())?;
+    let mut mgr = Mgr::connect(&endpoint, TIMEOUT_DEFAULT)?;
+    let statfs = match mgr.call(MgrOperation::StatFs)? {
+        MgrResponse::StatFs(statfs) => statfs,
+        _ => return Err(mgr.unexpected().into()),
+    };
+    let rows: Vec<Row> = mgr.iods()?.iter().map(ask).collect();
+    let all_alive = rows.iter().all(|row| row.alive == Some(true));
+    let table = table(endpoint.to_string(), rows, statfs);
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&table)?);
+    } else {
+        print!("{}", render(&table));
+    }
+    Ok(if all_alive {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The iod's own word on its disk, or what mgr heard last.
+fn ask(status: &IodStatus) -> Row {
+    let answer = Iod::connect(status, TIMEOUT_DEFAULT).and_then(|mut iod| {
+        match iod.call(&IodRequest::Space)? {
+            IodResponse::Space(space) => Ok(space),
+            _ => Err(iod.unexpected()),
+        }
+    });
+    match answer {
+        Ok(space) => Row::of_iod(status, space, true),
+        Err(error) => {
+            eprintln!("pvfs df: {error}");
+            Row::of_iod(status, status.space, false)
+        }
+    }
+}
+
+fn table(mgr: String, iods: Vec<Row>, statfs: StatFs) -> Table {
+    let sum = |field: fn(&Row) -> u64| {
+        iods.iter()
+            .filter(|row| row.alive == Some(true))
+            .map(field)
+            .fold(0, u64::saturating_add)
+    };
+    let total = Row::new(Space {
+        bytes_total: sum(|row| row.bytes_total),
+        bytes_free: sum(|row| row.bytes_free),
+        bytes_available: sum(|row| row.bytes_available),
+    });
+    let (inodes_used, inodes_free) = (statfs.inodes_used, statfs.inodes_free);
+    Table {
+        mgr,
+        iods,
+        total,
+        inodes_used,
+        inodes_free,
+    }
+}
+
+fn render(table: &Table) -> String {
+    let mut lines = vec![[
+        "IOD".to_owned(),
+        "ADDRESS".to_owned(),
+        "SIZE".to_owned(),
+        "USED".to_owned(),
+        "AVAIL".to_owned(),
+        "USE%".to_owned(),
+        String::new(),
+    ]];
+    for row in &table.iods {
+        let note = if row.alive == Some(true) { "" } else { "away" };
+        let name = row.iod.map(|id| id.to_string()).unwrap_or_default();
+        lines.push(cells(
+            name,
+            row.address.clone().unwrap_or_default(),
+            row,
+            note,
+        ));
+    }
+    lines.push(cells(
+        "total".into(),
+        format!("mgr {}", table.mgr),
+        &table.total,
+        "",
+    ));
+    let width = |column: usize| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(String::len)
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let mut row = String::new();
+        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            let pad = width - cell.len();
+            let (before, after) = if column < 2 { (0, pad) } else { (pad, 0) };
+            row.push_str(&format!("{:before$}{cell}{:after$}  ", "", ""));
+        }
+        row.push_str(line.last().map_or("", String::as_str));
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(name: String, address: String, row: &Row, note: &str) -> [String; 7] {
+    // As df(1) counts: what an ordinary user could use of what is used or usable, rounded up.
+    let usable = row.bytes_used.saturating_add(row.bytes_available);
+    let percent = if usable == 0 {
+        "-".to_owned()
+    } else {
+        format!(
+            "{}%",
+            (u128::from(row.bytes_used) * 100).div_ceil(u128::from(usable))
+        )
+    };
+    [
+        name,
+        address,
+        human::bytes(row.bytes_total),
+        human::bytes(row.bytes_used),
+        human::bytes(row.bytes_available),
+        percent,
+        note.to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pvfs::attr::Timestamp;
+    use pvfs::ids::IodId;
+
+    fn space(total: u64, free: u64) -> Space {
+        Space {
+            bytes_total: total,
+            bytes_free: free,
+            bytes_available: free,
+        }
+    }
+
+    fn status(id: u32) -> IodStatus {
+        let address = format!("node{id}:7000");
+        IodStatus {
+            iod: IodId(id),
+            address,
+            alive: true,
+            space: space(0, 0),
+        }
+    }
+
+    #[test]
+    fn adds_up_the_live_iods_and_aligns() {
+        let rows = vec![
+            Row::of_iod(&status(0), space(10 << 30, 5 << 30), true),
+            Row::of_iod(&status(1), space(10 << 30, 10 << 30), true),
+            Row::of_iod(&status(12), space(7 << 30, 1 << 30), false),
+        ];
+        let statfs = StatFs {
+            space: space(0, 0),
+            inodes_used: 3,
+            inodes_free: 9,
+            now: Timestamp::default(),
+        };
+        let table = table("head:3000".into(), rows, statfs);
+        assert_eq!(table.total.bytes_total, 20 << 30);
+        let expected = "\
+IOD    ADDRESS        SIZE  USED  AVAIL  USE%\n\
+0      node0:7000      10G  5.0G   5.0G   50%\n\
+1      node1:7000      10G    0B    10G    0%\n\
+12     node12:7000    7.0G  6.0G   1.0G   86%  away\n\
+total  mgr head:3000   20G  5.0G    15G   25%\n";
+        assert_eq!(render(&table), expected);
+    }
+}

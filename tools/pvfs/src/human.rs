@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+//! Sizes as people read and write them. Pure.
+
+use thiserror::Error;
+
+const UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
+
+/// `bytes` with at most four digits and a unit of 1024, as `df -h` writes them.
+pub fn bytes(bytes: u64) -> String {
+    let mut value = bytes;
+    let mut tenths = 0;
+    let mut unit = 0;
+    while value >= 1024 && unit + 1 < UNITS.len() {
+        tenths = (value % 1024) * 10 / 1024;
+        value /= 1024;
+        unit += 1;
+    }
+    let name = UNITS.get(unit).copied().unwrap_or("B");
+    match (unit, value) {
+        (0, _) => format!("{value}{name}"),
+        (_, 0..=9) => format!("{value}.{tenths}{name}"),
+        _ => format!("{value}{name}"),
+    }
+}
+
+/// What is wrong with a size.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SizeError {
+    /// Not digits and a unit.
+    #[error("`{0}` is no size: write bytes, or a number with K, M or G, such as 256K or 1M")]
+    Syntax(String),
+    /// Above what the number can hold.
+    #[error("`{0}` is too large")]
+    TooLarge(String),
+}
+
+/// Parses `262144`, `256K`, `256k`, `256KiB`, `1M` or `1G`; units are of 1024.
+///
+/// # Errors
+///
+/// [`SizeError`], which says what to write.
+pub fn parse_u32(text: &str) -> Result<u32, SizeError> {
+    let syntax = || SizeError::Syntax(text.to_owned());
+    let too_large = || SizeError::TooLarge(text.to_owned());
+    let digits_end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    if digits.is_empty() {
+        return Err(syntax());
+    }
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "ki" | "kib" => 10,
+        "m" | "mi" | "mib" => 20,
+        "g" | "gi" | "gib" => 30,
+        _ => return Err(syntax()),
+    };
+    let number: u64 = digits.parse().map_err(|_| too_large())?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(too_large)?;
+    u32::try_from(bytes).map_err(|_| too_large())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (count, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.0K"),
+            (1536, "1.5K"),
+            (10 << 10, "10K"),
+            ((1 << 20) - 1, "1023K"),
+            (5 << 30, "5.0G"),
+            (u64::MAX, "15E"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn sizes_parse() {
+        for (text, count) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64k", 64 << 10),
+            ("1MiB", 1 << 20),
+            ("1G", 1 << 30),
+        ] {
+            assert_eq!(parse_u32(text), Ok(count));
+        }
+        for bad in ["", "k", "-1", "1.5M", "1X", "0x10", "1 M"] {
+            assert_eq!(parse_u32(bad), Err(SizeError::Syntax(bad.into())));
+        }
+        for large in ["4G", "99999999999999999999", "4294967296"] {
+            assert_eq!(parse_u32(large), Err(SizeError::TooLarge(large.into())));
+        }
+    }
+}

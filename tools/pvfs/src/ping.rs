@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+//! `pvfs ping`: are mgr and every iod alive, and how far away are they?
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use pvfs::ids::FileSystemId;
+use pvfs::proto::iod::{IodRequest, IodResponse};
+use pvfs::proto::mgr::IodStatus;
+
+use crate::rpc::{Iod, Mgr, RpcError};
+use crate::target;
+
+/// Command line of `pvfs ping`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where mgr is: HOST[:PORT], or a path on a PVFS mount
+    #[arg(env = target::MGR_VARIABLE)]
+    mgr: Option<String>,
+    /// Seconds that a daemon may take to answer
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    timeout: f64,
+}
+
+/// Exit status where the command line does not say whom to ask; clap uses the same.
+const USAGE_STATUS: u8 = 2;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 3600.0 => Ok(seconds),
+        _ => Err("write seconds above 0 and up to 3600, such as 0.5".into()),
+    }
+}
+
+/// Status 0: all alive; 1: something is away (its line says what); 2: whom to ask is not clear.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let endpoint = match target::mgr(args.mgr.as_deref()) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            eprintln!("pvfs ping: {error}");
+            return Ok(ExitCode::from(USAGE_STATUS));
+        }
+    };
+    let timeout = Duration::from_secs_f64(args.timeout);
+    let start = Instant::now();
+    let (mut mgr, iods) = match greet(&endpoint, timeout) {
+        Ok(answered) => answered,
+        Err(error) => {
+            println!("{error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let connected = start.elapsed();
+    // The first exchange included the connection; the round trip is that of one more.
+    let start = Instant::now();
+    let again = mgr.iods();
+    let trip = start.elapsed();
+    println!(
+        "mgr {endpoint} alive, {} (connected in {})",
+        millis(trip),
+        millis(connected)
+    );
+    let mut all_alive = again.is_ok();
+    for status in &iods {
+        match ping_iod(status, &mgr) {
+            Ok(line) => println!("{line}"),
+            Err(line) => {
+                all_alive = false;
+                println!("{line}");
+            }
+        }
+    }
+    if iods.is_empty() {
+        println!("no iod has registered with mgr {endpoint}: start pvfs-iod --mgr {endpoint}");
+        all_alive = false;
+    }
+    Ok(if all_alive {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn greet(
+    endpoint: &pvfs::address::Endpoint,
+    timeout: Duration,
+) -> Result<(Mgr, Vec<IodStatus>), RpcError> {
+    let mut mgr = Mgr::connect(endpoint, timeout)?;
+    let iods = mgr.iods()?;
+    Ok((mgr, iods))
+}
+
+fn ping_iod(status: &IodStatus, mgr: &Mgr) -> Result<String, String> {
+    let who = format!("iod {} {}", status.iod, status.address);
+    let trip = exchange(status, mgr.timeout(), mgr.hello.file_system).map_err(|e| e.to_string())?;
+    if status.alive {
+        Ok(format!("{who} alive, {}", millis(trip)))
+    } else {
+        Err(format!(
+            "{who} answers here ({}) but mgr has no heartbeat from it: see its log",
+            millis(trip)
+        ))
+    }
+}
+
+/// One round trip; a daemon of another file system or another iod at that address is refused.
+fn exchange(
+    status: &IodStatus,
+    timeout: Duration,
+    expected: FileSystemId,
+) -> Result<Duration, RpcError> {
+    let mut iod = Iod::connect(status, timeout)?;
+    let start = Instant::now();
+    match iod.call(&IodRequest::Ping)? {
+        IodResponse::Pong {
+            iod: Some(id),
+            file_system: Some(file_system),
+        } if id == status.iod && file_system == expected => Ok(start.elapsed()),
+        _ => Err(iod.unexpected()),
+    }
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_parse() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "nan", "inf", "x", "3601"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}
