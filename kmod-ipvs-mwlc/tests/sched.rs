@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Every scheduler against its definition, by brute force, and in the orders that are known from IPVS.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
+
+use ipvs_mwlc::director::sched::{
+    DestLoad, NoDestination, SchedState, Scheduler, PENDING_PER_WEIGHT_MAX,
+};
+use proptest::prelude::*;
+
+const SIZE: u64 = 1000;
+
+fn weights(weights: &[u32]) -> Vec<DestLoad> {
+    weights
+        .iter()
+        .map(|weight| DestLoad {
+            weight: *weight,
+            ..DestLoad::default()
+        })
+        .collect()
+}
+
+/// The indices that `count` calls choose when nothing changes but the scheduler's state.
+fn order(scheduler: Scheduler, destinations: &[DestLoad], count: usize) -> Vec<u32> {
+    let mut state = SchedState::NEW;
+    (0..count)
+        .map(|_| {
+            let choice = scheduler
+                .schedule(destinations.iter().copied(), state, SIZE)
+                .unwrap();
+            state = choice.state;
+            choice.index
+        })
+        .collect()
+}
+
+fn choose(scheduler: Scheduler, destinations: &[DestLoad]) -> Result<u32, NoDestination> {
+    let destinations = destinations.iter().copied();
+    scheduler
+        .schedule(destinations, SchedState::NEW, SIZE)
+        .map(|choice| choice.index)
+}
+
+#[test]
+fn names_are_those_of_ipvsadm() {
+    let names = Scheduler::ALL.map(Scheduler::name);
+    assert_eq!(names, ["rr", "wrr", "lc", "wlc", "mwlc"]);
+    for scheduler in Scheduler::ALL {
+        assert_eq!(
+            Scheduler::from_name(scheduler.name().as_bytes()),
+            Some(scheduler)
+        );
+    }
+    for unknown in ["", "r", "rrr", "WLC", "wlc\0", "sh"] {
+        assert_eq!(
+            Scheduler::from_name(unknown.as_bytes()),
+            None,
+            "{unknown:?}"
+        );
+    }
+}
+
+#[test]
+fn round_robin_takes_turns() {
+    assert_eq!(
+        order(Scheduler::RoundRobin, &weights(&[1, 9, 1]), 7),
+        [0, 1, 2, 0, 1, 2, 0]
+    );
+}
+
+#[test]
+fn round_robin_passes_over_quiesced_and_overloaded() {
+    let mut destinations = weights(&[1, 0, 1, 1]);
+    destinations[3].overloaded = true;
+    assert_eq!(order(Scheduler::RoundRobin, &destinations, 4), [0, 2, 0, 2]);
+}
+
+#[test]
+fn round_robin_goes_on_after_a_removal() {
+    let three = weights(&[1, 1, 1]);
+    let choice = Scheduler::RoundRobin
+        .schedule(three.iter().copied(), SchedState::NEW, SIZE)
+        .unwrap();
+    let choice = Scheduler::RoundRobin
+        .schedule(three.iter().copied(), choice.state, SIZE)
+        .unwrap();
+    assert_eq!(choice.index, 1);
+    // Node 0 leaves: it is now the turn of what was node 2 and is node 1.
+    let state = choice.state.after_removal(0);
+    let two = weights(&[1, 1]);
+    assert_eq!(
+        Scheduler::RoundRobin
+            .schedule(two.into_iter(), state, SIZE)
+            .unwrap()
+            .index,
+        1
+    );
+    // A node behind the turn leaves: nothing changes.
+    assert_eq!(choice.state.after_removal(2), choice.state);
+}
+
+#[test]
+fn weighted_round_robin_interleaves_as_ipvs_does() {
+    let wrr = Scheduler::WeightedRoundRobin;
+    assert_eq!(
+        order(wrr, &weights(&[4, 3, 2]), 9),
+        [0, 0, 1, 0, 1, 2, 0, 1, 2]
+    );
+    assert_eq!(
+        order(wrr, &weights(&[4, 3, 2]), 18)[9..],
+        [0, 0, 1, 0, 1, 2, 0, 1, 2]
+    );
+    assert_eq!(order(wrr, &weights(&[100, 300]), 4), [1, 1, 0, 1]);
+    assert_eq!(order(wrr, &weights(&[1, 1]), 4), [0, 1, 0, 1]);
+    assert_eq!(order(wrr, &weights(&[65_535]), 3), [0, 0, 0]);
+}
+
+#[test]
+fn weighted_round_robin_without_its_heaviest_goes_on_with_the_others() {
+    let mut destinations = weights(&[65_535, 2, 1]);
+    destinations[0].overloaded = true;
+    assert_eq!(
+        order(Scheduler::WeightedRoundRobin, &destinations, 6),
+        [1, 1, 2, 1, 1, 2]
+    );
+}
+
+#[test]
+fn why_nothing_can_be_chosen() {
+    let mut overloaded = weights(&[0, 3]);
+    overloaded[1].overloaded = true;
+    let mut quiesced = weights(&[0, 0]);
+    quiesced[0].overloaded = true;
+    for scheduler in Scheduler::ALL {
+        assert_eq!(choose(scheduler, &[]), Err(NoDestination::Empty));
+        assert_eq!(
+            choose(scheduler, &quiesced),
+            Err(NoDestination::AllQuiesced)
+        );
+        assert_eq!(
+            choose(scheduler, &overloaded),
+            Err(NoDestination::AllOverloaded)
+        );
+    }
+}
+
+#[test]
+fn an_idle_cluster_takes_turns_under_mwlc() {
+    assert_eq!(
+        order(Scheduler::Mwlc, &weights(&[1, 1, 1]), 6),
+        [0, 1, 2, 0, 1, 2]
+    );
+}
+
+#[test]
+fn mwlc_compares_bytes_for_the_weight_not_connections() {
+    let mut destinations = weights(&[1, 3]);
+    destinations[0] = DestLoad {
+        bytes: 10_000,
+        active: 1,
+        ..destinations[0]
+    };
+    destinations[1] = DestLoad {
+        bytes: 29_999,
+        active: 50,
+        ..destinations[1]
+    };
+    assert_eq!(choose(Scheduler::Mwlc, &destinations), Ok(1));
+    destinations[1].bytes = 30_001;
+    assert_eq!(choose(Scheduler::Mwlc, &destinations), Ok(0));
+    // Equal loads: fewer connections for the weight.
+    destinations[1].bytes = 30_000;
+    assert_eq!(choose(Scheduler::Mwlc, &destinations), Ok(0));
+    destinations[1].active = 2;
+    assert_eq!(choose(Scheduler::Mwlc, &destinations), Ok(1));
+}
+
+#[test]
+fn syns_of_one_round_trip_spread_by_weight() {
+    for scheduler in [Scheduler::Lc, Scheduler::Wlc, Scheduler::Mwlc] {
+        let mut destinations = weights(&[1, 1, 2]);
+        let mut state = SchedState::NEW;
+        for _ in 0..40 {
+            let choice = scheduler
+                .schedule(destinations.iter().copied(), state, SIZE)
+                .unwrap();
+            destinations[choice.index as usize].pending += 1;
+            state = choice.state;
+        }
+        let pending: Vec<u32> = destinations.iter().map(|dest| dest.pending).collect();
+        match scheduler {
+            Scheduler::Lc => assert!(pending.iter().all(|count| (13..=14).contains(count))),
+            _ => assert_eq!(pending, [10, 10, 20], "{scheduler:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_half_open_connections_cannot_steer() {
+    let mut destinations = weights(&[1, 5]);
+    destinations[0] = DestLoad {
+        bytes: 1_000_000,
+        active: 10,
+        ..destinations[0]
+    };
+    destinations[1] = DestLoad {
+        bytes: 4_900_000,
+        active: 49,
+        ..destinations[1]
+    };
+    for flooded in [0, 1_000_000] {
+        for (destination, more) in destinations.iter_mut().zip([0, 123_456]) {
+            destination.pending = flooded * PENDING_PER_WEIGHT_MAX + flooded.min(1) * more;
+        }
+        for scheduler in [Scheduler::Wlc, Scheduler::Mwlc] {
+            assert_eq!(
+                choose(scheduler, &destinations),
+                Ok(1),
+                "{scheduler:?} {flooded}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_largest_loads_do_not_overflow() {
+    let largest = DestLoad {
+        weight: u32::MAX,
+        pending: u32::MAX,
+        active: u32::MAX,
+        inactive: u32::MAX,
+        bytes: u64::MAX,
+        overloaded: false,
+    };
+    for scheduler in Scheduler::ALL {
+        let state = SchedState::from_bits(u64::MAX);
+        let choice = scheduler.schedule([largest; 3].into_iter(), state, u64::MAX);
+        assert!(choice.is_ok(), "{scheduler:?}");
+    }
+}
+
+fn destination() -> impl Strategy<Value = DestLoad> {
+    let weight = prop_oneof![1 => Just(0u32), 4 => 1u32..5, 1 => 1u32..=65_535];
+    let bytes = prop_oneof![0u64..5000, 0u64..(1 << 62)];
+    (
+        weight,
+        0u32..80,
+        0u32..10,
+        0u32..600,
+        bytes,
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(
+            |(weight, pending, active, inactive, bytes, overloaded)| DestLoad {
+                weight,
+                pending,
+                active,
+                inactive,
+                bytes,
+                overloaded,
+            },
+        )
+}
+
+fn state() -> impl Strategy<Value = SchedState> {
+    (0u64..8, 0u64..6).prop_map(|(next, round)| SchedState::from_bits((next << 32) | round))
+}
+
+fn counted_pending(destination: &DestLoad, weight: u32) -> u128 {
+    u128::from(destination.pending.min(PENDING_PER_WEIGHT_MAX * weight))
+}
+
+fn connections(destination: &DestLoad, weight: u32) -> u128 {
+    (u128::from(destination.active) + counted_pending(destination, weight)) * 256
+        + u128::from(destination.inactive)
+}
+
+/// A load as a fraction, compared without rounding.
+type Ratio = (u128, u128);
+
+fn ratio_cmp(a: Ratio, b: Ratio) -> std::cmp::Ordering {
+    (a.0 * b.1).cmp(&(b.0 * a.1))
+}
+
+proptest! {
+    /// The definition in words: no eligible destination has a smaller ratio than the chosen one.
+    #[test]
+    fn the_chosen_one_has_the_least_load(
+        destinations in prop::collection::vec(destination(), 1..8),
+        state in state(),
+        size in 0u64..10_000,
+    ) {
+        let eligible: Vec<(usize, &DestLoad)> = destinations
+            .iter()
+            .enumerate()
+            .filter(|(_, dest)| dest.weight > 0 && !dest.overloaded)
+            .collect();
+        for scheduler in [Scheduler::Lc, Scheduler::Wlc, Scheduler::Mwlc] {
+            let keys = |dest: &DestLoad| -> (Ratio, Ratio) {
+                let weight = u128::from(dest.weight);
+                let by_weight = (connections(dest, dest.weight), weight);
+                match scheduler {
+                    Scheduler::Lc => ((connections(dest, 1), 1), (0, 1)),
+                    Scheduler::Wlc => (by_weight, (0, 1)),
+                    _ => {
+                        let pending = counted_pending(dest, dest.weight) * u128::from(size);
+                        ((u128::from(dest.bytes) + pending, weight), by_weight)
+                    }
+                }
+            };
+            let choice = scheduler.schedule(destinations.iter().copied(), state, size);
+            prop_assert_eq!(choice.is_ok(), !eligible.is_empty());
+            let Ok(choice) = choice else { continue };
+            let chosen = choice.index as usize;
+            prop_assert!(eligible.iter().any(|(index, _)| *index == chosen));
+            let best = keys(&destinations[chosen]);
+            let mut equals = Vec::new();
+            for (index, other) in &eligible {
+                let other = keys(other);
+                let order = ratio_cmp(other.0, best.0).then(ratio_cmp(other.1, best.1));
+                prop_assert_ne!(order, std::cmp::Ordering::Less, "{:?}", scheduler);
+                if order.is_eq() {
+                    equals.push(*index);
+                }
+            }
+            let turn = (state.to_bits() >> 32) as usize;
+            let expected = match scheduler {
+                Scheduler::Mwlc => equals.iter().find(|index| **index >= turn).or(equals.first()),
+                _ => equals.first(),
+            };
+            prop_assert_eq!(Some(&chosen), expected);
+        }
+    }
+
+    /// In the long run wrr gives each destination its share, whatever the weights.
+    #[test]
+    fn weighted_round_robin_is_fair_over_a_cycle(
+        weights_given in prop::collection::vec(0u32..40, 1..6),
+    ) {
+        let total: u32 = weights_given.iter().sum();
+        prop_assume!(total > 0);
+        let chosen = order(Scheduler::WeightedRoundRobin, &weights(&weights_given), total as usize);
+        let gcd = weights_given.iter().fold(0, |a, b| gcd(a, *b));
+        let cycles = gcd;
+        for (index, weight) in weights_given.iter().enumerate() {
+            let count = chosen.iter().filter(|chosen| **chosen as usize == index).count();
+            prop_assert_eq!(count as u32, weight / gcd * cycles);
+        }
+    }
+
+    /// Whatever state is left from another list, a choice is an eligible destination.
+    #[test]
+    fn any_state_gives_an_eligible_choice(
+        destinations in prop::collection::vec(destination(), 1..8),
+        bits in any::<u64>(),
+    ) {
+        for scheduler in Scheduler::ALL {
+            let state = SchedState::from_bits(bits);
+            prop_assert_eq!(state.to_bits(), bits);
+            if let Ok(choice) = scheduler.schedule(destinations.iter().copied(), state, SIZE) {
+                let dest = destinations[choice.index as usize];
+                prop_assert!(dest.weight > 0 && !dest.overloaded);
+            } else {
+                prop_assert!(destinations.iter().all(|dest| dest.weight == 0 || dest.overloaded));
+            }
+        }
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 {
+        a
+    } else {
+        gcd(b, a % b)
+    }
+}
