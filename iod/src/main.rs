@@ -1,3 +1,107 @@
-//! PVFS I/O daemon: keeps stripes and moves them.
+// SPDX-License-Identifier: MIT
+//! `pvfs-iod`: the I/O daemon's process.
 
-fn main() {}
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use pvfs::address::{Endpoint, IOD_PORT_DEFAULT, MGR_PORT_DEFAULT};
+use pvfs_iod::registration::{Registrar, Registration};
+use pvfs_iod::server::{Server, ServerLimits};
+use pvfs_iod::store::{OPEN_FILES_MAX_DEFAULT, Store};
+
+/// Descriptors that are neither connections nor objects: standard streams, listener, lock, mgr.
+const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// PVFS I/O daemon: keeps stripes of files and gives them to clients.
+///
+/// Registers itself with mgr and needs no entry in any table. Prints `ready ADDR:PORT` when it
+/// can be used. SIGTERM and SIGINT end it; kill -9 loses nothing that was acknowledged.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Directory for the stripes; made if it does not exist. One for each iod.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where mgr is.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = mgr_endpoint)]
+    mgr: Endpoint,
+    /// Where to listen; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = format!("0.0.0.0:{IOD_PORT_DEFAULT}"))]
+    listen: String,
+    /// Where clients reach this iod, if not at the address from which it reaches mgr.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = iod_endpoint)]
+    advertise: Option<Endpoint>,
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter by module.
+    #[arg(long, value_name = "LEVEL", env = "PVFS_LOG", default_value = "info")]
+    log: tracing_subscriber::EnvFilter,
+}
+
+fn mgr_endpoint(text: &str) -> Result<Endpoint, pvfs::address::AddressError> {
+    Endpoint::parse(text, MGR_PORT_DEFAULT)
+}
+
+fn iod_endpoint(text: &str) -> Result<Endpoint, pvfs::address::AddressError> {
+    Endpoint::parse(text, IOD_PORT_DEFAULT)
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    log.with_env_filter(arguments.log).init();
+    // Blocked before any thread starts, so that all inherit it and only `wait` below takes them.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block().context("block signals")?;
+
+    let limits = ServerLimits::default();
+    let open_files_max = open_files_max(limits.connections_max)?;
+    let store = Arc::new(Store::open(&arguments.data, open_files_max)?);
+    let listener = TcpListener::bind(&arguments.listen)
+        .with_context(|| format!("listen on {}: is another iod running?", arguments.listen))?;
+    let server = Server::start(listener, Arc::clone(&store), limits).context("start the server")?;
+    let listening = server.address();
+    let registration = Registration {
+        mgr: arguments.mgr,
+        listening,
+        advertise: arguments.advertise,
+    };
+    let registrar = Registrar::start(registration, store, move |_| announce(listening))
+        .context("start the thread that talks to mgr")?;
+
+    let signal = signals.wait().context("wait for a signal")?;
+    tracing::info!("{signal}: stopping");
+    drop(registrar);
+    server.stop();
+    Ok(())
+}
+
+/// The one line on stdout. Nobody may be listening there, which is no reason to fail.
+fn announce(listening: std::net::SocketAddr) {
+    let mut stdout = std::io::stdout().lock();
+    let written = writeln!(stdout, "ready {listening}").and_then(|()| stdout.flush());
+    if let Err(error) = written {
+        tracing::debug!("write to stdout: {error}");
+    }
+}
+
+/// Raises the limit of open descriptors as far as allowed and returns how many objects may be
+/// kept open under it.
+fn open_files_max(connections_max: usize) -> Result<usize> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("setrlimit of open files")?;
+    let left = hard.saturating_sub(connections_max as u64 + DESCRIPTORS_RESERVED);
+    let files = usize::try_from(left)
+        .unwrap_or(usize::MAX)
+        .min(OPEN_FILES_MAX_DEFAULT);
+    anyhow::ensure!(
+        files > 0,
+        "the limit of open files is {hard}, too low for {connections_max} connections: \
+         raise it (ulimit -n, or LimitNOFILE= in the systemd unit)"
+    );
+    Ok(files)
+}

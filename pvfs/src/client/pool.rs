@@ -194,9 +194,10 @@ impl IodPool {
                 }
             }
             for flight in flights {
-                if let Some(exchange) = exchanges.get_mut(flight.position)
-                    && let Err(failure) = self.receive(exchange, flight)
-                {
+                let Some(exchange) = exchanges.get_mut(flight.position) else {
+                    continue;
+                };
+                if let Err(failure) = self.receive(exchange, flight) {
                     note(failure);
                 }
             }

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+//! The I/O daemon: keeps stripes and moves them.
+//!
+//! [`store`] is the data directory, [`server`] answers clients, [`registration`] keeps mgr informed.
+//! Each connection has a blocking thread of its own: sendfile from the page cache beats every
+//! asynchronous way that was measured, and needs neither buffers nor `unsafe`.
+
+pub mod registration;
+pub mod server;
+pub mod store;

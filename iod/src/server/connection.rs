@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT
+//! One client's connection: requests are answered one after another, in the order of their arrival.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, PoisonError};
+
+use pvfs::client::buffer::AlignedBuffer;
+use pvfs::error::FsError;
+use pvfs::ids::ObjectId;
+use pvfs::limits::PAYLOAD_BYTES_MAX;
+use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
+use pvfs::wire::blocking::{ConnectionError, frame_start, read_message};
+use pvfs::wire::header::{FrameError, FrameHeader, FrameKind};
+
+use super::ServerLimits;
+use super::deadline::DeadlineReader;
+use super::failure_log::FailureLog;
+use super::transfer::{SendError, receive, send_file, send_start};
+use crate::store::{ObjectFile, Store, end_of};
+
+/// Holds any request's header and body, so that a request without payload takes one system call,
+/// and so little that next to nothing of a payload is copied twice.
+const READER_BYTES: usize = 64;
+
+/// Careful reads take memory for a whole payload, so there is one at a time.
+static CAREFUL_READ: Mutex<()> = Mutex::new(());
+
+pub(super) struct Connection<'a> {
+    stream: &'a TcpStream,
+    reader: BufReader<DeadlineReader<'a>>,
+    peer: SocketAddr,
+    store: &'a Store,
+    failures: &'a FailureLog,
+    /// Allocated at the first write: most clients read.
+    buffer: Option<AlignedBuffer>,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Connection<'a> {
+    pub(super) fn new(
+        stream: &'a TcpStream,
+        peer: SocketAddr,
+        store: &'a Store,
+        limits: &ServerLimits,
+        failures: &'a FailureLog,
+    ) -> Self {
+        let reader = DeadlineReader::new(stream, limits.frame_timeout);
+        let reader = BufReader::with_capacity(READER_BYTES, reader);
+        Self {
+            stream,
+            reader,
+            peer,
+            store,
+            failures,
+            buffer: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Answers until the peer closes the connection.
+    pub(super) fn run(&mut self) -> Result<(), ConnectionError> {
+        loop {
+            // Waits for the first byte of a frame, for as long as it takes.
+            if self.reader.fill_buf()?.is_empty() {
+                return Ok(());
+            }
+            self.reader.get_mut().begin_frame();
+            let kind = FrameKind::IodRequest;
+            let Some((header, request)) = read_message(&mut self.reader, kind, &mut self.scratch)?
+            else {
+                return Ok(());
+            };
+            self.answer(&header, &request)?;
+            self.reader.get_mut().end_frame();
+        }
+    }
+
+    fn answer(
+        &mut self,
+        header: &FrameHeader,
+        request: &IodRequest,
+    ) -> Result<(), ConnectionError> {
+        let payload = header.payload_length;
+        if payload > 0 && !matches!(request, IodRequest::Write { .. }) {
+            return Err(FrameError::UnexpectedPayload(payload).into());
+        }
+        // Before it has joined a file system, an iod has nothing to give and must store nothing.
+        let is_member = self.store.identity().membership.is_some();
+        match request {
+            IodRequest::Write { object, offset } => {
+                let outcome = self.write(*object, *offset, payload, is_member)?;
+                self.reply(header, &outcome.map(|()| IodResponse::Done))
+            }
+            IodRequest::Ping => self.reply(header, &Ok(self.pong())),
+            _ if !is_member => self.reply(header, &Err(FsError::TryAgain)),
+            IodRequest::Read {
+                object,
+                offset,
+                length,
+            } => self.read(header, *object, *offset, *length as usize),
+            IodRequest::Truncate { object, length } => {
+                let outcome = self.store.truncate(*object, *length);
+                self.reply_outcome(header, "truncate", *object, outcome)
+            }
+            IodRequest::Remove { object } => {
+                let outcome = self.store.remove(*object);
+                self.reply_outcome(header, "remove", *object, outcome)
+            }
+            IodRequest::Sync { object } => {
+                let outcome = self.store.sync(*object);
+                self.reply_outcome(header, "sync", *object, outcome)
+            }
+            IodRequest::Stat { object } => {
+                let stat = self.store.stat(*object).map(|stat| IodResponse::Stat {
+                    length: stat.length,
+                    allocated: stat.allocated,
+                });
+                let reply = stat.map_err(|error| self.failed("stat", *object, &error));
+                self.reply(header, &reply)
+            }
+            IodRequest::Space => {
+                let space = self.store.space().map(IodResponse::Space);
+                let reply = space.map_err(|error| {
+                    self.failures
+                        .note(&format_args!("statvfs of the data directory: {error}"));
+                    FsError::from_io(&error)
+                });
+                self.reply(header, &reply)
+            }
+        }
+    }
+
+    fn pong(&self) -> IodResponse {
+        let membership = self.store.identity().membership;
+        IodResponse::Pong {
+            iod: membership.map(|member| member.iod),
+            file_system: membership.map(|member| member.file_system),
+        }
+    }
+
+    /// Logs what failed here and returns what the peer is told.
+    fn failed(&self, action: &str, object: ObjectId, error: &io::Error) -> FsError {
+        let peer = self.peer;
+        self.failures.note(&format_args!(
+            "{action} of object {object} for {peer}: {error}"
+        ));
+        FsError::from_io(error)
+    }
+
+    fn reply_outcome(
+        &mut self,
+        header: &FrameHeader,
+        action: &str,
+        object: ObjectId,
+        outcome: io::Result<()>,
+    ) -> Result<(), ConnectionError> {
+        let reply = outcome.map_err(|error| self.failed(action, object, &error));
+        self.reply(header, &reply.map(|()| IodResponse::Done))
+    }
+
+    fn reply(&mut self, header: &FrameHeader, reply: &IodReply) -> Result<(), ConnectionError> {
+        let start = frame_start(FrameKind::IodReply, header.request_id, reply, 0)?;
+        self.stream.write_all(&start)?;
+        Ok(())
+    }
+
+    /// Stores a payload. The outer error ends the connection, the inner one is the reply.
+    fn write(
+        &mut self,
+        object: ObjectId,
+        offset: u64,
+        length: usize,
+        is_member: bool,
+    ) -> Result<Result<(), FsError>, ConnectionError> {
+        let file = if is_member {
+            end_of(offset, length as u64).and_then(|_| {
+                let file = self.store.find_or_create(object);
+                file.map_err(|error| self.failed("open", object, &error))
+            })
+        } else {
+            Err(FsError::TryAgain)
+        };
+        let stored = receive(&mut self.reader, &mut self.buffer, length, |piece, done| {
+            let file = file.as_ref().map_err(|error| Failure::Told(*error))?;
+            file.write_at(piece, offset + done).map_err(Failure::Disk)
+        })?;
+        Ok(match stored {
+            // An empty payload was handed to nobody.
+            Ok(()) => file.map(|_| ()),
+            Err(Failure::Told(error)) => Err(error),
+            Err(Failure::Disk(error)) => Err(self.failed("write", object, &error)),
+        })
+    }
+
+    fn read(
+        &mut self,
+        header: &FrameHeader,
+        object: ObjectId,
+        offset: u64,
+        length: usize,
+    ) -> Result<(), ConnectionError> {
+        if length > PAYLOAD_BYTES_MAX {
+            return self.reply(header, &Err(FsError::MessageTooLong));
+        }
+        if let Err(error) = end_of(offset, length as u64) {
+            return self.reply(header, &Err(error));
+        }
+        let found = self.store.find(object).and_then(|file| {
+            let Some(file) = file else { return Ok(None) };
+            let rest = file.length()?.saturating_sub(offset);
+            Ok(Some((
+                file,
+                usize::try_from(rest).unwrap_or(usize::MAX).min(length),
+            )))
+        });
+        match found {
+            Err(error) => {
+                let error = self.failed("open", object, &error);
+                self.reply(header, &Err(error))
+            }
+            Ok(None | Some((_, 0))) => self.reply(header, &Ok(IodResponse::Data)),
+            Ok(Some((file, available))) if self.store.is_suspect(object) => {
+                self.read_carefully(header, object, &file, offset, available)
+            }
+            Ok(Some((file, available))) => self.read_fast(header, object, &file, offset, available),
+        }
+    }
+
+    fn read_fast(
+        &mut self,
+        header: &FrameHeader,
+        object: ObjectId,
+        file: &ObjectFile,
+        offset: u64,
+        length: usize,
+    ) -> Result<(), ConnectionError> {
+        let data = Ok(IodResponse::Data) as IodReply;
+        let start = frame_start(FrameKind::IodReply, header.request_id, &data, length)?;
+        send_start(self.stream, &start)?;
+        send_file(self.stream, file, offset, length).map_err(|error| match error {
+            SendError::Socket(error) => error.into(),
+            SendError::Disk(error) => {
+                // The reply has promised data, so the connection must end. The client asks again,
+                // and then the object is read before the reply begins.
+                self.store.suspect(object);
+                self.failed("read", object, &error);
+                ConnectionError::Io(error)
+            }
+        })
+    }
+
+    /// Reads all before it promises anything, so that a disk's failure can be told.
+    fn read_carefully(
+        &mut self,
+        header: &FrameHeader,
+        object: ObjectId,
+        file: &ObjectFile,
+        offset: u64,
+        length: usize,
+    ) -> Result<(), ConnectionError> {
+        let one_at_a_time = CAREFUL_READ.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = vec![0; length];
+        match file.read_at(&mut bytes, offset) {
+            Ok(filled) => {
+                bytes.truncate(filled);
+                let data = Ok(IodResponse::Data) as IodReply;
+                let mut frame = frame_start(FrameKind::IodReply, header.request_id, &data, filled)?;
+                frame.append(&mut bytes);
+                self.stream.write_all(&frame)?;
+                Ok(())
+            }
+            Err(error) => {
+                drop(one_at_a_time);
+                let error = self.failed("read", object, &error);
+                self.reply(header, &Err(error))
+            }
+        }
+    }
+}
+
+/// Why a piece of a payload was not stored.
+enum Failure {
+    /// It was refused before, and the peer is told this.
+    Told(FsError),
+    /// The disk failed now.
+    Disk(io::Error),
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+//! A reader that ends a frame which takes too long.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// Reads a socket; within a frame, a timeout of the socket or of the frame is an error, between
+/// frames the peer may be silent as long as it likes.
+pub(super) struct DeadlineReader<'a> {
+    stream: &'a TcpStream,
+    frame_timeout: Duration,
+    deadline: Option<Instant>,
+}
+
+impl<'a> DeadlineReader<'a> {
+    pub(super) const fn new(stream: &'a TcpStream, frame_timeout: Duration) -> Self {
+        Self {
+            stream,
+            frame_timeout,
+            deadline: None,
+        }
+    }
+
+    /// A frame begins: it must have been read when its time is over.
+    pub(super) fn begin_frame(&mut self) {
+        self.deadline = Instant::now().checked_add(self.frame_timeout);
+    }
+
+    /// A frame has been read.
+    pub(super) fn end_frame(&mut self) {
+        self.deadline = None;
+    }
+}
+
+impl Read for DeadlineReader<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self
+                .deadline
+                .is_some_and(|deadline| deadline <= Instant::now())
+            {
+                return Err(timed_out("the peer takes too long for one frame"));
+            }
+            match self.stream.read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.deadline.is_some() {
+                        return Err(timed_out("the peer stalled within a frame"));
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+pub(super) fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}

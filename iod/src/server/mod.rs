@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT
+//! Answers clients: an accept loop, and a blocking thread for each connection.
+
+mod connection;
+mod deadline;
+mod failure_log;
+mod transfer;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
+use pvfs::client::transport::enable_keepalive;
+
+use crate::store::Store;
+use connection::Connection;
+use failure_log::FailureLog;
+
+/// What a server may use and how long it waits.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    /// Connections at once. Each takes a thread, a stack and a buffer of
+    /// [`transfer::BUFFER_BYTES`]: 256 MiB for all.
+    pub connections_max: usize,
+    /// A peer that moves no byte for so long within a frame is cut off.
+    pub stall_timeout: Duration,
+    /// A peer that takes longer than this for one frame is cut off, however steadily it trickles.
+    pub frame_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            stall_timeout: Duration::from_secs(30),
+            frame_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// A connection's thread needs little: no recursion, no arrays on the stack.
+const STACK_BYTES: usize = 256 << 10;
+/// Pause after accept(2) failed for want of descriptors or memory, or the loop would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running server; [`Server::stop`] ends it.
+pub struct Server {
+    address: SocketAddr,
+    listener: Arc<TcpListener>,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    limits: ServerLimits,
+    stopping: AtomicBool,
+    failures: FailureLog,
+    connections: Mutex<Connections>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Connections {
+    next: u64,
+    open: HashMap<u64, Arc<TcpStream>>,
+}
+
+impl Server {
+    /// Answers on `listener` what `store` holds.
+    ///
+    /// # Errors
+    ///
+    /// Those of getsockname(2) and of making a thread.
+    pub fn start(
+        listener: TcpListener,
+        store: Arc<Store>,
+        limits: ServerLimits,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let listener = Arc::new(listener);
+        let shared = Arc::new(Shared {
+            store,
+            limits,
+            stopping: AtomicBool::new(false),
+            failures: FailureLog::new(),
+            connections: Mutex::default(),
+            ended: Condvar::new(),
+        });
+        let accepting = std::thread::Builder::new().name("accept".into()).spawn({
+            let (listener, shared) = (Arc::clone(&listener), Arc::clone(&shared));
+            move || accept(&listener, &shared)
+        })?;
+        Ok(Self {
+            address,
+            listener,
+            shared,
+            accepting: Some(accepting),
+        })
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends all connections and waits for their threads. Requests under way are not acknowledged.
+    pub fn stop(mut self) {
+        self.shut_down();
+    }
+
+    fn shut_down(&mut self) {
+        use std::os::fd::AsRawFd;
+        self.shared.stopping.store(true, Ordering::Release);
+        // On Linux this wakes accept(2) with EINVAL.
+        let _ = shutdown(self.listener.as_raw_fd(), SocketShutdown::Both);
+        if let Some(accepting) = self.accepting.take() {
+            // A thread that panicked has ended as well.
+            let _ = accepting.join();
+        }
+        let mut connections = self.shared.lock();
+        for stream in connections.open.values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        while !connections.open.is_empty() {
+            connections = self
+                .shared
+                .ended
+                .wait(connections)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl Shared {
+    /// Entries come and go by single calls, so a panic leaves the table sound.
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        let accepted = listener.accept();
+        if shared.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Err(error) = serve(stream, peer, shared) {
+                    shared
+                        .failures
+                        .note(&format_args!("connection from {peer} refused: {error}"));
+                }
+            }
+            Err(error) => {
+                shared
+                    .failures
+                    .note(&format_args!("accepting connections fails: {error}"));
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+/// Starts a connection's thread. Where there are too many already, the connection is closed: the
+/// client sees its end, waits and comes again.
+fn serve(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(shared.limits.stall_timeout))?;
+    stream.set_write_timeout(Some(shared.limits.stall_timeout))?;
+    enable_keepalive(&stream)?;
+    let stream = Arc::new(stream);
+    let slot = Slot::take(shared, &stream)?;
+    let name = format!("client {peer}");
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            let shared = &slot.shared;
+            let mut connection = Connection::new(
+                &stream,
+                peer,
+                &shared.store,
+                &shared.limits,
+                &shared.failures,
+            );
+            match connection.run() {
+                Ok(()) => tracing::debug!("{peer}: closed"),
+                Err(_) if shared.stopping.load(Ordering::Acquire) => {}
+                Err(error) => tracing::info!("connection from {peer} ended: {error}"),
+            }
+        })?;
+    Ok(())
+}
+
+/// A place among the connections, given up when it is dropped.
+struct Slot {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Slot {
+    fn take(shared: &Arc<Shared>, stream: &Arc<TcpStream>) -> io::Result<Self> {
+        let mut connections = shared.lock();
+        let limit = shared.limits.connections_max;
+        if connections.open.len() >= limit {
+            return Err(io::Error::other(format!(
+                "all {limit} connections are in use"
+            )));
+        }
+        let number = connections.next;
+        connections.next += 1;
+        connections.open.insert(number, Arc::clone(stream));
+        Ok(Self {
+            shared: Arc::clone(shared),
+            number,
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.lock().open.remove(&self.number);
+        self.shared.ended.notify_all();
+    }
+}

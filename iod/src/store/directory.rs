@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT
+//! The data directory on disk: names, making it, locking it, replacing the identity file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use pvfs::ids::{ClientId, ObjectId};
+use thiserror::Error;
+
+use super::identity::{Identity, IdentityError};
+use super::object_file::ObjectFile;
+
+/// Hash directories. PVFS 1 had 101; inode numbers are dealt in turn, so a power of two does.
+const HASH_DIRECTORIES: u64 = 256;
+const IDENTITY: &str = "identity";
+const IDENTITY_NEW: &str = "identity.new";
+const LOCK: &str = "lock";
+const OBJECTS: &str = "objects";
+/// What may stand in a directory that is not a data directory yet: what an interrupted start left,
+/// and what mkfs makes at the root of a file system.
+const HARMLESS_NAMES: [&str; 4] = [IDENTITY_NEW, LOCK, OBJECTS, "lost+found"];
+/// An identity file is a handful of lines.
+const IDENTITY_BYTES_MAX: u64 = 4096;
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// A system call failed.
+    #[error("data directory: {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "data directory {0} is in use by another pvfs-iod: stop that one or use another --data"
+    )]
+    Locked(PathBuf),
+    /// Something else is in there.
+    #[error(
+        "directory {path} holds `{name}` and no pvfs-iod data: \
+         give --data an empty directory or an iod's own"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// The first thing in it that is not an iod's.
+        name: String,
+    },
+    /// The identity file is no good.
+    #[error("identity file {path}: {source}")]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IdentityError,
+    },
+}
+
+/// A data directory that this process has locked.
+pub(super) struct DataDirectory {
+    path: PathBuf,
+    objects: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Names the system call and the path in an error.
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+impl DataDirectory {
+    pub(super) fn open(path: &Path) -> Result<(Self, Identity), OpenError> {
+        fs::create_dir_all(path).map_err(failed("make", path))?;
+        let identity_path = path.join(IDENTITY);
+        let is_new = match fs::symlink_metadata(&identity_path) {
+            Ok(_) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(failed("look at", &identity_path)(error)),
+        };
+        if is_new {
+            refuse_foreign(path)?;
+        }
+        let lock = lock(path)?;
+        let directory = Self {
+            path: path.to_owned(),
+            objects: path.join(OBJECTS),
+            _lock: lock,
+        };
+        let identity = if is_new {
+            directory.format()?
+        } else {
+            load(&identity_path)?
+        };
+        Ok((directory, identity))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes all hash directories durably, then the identity file: where that exists, they do.
+    fn format(&self) -> Result<Identity, OpenError> {
+        for hash in 0..HASH_DIRECTORIES {
+            let path = self.hash_directory(hash);
+            fs::create_dir_all(&path).map_err(failed("make", &path))?;
+        }
+        sync_directory(&self.objects).map_err(failed("sync", &self.objects))?;
+        let random = random_u64().map_err(failed("draw a random number for", &self.path))?;
+        let identity = Identity {
+            client: ClientId(random),
+            membership: None,
+        };
+        self.save(&identity)
+            .map_err(failed("write the identity file of", &self.path))?;
+        Ok(identity)
+    }
+
+    /// Replaces the identity file: after a power failure there is the old one or the new one.
+    pub(super) fn save(&self, identity: &Identity) -> io::Result<()> {
+        let new = self.path.join(IDENTITY_NEW);
+        let mut file = File::create(&new)?;
+        file.write_all(identity.to_string().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, self.path.join(IDENTITY))?;
+        sync_directory(&self.path)
+    }
+
+    fn hash_directory(&self, hash: u64) -> PathBuf {
+        self.objects.join(format!("{hash:02x}"))
+    }
+
+    fn parent(&self, object: ObjectId) -> PathBuf {
+        self.hash_directory(object.inode.0 % HASH_DIRECTORIES)
+    }
+
+    fn object_path(&self, object: ObjectId) -> PathBuf {
+        self.parent(object)
+            .join(format!("{:016x}.{:08x}", object.inode.0, object.generation))
+    }
+
+    pub(super) fn open_object(&self, object: ObjectId, create: bool) -> io::Result<ObjectFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(create);
+        options.open(self.object_path(object)).map(ObjectFile::new)
+    }
+
+    pub(super) fn remove_object(&self, object: ObjectId) -> io::Result<()> {
+        match fs::remove_file(self.object_path(object)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    pub(super) fn sync_parent(&self, object: ObjectId) -> io::Result<()> {
+        sync_directory(&self.parent(object))
+    }
+}
+
+/// A mistyped `--data /home` must not become a data directory.
+fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
+    for entry in fs::read_dir(path).map_err(failed("read", path))? {
+        let name = entry.map_err(failed("read", path))?.file_name();
+        let name = name.to_string_lossy().into_owned();
+        if !HARMLESS_NAMES.contains(&name.as_str()) {
+            return Err(OpenError::Foreign {
+                path: path.to_owned(),
+                name,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, OpenError> {
+    let lock_path = path.join(LOCK);
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&lock_path);
+    let file = file.map_err(failed("open", &lock_path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => OpenError::Locked(path.to_owned()),
+        errno => failed("lock", &lock_path)(errno.into()),
+    })
+}
+
+fn load(path: &Path) -> Result<Identity, OpenError> {
+    let file = File::open(path).map_err(failed("open", path))?;
+    let mut text = String::new();
+    file.take(IDENTITY_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(failed("read", path))?;
+    text.parse().map_err(|source| OpenError::Identity {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// A number that nobody else draws.
+pub(crate) fn random_u64() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}

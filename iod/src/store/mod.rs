@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+//! The data directory of an iod: one sparse local file for each object. Format: `docs/ON_DISK.md`.
+
+mod bounded_set;
+mod directory;
+mod file_cache;
+mod identity;
+mod object_file;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::statvfs::statvfs;
+use pvfs::attr::Space;
+use pvfs::error::FsError;
+use pvfs::ids::ObjectId;
+
+use bounded_set::BoundedSet;
+use directory::DataDirectory;
+pub use directory::OpenError;
+pub(crate) use directory::random_u64;
+use file_cache::FileCache;
+pub use identity::{Identity, Membership};
+pub use object_file::ObjectFile;
+
+/// Objects remembered for a disk failure. More than this many mean that the disk as a whole is
+/// failing; all objects are treated alike then.
+const FAILED_OBJECTS_MAX: usize = 4096;
+
+/// Open local files that are kept, unless the caller says otherwise: hot files of many clients.
+pub const OPEN_FILES_MAX_DEFAULT: usize = 4096;
+
+/// The local files of one iod. All operations may be called from many threads at once.
+pub struct Store {
+    directory: DataDirectory,
+    identity: Mutex<Identity>,
+    files: FileCache,
+    /// A flush of these failed: what was written may be lost, and the kernel says so only once.
+    unsynced: BoundedSet,
+    /// Reading these failed half way through a reply: they are read with care from then on.
+    suspect: BoundedSet,
+}
+
+/// Length and disk use of a local file, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalStat {
+    /// Length.
+    pub length: u64,
+    /// Disk space that it takes.
+    pub allocated: u64,
+}
+
+impl Store {
+    /// Opens the data directory at `path`, makes one where there is none, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the directory and what to do.
+    pub fn open(path: &Path, open_files_max: usize) -> Result<Self, OpenError> {
+        let (directory, identity) = DataDirectory::open(path)?;
+        Ok(Self {
+            directory,
+            identity: Mutex::new(identity),
+            files: FileCache::new(open_files_max),
+            unsynced: BoundedSet::new(FAILED_OBJECTS_MAX),
+            suspect: BoundedSet::new(FAILED_OBJECTS_MAX),
+        })
+    }
+
+    /// Whose data this is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.lock_identity().clone()
+    }
+
+    /// Stores durably which iod of which file system this is.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk; the identity is as it was then.
+    pub fn join(&self, membership: Membership) -> io::Result<()> {
+        let mut identity = self.lock_identity();
+        if identity.membership == Some(membership) {
+            return Ok(());
+        }
+        let joined = Identity {
+            membership: Some(membership),
+            ..identity.clone()
+        };
+        self.directory.save(&joined)?;
+        *identity = joined;
+        Ok(())
+    }
+
+    fn lock_identity(&self) -> MutexGuard<'_, Identity> {
+        // The identity is replaced as a whole, so a panic leaves a sound one.
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object's local file, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2).
+    pub fn find(&self, object: ObjectId) -> io::Result<Option<Arc<ObjectFile>>> {
+        match self
+            .files
+            .get(object, || self.directory.open_object(object, false))
+        {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The object's local file, made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2).
+    pub fn find_or_create(&self, object: ObjectId) -> io::Result<Arc<ObjectFile>> {
+        self.files
+            .get(object, || self.directory.open_object(object, true))
+    }
+
+    /// Cuts the local file to `length` bytes; a shorter one stays as it is. The cut is on disk when
+    /// this returns, or bytes that were cut off could come back after a power failure.
+    ///
+    /// # Errors
+    ///
+    /// Those of ftruncate(2) and fdatasync(2).
+    pub fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {
+        match self.find(object)? {
+            Some(file) => file.truncate(length),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the local file, if there is one. Whoever reads it now reads on.
+    ///
+    /// # Errors
+    ///
+    /// Those of unlink(2).
+    pub fn remove(&self, object: ObjectId) -> io::Result<()> {
+        self.files
+            .remove(object, || self.directory.remove_object(object))?;
+        self.unsynced.remove(object);
+        self.suspect.remove(object);
+        Ok(())
+    }
+
+    /// Returns when all that was written to the local file is on disk, and its directory entry too.
+    ///
+    /// # Errors
+    ///
+    /// Those of fdatasync(2). After a failure every later sync of the object fails as well, until
+    /// the iod is restarted or the object removed: the kernel drops the pages that it could not
+    /// write, and a second fdatasync would report success.
+    pub fn sync(&self, object: ObjectId) -> io::Result<()> {
+        if self.unsynced.contains(object) {
+            return Err(io::Error::other("an earlier flush of this object failed"));
+        }
+        let Some(file) = self.find(object)? else {
+            return Ok(());
+        };
+        let outcome = file.sync(|| self.directory.sync_parent(object));
+        if outcome.is_err() {
+            self.unsynced.insert(object);
+        }
+        outcome
+    }
+
+    /// Length and disk use of the local file; zeros where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of fstat(2).
+    pub fn stat(&self, object: ObjectId) -> io::Result<LocalStat> {
+        self.find(object)?
+            .map_or_else(|| Ok(LocalStat::default()), |file| file.stat())
+    }
+
+    /// Totals of the disk that holds the data directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of statvfs(3).
+    pub fn space(&self) -> io::Result<Space> {
+        let disk = statvfs(self.directory.path())?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        Ok(Space {
+            bytes_total: bytes(disk.blocks()),
+            bytes_free: bytes(disk.blocks_free()),
+            bytes_available: bytes(disk.blocks_available()),
+        })
+    }
+
+    /// Notes that reading the object failed after its reply had begun.
+    pub fn suspect(&self, object: ObjectId) {
+        self.suspect.insert(object);
+    }
+
+    /// Whether the object must be read in full before its reply begins.
+    #[must_use]
+    pub fn is_suspect(&self, object: ObjectId) -> bool {
+        self.suspect.contains(object)
+    }
+}
+
+/// The largest offset that a local file may reach, exclusive.
+///
+/// # Errors
+///
+/// [`FsError::FileTooLarge`] where `offset + length` is beyond it.
+pub fn end_of(offset: u64, length: u64) -> Result<u64, FsError> {
+    let end = offset
+        .checked_add(length)
+        .filter(|end| *end <= pvfs::limits::FILE_SIZE_BYTES_MAX);
+    end.ok_or(FsError::FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+//! The store on a real directory.
+
+use super::*;
+use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId};
+use std::fs;
+
+fn object(inode: u64) -> ObjectId {
+    ObjectId {
+        inode: InodeNumber(inode),
+        generation: 1,
+    }
+}
+
+fn open(path: &Path) -> Store {
+    Store::open(path, 16).unwrap()
+}
+
+fn content(store: &Store, object: ObjectId) -> Vec<u8> {
+    let file = store.find(object).unwrap().unwrap();
+    let mut bytes = vec![0; 1 << 16];
+    let length = file.read_at(&mut bytes, 0).unwrap();
+    bytes.truncate(length);
+    bytes
+}
+
+#[test]
+fn what_is_written_is_there_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    assert!(store.find(object(7)).unwrap().is_none());
+    store
+        .find_or_create(object(7))
+        .unwrap()
+        .write_at(b"abc", 5)
+        .unwrap();
+    store.sync(object(7)).unwrap();
+    drop(store);
+    let store = open(directory.path());
+    assert_eq!(content(&store, object(7)), b"\0\0\0\0\0abc");
+    assert_eq!(store.stat(object(7)).unwrap().length, 8);
+    assert_eq!(store.stat(object(8)).unwrap(), LocalStat::default());
+}
+
+/// The path that docs/ON_DISK.md states.
+#[test]
+fn an_object_has_its_documented_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let object = ObjectId {
+        inode: InodeNumber(0x12ab),
+        generation: 2,
+    };
+    store.find_or_create(object).unwrap();
+    let path = "objects/ab/00000000000012ab.00000002";
+    assert!(directory.path().join(path).is_file());
+    assert!(include_str!("../../../docs/ON_DISK.md").contains(path));
+}
+
+#[test]
+fn truncating_cuts_and_never_extends() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.truncate(object(1), 5).unwrap();
+    assert!(
+        store.find(object(1)).unwrap().is_none(),
+        "truncating made a file"
+    );
+    store
+        .find_or_create(object(1))
+        .unwrap()
+        .write_at(b"abcdef", 0)
+        .unwrap();
+    for (length, left) in [(10, &b"abcdef"[..]), (6, b"abcdef"), (2, b"ab"), (0, b"")] {
+        store.truncate(object(1), length).unwrap();
+        assert_eq!(content(&store, object(1)), left);
+    }
+}
+
+#[test]
+fn a_removed_object_is_gone_for_all_but_its_reader() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let reader = store.find_or_create(object(1)).unwrap();
+    reader.write_at(b"abc", 0).unwrap();
+    store.remove(object(1)).unwrap();
+    store.remove(object(1)).unwrap();
+    assert!(store.find(object(1)).unwrap().is_none());
+    let mut bytes = [0; 3];
+    assert_eq!(reader.read_at(&mut bytes, 0).unwrap(), 3);
+    assert_eq!(&bytes, b"abc");
+    store.sync(object(1)).unwrap();
+}
+
+#[test]
+fn more_objects_than_open_files_all_keep_their_content() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let open_files = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open_files();
+    for inode in 0..300 {
+        store
+            .find_or_create(object(inode))
+            .unwrap()
+            .write_at(&inode.to_le_bytes(), 0)
+            .unwrap();
+    }
+    // Other tests of this process open files too, but not hundreds.
+    assert!(open_files() < before + 200, "files are not closed");
+    for inode in 0..300 {
+        assert_eq!(content(&store, object(inode)), inode.to_le_bytes());
+    }
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    assert!(matches!(
+        Store::open(directory.path(), 1),
+        Err(OpenError::Locked(_))
+    ));
+    drop(store);
+    open(directory.path());
+}
+
+#[test]
+fn a_directory_with_other_things_in_it_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("lost+found")).unwrap();
+    fs::write(directory.path().join("thesis.tex"), "").unwrap();
+    let error = Store::open(directory.path(), 1).err().unwrap().to_string();
+    assert!(
+        error.contains("thesis.tex") && error.contains("--data"),
+        "{error}"
+    );
+    fs::remove_file(directory.path().join("thesis.tex")).unwrap();
+    open(directory.path());
+}
+
+#[test]
+fn an_interrupted_format_is_completed_and_the_identity_lasts() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir_all(directory.path().join("objects/00")).unwrap();
+    fs::write(directory.path().join("identity.new"), "half a li").unwrap();
+    let store = open(directory.path());
+    let ClientId(client) = store.identity().client;
+    let membership = Membership {
+        iod: IodId(4),
+        file_system: FileSystemId(9),
+    };
+    store.join(membership).unwrap();
+    drop(store);
+    let expected = Identity {
+        client: ClientId(client),
+        membership: Some(membership),
+    };
+    assert_eq!(open(directory.path()).identity(), expected);
+    fs::write(
+        directory.path().join("identity"),
+        "pvfs-iod data directory, format 2\n",
+    )
+    .unwrap();
+    let error = Store::open(directory.path(), 1).err().unwrap().to_string();
+    assert!(error.contains("newer"), "{error}");
+}
+
+#[test]
+fn space_is_the_disks() {
+    let directory = tempfile::tempdir().unwrap();
+    let space = open(directory.path()).space().unwrap();
+    assert!(space.bytes_total >= space.bytes_free && space.bytes_free >= space.bytes_available);
+    assert!(space.bytes_total > 0);
+}
+
+#[test]
+fn ranges_end_before_the_largest_file_does() {
+    assert_eq!(end_of(1, 2), Ok(3));
+    assert_eq!(end_of(i64::MAX as u64, 1), Err(FsError::FileTooLarge));
+    assert_eq!(end_of(u64::MAX, 1), Err(FsError::FileTooLarge));
+}
