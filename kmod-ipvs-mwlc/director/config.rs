@@ -294,3 +294,53 @@ impl Thresholds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_round_trip_through_the_union() {
+        let v4 = Address::V4([1, 2, 3, 4]);
+        let v6 = Address::V6([9; 16]);
+        for address in [v4, v6] {
+            assert_eq!(
+                Address::from_union(address.family(), address.to_union()),
+                address
+            );
+            assert!(!address.is_unspecified());
+        }
+        assert!(Address::V4([0; 4]).is_unspecified());
+        for family in [Family::Ipv4, Family::Ipv6] {
+            assert_eq!(Family::from_number(family.number()), Some(family));
+        }
+    }
+
+    #[test]
+    fn thresholds_have_hysteresis() {
+        let none = Thresholds::default();
+        assert!(!none.overloaded(true, u32::MAX));
+        let both = Thresholds {
+            upper: 10,
+            lower: 5,
+        };
+        let cases = [
+            (false, 9, false),
+            (false, 10, true),
+            (true, 5, true),
+            (true, 4, false),
+        ];
+        for (was, connections, expected) in cases {
+            assert_eq!(both.overloaded(was, connections), expected, "{connections}");
+        }
+        // Without a lower one, three quarters of the upper.
+        let upper = Thresholds { upper: 8, lower: 0 };
+        for (was, connections, expected) in [(true, 6, true), (true, 5, false), (false, 7, false)] {
+            assert_eq!(
+                upper.overloaded(was, connections),
+                expected,
+                "{connections}"
+            );
+        }
+    }
+}

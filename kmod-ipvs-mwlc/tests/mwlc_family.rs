@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! The `ipvs_mwlc` family: requests, replies as golden attributes, refusals.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
+
+use ipvs_mwlc::director::config::{
+    Address, DestKey, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX,
+};
+use ipvs_mwlc::director::conn::ConnState;
+use ipvs_mwlc::director::errno::{Errno, Reject};
+use ipvs_mwlc::director::ipvs_family::RequestKind;
+use ipvs_mwlc::director::load::{ExpectedSize, SizePolicy};
+use ipvs_mwlc::director::mwlc_family::{
+    encode_connection, encode_destination, encode_service, parse_command, Command, ConnectionView,
+    DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX,
+};
+use ipvs_mwlc::director::netlink::{Attributes, Encoder, Full};
+use ipvs_mwlc::director::packet::Ipv4Tuple;
+use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
+use ipvs_mwlc::director::stats::Counters;
+use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, service};
+use proptest::prelude::*;
+
+fn build(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Vec<u8> {
+    let mut buffer = [0u8; 1024];
+    let mut encoder = Encoder::new(&mut buffer);
+    write(&mut encoder).unwrap();
+    assert!(encoder.used() <= REPLY_BYTES_MAX);
+    encoder.written().to_vec()
+}
+
+fn key() -> ServiceKey {
+    ServiceKey {
+        transport: Transport::Tcp,
+        address: Address::V4([10, 0, 0, 100]),
+        port: 80,
+    }
+}
+
+fn dest_key() -> DestKey {
+    DestKey {
+        address: Address::V4([10, 0, 0, 1]),
+        port: 80,
+    }
+}
+
+fn tuple() -> Ipv4Tuple {
+    Ipv4Tuple {
+        transport: Transport::Udp,
+        source: [10, 0, 0, 9],
+        source_port: 40_000,
+        destination: [10, 0, 0, 100],
+        destination_port: 80,
+    }
+}
+
+fn service_reply(expected: ExpectedSize) -> Vec<u8> {
+    let view = ServiceView {
+        key: key(),
+        policy: Scheduler::Mwlc,
+        expected,
+    };
+    build(|encoder| encode_service(encoder, &view))
+}
+
+fn connection_reply(size_bytes: u64) -> Vec<u8> {
+    let view = ConnectionView {
+        tuple: tuple(),
+        destination: dest_key(),
+        state: ConnState::Udp,
+        size_bytes,
+        size_known: true,
+        age_ms: 1500,
+        expires_ms: 300_000,
+    };
+    build(|encoder| encode_connection(encoder, &view))
+}
+
+fn act(number: u8, bytes: &[u8]) -> Result<Command, Reject> {
+    parse_command(number, RequestKind::Do, bytes)
+}
+
+fn dump(number: u8, bytes: &[u8]) -> Result<Command, Reject> {
+    parse_command(number, RequestKind::Dump, bytes)
+}
+
+#[test]
+fn a_service_as_reported_sets_the_same_expected_size() {
+    let bytes = service_reply(ExpectedSize::new(5 << 20, SizePolicy::Learned));
+    let expected = Command::SetExpectedSize {
+        service: key(),
+        configured_bytes: Some(5 << 20),
+        policy: Some(SizePolicy::Learned),
+    };
+    assert_eq!(act(command::SET_SERVICE, &bytes), Ok(expected));
+    assert_eq!(
+        dump(command::GET_DEST, &bytes),
+        Ok(Command::DumpDestinations(Some(key())))
+    );
+}
+
+#[test]
+fn a_connection_as_reported_names_itself() {
+    let expected = Command::SetConnectionSize {
+        tuple: tuple(),
+        size_bytes: 77,
+    };
+    assert_eq!(act(command::SET_CONN, &connection_reply(77)), Ok(expected));
+}
+
+#[test]
+fn dumps_need_nothing() {
+    assert_eq!(dump(command::GET_SERVICE, &[]), Ok(Command::DumpServices));
+    assert_eq!(
+        dump(command::GET_DEST, &[]),
+        Ok(Command::DumpDestinations(None))
+    );
+    assert_eq!(dump(command::GET_CONN, &[]), Ok(Command::DumpConnections));
+}
+
+#[test]
+fn refusals() {
+    let size = connection_reply(CONNECTION_SIZE_BYTES_MAX + 1);
+    assert_eq!(
+        act(command::SET_CONN, &size).unwrap_err().errno,
+        Errno::Range
+    );
+    for number in [command::SET_CONN, command::SET_SERVICE] {
+        assert_eq!(act(number, &[]).unwrap_err().errno, Errno::Invalid);
+        assert_eq!(dump(number, &[]).unwrap_err().errno, Errno::NotSupported);
+    }
+    for number in [
+        command::GET_SERVICE,
+        command::GET_DEST,
+        command::GET_CONN,
+        0,
+        6,
+        255,
+    ] {
+        assert_eq!(act(number, &[]).unwrap_err().errno, Errno::NotSupported);
+    }
+    let bad_policy = build(|encoder| {
+        let nest = encoder.nest(attribute::SERVICE)?;
+        encoder.u16(service::AF, 2)?;
+        encoder.u16(service::PROTOCOL, 6)?;
+        encoder.bytes(service::ADDR, &[0; 16])?;
+        encoder.be16(service::PORT, 1)?;
+        encoder.u8(service::SIZE_POLICY, 2)?;
+        encoder.end_nest(nest)
+    });
+    let reject = act(command::SET_SERVICE, &bad_policy).unwrap_err();
+    assert_eq!(
+        (reject.errno, reject.attribute_offset),
+        (Errno::Invalid, Some(48))
+    );
+    let ipv6 = build(|encoder| {
+        let nest = encoder.nest(attribute::SERVICE)?;
+        encoder.u16(service::AF, 10)?;
+        encoder.end_nest(nest)
+    });
+    let reject = act(command::SET_SERVICE, &ipv6).unwrap_err();
+    assert_eq!(reject.errno, Errno::FamilyNotSupported);
+}
+
+#[test]
+fn every_part_of_a_connection_is_needed() {
+    let whole = connection_reply(1);
+    let nest = Attributes::new(&whole).next().unwrap().unwrap();
+    let needed = [
+        conn::AF,
+        conn::PROTOCOL,
+        conn::CLIENT_ADDR,
+        conn::CLIENT_PORT,
+        conn::VIRTUAL_ADDR,
+        conn::VIRTUAL_PORT,
+        conn::SIZE_BYTES,
+    ];
+    for left_out in conn::AF..=conn::EXPIRES_MS {
+        let bytes = build(|encoder| {
+            let open = encoder.nest(attribute::CONN)?;
+            for attribute in nest.nested().flatten().filter(|one| one.kind != left_out) {
+                encoder.bytes(attribute.kind, attribute.payload)?;
+            }
+            encoder.end_nest(open)
+        });
+        let result = act(command::SET_CONN, &bytes);
+        assert_eq!(
+            result.is_err(),
+            needed.contains(&left_out),
+            "attribute {left_out}"
+        );
+    }
+}
+
+#[test]
+fn a_destination_reply_has_ci_and_wi() {
+    let load = DestLoad {
+        weight: 3,
+        pending: 4,
+        active: 5,
+        inactive: 6,
+        bytes: 50_000_000,
+        overloaded: true,
+    };
+    let counters = Counters {
+        connections: 7,
+        in_packets: 8,
+        in_bytes: 9,
+        ..Counters::default()
+    };
+    let view = DestinationView {
+        service: key(),
+        key: dest_key(),
+        load,
+        counters,
+    };
+    let bytes = build(|encoder| encode_destination(encoder, &view));
+    let message = Attributes::new(&bytes).table::<4>().unwrap();
+    let service = message
+        .get(attribute::SERVICE)
+        .unwrap()
+        .nested()
+        .table::<10>()
+        .unwrap();
+    assert_eq!(service.get(service::PORT).unwrap().be16(), Ok(80));
+    let table = message
+        .get(attribute::DEST)
+        .unwrap()
+        .nested()
+        .table::<13>()
+        .unwrap();
+    let u32_of = |kind| table.get(kind).unwrap().u32().unwrap();
+    let u64_of = |kind| table.get(kind).unwrap().u64().unwrap();
+    assert_eq!(u32_of(dest::WEIGHT), 3);
+    assert_eq!(u64_of(dest::LOAD_BYTES), 50_000_000);
+    let counts = [
+        dest::PENDING_CONNS,
+        dest::ACTIVE_CONNS,
+        dest::INACTIVE_CONNS,
+    ]
+    .map(u32_of);
+    assert_eq!(counts, [4, 5, 6]);
+    assert_eq!(
+        [dest::CONNECTIONS, dest::IN_PACKETS, dest::IN_BYTES].map(u64_of),
+        [7, 8, 9]
+    );
+    assert_eq!(table.get(dest::OVERLOADED).unwrap().u8(), Ok(1));
+}
+
+proptest! {
+    #[test]
+    fn cursors_round_trip(bits in any::<u64>()) {
+        let cursor = TableCursor::from_bits(bits);
+        prop_assert_eq!(cursor.to_bits(), bits);
+        prop_assert_eq!(cursor.after_bucket().skip, 0);
+        prop_assert!(cursor.after_entry().to_bits() >= bits);
+    }
+
+    #[test]
+    fn hostile_requests_are_answered(
+        number in 0u8..=8,
+        is_dump in any::<bool>(),
+        random in prop::collection::vec(any::<u8>(), 0..200),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        which in 0u8..3,
+    ) {
+        let mut bytes = match which {
+            0 => random,
+            1 => service_reply(ExpectedSize::default()),
+            _ => connection_reply(1),
+        };
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let kind = if is_dump { RequestKind::Dump } else { RequestKind::Do };
+        if let Err(reject) = parse_command(number, kind, &bytes) {
+            prop_assert!(reject.attribute_offset.is_none_or(|offset| offset < bytes.len()));
+        }
+    }
+}
