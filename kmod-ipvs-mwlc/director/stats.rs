@@ -17,6 +17,32 @@ pub struct Counters {
     pub out_bytes: u64,
 }
 
+impl Counters {
+    /// What was counted since `earlier`, as long as nothing has counted 2^64.
+    #[must_use]
+    pub const fn since(&self, earlier: &Counters) -> Counters {
+        Counters {
+            connections: self.connections.wrapping_sub(earlier.connections),
+            in_packets: self.in_packets.wrapping_sub(earlier.in_packets),
+            out_packets: self.out_packets.wrapping_sub(earlier.out_packets),
+            in_bytes: self.in_bytes.wrapping_sub(earlier.in_bytes),
+            out_bytes: self.out_bytes.wrapping_sub(earlier.out_bytes),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn plus(&self, other: &Counters) -> Counters {
+        Counters {
+            connections: self.connections.wrapping_add(other.connections),
+            in_packets: self.in_packets.wrapping_add(other.in_packets),
+            out_packets: self.out_packets.wrapping_add(other.out_packets),
+            in_bytes: self.in_bytes.wrapping_add(other.in_bytes),
+            out_bytes: self.out_bytes.wrapping_add(other.out_bytes),
+        }
+    }
+}
+
 /// Rates per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Rates {
@@ -39,6 +65,23 @@ pub struct Stats {
     pub counters: Counters,
     /// The five rates.
     pub rates: Rates,
+}
+
+impl Stats {
+    /// The statistics of both together.
+    #[must_use]
+    pub const fn plus(&self, other: &Stats) -> Stats {
+        Stats {
+            counters: self.counters.plus(&other.counters),
+            rates: Rates {
+                connections: self.rates.connections.saturating_add(other.rates.connections),
+                in_packets: self.rates.in_packets.saturating_add(other.rates.in_packets),
+                out_packets: self.rates.out_packets.saturating_add(other.rates.out_packets),
+                in_bytes: self.rates.in_bytes.saturating_add(other.rates.in_bytes),
+                out_bytes: self.rates.out_bytes.saturating_add(other.rates.out_bytes),
+            },
+        }
+    }
 }
 
 /// How often rates are estimated, in milliseconds; IPVS does it every two seconds.
@@ -154,6 +197,23 @@ mod tests {
         (1..=count).fold(Estimator::NEW, |estimator, period| {
             estimator.estimate(counters(period * per_period), ESTIMATE_PERIOD_MS)
         })
+    }
+
+    #[test]
+    fn sums_and_differences_take_every_column() {
+        let a = Counters {
+            connections: 1,
+            in_packets: 20,
+            out_packets: 300,
+            in_bytes: 4000,
+            out_bytes: 50000,
+        };
+        let b = a.plus(&a);
+        assert_eq!(b.in_bytes + b.connections + b.in_packets + b.out_packets + b.out_bytes, 108_642);
+        assert_eq!(b.since(&a), a);
+        let rates = Rates { in_bytes: 7, ..Rates::default() };
+        let both = Stats { counters: a, rates }.plus(&Stats { counters: a, rates });
+        assert_eq!((both.counters, both.rates.in_bytes), (b, 14));
     }
 
     #[test]
