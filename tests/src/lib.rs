@@ -1,1 +1,11 @@
-//! Tests across processes: real daemons, real mounts, the VM, the demo.
+// SPDX-License-Identifier: MIT
+//! What the tests across processes share.
+//!
+//! [`pvfs_cluster`] starts real daemons and mounts. [`model`] is the simplest file system there
+//! is, [`operation`] what can be asked of it at random, and [`replay`] asks the same of a real one.
+
+pub mod model;
+pub mod operation;
+pub mod programs;
+pub mod pvfs_cluster;
+pub mod replay;

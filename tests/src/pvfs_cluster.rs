@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: MIT
+//! A whole PVFS on this machine, of real processes that a test may kill and restart.
+//!
+//! ```text
+//!   test --- mount0 (pvfs-fuse) ---+--- mgr (pvfs-mgr)
+//!        \-- mount1 (pvfs-fuse) ---+--- iod0, iod1, ... (pvfs-iod)
+//! ```
+//!
+//! All on the loopback and in one temporary directory. mgr keeps its port over a restart, as its
+//! address is what mounts know; an iod comes back on another port, which its clients must find out.
+//! Start and restart from the thread that lives as long as the cluster: the kernel ends a daemon
+//! with the thread that started it, so that a killed test leaves nothing behind.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::programs;
+
+/// How long a daemon may take to get ready: a busy machine, a debug build.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a daemon may take to end after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// waitpid(2) has no deadline, so it is tried this often.
+const POLL: Duration = Duration::from_millis(10);
+/// Lines of each log that are shown when a test fails.
+const LOG_TAIL_LINES_MAX: usize = 25;
+
+/// How a cluster is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of iods.
+    pub iods: usize,
+    /// Number of mounts.
+    pub mounts: usize,
+    /// Options of each mount, as after `-o`.
+    pub mount_options: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { iods: 3, mounts: 1, mount_options: "allow_other".into() }
+    }
+}
+
+/// See the module. Dropping it ends every process and every mount.
+pub struct Cluster {
+    dir: TempDir,
+    options: Options,
+    mgr_address: String,
+    mgr: Option<Daemon>,
+    iods: Vec<Option<Daemon>>,
+    mounts: Vec<Option<Daemon>>,
+    passed: bool,
+}
+
+/// A process and its log.
+struct Daemon {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Cluster {
+    /// Starts all daemons and mounts and waits until they are ready.
+    ///
+    /// # Errors
+    ///
+    /// What failed, with the end of the log.
+    pub fn start(options: Options) -> anyhow::Result<Self> {
+        programs::require_root()?;
+        let dir = tempfile::Builder::new().prefix("cssns-test-").tempdir()?;
+        std::fs::create_dir(dir.path().join("log"))?;
+        let mut cluster = Self {
+            dir,
+            mgr_address: "127.0.0.1:0".into(),
+            mgr: None,
+            iods: (0..options.iods).map(|_| None).collect(),
+            mounts: (0..options.mounts).map(|_| None).collect(),
+            options,
+            passed: false,
+        };
+        cluster.restart_mgr()?;
+        for index in 0..cluster.iods.len() {
+            cluster.restart_iod(index)?;
+        }
+        for index in 0..cluster.mounts.len() {
+            std::fs::create_dir(cluster.mount(index))?;
+            cluster.restart_mount(index)?;
+        }
+        Ok(cluster)
+    }
+
+    /// The mount point at `index`.
+    #[must_use]
+    pub fn mount(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("mount{index}"))
+    }
+
+    /// A directory on the local disk that ends with the cluster.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// mgr's `host:port`.
+    #[must_use]
+    pub fn mgr_address(&self) -> &str {
+        &self.mgr_address
+    }
+
+    /// Kills mgr with SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// Where it had ended already by itself.
+    pub fn kill_mgr(&mut self) -> anyhow::Result<()> {
+        kill_hard(&mut self.mgr)
+    }
+
+    /// Kills an iod with SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// Where it had ended already by itself.
+    pub fn kill_iod(&mut self, index: usize) -> anyhow::Result<()> {
+        kill_hard(self.iods.get_mut(index).context("no such iod")?)
+    }
+
+    /// Kills a mount's process with SIGKILL; the mount point then answers ENOTCONN.
+    ///
+    /// # Errors
+    ///
+    /// Where it had ended already by itself.
+    pub fn kill_mount(&mut self, index: usize) -> anyhow::Result<()> {
+        kill_hard(self.mounts.get_mut(index).context("no such mount")?)
+    }
+
+    /// Starts mgr (again, after [`Self::kill_mgr`]).
+    ///
+    /// # Errors
+    ///
+    /// Where it does not get ready.
+    pub fn restart_mgr(&mut self) -> anyhow::Result<()> {
+        let data = self.dir.path().join("mgr");
+        let mut command = self.command("pvfs-mgr")?;
+        command.arg("--data").arg(data).args(["--listen", &self.mgr_address]);
+        let (daemon, address) = self.spawn("mgr", command)?;
+        self.mgr = Some(daemon);
+        self.mgr_address = address;
+        Ok(())
+    }
+
+    /// Starts an iod (again, after [`Self::kill_iod`]), on a port that the kernel chooses.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not get ready, which needs mgr.
+    pub fn restart_iod(&mut self, index: usize) -> anyhow::Result<()> {
+        let name = format!("iod{index}");
+        let mut command = self.command("pvfs-iod")?;
+        command
+            .arg("--data")
+            .arg(self.dir.path().join(&name))
+            .args(["--mgr", &self.mgr_address, "--listen", "127.0.0.1:0"]);
+        let (daemon, _address) = self.spawn(&name, command)?;
+        *self.iods.get_mut(index).context("no such iod")? = Some(daemon);
+        Ok(())
+    }
+
+    /// Mounts (again, after [`Self::kill_mount`] or [`Self::unmount`]).
+    ///
+    /// # Errors
+    ///
+    /// Where it does not get ready.
+    pub fn restart_mount(&mut self, index: usize) -> anyhow::Result<()> {
+        let point = self.mount(index);
+        // A killed mount leaves a dead mount point; where there is none this fails, as it should.
+        let _ = umount2(&point, MntFlags::MNT_DETACH);
+        let mut command = self.command("pvfs-fuse")?;
+        command
+            .arg(format!("{}:/", self.mgr_address))
+            .arg(&point)
+            .args(["-f", "-o", &self.options.mount_options]);
+        let (daemon, _point) = self.spawn(&format!("mount{index}"), command)?;
+        *self.mounts.get_mut(index).context("no such mount")? = Some(daemon);
+        Ok(())
+    }
+
+    /// Unmounts by SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// Where the mount's process does not end, or not with status 0.
+    pub fn unmount(&mut self, index: usize) -> anyhow::Result<()> {
+        let daemon = self.mounts.get_mut(index).context("no such mount")?.take();
+        daemon.map_or(Ok(()), Daemon::stop)
+    }
+
+    /// Kills everything with SIGKILL and starts it again: what is then there was on disk.
+    ///
+    /// # Errors
+    ///
+    /// Where something does not come back.
+    pub fn crash_all(&mut self) -> anyhow::Result<()> {
+        for index in 0..self.mounts.len() {
+            self.kill_mount(index)?;
+        }
+        self.kill_mgr()?;
+        for index in 0..self.iods.len() {
+            self.kill_iod(index)?;
+        }
+        self.restart_mgr()?;
+        for index in 0..self.iods.len() {
+            self.restart_iod(index)?;
+        }
+        for index in 0..self.mounts.len() {
+            self.restart_mount(index)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the test: every daemon must still run and end by SIGTERM with status 0.
+    ///
+    /// # Errors
+    ///
+    /// Which one did not.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        let all = self.mounts.drain(..).chain(self.iods.drain(..)).chain([self.mgr.take()]);
+        let daemons: Vec<Daemon> = all.flatten().collect();
+        for daemon in daemons {
+            daemon.stop()?;
+        }
+        self.passed = true;
+        Ok(())
+    }
+
+    /// The end of each log, for a failure's message.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        let Ok(entries) = std::fs::read_dir(self.dir.path().join("log")) else { return text };
+        for entry in entries.flatten() {
+            text.push_str(&format!("--- {}\n", entry.path().display()));
+            let log = std::fs::read(entry.path()).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            for line in lines.iter().skip(lines.len().saturating_sub(LOG_TAIL_LINES_MAX)) {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    /// `pvfs tether`, which ends the program with the test, and the program.
+    fn command(&self, program: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(programs::find("pvfs")?);
+        command
+            .arg("tether")
+            .arg(std::process::id().to_string())
+            .arg("--")
+            .arg(programs::find(program)?)
+            .current_dir(self.dir.path());
+        Ok(command)
+    }
+
+    /// Starts a daemon and waits for its ready line, whose rest is returned.
+    fn spawn(&self, name: &str, mut command: Command) -> anyhow::Result<(Daemon, String)> {
+        let log = self.dir.path().join("log").join(format!("{name}.log"));
+        let log_file = File::options().create(true).append(true).open(&log)?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log_file)
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        let stdout = child.stdout.take().context("no pipe")?;
+        let mut daemon = Daemon { name: name.to_owned(), log, child };
+        match first_line(stdout).recv_timeout(READY_TIMEOUT) {
+            Ok(line) if line.starts_with("ready ") => {
+                let address = line.trim_start_matches("ready ").trim().to_owned();
+                Ok((daemon, address))
+            }
+            Ok(line) => bail!("{name} printed `{line}` and not a ready line"),
+            Err(RecvTimeoutError::Timeout) => {
+                let _ = daemon.child.kill();
+                bail!("{name} is not ready after {READY_TIMEOUT:?}\n{}", self.logs())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = daemon.child.wait()?;
+                bail!("{name} ended before it was ready ({status})\n{}", self.logs())
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !self.passed {
+            eprintln!("the test did not pass; the logs end so:\n{}", self.logs());
+            self.dir.disable_cleanup(true);
+            eprintln!("data and logs stay in {}", self.dir.path().display());
+        }
+        for index in 0..self.options.mounts {
+            // Detached first, so that no call of the test hangs on a daemon that is about to end.
+            let _ = umount2(&self.mount(index), MntFlags::MNT_DETACH);
+        }
+        let all = self.mounts.drain(..).chain(self.iods.drain(..)).chain([self.mgr.take()]);
+        for mut daemon in all.flatten() {
+            let _ = daemon.child.kill();
+            let _ = daemon.child.wait();
+        }
+    }
+}
+
+impl Daemon {
+    /// SIGTERM; must end with status 0.
+    fn stop(mut self) -> anyhow::Result<()> {
+        let already = self.child.try_wait()?;
+        ensure!(already.is_none(), "{} ended by itself: {already:?}", self.name);
+        kill(pid(&self.child)?, Signal::SIGTERM)?;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        let status: ExitStatus = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                self.child.kill()?;
+                self.child.wait()?;
+                bail!("{} does not end after SIGTERM; log: {}", self.name, self.log.display());
+            }
+            std::thread::sleep(POLL);
+        };
+        ensure!(status.success(), "{} ended with {status}; log: {}", self.name, self.log.display());
+        Ok(())
+    }
+}
+
+fn kill_hard(slot: &mut Option<Daemon>) -> anyhow::Result<()> {
+    let mut daemon = slot.take().context("it does not run")?;
+    let already = daemon.child.try_wait()?;
+    ensure!(already.is_none(), "{} ended by itself: {already:?}", daemon.name);
+    daemon.child.kill()?;
+    daemon.child.wait()?;
+    Ok(())
+}
+
+fn pid(child: &Child) -> anyhow::Result<Pid> {
+    Ok(Pid::from_raw(i32::try_from(child.id())?))
+}
+
+/// The first line, read by a thread that then drains the rest; disconnected at an early end.
+fn first_line(stdout: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(stdout).lines();
+        if let Some(Ok(line)) = lines.next() {
+            let _ = sender.send(line);
+        }
+        drop(sender);
+        for line in lines {
+            if line.is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
