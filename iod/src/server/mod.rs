@@ -61,6 +61,12 @@ struct Shared {
     limits: ServerLimits,
     stopping: AtomicBool,
     failures: FailureLog,
+    table: Arc<Table>,
+}
+
+/// The open connections, and the news that one has ended.
+#[derive(Default)]
+struct Table {
     connections: Mutex<Connections>,
     ended: Condvar,
 }
@@ -89,8 +95,7 @@ impl Server {
             limits,
             stopping: AtomicBool::new(false),
             failures: FailureLog::new(),
-            connections: Mutex::default(),
-            ended: Condvar::new(),
+            table: Arc::default(),
         });
         let accepting = std::thread::Builder::new().name("accept".into()).spawn({
             let (listener, shared) = (Arc::clone(&listener), Arc::clone(&shared));
@@ -124,16 +129,13 @@ impl Server {
             // A thread that panicked has ended as well.
             let _ = accepting.join();
         }
-        let mut connections = self.shared.lock();
+        let table = &self.shared.table;
+        let mut connections = table.lock();
         for stream in connections.open.values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
         while !connections.open.is_empty() {
-            connections = self
-                .shared
-                .ended
-                .wait(connections)
-                .unwrap_or_else(PoisonError::into_inner);
+            connections = table.ended.wait(connections).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -144,7 +146,7 @@ impl Drop for Server {
     }
 }
 
-impl Shared {
+impl Table {
     /// Entries come and go by single calls, so a panic leaves the table sound.
     fn lock(&self) -> MutexGuard<'_, Connections> {
         self.connections
@@ -185,57 +187,47 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) -> io::Resul
     stream.set_write_timeout(Some(shared.limits.stall_timeout))?;
     enable_keepalive(&stream)?;
     let stream = Arc::new(stream);
-    let slot = Slot::take(shared, &stream)?;
+    let slot = Slot::take(&shared.table, shared.limits.connections_max, &stream)?;
     let name = format!("client {peer}");
-    std::thread::Builder::new()
-        .name(name)
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            let shared = &slot.shared;
-            let mut connection = Connection::new(
-                &stream,
-                peer,
-                &shared.store,
-                &shared.limits,
-                &shared.failures,
-            );
-            match connection.run() {
-                Ok(()) => tracing::debug!("{peer}: closed"),
-                Err(_) if shared.stopping.load(Ordering::Acquire) => {}
-                Err(error) => tracing::info!("connection from {peer} ended: {error}"),
-            }
-        })?;
+    let shared = Arc::clone(shared);
+    let work = move || {
+        // Dropped in reverse order: when the slot is free, the store is no longer held.
+        let _slot = slot;
+        let shared = shared;
+        let mut connection =
+            Connection::new(&stream, peer, &shared.store, &shared.limits, &shared.failures);
+        match connection.run() {
+            Ok(()) => tracing::debug!("{peer}: closed"),
+            Err(_) if shared.stopping.load(Ordering::Acquire) => {}
+            Err(error) => tracing::info!("connection from {peer} ended: {error}"),
+        }
+    };
+    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(work)?;
     Ok(())
 }
 
 /// A place among the connections, given up when it is dropped.
 struct Slot {
-    shared: Arc<Shared>,
+    table: Arc<Table>,
     number: u64,
 }
 
 impl Slot {
-    fn take(shared: &Arc<Shared>, stream: &Arc<TcpStream>) -> io::Result<Self> {
-        let mut connections = shared.lock();
-        let limit = shared.limits.connections_max;
+    fn take(table: &Arc<Table>, limit: usize, stream: &Arc<TcpStream>) -> io::Result<Self> {
+        let mut connections = table.lock();
         if connections.open.len() >= limit {
-            return Err(io::Error::other(format!(
-                "all {limit} connections are in use"
-            )));
+            return Err(io::Error::other(format!("all {limit} connections are in use")));
         }
         let number = connections.next;
         connections.next += 1;
         connections.open.insert(number, Arc::clone(stream));
-        Ok(Self {
-            shared: Arc::clone(shared),
-            number,
-        })
+        Ok(Self { table: Arc::clone(table), number })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.lock().open.remove(&self.number);
-        self.shared.ended.notify_all();
+        self.table.lock().open.remove(&self.number);
+        self.table.ended.notify_all();
     }
 }

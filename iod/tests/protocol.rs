@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: MIT
+//! Hostile and unlucky peers: whatever one connection sends, the others are served.
+
+mod common;
+
+use std::io::{IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::{Iod, TEST_TIMEOUT, object, pattern};
+use proptest::prelude::*;
+use pvfs::error::FsError;
+use pvfs::ids::{FileSystemId, IodId, ObjectId};
+use pvfs::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
+use pvfs::wire::blocking::{read_message, write_message};
+use pvfs::wire::codec::encode;
+use pvfs::wire::header::{FrameHeader, FrameKind, checksum};
+use pvfs_iod::server::ServerLimits;
+
+struct Peer(TcpStream);
+
+impl Peer {
+    fn connect(iod: &Iod) -> Self {
+        let stream = TcpStream::connect(iod.address).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    fn send(&mut self, id: u64, request: &IodRequest, payload: &[u8]) {
+        let payload = [IoSlice::new(payload)];
+        write_message(&mut self.0, FrameKind::IodRequest, id, request, &payload).unwrap();
+    }
+
+    fn receive(&mut self) -> (u64, IodReply, Vec<u8>) {
+        let mut scratch = Vec::new();
+        let (header, reply): (FrameHeader, IodReply) =
+            read_message(&mut self.0, FrameKind::IodReply, &mut scratch).unwrap().unwrap();
+        let mut payload = vec![0; header.payload_length];
+        self.0.read_exact(&mut payload).unwrap();
+        (header.request_id, reply, payload)
+    }
+
+    fn call(&mut self, request: &IodRequest, payload: &[u8]) -> (IodReply, Vec<u8>) {
+        self.send(7, request, payload);
+        let (id, reply, payload) = self.receive();
+        assert_eq!(id, 7);
+        (reply, payload)
+    }
+
+    /// The iod closes the connection without another byte of reply.
+    fn is_cut(mut self) -> bool {
+        let mut rest = Vec::new();
+        // A reset is a way to close, too: unread bytes were under way.
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => rest.is_empty(),
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset && rest.is_empty(),
+        }
+    }
+}
+
+fn iod() -> Iod {
+    Iod::start(1, ServerLimits::default())
+}
+
+fn read(inode: u64, offset: u64, length: u32) -> IodRequest {
+    IodRequest::Read { object: object(inode), offset, length }
+}
+
+fn write(inode: u64, offset: u64) -> IodRequest {
+    IodRequest::Write { object: object(inode), offset }
+}
+
+fn alive(iod: &Iod) -> bool {
+    let pong = IodResponse::Pong {
+        iod: Some(IodId(1)),
+        file_system: Some(FileSystemId(0xf5)),
+    };
+    Peer::connect(iod).call(&IodRequest::Ping, &[]) == (Ok(pong), Vec::new())
+}
+
+/// A frame of a request with header fields of the attacker's choice and right checksums.
+fn forged(body: &[u8], body_length: u32, payload_length: u32) -> Vec<u8> {
+    let mut header = FrameHeader::new(FrameKind::IodRequest, 1, body, 0).to_bytes();
+    header[16..20].copy_from_slice(&body_length.to_le_bytes());
+    header[20..24].copy_from_slice(&payload_length.to_le_bytes());
+    let sum = checksum(&header[..28]).to_le_bytes();
+    header[28..].copy_from_slice(&sum);
+    [&header[..], body].concat()
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let iod = iod();
+    let mut peer = Peer::connect(&iod);
+    let bytes = pattern(1, 100_000);
+    peer.send(1, &write(5, 10), &bytes);
+    peer.send(2, &read(5, 10, 100_000), &[]);
+    peer.send(3, &IodRequest::Stat { object: object(5) }, &[]);
+    peer.send(4, &read(5, 100_000, 500), &[]);
+    peer.send(5, &read(5, 200_000, 500), &[]);
+    assert_eq!(peer.receive(), (1, Ok(IodResponse::Done), vec![]));
+    assert_eq!(peer.receive(), (2, Ok(IodResponse::Data), bytes.clone()));
+    let (id, stat, _) = peer.receive();
+    assert!(id == 3 && matches!(stat, Ok(IodResponse::Stat { length: 100_010, .. })));
+    assert_eq!(peer.receive(), (4, Ok(IodResponse::Data), bytes[99_990..].to_vec()));
+    assert_eq!(peer.receive(), (5, Ok(IodResponse::Data), vec![]));
+}
+
+#[test]
+fn garbage_ends_its_own_connection_only() {
+    let iod = iod();
+    let body = encode(&IodRequest::Ping).unwrap();
+    let mut wrong_kind = FrameHeader::new(FrameKind::IodReply, 1, &body, 0).to_bytes().to_vec();
+    wrong_kind.extend(&body);
+    let attacks = [
+        b"GET / HTTP/1.1\r\nHost: iod\r\n\r\nAccept: */*\r\n\r\n".to_vec(),
+        forged(&body, BODY_BYTES_MAX as u32 + 1, 0),
+        forged(&body, u32::MAX, 0),
+        forged(&body, body.len() as u32, PAYLOAD_BYTES_MAX as u32 + 1),
+        forged(&body, body.len() as u32, u32::MAX),
+        forged(&body, body.len() as u32, 5),
+        forged(&[0xff; 9], 9, 0),
+        wrong_kind,
+    ];
+    for (number, attack) in attacks.into_iter().enumerate() {
+        let mut peer = Peer::connect(&iod);
+        peer.0.write_all(&attack).unwrap();
+        assert!(peer.is_cut(), "attack {number}");
+        assert!(alive(&iod), "attack {number}");
+    }
+}
+
+#[test]
+fn a_refused_write_consumes_its_payload() {
+    let iod = iod();
+    let mut peer = Peer::connect(&iod);
+    let beyond = IodRequest::Write { object: object(1), offset: u64::MAX - 3 };
+    let (reply, _) = peer.call(&beyond, &pattern(1, 300_000));
+    assert_eq!(reply, Err(FsError::FileTooLarge));
+    assert_eq!(peer.call(&write(1, 0), b"abc").0, Ok(IodResponse::Done));
+    assert_eq!(peer.call(&read(1, 0, 9), &[]), (Ok(IodResponse::Data), b"abc".to_vec()));
+}
+
+#[test]
+fn a_torn_write_is_not_acknowledged_and_may_be_repeated() {
+    let iod = iod();
+    let bytes = pattern(3, 500_000);
+    for sent in [0, 1, 40, 255 << 10, 499_999] {
+        let mut peer = Peer::connect(&iod);
+        let body = encode(&write(2, 0)).unwrap();
+        let header = FrameHeader::new(FrameKind::IodRequest, 1, &body, bytes.len());
+        peer.0.write_all(&header.to_bytes()).unwrap();
+        peer.0.write_all(&body).unwrap();
+        peer.0.write_all(&bytes[..sent]).unwrap();
+        peer.0.shutdown(Shutdown::Write).unwrap();
+        assert!(peer.is_cut(), "{sent} bytes sent");
+    }
+    let mut peer = Peer::connect(&iod);
+    assert_eq!(peer.call(&write(2, 0), &bytes).0, Ok(IodResponse::Done));
+    assert!(peer.call(&read(2, 0, 500_000), &[]).1 == bytes);
+}
+
+#[test]
+fn a_header_in_single_bytes_is_a_header() {
+    let iod = iod();
+    let mut peer = Peer::connect(&iod);
+    for byte in forged(&encode(&IodRequest::Ping).unwrap(), 1, 0) {
+        peer.0.write_all(&[byte]).unwrap();
+    }
+    assert!(matches!(peer.receive(), (1, Ok(IodResponse::Pong { .. }), _)));
+}
+
+#[test]
+fn a_peer_that_stalls_within_a_frame_is_cut_and_one_that_rests_between_frames_is_not() {
+    let stall_timeout = Duration::from_millis(200);
+    let iod = Iod::start(1, ServerLimits { stall_timeout, ..ServerLimits::default() });
+    let mut resting = Peer::connect(&iod);
+    assert!(resting.call(&IodRequest::Ping, &[]).0.is_ok());
+    let start = Instant::now();
+    let mut stalling = Peer::connect(&iod);
+    stalling.0.write_all(&forged(&[0], 1, 0)[..20]).unwrap();
+    assert!(stalling.is_cut());
+    let mut stalling = Peer::connect(&iod);
+    let body = encode(&write(2, 0)).unwrap();
+    stalling.0.write_all(&forged(&body, body.len() as u32, 1000)).unwrap();
+    assert!(stalling.is_cut());
+    assert!(start.elapsed() >= 2 * stall_timeout);
+    assert!(resting.call(&IodRequest::Ping, &[]).0.is_ok());
+}
+
+#[test]
+fn a_peer_that_trickles_is_cut() {
+    let frame_timeout = Duration::from_millis(300);
+    let iod = Iod::start(1, ServerLimits { frame_timeout, ..ServerLimits::default() });
+    let mut peer = Peer::connect(&iod);
+    let body = encode(&write(2, 0)).unwrap();
+    peer.0.write_all(&forged(&body, body.len() as u32, PAYLOAD_BYTES_MAX as u32)).unwrap();
+    let start = Instant::now();
+    // Ends when the iod's reset arrives.
+    while peer.0.write_all(&[0]).is_ok() {
+        assert!(start.elapsed() < TEST_TIMEOUT);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(start.elapsed() >= frame_timeout);
+    assert!(alive(&iod));
+}
+
+#[test]
+fn a_peer_that_takes_no_replies_is_cut() {
+    let stall_timeout = Duration::from_millis(200);
+    // Nothing is read until the iod has given up: its end of the connection is gone from the table
+    // of a server that accepts a single connection.
+    let limits = ServerLimits { stall_timeout, connections_max: 1, ..ServerLimits::default() };
+    let iod = Iod::start(1, limits);
+    let mut peer = Peer::connect(&iod);
+    assert!(peer.call(&write(1, 0), &pattern(1, 4 << 20)).0.is_ok());
+    for _ in 0..20 {
+        peer.send(1, &read(1, 0, 4 << 20), &[]);
+    }
+    let start = Instant::now();
+    loop {
+        let mut other = Peer::connect(&iod);
+        let sent = write_message(&mut other.0, FrameKind::IodRequest, 1, &IodRequest::Ping, &[]);
+        let mut first = [0];
+        if sent.is_ok() && matches!(other.0.read(&mut first), Ok(1)) {
+            break;
+        }
+        assert!(start.elapsed() < TEST_TIMEOUT, "the stalling peer still holds the connection");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A file that is cut while it is read: every reply has the announced length, and each byte is
+/// the file's or zero.
+#[test]
+fn a_file_that_shrinks_under_a_reader_keeps_frames_whole() {
+    let iod = iod();
+    let length = 3 << 20;
+    let bytes = vec![0xabu8; length];
+    let address = iod.address;
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let done = std::sync::Arc::clone(&done);
+        move || {
+            let mut peer = Peer(TcpStream::connect(address).unwrap());
+            let mut replies = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let (reply, data) = peer.call(&read(1, 0, length as u32), &[]);
+                assert_eq!(reply, Ok(IodResponse::Data));
+                assert!(data.iter().all(|byte| matches!(byte, 0 | 0xab)));
+                replies += 1;
+            }
+            replies
+        }
+    });
+    let mut peer = Peer::connect(&iod);
+    for _ in 0..150 {
+        assert_eq!(peer.call(&write(1, 0), &bytes).0, Ok(IodResponse::Done));
+        let cut = IodRequest::Truncate { object: object(1), length: 100 };
+        assert_eq!(peer.call(&cut, &[]).0, Ok(IodResponse::Done));
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(reader.join().unwrap() > 0);
+}
+
+#[test]
+fn random_bytes_and_random_requests_never_take_the_iod_down() {
+    let iod = iod();
+    let request = prop_oneof![
+        (any::<u64>(), any::<u32>(), any::<u64>(), any::<u32>()).prop_map(|(inode, g, o, l)| {
+            let object = ObjectId { inode: pvfs::ids::InodeNumber(inode), generation: g };
+            IodRequest::Read { object, offset: o, length: l }
+        }),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(i, length)| IodRequest::Truncate { object: object(i), length }),
+        any::<u64>().prop_map(|i| IodRequest::Remove { object: object(i) }),
+        any::<u64>().prop_map(|i| IodRequest::Sync { object: object(i) }),
+        any::<u64>().prop_map(|i| IodRequest::Stat { object: object(i) }),
+    ];
+    let noise = prop::collection::vec(any::<u8>(), 1..200);
+    let config = ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let outcome = runner.run(&(request, noise), |(request, noise)| {
+        let mut peer = Peer::connect(&iod);
+        // The object does not exist, so no reply carries data; a refusal is a reply.
+        let (reply, data) = peer.call(&request, &[]);
+        prop_assert!(data.is_empty());
+        prop_assert!(!matches!(reply, Err(FsError::Io)), "{:?}", reply);
+        // The iod may have cut the connection already, so either may fail.
+        let _ = peer.0.write_all(&noise).and_then(|()| peer.0.shutdown(Shutdown::Write));
+        prop_assert!(peer.is_cut());
+        Ok(())
+    });
+    outcome.unwrap();
+    assert!(alive(&iod));
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT
+//! Striped reads and writes through real iods on loopback, against a flat array of bytes; and what
+//! happens while an iod is away.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Cluster, Iod, local_lengths, object, pattern};
+use proptest::prelude::*;
+use pvfs::client::patience::{Cancel, Patience};
+use pvfs::client::striped;
+use pvfs::error::FsError;
+use pvfs::ids::IodId;
+use pvfs::limits::PAYLOAD_BYTES_MAX;
+use pvfs::proto::iod::{IodRequest, IodResponse};
+use pvfs_iod::server::ServerLimits;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write { offset: usize, length: usize, seed: u64 },
+    Read { offset: usize, length: usize },
+    Truncate { size: usize },
+    Sync,
+}
+
+fn step(file_max: usize) -> impl Strategy<Value = Step> {
+    let range = (0..file_max, 0..file_max / 2);
+    prop_oneof![
+        4 => (range.clone(), any::<u64>())
+            .prop_map(|((offset, length), seed)| Step::Write { offset, length, seed }),
+        4 => range.prop_map(|(offset, length)| Step::Read { offset, length }),
+        1 => (0..file_max).prop_map(|size| Step::Truncate { size }),
+        1 => Just(Step::Sync),
+    ]
+}
+
+/// The model: all bytes of the file, and zeros beyond.
+#[derive(Default)]
+struct Flat(Vec<u8>);
+
+impl Flat {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        if self.0.len() < end && !bytes.is_empty() {
+            self.0.resize(end, 0);
+        }
+        if !bytes.is_empty() {
+            self.0[offset..end].copy_from_slice(bytes);
+        }
+    }
+
+    fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.0.iter().skip(offset).take(length).copied().collect();
+        bytes.resize(length, 0);
+        bytes
+    }
+}
+
+#[test]
+fn random_steps_agree_with_a_flat_file() {
+    const FILE_MAX: usize = 300_000;
+    let cluster = Cluster::start(5);
+    let inode = std::cell::Cell::new(1);
+    let strategy = (1usize..=5, 12u32..17, prop::collection::vec(step(FILE_MAX), 1..30));
+    let config = ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let outcome = runner.run(&strategy, |(width, shift, steps)| {
+        inode.set(inode.get() + 1);
+        let object = object(inode.get());
+        let iods = cluster.iods.iter().take(width).map(|iod| iod.id).collect();
+        let layout = pvfs::layout::Layout::new(1 << shift, 0, iods).unwrap();
+        let mut flat = Flat::default();
+        for step in steps {
+            match step {
+                Step::Write { offset, length, seed } => {
+                    let bytes = pattern(seed, length);
+                    striped::write(&cluster.pool, &layout, object, offset as u64, &bytes).unwrap();
+                    flat.write(offset, &bytes);
+                }
+                Step::Read { offset, length } => {
+                    let mut buffer = vec![0xee; length];
+                    striped::read(&cluster.pool, &layout, object, offset as u64, &mut buffer)
+                        .unwrap();
+                    prop_assert!(buffer == flat.read(offset, length), "read {offset}+{length}");
+                }
+                Step::Truncate { size } => {
+                    striped::truncate(&cluster.pool, &layout, object, size as u64).unwrap();
+                    flat.0.truncate(size);
+                }
+                Step::Sync => striped::sync(&cluster.pool, &layout, object).unwrap(),
+            }
+        }
+        let mut buffer = vec![0xee; FILE_MAX * 2];
+        striped::read(&cluster.pool, &layout, object, 0, &mut buffer).unwrap();
+        prop_assert!(buffer == flat.read(0, FILE_MAX * 2), "whole file");
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn a_request_longer_than_a_payload_is_cut() {
+    let cluster = Cluster::start(2);
+    let layout = cluster.layout(64 << 10);
+    let bytes = pattern(1, 2 * PAYLOAD_BYTES_MAX + 12_345);
+    striped::write(&cluster.pool, &layout, object(1), 99, &bytes).unwrap();
+    let mut buffer = vec![0; bytes.len()];
+    striped::read(&cluster.pool, &layout, object(1), 99, &mut buffer).unwrap();
+    assert!(buffer == bytes);
+}
+
+#[test]
+fn removing_leaves_no_local_file() {
+    let cluster = Cluster::start(3);
+    let layout = cluster.layout(4096);
+    striped::write(&cluster.pool, &layout, object(1), 0, &pattern(1, 20_000)).unwrap();
+    let lengths = |cluster: &Cluster| -> Vec<u64> {
+        let of_iod = |iod: &Iod| local_lengths(iod.directory.path()).unwrap();
+        cluster.iods.iter().flat_map(of_iod).collect()
+    };
+    assert_eq!(lengths(&cluster), [8192, 7712, 4096]);
+    striped::remove(&cluster.pool, &layout, object(1)).unwrap();
+    assert_eq!(lengths(&cluster), [0; 0]);
+    let mut buffer = [1; 100];
+    striped::read(&cluster.pool, &layout, object(1), 0, &mut buffer).unwrap();
+    assert_eq!(buffer, [0; 100]);
+}
+
+#[test]
+fn idle_connections_to_a_restarted_iod_are_replaced_unnoticed() {
+    let mut cluster = Cluster::start(2);
+    let layout = cluster.layout(4096);
+    let bytes = pattern(5, 50_000);
+    striped::write(&cluster.pool, &layout, object(1), 0, &bytes).unwrap();
+    for iod in &mut cluster.iods {
+        iod.stop();
+        iod.run();
+    }
+    let hurried = cluster.pool.with_patience(Patience::endless().at_most(Duration::from_secs(10)));
+    let mut buffer = vec![0; bytes.len()];
+    striped::read(&hurried, &layout, object(1), 0, &mut buffer).unwrap();
+    assert!(buffer == bytes);
+}
+
+/// Threads write without a pause while iods go away and come back, and not one write is lost.
+#[test]
+fn writers_wait_for_iods_that_come_and_go() {
+    const BLOCK_BYTES: usize = 40_000;
+    let mut cluster = Cluster::start(3);
+    let layout = cluster.layout(4096);
+    let done = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..3)
+        .map(|writer| {
+            let (pool, layout, done) = (cluster.pool.clone(), layout.clone(), Arc::clone(&done));
+            std::thread::spawn(move || {
+                let mut written = 0u64;
+                while !done.load(Ordering::Relaxed) {
+                    let bytes = pattern(writer * 1000 + written, BLOCK_BYTES);
+                    let offset = written % 20 * BLOCK_BYTES as u64;
+                    striped::write(&pool, &layout, object(writer), offset, &bytes).unwrap();
+                    let mut buffer = vec![0; BLOCK_BYTES];
+                    striped::read(&pool, &layout, object(writer), offset, &mut buffer).unwrap();
+                    assert!(buffer == bytes, "block {written} of writer {writer}");
+                    written += 1;
+                }
+                written
+            })
+        })
+        .collect();
+    for round in 0..9 {
+        let iod = &mut cluster.iods[round % 3];
+        iod.stop();
+        std::thread::yield_now();
+        iod.run();
+    }
+    done.store(true, Ordering::Relaxed);
+    for writer in writers {
+        assert!(writer.join().unwrap() > 0);
+    }
+}
+
+#[test]
+fn a_deadline_ends_the_waiting() {
+    let mut cluster = Cluster::start(2);
+    cluster.iods[1].stop();
+    let layout = cluster.layout(4096);
+    let patience = Patience::endless().at_most(Duration::from_millis(300));
+    let pool = cluster.pool.with_patience(patience);
+    let start = Instant::now();
+    let outcome = striped::read(&pool, &layout, object(1), 0, &mut [0; 10_000]);
+    assert_eq!(outcome, Err(FsError::Io));
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert!(start.elapsed() < Duration::from_secs(20));
+    // A range that lies on the other iod alone needs no waiting, but its deadline has passed too.
+    assert_eq!(striped::read(&cluster.pool, &layout, object(1), 0, &mut [0; 4096]), Ok(()));
+}
+
+#[test]
+fn cancelling_ends_the_waiting() {
+    let mut cluster = Cluster::start(1);
+    cluster.iods[0].stop();
+    let cancel = Cancel::new();
+    let pool = cluster.pool.with_patience(Patience::until_cancelled(&cancel));
+    let waiter = std::thread::spawn(move || pool.call(IodId(1), &IodRequest::Space));
+    cancel.cancel();
+    assert_eq!(waiter.join().unwrap(), Err(FsError::Io));
+}
+
+/// Zeros from an iod that took over the address of another must never pass for file content.
+#[test]
+fn another_iod_at_the_address_is_not_believed() {
+    let cluster = Cluster::start(2);
+    let layout = cluster.layout(4096);
+    striped::write(&cluster.pool, &layout, object(1), 0, &pattern(1, 8192)).unwrap();
+    let right = cluster.iods[1].address;
+    cluster.table.set(IodId(2), cluster.iods[0].address);
+    let fresh = pvfs::client::pool::IodPool::new(cluster.table.clone(), Default::default());
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 8192];
+        striped::read(&fresh, &layout, object(1), 0, &mut buffer).map(|()| buffer)
+    });
+    let hurried = Patience::endless().at_most(Duration::from_millis(100));
+    let fresh = pvfs::client::pool::IodPool::new(cluster.table.clone(), Default::default());
+    let refused = fresh.with_patience(hurried).call(IodId(2), &IodRequest::Space);
+    assert_eq!(refused, Err(FsError::Io));
+    cluster.table.set(IodId(2), right);
+    assert!(reader.join().unwrap().unwrap() == pattern(1, 8192));
+}
+
+#[test]
+fn control_calls_reach_the_iod() {
+    let cluster = Cluster::start(1);
+    let layout = cluster.layout(4096);
+    striped::write(&cluster.pool, &layout, object(1), 0, &[1; 5000]).unwrap();
+    let stat = cluster.pool.call(IodId(1), &IodRequest::Stat { object: object(1) });
+    let Ok(IodResponse::Stat { length: 5000, allocated }) = stat else { panic!("{stat:?}") };
+    assert!(allocated >= 5000);
+    let space = cluster.pool.call(IodId(1), &IodRequest::Space);
+    assert!(matches!(space, Ok(IodResponse::Space(space)) if space.bytes_total > 0));
+    let read = IodRequest::Read { object: object(1), offset: u64::MAX, length: 1 };
+    assert_eq!(cluster.pool.call(IodId(1), &read), Err(FsError::FileTooLarge));
+    let read = IodRequest::Read { object: object(1), offset: 0, length: u32::MAX };
+    assert_eq!(cluster.pool.call(IodId(1), &read), Err(FsError::MessageTooLong));
+}
+
+#[test]
+fn a_full_server_makes_clients_wait_their_turn() {
+    let limits = ServerLimits { connections_max: 1, ..ServerLimits::default() };
+    let iod = Iod::start(1, limits);
+    let table = Arc::new(common::Table::default());
+    table.set(iod.id, iod.address);
+    let pool = |table: &Arc<common::Table>| {
+        pvfs::client::pool::IodPool::new(table.clone(), Default::default())
+    };
+    let first = pool(&table);
+    first.call(IodId(1), &IodRequest::Space).unwrap();
+    let second = pool(&table);
+    let hurried = second.with_patience(Patience::endless().at_most(Duration::from_millis(100)));
+    assert_eq!(hurried.call(IodId(1), &IodRequest::Space), Err(FsError::Io));
+    drop(first);
+    assert!(second.call(IodId(1), &IodRequest::Space).is_ok());
+}
