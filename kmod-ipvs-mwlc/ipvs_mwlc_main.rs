@@ -1,8 +1,65 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! try
+//! The director: a layer-4 load balancer in direct routing, with the MWLC scheduler.
+//!
+//! `director/` decides and knows no kernel; `kapi/` is the kernel and decides nothing; the files beside them connect the two.
+
 use kernel::prelude::*;
-#[allow(warnings)]
-mod bindings { include!(env!("IPVS_MWLC_BINDINGS")); }
-module! { type: M, name: "ipvs_mwlc", authors: ["CSSNS"], description: "x", license: "GPL", alias: ["net-pf-16-proto-16-family-IPVS"], }
-struct M;
-impl kernel::Module for M { fn init(_m: &'static ThisModule) -> Result<Self> { pr_info!("j {}\n", unsafe { bindings::mwlc_jiffies() }); Ok(M) } }
+use kernel::sync::rcu::rcu_barrier;
+
+pub mod director;
+pub mod uapi;
+
+mod balancer;
+mod connection;
+mod control;
+mod destination;
+mod hook;
+mod kapi;
+mod namespace;
+mod percpu;
+mod proc;
+mod service;
+
+use control::ipvs::Ipvs;
+use control::mwlc::Mwlc;
+use kapi::netlink;
+use kapi::pernet;
+use namespace::Namespace;
+
+module! {
+    type: Director,
+    name: "ipvs_mwlc",
+    authors: ["CSSNS"],
+    description: "Virtual services in direct routing with MWLC scheduling",
+    license: "GPL",
+    alias: ["net-pf-16-proto-16-family-IPVS", "net-pf-16-proto-16-family-ipvs_mwlc"],
+}
+
+/// What the module has registered, dropped in this order, which is that of making it reversed.
+struct Director {
+    _mwlc: netlink::Registration<Mwlc>,
+    _ipvs: netlink::Registration<Ipvs>,
+    _namespaces: pernet::Registration<Namespace>,
+    _callbacks: PendingCallbacks,
+}
+
+impl kernel::Module for Director {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let callbacks = PendingCallbacks;
+        let namespaces = pernet::Registration::new()?;
+        let ipvs = netlink::Registration::new(module).inspect_err(|_| {
+            pr_err!("cannot register the IPVS family: is ip_vs loaded? then rmmod it first\n");
+        })?;
+        let mwlc = netlink::Registration::new(module)?;
+        Ok(Director { _mwlc: mwlc, _ipvs: ipvs, _namespaces: namespaces, _callbacks: callbacks })
+    }
+}
+
+/// The last thing to drop: RCU callbacks that are still queued run code of this module.
+struct PendingCallbacks;
+
+impl Drop for PendingCallbacks {
+    fn drop(&mut self) {
+        rcu_barrier();
+    }
+}

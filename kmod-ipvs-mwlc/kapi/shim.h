@@ -1,10 +1,86 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The kernel as the module sees it: bindgen reads this header, and shim.c defines what is static inline in the kernel. */
+/*
+ * The kernel as the module sees it: bindgen reads this header, and shim.c defines the mwlc_* functions, which wrap what is
+ * static inline or a macro in the kernel. Nothing is decided here; the Rust code in kapi/ is the only caller.
+ */
 #ifndef IPVS_MWLC_SHIM_H
 #define IPVS_MWLC_SHIM_H
 
 #include <linux/netfilter_ipv4.h>
+#include <linux/proc_fs.h>
+#include <linux/random.h>
+#include <linux/rcupdate.h>
+#include <linux/seq_file.h>
+#include <linux/siphash.h>
+#include <linux/skbuff.h>
+#include <linux/timer.h>
+#include <linux/workqueue.h>
+#include <net/dst.h>
+#include <net/genetlink.h>
+#include <net/net_namespace.h>
 
-u64 mwlc_jiffies(void);
+/* Constants that bindgen cannot evaluate, or that are spelled as enums. */
+enum {
+	MWLC_HZ = HZ,
+	MWLC_NLMSG_HDRLEN = NLMSG_HDRLEN,
+	MWLC_GENL_HDRLEN = GENL_HDRLEN,
+	MWLC_GENL_ADMIN_PERM = GENL_ADMIN_PERM,
+	MWLC_GENL_DONT_VALIDATE = GENL_DONT_VALIDATE_STRICT | GENL_DONT_VALIDATE_DUMP | GENL_DONT_VALIDATE_DUMP_STRICT,
+	MWLC_NLM_F_MULTI = NLM_F_MULTI,
+	MWLC_PACKET_HOST = PACKET_HOST,
+	MWLC_NF_DROP = NF_DROP,
+	MWLC_NF_ACCEPT = NF_ACCEPT,
+	MWLC_NF_STOLEN = NF_STOLEN,
+	MWLC_NFPROTO_IPV4 = NFPROTO_IPV4,
+	MWLC_NF_INET_PRE_ROUTING = NF_INET_PRE_ROUTING,
+	MWLC_NF_IP_PRI_RAW = NF_IP_PRI_RAW,
+	MWLC_NF_IP_PRI_CONNTRACK = NF_IP_PRI_CONNTRACK,
+};
+
+/* Time and locks. */
+unsigned long mwlc_jiffies(void);
+void mwlc_lock_init(spinlock_t *lock);
+void mwlc_lock_bh(spinlock_t *lock);
+void mwlc_unlock_bh(spinlock_t *lock);
+void mwlc_timer_setup(struct timer_list *timer, void (*fired)(struct timer_list *));
+void mwlc_delayed_work_setup(struct delayed_work *work, void (*run)(struct work_struct *));
+bool mwlc_delayed_work_queue(struct delayed_work *work, unsigned long delay);
+unsigned int mwlc_cpu(void);
+unsigned int mwlc_cpus(void);
+
+/* Packets. The header is that at skb->data, as in PRE_ROUTING. */
+bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes);
+bool mwlc_skb_is_multicast(const struct sk_buff *skb);
+int mwlc_skb_defrag(struct net *net, struct sk_buff *skb);
+void mwlc_skb_drop(struct sk_buff *skb);
+void mwlc_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
+
+/* Routes. */
+struct dst_entry *mwlc_route_output(struct net *net, u32 address_be);
+bool mwlc_dst_is_valid(struct dst_entry *dst);
+bool mwlc_dst_is_local(const struct dst_entry *dst);
+unsigned int mwlc_dst_mtu(const struct dst_entry *dst);
+bool mwlc_skb_exceeds_mtu(const struct sk_buff *skb, unsigned int mtu);
+int mwlc_skb_prepare_forward(struct sk_buff *skb, const struct dst_entry *dst);
+void mwlc_skb_transmit(struct net *net, struct sk_buff *skb, struct dst_entry *dst);
+
+/* Generic netlink. */
+struct net *mwlc_skb_net(const struct sk_buff *skb);
+struct net *mwlc_info_net(const struct genl_info *info);
+struct sk_buff *mwlc_genlmsg_new(size_t payload);
+void mwlc_genlmsg_end(struct sk_buff *skb, void *header);
+void mwlc_genlmsg_cancel(struct sk_buff *skb, void *header);
+int mwlc_genlmsg_reply(struct sk_buff *skb, struct genl_info *info);
+void mwlc_nlmsg_free(struct sk_buff *skb);
+int mwlc_skb_tailroom(const struct sk_buff *skb);
+const struct genl_info *mwlc_info_of_dump(struct netlink_callback *cb);
+
+/* Network namespaces and /proc/net. */
+void *mwlc_net_generic(const struct net *net, unsigned int id);
+struct net *mwlc_seq_single_net(struct seq_file *seq);
+bool mwlc_proc_create_single(struct net *net, const char *name, int (*show)(struct seq_file *, void *));
+bool mwlc_proc_create_seq(struct net *net, const char *name, const struct seq_operations *ops);
+void mwlc_proc_remove(struct net *net, const char *name);
+struct net *mwlc_seq_net(struct seq_file *seq);
 
 #endif

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! One namespace's balancer: its services, its connections, its timeouts, and what repeats every two seconds.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::rcu::{read_lock, Guard};
+use kernel::sync::Arc;
+
+use crate::connection::Connection;
+use crate::director::config::CONNECTIONS_MAX;
+use crate::director::packet::Ipv4Tuple;
+use crate::director::stats::ESTIMATE_PERIOD_MS;
+use crate::director::timeouts::Timeouts;
+use crate::kapi::clock::Ticks;
+use crate::kapi::hashtable::{Node, Table};
+use crate::kapi::random::HashKey;
+use crate::kapi::rcu::RcuCell;
+use crate::kapi::work::Periodic;
+use crate::service::Services;
+
+/// The connection table has `1 << TABLE_BITS` buckets: 512 KiB, and chains of three at 200,000 connections.
+pub(crate) const TABLE_BITS: u32 = 16;
+
+/// The balancer. Packets and dumps read it under RCU; configuration changes it under the namespace's mutex.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Balancer {
+    /// Virtual services.
+    pub(crate) services: RcuCell<Services>,
+    /// Connections.
+    #[pin]
+    pub(crate) connections: Table<Connection>,
+    key: HashKey,
+    estimated: Atomic<u64>,
+}
+
+impl Balancer {
+    /// A balancer without services.
+    pub(crate) fn new() -> Result<Arc<Balancer>> {
+        let timeouts = RcuCell::new(Timeouts::DEFAULT)?;
+        let count_max = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+        let table = Table::new(TABLE_BITS, count_max, timeouts)?;
+        let services = RcuCell::new(Services::new())?;
+        let balancer = pin_init!(Balancer {
+            services,
+            connections <- table,
+            key: HashKey::random(),
+            estimated: Atomic::new(Ticks::now().0),
+        });
+        Arc::pin_init(balancer, GFP_KERNEL)
+    }
+
+    /// The timeouts in force.
+    pub(crate) fn timeouts<'a>(&'a self, guard: &'a Guard) -> &'a Timeouts {
+        self.connections.context().load(guard)
+    }
+
+    /// Changes the timeouts; connections take them when their timers fire. Under the namespace's mutex.
+    pub(crate) fn set_timeouts(&self, timeouts: Timeouts) -> Result {
+        Ok(self.connections.context().replace(timeouts)?)
+    }
+
+    /// Where a connection is in the table. The key is secret, so that a stranger cannot fill one bucket.
+    pub(crate) fn hash(&self, tuple: &Ipv4Tuple) -> u32 {
+        let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
+        let source = u32::from_ne_bytes(tuple.source);
+        let destination = u32::from_ne_bytes(tuple.destination);
+        self.key.hash(source, destination, ports) ^ u32::from(tuple.transport.number())
+    }
+
+    /// The connection of this client.
+    pub(crate) fn connection<'g>(
+        &self,
+        tuple: &Ipv4Tuple,
+        guard: &'g Guard,
+    ) -> Option<&'g Node<Connection>> {
+        self.connections.lookup(self.hash(tuple), tuple, guard)
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Balancer {
+    fn drop(self: Pin<&mut Self>) {
+        // Connections may outlive this by a grace period, and hold their destinations; those shall hold no route.
+        for service in self.services.load(&read_lock()).all() {
+            service.retire();
+        }
+    }
+}
+
+impl Periodic for Balancer {
+    const PERIOD_S: u32 = (ESTIMATE_PERIOD_MS / 1000) as u32;
+
+    /// Estimates rates. One service at a time, so that no grace period waits for all of them.
+    fn run(&self) {
+        let now = Ticks::now();
+        let elapsed_ms = now.ms_since(Ticks(self.estimated.load(Relaxed)));
+        self.estimated.store(now.0, Relaxed);
+        let mut index = 0usize;
+        loop {
+            let guard = read_lock();
+            let Some(service) = self.services.load(&guard).all().get(index) else {
+                break;
+            };
+            for destination in service.destinations(&guard) {
+                destination.estimate(elapsed_ms);
+            }
+            index = index.wrapping_add(1);
+        }
+    }
+}

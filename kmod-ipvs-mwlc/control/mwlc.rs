@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Our own family `ipvs_mwlc`: expected sizes, loads and connections.
+
+use core::ffi::CStr;
+
+use kernel::sync::rcu::{read_lock, Guard};
+
+use super::{find_service, namespace, NO_SERVICE};
+use crate::balancer::Balancer;
+use crate::connection::Connection;
+use crate::director::config::{Address, ServiceKey};
+use crate::director::errno::{Errno, Reject};
+use crate::director::ipvs_family::RequestKind;
+use crate::director::mwlc_family::{
+    encode_connection, encode_destination, encode_service, parse_command, Command, ConnectionView,
+    DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX as MWLC_REPLY_BYTES_MAX,
+};
+use crate::director::packet::Ipv4Tuple;
+use crate::kapi::clock::Ticks;
+use crate::kapi::netlink::{
+    Cursor, DumpMessage, Family, Operation, Reply, Request, REPLY_BYTES_MAX,
+};
+use crate::service::Service;
+use crate::uapi::mwlc::{command, FAMILY_NAME, FAMILY_VERSION};
+
+type Result<T = ()> = core::result::Result<T, Reject>;
+
+const _: () = assert!(MWLC_REPLY_BYTES_MAX <= REPLY_BYTES_MAX, "every reply fits its buffer");
+
+const NO_CONNECTION: Reject =
+    Reject::new(Errno::NoEntry, c"no such connection: it has ended, or never was");
+
+/// The family.
+pub(crate) struct Mwlc;
+
+const fn acts(command: u8) -> Operation {
+    Operation { command, acts: true, dumps: false }
+}
+
+const fn dumps(command: u8) -> Operation {
+    Operation { command, acts: false, dumps: true }
+}
+
+impl Family for Mwlc {
+    const NAME: &'static CStr = FAMILY_NAME;
+    const VERSION: u8 = FAMILY_VERSION;
+    const OPERATIONS: &'static [Operation] = &[
+        dumps(command::GET_SERVICE),
+        acts(command::SET_SERVICE),
+        dumps(command::GET_DEST),
+        dumps(command::GET_CONN),
+        acts(command::SET_CONN),
+    ];
+
+    fn act(request: &Request<'_>, _reply: &mut Reply) -> Result {
+        let parsed = parse_command(request.command, RequestKind::Do, request.attributes)?;
+        let namespace = namespace(request)?;
+        match parsed {
+            Command::SetExpectedSize { service, configured_bytes, policy } => {
+                namespace.configure(|balancer| {
+                    find_service(balancer, &service)?.expect(configured_bytes, policy);
+                    Ok(())
+                })
+            }
+            Command::SetConnectionSize { tuple, size_bytes } => {
+                let balancer = namespace.balancer().ok_or(NO_CONNECTION)?;
+                set_connection_size(&balancer, &tuple, size_bytes)
+            }
+            // `parse_command` gives these for dumps only.
+            Command::DumpServices | Command::DumpDestinations(_) | Command::DumpConnections => {
+                Ok(())
+            }
+        }
+    }
+
+    fn dump(request: &Request<'_>, cursor: &mut Cursor, message: &mut DumpMessage) -> Result {
+        let parsed = parse_command(request.command, RequestKind::Dump, request.attributes)?;
+        let balancer = namespace(request)?.balancer();
+        let guard = read_lock();
+        match (parsed, balancer) {
+            (Command::DumpServices, Some(balancer)) => {
+                dump_services(&balancer, cursor, message, &guard);
+            }
+            (Command::DumpDestinations(key), Some(balancer)) => {
+                return dump_destinations(&balancer, key.as_ref(), cursor, message, &guard);
+            }
+            (Command::DumpDestinations(Some(_)), None) => return Err(NO_SERVICE),
+            (Command::DumpConnections, Some(balancer)) => {
+                dump_connections(&balancer, cursor, message, &guard);
+            }
+            // Nothing is configured; and everything else is no dump.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The size is the connection's from now on, and the service learns from it.
+fn set_connection_size(balancer: &Balancer, tuple: &Ipv4Tuple, size_bytes: u64) -> Result {
+    let guard = read_lock();
+    let connection = balancer.connection(tuple, &guard).ok_or(NO_CONNECTION)?;
+    if !connection.set_size(size_bytes) {
+        return Err(NO_CONNECTION);
+    }
+    let key = ServiceKey {
+        transport: tuple.transport,
+        address: Address::V4(tuple.destination),
+        port: tuple.destination_port,
+    };
+    if let Some(service) = balancer.services.load(&guard).get(&key) {
+        service.learn(size_bytes);
+    }
+    Ok(())
+}
+
+/// The cursor's first word is the index of the next service.
+fn dump_services(
+    balancer: &Balancer,
+    cursor: &mut Cursor,
+    message: &mut DumpMessage,
+    guard: &Guard,
+) {
+    let services = balancer.services.load(guard).all();
+    for service in services.iter().skip(cursor[0] as usize) {
+        let view = ServiceView {
+            key: service.key(),
+            policy: service.config(guard).policy(),
+            expected: service.expected(),
+        };
+        if message.entry(command::GET_SERVICE, |to| encode_service(to, &view)).is_err() {
+            return;
+        }
+        cursor[0] = cursor[0].wrapping_add(1);
+    }
+}
+
+/// The cursor is the indices of the next service and its next destination. With a key, that service is the only one.
+fn dump_destinations(
+    balancer: &Balancer,
+    key: Option<&ServiceKey>,
+    cursor: &mut Cursor,
+    message: &mut DumpMessage,
+    guard: &Guard,
+) -> Result {
+    let services = balancer.services.load(guard);
+    if let Some(key) = key {
+        let service = services.get(key).ok_or(NO_SERVICE)?;
+        dump_destinations_of(service, &mut cursor[1], message, guard);
+        return Ok(());
+    }
+    for service in services.all().iter().skip(cursor[0] as usize) {
+        if !dump_destinations_of(service, &mut cursor[1], message, guard) {
+            return Ok(());
+        }
+        *cursor = [cursor[0].wrapping_add(1), 0];
+    }
+    Ok(())
+}
+
+/// False if one did not fit.
+fn dump_destinations_of(
+    service: &Service,
+    next: &mut u64,
+    message: &mut DumpMessage,
+    guard: &Guard,
+) -> bool {
+    for destination in service.destinations(guard).iter().skip(*next as usize) {
+        let view = DestinationView {
+            service: service.key(),
+            key: destination.key(),
+            load: destination.load(),
+            counters: destination.stats().counters,
+        };
+        if message.entry(command::GET_DEST, |to| encode_destination(to, &view)).is_err() {
+            return false;
+        }
+        *next = next.wrapping_add(1);
+    }
+    true
+}
+
+/// The cursor's first word is a [`TableCursor`].
+fn dump_connections(
+    balancer: &Balancer,
+    cursor: &mut Cursor,
+    message: &mut DumpMessage,
+    guard: &Guard,
+) {
+    let mut at = TableCursor::from_bits(cursor[0]);
+    while (at.bucket as usize) < balancer.connections.buckets() {
+        let chain = balancer.connections.entries(at.bucket as usize, guard);
+        for connection in chain.skip(at.skip as usize) {
+            if let Some(view) = view_connection(balancer, connection, guard) {
+                if message.entry(command::GET_CONN, |to| encode_connection(to, &view)).is_err() {
+                    cursor[0] = at.to_bits();
+                    return;
+                }
+            }
+            at = at.after_entry();
+        }
+        at = at.after_bucket();
+    }
+    cursor[0] = at.to_bits();
+}
+
+/// What there is to say of a connection; nothing if it has just ended.
+fn view_connection(
+    balancer: &Balancer,
+    connection: &Connection,
+    guard: &Guard,
+) -> Option<ConnectionView> {
+    let now = Ticks::now();
+    let word = connection.word();
+    Some(ConnectionView {
+        tuple: *connection.tuple(),
+        destination: connection.destination.key(),
+        state: word.state()?,
+        size_bytes: word.size_bytes(),
+        size_known: word.size_known(),
+        age_ms: now.ms_since(connection.started()),
+        expires_ms: connection.deadline_with(balancer.timeouts(guard)).ms_since(now),
+    })
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A real server of one service: its settings, its load, its traffic and the way to it.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::Arc;
+
+use crate::director::config::{DestConfig, DestKey, Forwarding, Thresholds};
+use crate::director::load::LoadChange;
+use crate::director::sched::DestLoad;
+use crate::director::stats::{Counters, Estimator, Stats};
+use crate::kapi::lock::BhLock;
+use crate::kapi::route::RouteCell;
+use crate::percpu::Traffic;
+
+/// The real server. Packets read it while configuration changes it: each field is atomic by itself.
+#[pin_data]
+pub(crate) struct Destination {
+    key: DestKey,
+    weight: Atomic<u32>,
+    local: Atomic<bool>,
+    upper: Atomic<u32>,
+    lower: Atomic<u32>,
+    overloaded: Atomic<bool>,
+    removed: Atomic<bool>,
+    pending: Atomic<i32>,
+    active: Atomic<i32>,
+    inactive: Atomic<i32>,
+    /// Ci.
+    bytes: Atomic<i64>,
+    /// Where its packets go.
+    pub(crate) route: RouteCell,
+    /// What went there.
+    pub(crate) traffic: Traffic,
+    #[pin]
+    books: BhLock<Books>,
+}
+
+/// What makes statistics of the traffic.
+struct Books {
+    /// What the counters had at the last zeroing.
+    baseline: Counters,
+    estimator: Estimator,
+}
+
+impl Destination {
+    /// A new one, without connections.
+    pub(crate) fn new(config: &DestConfig) -> Result<Arc<Destination>> {
+        let traffic = Traffic::new()?;
+        let books = Books { baseline: Counters::default(), estimator: Estimator::NEW };
+        let destination = pin_init!(Destination {
+            key: config.key,
+            weight: Atomic::new(config.weight),
+            local: Atomic::new(config.forwarding == Forwarding::LocalNode),
+            upper: Atomic::new(config.thresholds.upper),
+            lower: Atomic::new(config.thresholds.lower),
+            overloaded: Atomic::new(false),
+            removed: Atomic::new(false),
+            pending: Atomic::new(0),
+            active: Atomic::new(0),
+            inactive: Atomic::new(0),
+            bytes: Atomic::new(0),
+            route: RouteCell::new(),
+            traffic,
+            books <- BhLock::new(books),
+        });
+        Arc::pin_init(destination, GFP_KERNEL)
+    }
+
+    /// Its name.
+    pub(crate) fn key(&self) -> DestKey {
+        self.key
+    }
+
+    /// Takes new settings; connections go on.
+    pub(crate) fn configure(&self, config: &DestConfig) {
+        self.weight.store(config.weight, Relaxed);
+        self.local.store(config.forwarding == Forwarding::LocalNode, Relaxed);
+        self.upper.store(config.thresholds.upper, Relaxed);
+        self.lower.store(config.thresholds.lower, Relaxed);
+    }
+
+    /// Its settings.
+    pub(crate) fn config(&self) -> DestConfig {
+        DestConfig {
+            key: self.key,
+            forwarding: self.forwarding(),
+            weight: self.weight.load(Relaxed),
+            thresholds: self.thresholds(),
+        }
+    }
+
+    /// How packets reach it.
+    pub(crate) fn forwarding(&self) -> Forwarding {
+        if self.local.load(Relaxed) { Forwarding::LocalNode } else { Forwarding::DirectRouting }
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        Thresholds { upper: self.upper.load(Relaxed), lower: self.lower.load(Relaxed) }
+    }
+
+    /// Marks it as no longer configured: its connections end with their next packet.
+    pub(crate) fn remove(&self) {
+        self.removed.store(true, Release);
+        self.route.forget();
+    }
+
+    /// Whether it is no longer configured.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Acquire)
+    }
+
+    /// Counts a connection's change.
+    pub(crate) fn apply(&self, change: LoadChange) {
+        let LoadChange { pending, active, inactive, bytes } = change;
+        for (counter, difference) in
+            [(&self.pending, pending), (&self.active, active), (&self.inactive, inactive)]
+        {
+            if difference != 0 {
+                counter.add(difference, Relaxed);
+            }
+        }
+        if bytes != 0 {
+            self.bytes.add(bytes, Relaxed);
+        }
+    }
+
+    /// What a scheduler sees of it.
+    pub(crate) fn load(&self) -> DestLoad {
+        DestLoad {
+            weight: self.weight.load(Relaxed),
+            pending: count(&self.pending),
+            active: count(&self.active),
+            inactive: count(&self.inactive),
+            bytes: u64::try_from(self.bytes.load(Relaxed)).unwrap_or(0),
+            overloaded: self.overloaded.load(Relaxed),
+        }
+    }
+
+    /// Compares its connections with its thresholds. Under the service's scheduling lock.
+    pub(crate) fn update_overload(&self) {
+        let load = self.load();
+        let connections = load.pending.saturating_add(load.active).saturating_add(load.inactive);
+        let now = self.thresholds().overloaded(load.overloaded, connections);
+        if now != load.overloaded {
+            self.overloaded.store(now, Relaxed);
+        }
+    }
+
+    /// Its counters since the last zeroing, and its rates.
+    pub(crate) fn stats(&self) -> Stats {
+        let total = self.traffic.total();
+        self.books.with(|books| Stats {
+            counters: total.since(&books.baseline),
+            rates: books.estimator.rates(),
+        })
+    }
+
+    /// Starts counting anew.
+    pub(crate) fn zero(&self) {
+        let total = self.traffic.total();
+        self.books.with(|books| books.baseline = total);
+    }
+
+    /// Estimates the rates anew, `elapsed_ms` after the last time.
+    pub(crate) fn estimate(&self, elapsed_ms: u64) {
+        let total = self.traffic.total();
+        self.books.with(|books| books.estimator = books.estimator.estimate(total, elapsed_ms));
+    }
+}
+
+/// A counter as it is read: additions and subtractions of two CPUs may be seen in either order, so it can look negative for a
+/// moment.
+fn count(counter: &Atomic<i32>) -> u32 {
+    u32::try_from(counter.load(Relaxed)).unwrap_or(0)
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The kernel's tick counter.
+
+use super::bindings;
+
+/// Ticks per second of this kernel.
+pub(crate) const HZ: u64 = bindings::MWLC_HZ as u64;
+
+/// A moment, in ticks. It never wraps in practice: 64 bits at 1000 Hz last 500 million years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticks(pub(crate) u64);
+
+impl Ticks {
+    /// The present moment.
+    pub(crate) fn now() -> Ticks {
+        // SAFETY: No requirements; it reads a counter.
+        Ticks(unsafe { bindings::mwlc_jiffies() } as u64)
+    }
+
+    /// The moment this many seconds later.
+    pub(crate) fn after_s(self, seconds: u32) -> Ticks {
+        Ticks(self.0.saturating_add(u64::from(seconds).saturating_mul(HZ)))
+    }
+
+    /// Ticks since `earlier`; 0 if that is later.
+    pub(crate) fn since(self, earlier: Ticks) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Milliseconds since `earlier`; 0 if that is later.
+    pub(crate) fn ms_since(self, earlier: Ticks) -> u64 {
+        self.since(earlier).saturating_mul(1000) / HZ
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A netfilter hook on IPv4's PRE_ROUTING.
+
+use core::ptr::NonNull;
+
+use kernel::error::to_result;
+use kernel::prelude::*;
+use kernel::sync::rcu::{read_lock, synchronize_rcu, Guard};
+use kernel::sync::Arc;
+
+use super::bindings;
+use super::packet::Packet;
+use super::pernet::Net;
+
+/// Between the raw table, where an administrator can still drop or mark, and connection tracking, which would make an entry of
+/// its own for every connection that the director has one for.
+const PRIORITY: i32 = bindings::MWLC_NF_IP_PRI_RAW + 10;
+
+/// What a hook decides.
+pub(crate) enum Verdict {
+    /// The packet goes its usual way.
+    Accept(Packet),
+    /// The packet was sent on or freed.
+    Consumed,
+}
+
+/// Who is asked about packets.
+pub(crate) trait PreRouting: Send + Sync + 'static {
+    /// Decides about one packet. Called in a softirq, on many CPUs at once.
+    fn packet(&self, packet: Packet, guard: &Guard) -> Verdict;
+}
+
+/// A registered hook; dropping it unregisters and waits until no CPU is in it. That sleeps.
+///
+/// # Invariants
+///
+/// `ops` is registered in `net`, and its `priv` is `target`.
+pub(crate) struct Registration<T: PreRouting> {
+    ops: KBox<bindings::nf_hook_ops>,
+    net: Net,
+    _target: Arc<T>,
+}
+
+// SAFETY: The hook may be unregistered from any thread.
+unsafe impl<T: PreRouting> Send for Registration<T> {}
+// SAFETY: There are no methods on a shared reference.
+unsafe impl<T: PreRouting> Sync for Registration<T> {}
+
+impl<T: PreRouting> Registration<T> {
+    /// Asks `target` about every packet in `net` from now on.
+    pub(crate) fn new(net: Net, target: Arc<T>) -> Result<Self> {
+        let ops = bindings::nf_hook_ops {
+            hook: Some(hook::<T>),
+            priv_: Arc::as_ptr(&target).cast_mut().cast(),
+            pf: bindings::MWLC_NFPROTO_IPV4 as u8,
+            hooknum: bindings::MWLC_NF_INET_PRE_ROUTING as u32,
+            priority: PRIORITY,
+            ..Default::default()
+        };
+        let ops = KBox::new(ops, GFP_KERNEL)?;
+        // SAFETY: `ops` stays where it is until it is unregistered, and `priv` lives as long.
+        to_result(unsafe { bindings::nf_register_net_hook(net.as_ptr(), &*ops) })?;
+        // INVARIANT: It has just been registered.
+        Ok(Registration { ops, net, _target: target })
+    }
+}
+
+impl<T: PreRouting> Drop for Registration<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants it is registered in this namespace.
+        unsafe { bindings::nf_unregister_net_hook(self.net.as_ptr(), &*self.ops) };
+        // CPUs may still be in the hook until a grace period is over; then the target may go.
+        synchronize_rcu();
+    }
+}
+
+/// The C face of [`PreRouting::packet`].
+///
+/// # Safety
+///
+/// Called by netfilter for a hook registered by [`Registration::new`], which makes `target` an `Arc<T>`'s value.
+unsafe extern "C" fn hook<T: PreRouting>(
+    target: *mut c_void,
+    skb: *mut bindings::sk_buff,
+    state: *const bindings::nf_hook_state,
+) -> c_uint {
+    let guard = read_lock();
+    // SAFETY: By the function's contract; the registration keeps the target for as long as hooks run.
+    let target = unsafe { &*target.cast::<T>() };
+    // SAFETY: Netfilter passes a valid state with its namespace.
+    let net = unsafe { Net::from_raw((*state).net) };
+    let (Some(skb), Some(net)) = (NonNull::new(skb), net) else {
+        return bindings::MWLC_NF_ACCEPT as c_uint;
+    };
+    // SAFETY: In PRE_ROUTING the data begins with an IP header that the stack has checked, and the hook may keep the skb.
+    let packet = unsafe { Packet::from_raw(skb, net) };
+    match target.packet(packet, &guard) {
+        Verdict::Accept(packet) => {
+            // After reassembly it would be another skb; netfilter goes on with the one it gave.
+            let _same = packet.into_raw();
+            bindings::MWLC_NF_ACCEPT as c_uint
+        }
+        Verdict::Consumed => bindings::MWLC_NF_STOLEN as c_uint,
+    }
+}

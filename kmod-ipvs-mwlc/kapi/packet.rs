@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A packet that a netfilter hook was given: an owned `sk_buff` whose data begins with its IP header.
+
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+use super::bindings;
+use super::pernet::Net;
+
+/// The packet. Dropping it frees it; giving it back is [`Packet::into_raw`].
+///
+/// # Invariants
+///
+/// The pointer is a valid `sk_buff` that nobody else owns, `skb->data` is at its IP header, and at least the header that
+/// netfilter has checked is linear.
+pub(crate) struct Packet {
+    skb: NonNull<bindings::sk_buff>,
+    net: Net,
+}
+
+/// What to tell the sender of a packet that cannot be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IcmpReply {
+    /// No real server can take the connection.
+    PortUnreachable,
+    /// There is no route to the real server.
+    HostUnreachable,
+    /// The packet must not be fragmented and is longer than this MTU.
+    FragmentationNeeded {
+        /// In bytes.
+        mtu: u32,
+    },
+    /// Its time to live ends here.
+    TimeExceeded,
+}
+
+/// What became of a fragment.
+pub(crate) enum Defragmented {
+    /// It was the last one that was missing: this is the whole datagram.
+    Whole(Packet),
+    /// It waits for the others, or was bad; the kernel has it.
+    Kept,
+}
+
+impl Packet {
+    /// Takes a packet from the kernel.
+    ///
+    /// # Safety
+    ///
+    /// `skb` must be as the type's invariants say, and belong to the caller, who gives it away. `net` is its namespace.
+    pub(super) unsafe fn from_raw(skb: NonNull<bindings::sk_buff>, net: Net) -> Packet {
+        // INVARIANT: By the function's contract.
+        Packet { skb, net }
+    }
+
+    /// Gives the packet back to the kernel.
+    pub(super) fn into_raw(self) -> NonNull<bindings::sk_buff> {
+        ManuallyDrop::new(self).skb
+    }
+
+    /// The namespace that it is in.
+    pub(crate) fn net(&self) -> Net {
+        self.net
+    }
+
+    /// The bytes at hand, from the IP header on.
+    pub(crate) fn linear(&self) -> &[u8] {
+        // SAFETY: By the invariants the skb is valid and ours.
+        let skb = unsafe { self.skb.as_ref() };
+        let length = skb.len.saturating_sub(skb.data_len) as usize;
+        // SAFETY: `data` is followed by the linear part, which only `&mut self` methods move.
+        unsafe { core::slice::from_raw_parts(skb.data, length) }
+    }
+
+    /// Its length with the IP header, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        // SAFETY: By the invariants the skb is valid and ours.
+        unsafe { self.skb.as_ref().len as usize }
+    }
+
+    /// Makes at least the first `bytes` linear; false if it has not so many or there is no memory.
+    pub(crate) fn pull(&mut self, bytes: usize) -> bool {
+        let Ok(bytes) = u32::try_from(bytes) else {
+            return false;
+        };
+        // SAFETY: By the invariants the skb is valid and ours. Slices of the old data are gone, for this borrows mutably.
+        unsafe { bindings::mwlc_skb_may_pull(self.skb.as_ptr(), bytes) }
+    }
+
+    /// Whether its frame was addressed to this host alone, not broadcast or overheard.
+    pub(crate) fn is_for_this_host(&self) -> bool {
+        // SAFETY: By the invariants the skb is valid and ours.
+        !unsafe { bindings::mwlc_skb_is_multicast(self.skb.as_ptr()) }
+    }
+
+    /// Hands a fragment to the kernel's reassembly.
+    pub(crate) fn defragment(self) -> Defragmented {
+        let net = self.net;
+        let skb = self.into_raw();
+        // SAFETY: The skb is valid and given away here; on 0 the kernel gives back the whole datagram in it.
+        if unsafe { bindings::mwlc_skb_defrag(net.as_ptr(), skb.as_ptr()) } == 0 {
+            // INVARIANT: `ip_defrag` returned the datagram with data at its IP header.
+            Defragmented::Whole(Packet { skb, net })
+        } else {
+            Defragmented::Kept
+        }
+    }
+
+    /// Tells the sender, as far as the kernel's rate limits allow, and frees the packet.
+    pub(crate) fn reject(self, reply: IcmpReply) {
+        // `linux/icmp.h`
+        let (kind, code, info) = match reply {
+            IcmpReply::PortUnreachable => (3, 3, 0),
+            IcmpReply::HostUnreachable => (3, 1, 0),
+            IcmpReply::FragmentationNeeded { mtu } => (3, 4, mtu),
+            IcmpReply::TimeExceeded => (11, 0, 0),
+        };
+        // SAFETY: By the invariants the skb is valid and ours; it stays ours.
+        unsafe { bindings::mwlc_icmp_send(self.skb.as_ptr(), kind, code, info) };
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::sk_buff {
+        self.skb.as_ptr()
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants the skb is valid and ours.
+        unsafe { bindings::mwlc_skb_drop(self.skb.as_ptr()) };
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Randomness, and the keyed hash that keeps a stranger from choosing hash-table buckets.
+
+use super::bindings;
+
+/// A secret key of HalfSipHash (on 64-bit machines SipHash-1-3).
+pub(crate) struct HashKey(bindings::hsiphash_key_t);
+
+impl HashKey {
+    /// A new random key.
+    pub(crate) fn random() -> HashKey {
+        let mut key = [0usize; 2];
+        // SAFETY: The buffer is writable for its whole size.
+        unsafe { bindings::get_random_bytes(key.as_mut_ptr().cast(), size_of_val(&key)) };
+        HashKey(bindings::hsiphash_key_t { key: key.map(|word| word as _) })
+    }
+
+    /// The keyed hash of three words.
+    pub(crate) fn hash(&self, a: u32, b: u32, c: u32) -> u32 {
+        // SAFETY: The key is a valid reference for the call.
+        unsafe { bindings::hsiphash_3u32(a, b, c, &self.0) }
+    }
+}

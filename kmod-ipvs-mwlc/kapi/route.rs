@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The way to a real server: a cached route, looked up again when the kernel has declared it stale.
+
+use core::ptr::{self, NonNull};
+
+use kernel::sync::atomic::{Acquire, Atomic, Full};
+use kernel::sync::rcu::Guard;
+
+use super::bindings;
+use super::packet::Packet;
+use super::pernet::Net;
+
+/// A place for one real server's route.
+///
+/// # Invariants
+///
+/// `dst` is null, or a reference that this cell owns; it is released only after it was taken out, and the kernel frees a
+/// released one after a grace period.
+pub(crate) struct RouteCell {
+    dst: Atomic<*mut bindings::dst_entry>,
+}
+
+// SAFETY: Routes are shared between CPUs; the cell's pointer is only changed atomically.
+unsafe impl Send for RouteCell {}
+// SAFETY: As above.
+unsafe impl Sync for RouteCell {}
+
+/// A valid route, for as long as the RCU guard is held.
+#[derive(Clone, Copy)]
+pub(crate) struct Route<'g> {
+    dst: NonNull<bindings::dst_entry>,
+    _guard: &'g Guard,
+}
+
+impl RouteCell {
+    /// A cell that knows no route yet.
+    pub(crate) const fn new() -> RouteCell {
+        // INVARIANT: `dst` is null.
+        RouteCell { dst: Atomic::new(ptr::null_mut()) }
+    }
+
+    /// The route to `address`, the same in every call; `None` if there is none.
+    pub(crate) fn get<'g>(&self, net: Net, address: [u8; 4], guard: &'g Guard) -> Option<Route<'g>> {
+        if let Some(dst) = NonNull::new(self.dst.load(Acquire)) {
+            // SAFETY: By the invariants it is valid under RCU.
+            if unsafe { bindings::mwlc_dst_is_valid(dst.as_ptr()) } {
+                return Some(Route { dst, _guard: guard });
+            }
+        }
+        // SAFETY: The namespace is alive while its packets are handled.
+        let found = unsafe {
+            bindings::mwlc_route_output(net.as_ptr(), u32::from_ne_bytes(address))
+        };
+        self.put(found);
+        // It may be taken out again at once by another CPU, but not freed before the guard is dropped.
+        NonNull::new(found).map(|dst| Route { dst, _guard: guard })
+    }
+
+    /// Lets the route go, so that it holds no device.
+    pub(crate) fn forget(&self) {
+        self.put(ptr::null_mut());
+    }
+
+    fn put(&self, dst: *mut bindings::dst_entry) {
+        // INVARIANT: `dst` is null or was returned with a reference, which the cell now owns.
+        let old = self.dst.xchg(dst, Full);
+        if !old.is_null() {
+            // SAFETY: The cell owned this reference and has given it up.
+            unsafe { bindings::dst_release(old) };
+        }
+    }
+}
+
+impl Drop for RouteCell {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+impl Route<'_> {
+    /// Whether the address is this host's own.
+    pub(crate) fn is_local(self) -> bool {
+        // SAFETY: The route is valid while the guard is held.
+        unsafe { bindings::mwlc_dst_is_local(self.dst.as_ptr()) }
+    }
+
+    /// The path's MTU if the packet is too long for it and may not be fragmented.
+    pub(crate) fn mtu_exceeded_by(self, packet: &Packet) -> Option<u32> {
+        // SAFETY: The route is valid while the guard is held, and the packet is valid.
+        unsafe {
+            let mtu = bindings::mwlc_dst_mtu(self.dst.as_ptr());
+            bindings::mwlc_skb_exceeds_mtu(packet.as_ptr(), mtu).then_some(mtu)
+        }
+    }
+
+    /// Decrements the time to live, which must be above 1, and sends the packet to the real server's link-layer address.
+    /// False if it was freed for want of memory.
+    pub(crate) fn forward(self, packet: Packet) -> bool {
+        // SAFETY: The packet is valid and ours, and the route is valid while the guard is held.
+        if unsafe { bindings::mwlc_skb_prepare_forward(packet.as_ptr(), self.dst.as_ptr()) } != 0 {
+            return false;
+        }
+        let net = packet.net();
+        // SAFETY: The packet is given away here; the guard keeps the route until the neighbour has it.
+        unsafe {
+            bindings::mwlc_skb_transmit(net.as_ptr(), packet.into_raw().as_ptr(), self.dst.as_ptr())
+        };
+        true
+    }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What each network namespace has: nothing at first, a balancer with its hook once something is configured.
+//!
+//! # Lock order
+//!
+//! 1. the namespace's mutex: every change of configuration, one at a time;
+//! 2. a service's scheduling lock, or a destination's books (spinlocks, never both);
+//! 3. a connection bucket's lock (see `kapi/hashtable.rs`).
+//!
+//! Packets take no lock for an established connection, and 2 then 3, one after the other, for a new one.
+
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+use crate::balancer::Balancer;
+use crate::director::errno::{Errno, Reject};
+use crate::kapi::netfilter;
+use crate::kapi::pernet::{Net, PerNet, Slot};
+use crate::kapi::procfs;
+use crate::kapi::work::Repeater;
+use crate::proc::{ConnectionsFile, ServicesFile, StatsFile};
+
+/// A namespace's state.
+#[pin_data]
+pub(crate) struct Namespace {
+    net: Net,
+    #[pin]
+    running: Mutex<Option<Running>>,
+    _services_file: procfs::Entry<ServicesFile>,
+    _connections_file: procfs::Entry<ConnectionsFile>,
+    _stats_file: procfs::Entry<StatsFile>,
+}
+
+const NO_START: Reject =
+    Reject::new(Errno::NoMemory, c"no memory for the connection table and its hook");
+
+/// A balancer at work. The fields are dropped in this order: first nothing estimates any more, then no packet comes any more,
+/// then services and connections go.
+struct Running {
+    _estimator: Pin<KBox<Repeater<Balancer>>>,
+    _hook: netfilter::Registration<Balancer>,
+    balancer: Arc<Balancer>,
+}
+
+impl Namespace {
+    /// The balancer, if anything was ever configured.
+    pub(crate) fn balancer(&self) -> Option<Arc<Balancer>> {
+        self.running.lock().as_ref().map(|running| running.balancer.clone())
+    }
+
+    /// Changes the configuration, alone; makes the balancer if there is none yet.
+    pub(crate) fn configure<R>(
+        &self,
+        change: impl FnOnce(&Balancer) -> core::result::Result<R, Reject>,
+    ) -> core::result::Result<R, Reject> {
+        let mut running = self.running.lock();
+        let running: &Running = match &mut *running {
+            Some(running) => running,
+            nothing => nothing.insert(Running::start(self.net).map_err(|_| NO_START)?),
+        };
+        change(&running.balancer)
+    }
+}
+
+impl Running {
+    fn start(net: Net) -> Result<Running> {
+        let balancer = Balancer::new()?;
+        let hook = netfilter::Registration::new(net, balancer.clone())?;
+        let estimator = Repeater::start(balancer.clone())?;
+        Ok(Running { _estimator: estimator, _hook: hook, balancer })
+    }
+}
+
+static SLOT: Slot<Namespace> = Slot::new();
+
+impl PerNet for Namespace {
+    fn new(net: Net) -> Result<Pin<KBox<Namespace>>> {
+        let services_file = procfs::Entry::new(net)?;
+        let connections_file = procfs::Entry::new(net)?;
+        let stats_file = procfs::Entry::new(net)?;
+        KBox::pin_init(
+            pin_init!(Namespace {
+                net,
+                running <- new_mutex!(None, "ipvs_mwlc"),
+                _services_file: services_file,
+                _connections_file: connections_file,
+                _stats_file: stats_file,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn slot() -> &'static Slot<Namespace> {
+        &SLOT
+    }
+}

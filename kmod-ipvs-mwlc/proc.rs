@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `/proc/net/ip_vs`, `ip_vs_conn` and `ip_vs_stats`, in the format of IPVS: ipvsadm -Lc and node_exporter read them.
+
+use core::ffi::CStr;
+
+use kernel::prelude::*;
+use kernel::sync::rcu::{read_lock, Guard};
+use kernel::sync::Arc;
+
+use crate::balancer::{Balancer, TABLE_BITS};
+use crate::connection::Connection;
+use crate::destination::Destination;
+use crate::director::config::{Address, Forwarding};
+use crate::director::stats::Stats;
+use crate::kapi::clock::Ticks;
+use crate::kapi::pernet::{self, Net};
+use crate::kapi::procfs::{File, Text};
+use crate::namespace::Namespace;
+use crate::service::Service;
+
+/// `/proc/net/ip_vs`.
+pub(crate) struct ServicesFile;
+/// `/proc/net/ip_vs_conn`.
+pub(crate) struct ConnectionsFile;
+/// `/proc/net/ip_vs_stats`.
+pub(crate) struct StatsFile;
+
+/// The version of IPVS that the format is of.
+const VERSION: &str = "1.2.1";
+
+fn balancer(net: &Net) -> Option<Arc<Balancer>> {
+    pernet::state::<Namespace>(net).and_then(Namespace::balancer)
+}
+
+/// An IPv4 address as the eight hexadecimal digits that IPVS prints.
+fn hex(address: Address) -> u32 {
+    match address {
+        Address::V4(bytes) => u32::from_be_bytes(bytes),
+        // There is no IPv6 service that this could be asked for.
+        Address::V6(_) => 0,
+    }
+}
+
+impl File for ServicesFile {
+    const NAME: &'static CStr = c"ip_vs";
+
+    fn piece(net: &Net, index: u64, text: &mut Text) -> bool {
+        if index == 0 {
+            text.write(fmt!(
+                "IP Virtual Server version {} (size={})\n\
+                 Prot LocalAddress:Port Scheduler Flags\n  \
+                 -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n",
+                VERSION,
+                1u32 << TABLE_BITS,
+            ));
+            return true;
+        }
+        let Some(balancer) = balancer(net) else {
+            return false;
+        };
+        let guard = read_lock();
+        let services = balancer.services.load(&guard).all();
+        let Some(service) = services.get(index.wrapping_sub(1) as usize) else {
+            return false;
+        };
+        write_service(service, text, &guard);
+        true
+    }
+}
+
+fn write_service(service: &Service, text: &mut Text, guard: &Guard) {
+    let key = service.key();
+    text.write(fmt!(
+        "{}  {:08X}:{:04X} {} \n",
+        key.transport.name(),
+        hex(key.address),
+        key.port,
+        service.config(guard).scheduler.name(),
+    ));
+    for destination in service.destinations(guard) {
+        write_destination(destination, text);
+    }
+}
+
+fn write_destination(destination: &Destination, text: &mut Text) {
+    let load = destination.load();
+    let method = match destination.forwarding() {
+        Forwarding::DirectRouting => "Route",
+        Forwarding::LocalNode => "Local",
+    };
+    text.write(fmt!(
+        "  -> {:08X}:{:04X}      {:<7} {:<6} {:<10} {:<10}\n",
+        hex(destination.key().address),
+        destination.key().port,
+        method,
+        load.weight,
+        load.active,
+        load.inactive.saturating_add(load.pending),
+    ));
+}
+
+impl File for ConnectionsFile {
+    const NAME: &'static CStr = c"ip_vs_conn";
+
+    /// After the header, a piece for each bucket.
+    fn piece(net: &Net, index: u64, text: &mut Text) -> bool {
+        if index == 0 {
+            text.write(fmt!(
+                "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n"
+            ));
+            return true;
+        }
+        let Some(balancer) = balancer(net) else {
+            return false;
+        };
+        let bucket = index.wrapping_sub(1);
+        if bucket >= balancer.connections.buckets() as u64 {
+            return false;
+        }
+        let guard = read_lock();
+        for connection in balancer.connections.entries(bucket as usize, &guard) {
+            write_connection(&balancer, connection, text, &guard);
+        }
+        true
+    }
+}
+
+fn write_connection(balancer: &Balancer, connection: &Connection, text: &mut Text, guard: &Guard) {
+    // One that has just ended is left out.
+    let Some(state) = connection.word().state() else {
+        return;
+    };
+    let tuple = connection.tuple();
+    let destination = connection.destination.key();
+    let deadline = connection.deadline_with(balancer.timeouts(guard));
+    text.write(fmt!(
+        "{:<3} {:08X} {:04X} {:08X} {:04X} {:08X} {:04X} {:<11} {:>7}\n",
+        tuple.transport.name(),
+        u32::from_be_bytes(tuple.source),
+        tuple.source_port,
+        u32::from_be_bytes(tuple.destination),
+        tuple.destination_port,
+        hex(destination.address),
+        destination.port,
+        state.name(),
+        deadline.ms_since(Ticks::now()) / 1000,
+    ));
+}
+
+impl File for StatsFile {
+    const NAME: &'static CStr = c"ip_vs_stats";
+
+    fn piece(net: &Net, index: u64, text: &mut Text) -> bool {
+        if index > 0 {
+            return false;
+        }
+        let Stats { counters, rates } = balancer(net).map_or_else(Stats::default, |balancer| {
+            let guard = read_lock();
+            let services = balancer.services.load(&guard).all();
+            services.iter().fold(Stats::default(), |sum, service| sum.plus(&service.stats(&guard)))
+        });
+        text.write(fmt!(
+            "   Total Incoming Outgoing         Incoming         Outgoing\n   \
+             Conns  Packets  Packets            Bytes            Bytes\n\
+             {:8X} {:8X} {:8X} {:16X} {:16X}\n\n \
+             Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n\
+             {:8X} {:8X} {:8X} {:16X} {:16X}\n",
+            counters.connections,
+            counters.in_packets,
+            counters.out_packets,
+            counters.in_bytes,
+            counters.out_bytes,
+            rates.connections,
+            rates.in_packets,
+            rates.out_packets,
+            rates.in_bytes,
+            rates.out_bytes,
+        ));
+        true
+    }
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Virtual services: what is configured, and which real server gets the next connection.
+//!
+//! Lists are immutable and replaced whole under the namespace's mutex, so packets read them under RCU without a lock. Only
+//! scheduling a new connection takes the service's lock, so that choosing a real server and counting the connection there are
+//! one step, and connections that arrive together do not all find the same minimum.
+
+use kernel::prelude::*;
+use kernel::sync::rcu::{read_lock, Guard};
+use kernel::sync::Arc;
+
+use crate::connection::Connection;
+use crate::destination::Destination;
+use crate::director::config::{Address, DestKey, ServiceConfig, ServiceKey, Transport};
+use crate::director::conn::ConnState;
+use crate::director::load::{ExpectedSize, SizePolicy};
+use crate::director::packet::Ipv4Tuple;
+use crate::director::sched::{NoDestination, SchedState};
+use crate::director::stats::{Counters, Stats};
+use crate::kapi::lock::BhLock;
+use crate::kapi::rcu::RcuCell;
+
+/// One virtual service.
+#[pin_data]
+pub(crate) struct Service {
+    key: ServiceKey,
+    config: RcuCell<ServiceConfig>,
+    destinations: RcuCell<Destinations>,
+    #[pin]
+    scheduling: BhLock<Scheduling>,
+}
+
+/// What scheduling remembers.
+struct Scheduling {
+    state: SchedState,
+    expected: ExpectedSize,
+}
+
+/// A service's real servers, in the order in which they were added.
+pub(crate) struct Destinations {
+    list: KVec<Arc<Destination>>,
+    /// The counters of those that were removed: they stay in the service's sums.
+    retired: Counters,
+}
+
+impl Service {
+    /// A service without real servers.
+    pub(crate) fn new(config: ServiceConfig) -> Result<Arc<Service>> {
+        let destinations = Destinations { list: KVec::new(), retired: Counters::default() };
+        let key = config.key;
+        let config = RcuCell::new(config)?;
+        let destinations = RcuCell::new(destinations)?;
+        let start = Scheduling { state: SchedState::NEW, expected: ExpectedSize::default() };
+        Arc::pin_init(
+            pin_init!(Service { key, config, destinations, scheduling <- BhLock::new(start) }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Its name.
+    pub(crate) fn key(&self) -> ServiceKey {
+        self.key
+    }
+
+    /// What is configured.
+    pub(crate) fn config<'a>(&'a self, guard: &'a Guard) -> &'a ServiceConfig {
+        self.config.load(guard)
+    }
+
+    /// Takes another configuration of the same name. A change of the scheduler begins its rounds anew.
+    pub(crate) fn configure(&self, config: ServiceConfig) -> Result {
+        self.config.replace(config)?;
+        self.scheduling.with(|scheduling| scheduling.state = SchedState::NEW);
+        Ok(())
+    }
+
+    /// What its connections are expected to fetch.
+    pub(crate) fn expected(&self) -> ExpectedSize {
+        self.scheduling.with(|scheduling| scheduling.expected)
+    }
+
+    /// Changes what its connections are expected to fetch; `None` leaves a part as it is.
+    pub(crate) fn expect(&self, bytes: Option<u64>, policy: Option<SizePolicy>) {
+        self.scheduling.with(|scheduling| {
+            let old = scheduling.expected;
+            scheduling.expected = old.configure(
+                bytes.unwrap_or(old.configured_bytes()),
+                policy.unwrap_or(old.policy()),
+            );
+        });
+    }
+
+    /// Takes in the size of one connection.
+    pub(crate) fn learn(&self, size_bytes: u64) {
+        self.scheduling
+            .with(|scheduling| scheduling.expected = scheduling.expected.learn(size_bytes));
+    }
+
+    /// Its real servers.
+    pub(crate) fn destinations<'a>(&'a self, guard: &'a Guard) -> &'a [Arc<Destination>] {
+        &self.destinations.load(guard).list
+    }
+
+    /// One of its real servers.
+    pub(crate) fn destination<'a>(
+        &'a self,
+        key: &DestKey,
+        guard: &'a Guard,
+    ) -> Option<&'a Arc<Destination>> {
+        self.destinations(guard).iter().find(|destination| destination.key() == *key)
+    }
+
+    /// Adds a real server. Under the namespace's mutex.
+    pub(crate) fn add(&self, destination: Arc<Destination>) -> Result {
+        let (mut list, retired) = self.copy_destinations()?;
+        list.push(destination, GFP_KERNEL)?;
+        Ok(self.destinations.replace(Destinations { list, retired })?)
+    }
+
+    /// Removes a real server, which ends its connections with their next packet. Under the namespace's mutex.
+    pub(crate) fn remove(&self, gone: &Arc<Destination>) -> Result {
+        let (mut list, retired) = self.copy_destinations()?;
+        let Some(index) = list.iter().position(|other| Arc::ptr_eq(other, gone)) else {
+            return Err(ENOENT);
+        };
+        list.remove(index).map_err(|_| ENOENT)?;
+        let retired = retired.plus(&gone.stats().counters);
+        self.destinations.replace(Destinations { list, retired })?;
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        self.scheduling
+            .with(|scheduling| scheduling.state = scheduling.state.after_removal(index));
+        gone.remove();
+        Ok(())
+    }
+
+    /// The service leaves the table: every real server is removed.
+    pub(crate) fn retire(&self) {
+        for destination in self.destinations(&read_lock()) {
+            destination.remove();
+        }
+    }
+
+    /// A list to change and put in the place of the present one. Under the namespace's mutex, so it does not change between.
+    fn copy_destinations(&self) -> Result<(KVec<Arc<Destination>>, Counters)> {
+        let length = self.destinations(&read_lock()).len();
+        // Room for one more; allocated first, because that may sleep and a guard forbids it.
+        let mut list = KVec::with_capacity(length.saturating_add(1), GFP_KERNEL)?;
+        let guard = read_lock();
+        let present = self.destinations.load(&guard);
+        for destination in &present.list {
+            list.push_within_capacity(destination.clone()).map_err(|_| EAGAIN)?;
+        }
+        Ok((list, present.retired))
+    }
+
+    /// The sums over its real servers, removed ones included.
+    pub(crate) fn stats(&self, guard: &Guard) -> Stats {
+        let destinations = self.destinations.load(guard);
+        let retired = Stats { counters: destinations.retired, ..Stats::default() };
+        destinations.list.iter().fold(retired, |sum, destination| sum.plus(&destination.stats()))
+    }
+
+    /// Starts counting anew. Under the namespace's mutex.
+    pub(crate) fn zero(&self) -> Result {
+        let (list, _) = self.copy_destinations()?;
+        for destination in &list {
+            destination.zero();
+        }
+        Ok(self.destinations.replace(Destinations { list, retired: Counters::default() })?)
+    }
+
+    /// Chooses a real server for a new connection and counts it there.
+    pub(crate) fn schedule(
+        &self,
+        tuple: &Ipv4Tuple,
+        state: ConnState,
+        guard: &Guard,
+    ) -> core::result::Result<Connection, NoDestination> {
+        let policy = self.config(guard).policy();
+        let destinations = self.destinations(guard);
+        self.scheduling.with(|scheduling| {
+            for destination in destinations {
+                destination.update_overload();
+            }
+            let loads = destinations.iter().map(|destination| destination.load());
+            let expected_bytes = scheduling.expected.bytes();
+            let choice = policy.schedule(loads, scheduling.state, expected_bytes)?;
+            let chosen = destinations.get(choice.index as usize).ok_or(NoDestination::Empty)?;
+            scheduling.state = choice.state;
+            Ok(Connection::start(*tuple, chosen.clone(), state, expected_bytes))
+        })
+    }
+}
+
+/// The services of a namespace, sorted by name, so that a packet finds its service in a few comparisons.
+pub(crate) struct Services {
+    sorted: KVec<Arc<Service>>,
+}
+
+impl Services {
+    /// None.
+    pub(crate) const fn new() -> Services {
+        Services { sorted: KVec::new() }
+    }
+
+    /// The service with this name.
+    pub(crate) fn get(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        let index = self.sorted.binary_search_by(|service| service.key().cmp(key)).ok()?;
+        self.sorted.get(index)
+    }
+
+    /// All of them, sorted.
+    pub(crate) fn all(&self) -> &[Arc<Service>] {
+        &self.sorted
+    }
+
+    /// Whether any service has this address: then fragments to it concern the director.
+    pub(crate) fn have_address(&self, address: [u8; 4]) -> bool {
+        let address = Address::V4(address);
+        [Transport::Tcp, Transport::Udp].into_iter().any(|transport| {
+            let lowest = ServiceKey { transport, address, port: 0 };
+            let first = self.sorted.partition_point(|service| service.key() < lowest);
+            self.sorted.get(first).is_some_and(|service| {
+                service.key().transport == transport && service.key().address == address
+            })
+        })
+    }
+
+    /// A copy with room for one more, for `add` or `remove`; `length` is that of `old` under the namespace's mutex.
+    pub(crate) fn with_capacity_for(length: usize) -> Result<Services> {
+        Ok(Services { sorted: KVec::with_capacity(length.saturating_add(1), GFP_KERNEL)? })
+    }
+
+    /// Fills an empty list made by [`Services::with_capacity_for`] with those of `old` that `keep` keeps. Does not sleep.
+    pub(crate) fn fill(&mut self, old: &Services, keep: impl Fn(&Service) -> bool) -> Result {
+        for service in old.sorted.iter().filter(|service| keep(service)) {
+            self.sorted.push_within_capacity(service.clone()).map_err(|_| EAGAIN)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a service at its place.
+    pub(crate) fn insert(&mut self, service: Arc<Service>) -> Result {
+        let place = self.sorted.partition_point(|other| other.key() < service.key());
+        self.sorted.insert_within_capacity(place, service).map_err(|_| EAGAIN)
+    }
+}

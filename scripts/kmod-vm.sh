@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Boots the stock kernel with the module at hand and runs a shell script in it as root; its output and exit status are ours.
+# For trying the module by itself; the cluster has its own VM (tools/cssns).
+#
+#   scripts/kmod-vm.sh SCRIPT [FILE...]
+#
+# In the guest: / is a RAM disk with busybox, ip, ipvsadm (stock), python3 and the kernel's own modules; /ipvs_mwlc.ko is the module,
+# the FILEs lie in /. Environment: CPUS (2), MEM (768, in MB), ACCEL (tcg,thread=single: TCG with a thread for each CPU
+# breaks the kernel's patching of its own code), TIMEOUT (300, in seconds), MODULES (more of the kernel's).
+set -euo pipefail
+. "$(dirname "$0")/kmod-lib.sh"
+
+[ $# -ge 1 ] || die "usage: kmod-vm.sh SCRIPT [FILE...]"
+[ -e "$KMOD_BUILD/env" ] || "$KMOD_TOP/scripts/kmod-env.sh" boot
+# shellcheck source=/dev/null
+. "$KMOD_BUILD/env"
+
+# What the scripts need of the kernel's modules, and what these depend on.
+GUEST_MODULES="veth tun pktgen nf_conntrack sch_ingress cls_matchall act_mirred act_gact virtio_rng ${MODULES:-}"
+PROGRAMS="/usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/python3"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# with_libraries DIR PROGRAM...: copies programs of the trixie root with the libraries they load.
+with_libraries() {
+    local to=$1
+    shift
+    in_root bash -ec 'for p in "$@"; do echo "$p"; ldd "$p" | grep -o "/[^ ]*"; done | sort -u' programs "$@" |
+        while read -r file; do install -D "$TRIXIE_ROOT$file" "$to$file"; done
+}
+
+make_root() {
+    local to=$work/root
+    mkdir -p "$to"/{bin,dev,proc,sys,tmp,run,etc,lib64,usr/lib}
+    cp "$TRIXIE_ROOT/usr/bin/busybox" "$to/bin/"
+    with_libraries "$to" $PROGRAMS
+    mkdir -p "$to/usr/lib/python3.13"
+    cp -r "$TRIXIE_ROOT"/usr/lib/python3*/. "$to/usr/lib/python3.13/"
+    [ -e "$to/lib64/ld-linux-x86-64.so.2" ] || cp -L "$TRIXIE_ROOT/lib64/ld-linux-x86-64.so.2" "$to/lib64/"
+    mkdir -p "$to/lib/modules/$KVER"
+    modprobe -d "$(dirname "$(dirname "$(dirname "$KERNEL_MODULES_DIR")")")" -S "$KVER" -a -D $GUEST_MODULES 2>/dev/null |
+        sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$work/list"
+    while read -r module; do
+        cp "$module" "$to/lib/modules/"
+        basename "$module"
+    done <"$work/list" >"$to/lib/modules/order"
+    cp "$KMOD_BUILD/ipvs_mwlc.ko" "$to/"
+    cp "$1" "$to/script"
+    shift
+    [ $# = 0 ] || cp -r "$@" "$to/"
+    cat >"$to/init" <<'INIT'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+mkdir -p /run/netns /dev/net /var/run
+for m in $(cat /lib/modules/order); do insmod /lib/modules/$m || echo "init: no module $m"; done
+ip link set lo up
+sh /script
+echo "guest exit status: $?"
+poweroff -f
+INIT
+    chmod +x "$to/init"
+    (cd "$to" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd"
+}
+
+make_root "$@"
+timeout "${TIMEOUT:-300}" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=single}" -smp "${CPUS:-2}" -m "${MEM:-768}" -nographic -no-reboot \
+    -monitor none -serial stdio -nic none -device virtio-rng-pci \
+    -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" -append "console=ttyS0 quiet loglevel=6 panic=-1 ${APPEND:-}" </dev/null |
+    tee "$work/console"
+grep -q 'guest exit status: 0' "$work/console"
