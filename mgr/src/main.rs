@@ -1,3 +1,148 @@
-//! PVFS metadata manager daemon.
+// SPDX-License-Identifier: MIT
+//! pvfs-mgr, the process: start in order, run until told to stop, stop in the reverse order.
 
-fn main() {}
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pvfs::attr::Timestamp;
+use pvfs::client::patience::Cancel;
+use pvfs::ids::FileSystemId;
+use pvfs_mgr::cli::Arguments;
+use pvfs_mgr::iods::Iods;
+use pvfs_mgr::owner::thread::{self, Command, INPUTS_WAITING_MAX};
+use pvfs_mgr::owner::{Config, Input, Manager};
+use pvfs_mgr::server;
+use pvfs_mgr::server::connection::Waiter;
+use pvfs_mgr::store::StoreError;
+use pvfs_mgr::store::lmdb::LmdbStore;
+use pvfs_mgr::stripes::Executor;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{Sender, channel};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+/// How often the owner looks at what has become due.
+const TICK: Duration = Duration::from_millis(250);
+/// Connections and calls that are under way when the process ends get so long.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Whether the log is set up or not, the reason is on standard error.
+            let _ = writeln!(std::io::stderr(), "pvfs-mgr: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    set_up_log(&arguments.log)?;
+    raise_descriptor_limit();
+    let store = LmdbStore::open(&arguments.data, arguments.metadata_bytes_max)?;
+    let mut manager = start(store, arguments)?;
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let listener = listen(&runtime, arguments)?;
+    let (owner, mut commands) = channel(INPUTS_WAITING_MAX);
+    let cancel = Cancel::new();
+    let iods = Arc::new(Iods::new(manager.file_system(), cancel.clone()));
+    let executor = Executor::new(iods, runtime.handle().clone(), owner.clone());
+    let (ended, owner_ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("owner".to_owned()).spawn(move || {
+        let result = thread::run(&mut manager, &mut commands, &executor);
+        // Nobody listens any more where the process is stopping already.
+        let _ = ended.send(());
+        result
+    })?;
+    let address = listener.local_addr()?;
+    runtime.spawn(tick(owner.clone()));
+    runtime.spawn(server::accept(listener, owner.clone()));
+    announce(&format!("ready {address}"))?;
+    runtime.block_on(wait(owner, owner_ended))?;
+    let result = thread.join().map_err(|_| anyhow::anyhow!("the owner thread panicked"))?;
+    cancel.cancel();
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    result.context("the metadata store failed; nothing that was acknowledged is lost")
+}
+
+fn set_up_log(level: &str) -> Result<()> {
+    let filter = EnvFilter::try_new(level).with_context(|| {
+        format!("--log {level}: write error, warn, info, debug, trace or a filter")
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// Each connection takes a descriptor; the usual soft limit of 1024 is for programs that select(2).
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open descriptors cannot be raised: {error}");
+    }
+}
+
+fn start(store: LmdbStore, arguments: &Arguments) -> Result<Manager<LmdbStore, Waiter>, StoreError> {
+    let config = Config {
+        session_timeout_ms: arguments.session_timeout_ms,
+        generation: u32::try_from(random() >> 32).unwrap_or_default(),
+        file_system: FileSystemId((u128::from(random()) << 64) | u128::from(random())),
+    };
+    let manager = Manager::start(store, config, Timestamp::now())?;
+    let file_system = manager.file_system().0;
+    tracing::info!("file system {file_system:032x} in {}", arguments.data.display());
+    Ok(manager)
+}
+
+/// 64 random bits: the standard library seeds its hasher from the system.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn listen(runtime: &Runtime, arguments: &Arguments) -> Result<TcpListener> {
+    let address = arguments.listen;
+    runtime.block_on(TcpListener::bind(address)).with_context(|| {
+        format!("cannot listen on {address}: is another pvfs-mgr running? try --listen ADDR:PORT")
+    })
+}
+
+fn announce(line: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+async fn tick(owner: Sender<Command>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if owner.send(Command::Input(Input::Tick)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits for a signal, or for the owner to end by itself because its store failed.
+async fn wait(owner: Sender<Command>, owner_ended: oneshot::Receiver<()>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = owner_ended => return Ok(()),
+    }
+    tracing::info!("stopping");
+    // A failure means that the owner has ended by itself meanwhile.
+    let _ = owner.send(Command::Stop).await;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+//! [`StripeStore`] over the real iods.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pvfs::address::{Endpoint, IOD_PORT_DEFAULT};
+use pvfs::client::iod::IodDirectory;
+use pvfs::client::patience::{Cancel, Patience};
+use pvfs::client::pool::{IodPool, PoolOptions};
+use pvfs::ids::{FileSystemId, IodId, ObjectId};
+use pvfs::proto::iod::IodRequest;
+
+use crate::owner::work::Target;
+use crate::stripes::StripeStore;
+
+/// A call that has no answer after so long is given up and tried again later, when the iod may have
+/// registered at another address.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct Iods {
+    addresses: Arc<AddressBook>,
+    pool: IodPool,
+    cancel: Cancel,
+}
+
+/// Where each iod was when it was last needed: the owner says so with each order.
+struct AddressBook {
+    file_system: FileSystemId,
+    endpoints: Mutex<HashMap<IodId, Endpoint>>,
+}
+
+impl IodDirectory for AddressBook {
+    fn endpoint(&self, iod: IodId) -> Option<Endpoint> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&iod).cloned()
+    }
+
+    fn refresh(&self) {}
+
+    fn file_system(&self) -> Option<FileSystemId> {
+        Some(self.file_system)
+    }
+}
+
+impl Iods {
+    /// Iods of this file system; calls end early when `cancel` is cancelled.
+    #[must_use]
+    pub fn new(file_system: FileSystemId, cancel: Cancel) -> Self {
+        let addresses = Arc::new(AddressBook { file_system, endpoints: Mutex::default() });
+        let directory: Arc<dyn IodDirectory> = Arc::clone(&addresses) as _;
+        let pool = IodPool::new(directory, PoolOptions::default());
+        Self { addresses, pool, cancel }
+    }
+
+    fn call(&self, target: &Target, request: &IodRequest) -> Result<(), String> {
+        if target.address.is_empty() {
+            return Err("it has never registered".to_owned());
+        }
+        let endpoint = Endpoint::parse(&target.address, IOD_PORT_DEFAULT);
+        let endpoint = endpoint.map_err(|error| error.to_string())?;
+        {
+            let endpoints = &self.addresses.endpoints;
+            let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+            endpoints.insert(target.iod, endpoint);
+        }
+        let patience = Patience::until_cancelled(&self.cancel).at_most(CALL_TIMEOUT);
+        match self.pool.with_patience(patience).call(target.iod, request) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("at {}: {error}", target.address)),
+        }
+    }
+}
+
+impl StripeStore for Iods {
+    fn truncate(&self, target: &Target, object: ObjectId) -> Result<(), String> {
+        self.call(target, &IodRequest::Truncate { object, length: target.length })
+    }
+
+    fn remove(&self, target: &Target, object: ObjectId) -> Result<(), String> {
+        self.call(target, &IodRequest::Remove { object })
+    }
+}

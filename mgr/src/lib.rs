@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+//! pvfs-mgr: names, attributes, layouts and opens of a PVFS file system.
+//!
+//! Read in this order: [`namespace`] (pure: what each request does), [`store`] (where records are
+//! kept), then the owner of it all, [`owner`], with its [`session`]s and its [`registry`] of iods;
+//! at the rim [`server`] (clients' connections) and [`stripes`] (work on the iods).
+
+pub mod cli;
+pub mod iods;
+pub mod namespace;
+pub mod owner;
+pub mod registry;
+pub mod server;
+pub mod session;
+pub mod store;
+pub mod stripes;

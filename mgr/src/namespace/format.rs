@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+//! What a store holds when it is new, and what is read from it at start.
+
+use bincode::{Decode, Encode};
+use pvfs::attr::{Attr, FileKind, Timestamp};
+use pvfs::ids::{FileSystemId, ROOT_INODE};
+
+use super::inode::{Counters, Directory, Inode};
+use super::{key, value};
+use crate::store::{Records, Store, StoreError, View};
+
+/// A file system's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FileSystem {
+    /// Drawn when the file system was made.
+    pub id: FileSystemId,
+    /// When that was.
+    pub made: Timestamp,
+}
+
+/// What a start found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// Which file system this is.
+    pub file_system: FileSystemId,
+    /// How often mgr has started on it, this time included.
+    pub starts: u32,
+    /// The store was empty.
+    pub fresh: bool,
+}
+
+/// Makes an empty store a file system with the identity `drawn`; counts the start in any case.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub fn start(
+    store: &mut impl Store,
+    drawn: FileSystemId,
+    now: Timestamp,
+) -> Result<Started, StoreError> {
+    let (known, mut counters) = {
+        let view = store.view()?;
+        let counters = read::<Counters>(&view, &key::counters())?;
+        (read::<FileSystem>(&view, &key::file_system())?, counters.unwrap_or(Counters::FIRST))
+    };
+    counters.starts = counters.starts.saturating_add(1);
+    let mut records = Records::new();
+    records.insert(key::counters(), Some(value::encode(&counters)?));
+    if known.is_none() {
+        let file_system = FileSystem { id: drawn, made: now };
+        records.insert(key::file_system(), Some(value::encode(&file_system)?));
+        records.insert(key::inode(ROOT_INODE), Some(value::encode(&root(now))?));
+    }
+    store.commit(&records)?;
+    let file_system = known.map_or(drawn, |known| known.id);
+    Ok(Started { file_system, starts: counters.starts, fresh: known.is_none() })
+}
+
+fn read<T: Decode<()>>(view: &impl View, key: &[u8]) -> Result<Option<T>, StoreError> {
+    view.get(key)?.map(|bytes| value::decode(key, bytes)).transpose()
+}
+
+/// The root as a new file system has it: root's, and for all to read.
+const fn root(now: Timestamp) -> Inode {
+    Inode {
+        attr: Attr {
+            inode: ROOT_INODE,
+            generation: 0,
+            kind: FileKind::Directory,
+            mode: 0o755,
+            nlink: 2,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            change: 0,
+        },
+        directory: Some(Directory::new(ROOT_INODE)),
+    }
+}

@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: MIT
+//! One batch: the requests that are committed together.
+
+use pvfs::attr::Credentials;
+use pvfs::error::FsError;
+use pvfs::ids::{ClientId, InodeNumber};
+use pvfs::limits::GROUPS_MAX;
+use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
+
+use super::{Action, Blocked, Input, Moment, State, Withheld, store_failed};
+use crate::namespace::layout::{Cut, IodSlot};
+use crate::namespace::opens::Open;
+use crate::namespace::transaction::{Halt, Transaction};
+use crate::namespace::{self, Context, key, value};
+use crate::registry::Before;
+use crate::session::Admission;
+use crate::store::{Records, StoreError, Usage, View};
+
+/// Orphans that are looked at in one batch after the grace: the others wait for the next tick.
+const ORPHANS_PER_BATCH_MAX: usize = 256;
+/// Records of answered requests go along with other changes; when so many are left, or time
+/// passes, they are a reason to commit of their own.
+const TRIMS_WAITING_MAX: usize = 4096;
+
+/// What a batch has done so far.
+#[derive(Debug)]
+pub(super) struct Batch<W> {
+    pub(super) moment: Moment,
+    pub(super) usage: Usage,
+    /// All iods at the batch's start.
+    slots: Vec<IodSlot>,
+    pub(super) records: Records,
+    /// Replies and the like that need no commit.
+    pub(super) actions: Vec<Action<W>>,
+    finished: Vec<Finished>,
+    registered: Vec<Before>,
+    /// Truncations that iods have carried out altogether.
+    cuts_done: Vec<InodeNumber>,
+    tick: bool,
+}
+
+/// A mutating request that has its reply.
+#[derive(Debug)]
+struct Finished {
+    client: ClientId,
+    sequence: u64,
+    reply: MgrReply,
+    /// The request changed records.
+    durable: bool,
+    /// The truncation that must be done before the reply leaves.
+    cut: Option<(InodeNumber, Cut)>,
+}
+
+impl<W> Batch<W> {
+    pub(super) const fn new(moment: Moment, usage: Usage, slots: Vec<IodSlot>) -> Self {
+        Self {
+            moment,
+            usage,
+            slots,
+            records: Records::new(),
+            actions: Vec::new(),
+            finished: Vec::new(),
+            registered: Vec::new(),
+            cuts_done: Vec::new(),
+            tick: false,
+        }
+    }
+
+    pub(super) fn reply(&mut self, waiter: W, reply: MgrReply) {
+        self.actions.push(Action::Reply(waiter, reply));
+    }
+
+    pub(super) fn registered(&mut self, before: Before) {
+        self.registered.push(before);
+    }
+}
+
+/// What running a request gave.
+struct Ran {
+    reply: MgrReply,
+    records: Records,
+}
+
+impl<W> State<W> {
+    /// Takes one input.
+    pub(super) fn take(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        input: Input<W>,
+    ) -> Result<(), StoreError> {
+        match input {
+            Input::Request { waiter, connection, request } => {
+                self.request(view, batch, waiter, connection, request)
+            }
+            Input::Disconnected(connection) => {
+                self.registry.disconnected(connection);
+                Ok(())
+            }
+            Input::WorkDone(done) => {
+                if let Some(inode) = self.work.done(done, batch.moment.ms, &mut batch.records) {
+                    batch.cuts_done.push(inode);
+                    self.unblock(view, batch, inode)?;
+                }
+                Ok(())
+            }
+            Input::Tick => {
+                batch.tick = true;
+                self.expire(view, batch)?;
+                self.reap_orphans(view, batch)
+            }
+        }
+    }
+
+    fn request(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        waiter: W,
+        connection: u64,
+        request: Box<MgrRequest>,
+    ) -> Result<(), StoreError> {
+        if request.credentials.groups.len() > GROUPS_MAX {
+            batch.reply(waiter, Err(FsError::InvalidArgument));
+            return Ok(());
+        }
+        let MgrRequest { client, sequence, answered_below, .. } = *request;
+        if !request.operation.is_mutating() {
+            self.sessions.touch(client, batch.moment.ms);
+            let reply = self.answer(view, batch, &request);
+            batch.reply(waiter, reply);
+            return Ok(());
+        }
+        let ms = batch.moment.ms;
+        match self.sessions.admit(client, sequence, answered_below, waiter, ms) {
+            Admission::Run => self.run(view, batch, connection, request)?,
+            Admission::Joined => {}
+            Admission::Replay(waiter, reply) => self.replay(batch, waiter, &request, reply),
+            Admission::Refused(waiter, error) => batch.reply(waiter, Err(error)),
+        }
+        Ok(())
+    }
+
+    /// Answers a request again. Its open may have been forgotten in a restart, and the truncation
+    /// that it started may still go on.
+    fn replay(&mut self, batch: &mut Batch<W>, waiter: W, request: &MgrRequest, reply: MgrReply) {
+        let MgrRequest { client, sequence, .. } = *request;
+        let mut inode = None;
+        match (&request.operation, &reply) {
+            (
+                MgrOperation::Open { access, .. } | MgrOperation::Create { access, .. },
+                Ok(MgrResponse::Open(opened)),
+            ) => {
+                inode = Some(opened.attr.inode);
+                let open = Open { client, inode: opened.attr.inode, access: *access };
+                if !self.opens.restore(opened.open, open) {
+                    tracing::warn!("open {} of client {client} cannot be restored", opened.open);
+                }
+            }
+            (MgrOperation::SetAttr { inode: number, .. }, Ok(_)) => inode = Some(*number),
+            _ => {}
+        }
+        match inode.filter(|inode| self.work.is_cutting(*inode)) {
+            Some(inode) => {
+                self.sessions.hold(client, sequence, waiter);
+                let withheld = Withheld { client, sequence, reply };
+                self.withheld.entry(inode).or_default().push(withheld);
+            }
+            None => batch.reply(waiter, reply),
+        }
+    }
+
+    /// Runs a mutating request that has not run before.
+    fn run(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        connection: u64,
+        request: Box<MgrRequest>,
+    ) -> Result<(), StoreError> {
+        let (client, sequence) = (request.client, request.sequence);
+        match self.execute(view, batch, connection, &request) {
+            Ok(ran) => self.note(batch, client, sequence, ran),
+            Err(Halt::Blocked(inode)) => {
+                let blocked = Blocked { connection, request };
+                self.blocked.entry(inode).or_default().push_back(blocked);
+                Ok(())
+            }
+            Err(Halt::Fs(FsError::TryAgain)) => {
+                // It has not run: the client may try again under the same number or another.
+                for waiter in self.sessions.release(client, sequence) {
+                    batch.reply(waiter, Err(FsError::TryAgain));
+                }
+                Ok(())
+            }
+            Err(Halt::Fs(error)) => {
+                self.note(batch, client, sequence, Ran { reply: Err(error), records: Records::new() })
+            }
+            Err(Halt::Store(error)) => {
+                let reply = Err(store_failed(&error));
+                self.note(batch, client, sequence, Ran { reply, records: Records::new() })
+            }
+        }
+    }
+
+    /// Runs a request in a transaction of its own; a request that fails leaves no trace.
+    fn execute(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        connection: u64,
+        request: &MgrRequest,
+    ) -> Result<Ran, Halt> {
+        if matches!(request.operation, MgrOperation::RegisterIod { .. }) {
+            let (reply, records) = self.register_iod(view, batch, connection, request)?;
+            return Ok(Ran { reply: Ok(reply), records });
+        }
+        let savepoint = self.opens.savepoint();
+        let context = context(batch, self.in_grace(batch.moment.ms), self.config.generation, request);
+        let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
+        match namespace::apply(&mut tx, &request.operation) {
+            Ok(response) => Ok(Ran { reply: Ok(response), records: tx.into_records() }),
+            Err(halt) => {
+                drop(tx);
+                self.opens.roll_back(savepoint);
+                Err(halt)
+            }
+        }
+    }
+
+    /// Runs a request that changes nothing.
+    pub(super) fn look(
+        &mut self,
+        view: &dyn View,
+        batch: &Batch<W>,
+        request: &MgrRequest,
+    ) -> MgrReply {
+        let nothing = Records::new();
+        let context = context(batch, self.in_grace(batch.moment.ms), self.config.generation, request);
+        let mut tx = Transaction::new(view, &nothing, &context, &mut self.opens);
+        match namespace::apply(&mut tx, &request.operation) {
+            Ok(response) => Ok(response),
+            Err(Halt::Fs(error)) => Err(error),
+            Err(Halt::Blocked(_)) => Err(FsError::TryAgain),
+            Err(Halt::Store(error)) => Err(store_failed(&error)),
+        }
+    }
+
+    /// Adds what a request changed to the batch, its reply with it.
+    fn note(
+        &self,
+        batch: &mut Batch<W>,
+        client: ClientId,
+        sequence: u64,
+        ran: Ran,
+    ) -> Result<(), StoreError> {
+        let Ran { reply, mut records } = ran;
+        let durable = !records.is_empty();
+        let cut = new_cut(&records)?;
+        if durable && self.sessions.wants(client, sequence) {
+            records.insert(key::reply(client, sequence), Some(value::encode(&reply)?));
+        }
+        batch.records.append(&mut records);
+        batch.finished.push(Finished { client, sequence, reply, durable, cut });
+        Ok(())
+    }
+
+    /// Runs what waited for a truncation, in the order in which it came.
+    fn unblock(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        inode: InodeNumber,
+    ) -> Result<(), StoreError> {
+        for Blocked { connection, request } in self.blocked.remove(&inode).unwrap_or_default() {
+            self.run(view, batch, connection, request)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sessions of silent clients.
+    fn expire(&mut self, view: &dyn View, batch: &mut Batch<W>) -> Result<(), StoreError> {
+        let timeout = u64::from(self.config.session_timeout_ms);
+        let Some(before) = batch.moment.ms.checked_sub(timeout) else { return Ok(()) };
+        for client in self.sessions.expire(before) {
+            let opens = self.opens.of_client(client);
+            tracing::info!("client {client} is silent: its {} opens are closed", opens.len());
+            for (open, inode) in opens {
+                self.opens.remove(client, open);
+                self.reap(view, batch, inode)?;
+            }
+            batch.actions.push(Action::Expired(client));
+        }
+        Ok(())
+    }
+
+    /// After the grace, removes inodes without a name that nobody has declared open.
+    fn reap_orphans(&mut self, view: &dyn View, batch: &mut Batch<W>) -> Result<(), StoreError> {
+        if self.in_grace(batch.moment.ms) {
+            return Ok(());
+        }
+        let Some(after) = self.orphans_after.take() else { return Ok(()) };
+        let end = key::end_of_prefix(&key::all(key::Tag::Orphan));
+        let mut found = Vec::new();
+        view.scan(&after, end.as_deref(), &mut |key, _| {
+            found.push(key.to_vec());
+            found.len() < ORPHANS_PER_BATCH_MAX
+        })?;
+        for inode in found.iter().filter_map(|key| key::inode_of(key)) {
+            self.reap(view, batch, inode)?;
+        }
+        if found.len() == ORPHANS_PER_BATCH_MAX {
+            self.orphans_after = found.pop();
+        }
+        Ok(())
+    }
+
+    fn reap(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        inode: InodeNumber,
+    ) -> Result<(), StoreError> {
+        let context = Context {
+            now: batch.moment.now,
+            generation: self.config.generation,
+            grace: self.in_grace(batch.moment.ms),
+            room: true,
+            credentials: &Credentials::ROOT,
+            client: ClientId(0),
+            iods: &batch.slots,
+        };
+        let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
+        match tx.reap(inode) {
+            Ok(()) => {
+                let mut records = tx.into_records();
+                batch.records.append(&mut records);
+                Ok(())
+            }
+            Err(Halt::Store(error)) => Err(error),
+            Err(Halt::Fs(error)) => {
+                tracing::error!("inode {inode} without a name cannot be removed: {error}");
+                Ok(())
+            }
+            Err(Halt::Blocked(_)) => Ok(()),
+        }
+    }
+
+    /// Lets the records of answered requests go along with the batch's others.
+    pub(super) fn add_trims(&self, batch: &mut Batch<W>) {
+        let trims = self.sessions.trims();
+        if batch.records.is_empty() && !batch.tick && trims.len() < TRIMS_WAITING_MAX {
+            return;
+        }
+        for (client, sequence) in trims {
+            batch.records.insert(key::reply(*client, *sequence), None);
+        }
+    }
+
+    /// The batch is committed: its replies leave, but for those that wait for a truncation.
+    pub(super) fn finish(&mut self, batch: Batch<W>, actions: &mut Vec<Action<W>>) {
+        self.opens.commit();
+        if !batch.records.is_empty() {
+            self.sessions.trimmed();
+        }
+        self.forget_cuts(&batch.cuts_done);
+        for inode in batch.cuts_done {
+            for withheld in self.withheld.remove(&inode).unwrap_or_default() {
+                self.send(withheld, actions);
+            }
+        }
+        for Finished { client, sequence, reply, durable, cut } in batch.finished {
+            if self.sessions.wants(client, sequence) {
+                self.sessions.keep(client, sequence, reply.clone(), durable);
+            }
+            let withheld = Withheld { client, sequence, reply };
+            match cut {
+                Some((inode, cut)) => {
+                    self.work.add_cut(inode, cut);
+                    self.withheld.entry(inode).or_default().push(withheld);
+                }
+                None => self.send(withheld, actions),
+            }
+        }
+    }
+
+    fn send(&mut self, withheld: Withheld, actions: &mut Vec<Action<W>>) {
+        let Withheld { client, sequence, reply } = withheld;
+        for waiter in self.sessions.release(client, sequence) {
+            actions.push(Action::Reply(waiter, reply.clone()));
+        }
+    }
+
+    /// The store is full: nothing of the batch has happened, and nothing of it is remembered.
+    pub(super) fn roll_back(&mut self, batch: Batch<W>, actions: &mut Vec<Action<W>>) {
+        tracing::error!(
+            "the metadata store is full ({} of {} bytes): remove files, or restart pvfs-mgr with \
+             a larger --metadata-bytes-max or a larger disk under --data",
+            batch.usage.bytes_used,
+            batch.usage.bytes_max
+        );
+        self.opens.roll_back_all();
+        if batch.tick {
+            self.orphans_after = Some(key::all(key::Tag::Orphan));
+        }
+        for action in actions.iter() {
+            // Its opens are back; they go when it has been silent for another while.
+            if let Action::Expired(client) = action {
+                self.sessions.hear(*client, batch.moment.ms);
+            }
+        }
+        for before in batch.registered.into_iter().rev() {
+            self.registry.undo(before);
+        }
+        for inode in batch.cuts_done {
+            self.work.again(inode, batch.moment.ms);
+        }
+        for Finished { client, sequence, reply, durable, .. } in batch.finished {
+            let reply = if durable { Err(FsError::NoSpace) } else { reply };
+            self.send(Withheld { client, sequence, reply }, actions);
+        }
+    }
+}
+
+/// The truncation that a request started, if it did.
+fn new_cut(records: &Records) -> Result<Option<(InodeNumber, Cut)>, StoreError> {
+    let prefix = key::all(key::Tag::Cut);
+    for (key, value) in records.range(prefix..) {
+        let Some(inode) = key::inode_of(key).filter(|inode| *key == key::cut(*inode)) else {
+            break;
+        };
+        if let Some(value) = value {
+            return Ok(Some((inode, value::decode(key, value)?)));
+        }
+    }
+    Ok(None)
+}
+
+fn context<'a, W>(
+    batch: &'a Batch<W>,
+    grace: bool,
+    generation: u32,
+    request: &'a MgrRequest,
+) -> Context<'a> {
+    Context {
+        now: batch.moment.now,
+        generation,
+        grace,
+        room: batch.usage.bytes_used < batch.usage.bytes_max,
+        credentials: &request.credentials,
+        client: request.client,
+        iods: &batch.slots,
+    }
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT
+//! The owner of all state: takes inputs in batches, commits what they changed, says what to send.
+//!
+//! [`Manager`] is still pure but for its store: time comes in with each batch, and what is to be
+//! done at the rim comes out as [`Action`]s. [`thread`] is the loop around it.
+//!
+//! # Invariants
+//!
+//! No reply to a request that changed something leaves before the commit that holds the change. A
+//! commit that finds the store full leaves everything as it was before the batch.
+
+pub mod batch;
+pub mod session_requests;
+pub mod thread;
+pub mod work;
+
+use std::collections::{HashMap, VecDeque};
+
+use pvfs::attr::Timestamp;
+use pvfs::error::FsError;
+use pvfs::ids::{ClientId, FileSystemId, InodeNumber};
+use pvfs::proto::mgr::{MgrReply, MgrRequest};
+
+use self::batch::Batch;
+use self::work::{StripeWork, Work, WorkDone};
+use crate::namespace::format::{self, Started};
+use crate::namespace::key::{self, Tag};
+use crate::namespace::layout::Cut;
+use crate::namespace::opens::OpenTable;
+use crate::namespace::value;
+use crate::registry::{IodRecord, Registry};
+use crate::session::Sessions;
+use crate::store::{Store, StoreError, Usage, View};
+
+/// What the records of one inode with one name take, bytes, about: for statfs.
+pub const INODE_RECORDS_BYTES: u64 = 512;
+
+/// How the manager behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// See [`crate::session::SESSION_TIMEOUT_MS_DEFAULT`].
+    pub session_timeout_ms: u32,
+    /// Drawn at random at this start: the generation of new inodes.
+    pub generation: u32,
+    /// Drawn at random: the identity of a file system that is made now.
+    pub file_system: FileSystemId,
+}
+
+/// A moment: the clock that people read, and one that never jumps.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Time of day, for timestamps.
+    pub now: Timestamp,
+    /// Milliseconds since mgr started, for timeouts.
+    pub ms: u64,
+}
+
+/// Something that happens.
+#[derive(Debug)]
+pub enum Input<W> {
+    /// A request arrived through a connection.
+    Request {
+        /// Where the reply goes.
+        waiter: W,
+        /// The connection's number.
+        connection: u64,
+        /// What is asked.
+        request: Box<MgrRequest>,
+    },
+    /// A connection is gone.
+    Disconnected(u64),
+    /// Iods did, or failed to do, what [`Action::Work`] asked.
+    WorkDone(WorkDone),
+    /// Time has passed.
+    Tick,
+}
+
+/// Something to do at the rim.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<W> {
+    /// Send a reply.
+    Reply(W, MgrReply),
+    /// Have iods do something.
+    Work(StripeWork),
+    /// A client's session has ended: end its connection, so that it greets anew if it is there.
+    Expired(ClientId),
+}
+
+/// A mutating request that waits for a truncation of an inode.
+#[derive(Debug)]
+struct Blocked {
+    connection: u64,
+    request: Box<MgrRequest>,
+}
+
+/// A reply that waits for a truncation of an inode.
+#[derive(Debug)]
+struct Withheld {
+    client: ClientId,
+    sequence: u64,
+    reply: MgrReply,
+}
+
+/// Everything that is not in the store.
+#[derive(Debug)]
+struct State<W> {
+    config: Config,
+    started: Started,
+    opens: OpenTable,
+    sessions: Sessions<W>,
+    registry: Registry,
+    work: Work,
+    blocked: HashMap<InodeNumber, VecDeque<Blocked>>,
+    withheld: HashMap<InodeNumber, Vec<Withheld>>,
+    /// Until then, clients may still declare opens from before the start.
+    grace_end_ms: u64,
+    /// Inodes without a name up to this key have been looked at since the grace ended; `None` when
+    /// all have.
+    orphans_after: Option<Vec<u8>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Manager<S, W> {
+    store: S,
+    state: State<W>,
+}
+
+impl<S: Store, W> Manager<S, W> {
+    /// Takes a store over: makes a file system of it if it is empty, else loads what must be in
+    /// memory.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn start(mut store: S, config: Config, now: Timestamp) -> Result<Self, StoreError> {
+        let started = format::start(&mut store, config.file_system, now)?;
+        let mut state = State {
+            config,
+            started,
+            opens: OpenTable::new(started.starts),
+            sessions: Sessions::default(),
+            registry: Registry::default(),
+            work: Work::default(),
+            blocked: HashMap::new(),
+            withheld: HashMap::new(),
+            grace_end_ms: if started.fresh { 0 } else { config.session_timeout_ms.into() },
+            orphans_after: Some(key::all(Tag::Orphan)),
+        };
+        state.load(&store.view()?)?;
+        Ok(Self { store, state })
+    }
+
+    /// The file system's identity.
+    #[must_use]
+    pub const fn file_system(&self) -> FileSystemId {
+        self.state.started.file_system
+    }
+
+    /// The store, to look at.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, to break in tests, or to keep when the manager goes.
+    #[must_use]
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// The store, to break in tests.
+    #[must_use]
+    pub const fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Takes a batch of inputs; everything that it changed is durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] where the store failed: what is on disk is unknown, and the process must end.
+    /// A full store is no such error.
+    pub fn handle(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input<W>>,
+        moment: Moment,
+    ) -> Result<Vec<Action<W>>, StoreError> {
+        let usage = self.store.usage()?;
+        let mut batch = Batch::new(moment, usage, self.state.registry.slots(moment.ms));
+        {
+            let view = self.store.view()?;
+            for input in inputs {
+                self.state.take(&view, &mut batch, input)?;
+            }
+        }
+        self.state.add_trims(&mut batch);
+        let committed =
+            if batch.records.is_empty() { Ok(()) } else { self.store.commit(&batch.records) };
+        let mut actions = std::mem::take(&mut batch.actions);
+        match committed {
+            Ok(()) => self.state.finish(batch, &mut actions),
+            Err(StoreError::Full) => self.state.roll_back(batch, &mut actions),
+            Err(error) => return Err(error),
+        }
+        self.state.start_work(&self.store.view()?, moment.ms, &mut actions)?;
+        Ok(actions)
+    }
+}
+
+impl<W> State<W> {
+    fn load(&mut self, view: &impl View) -> Result<(), StoreError> {
+        for (key, value) in all(view, Tag::Iod)? {
+            let record: IodRecord = value::decode(&key, &value)?;
+            let iod = key::iod_of(&key).ok_or(StoreError::Corrupt { key })?;
+            self.registry.restore(iod, record);
+        }
+        for (key, value) in all(view, Tag::Reply)? {
+            let reply: MgrReply = value::decode(&key, &value)?;
+            let (client, sequence) = key::reply_of(&key).ok_or(StoreError::Corrupt { key })?;
+            self.sessions.restore(client, sequence, reply, 0);
+        }
+        for (key, value) in all(view, Tag::Cut)? {
+            let cut: Cut = value::decode(&key, &value)?;
+            let inode = key::inode_of(&key).ok_or(StoreError::Corrupt { key })?;
+            self.work.add_cut(inode, cut);
+        }
+        Ok(())
+    }
+
+    const fn in_grace(&self, ms: u64) -> bool {
+        ms < self.grace_end_ms
+    }
+}
+
+fn all(view: &impl View, tag: Tag) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    let prefix = key::all(tag);
+    let end = key::end_of_prefix(&prefix);
+    let mut found = Vec::new();
+    view.scan(&prefix, end.as_deref(), &mut |key, value| {
+        found.push((key.to_vec(), value.to_vec()));
+        true
+    })?;
+    Ok(found)
+}
+
+/// How much of the metadata store is free, for statfs.
+const fn inodes_free(usage: Usage) -> u64 {
+    usage.bytes_max.saturating_sub(usage.bytes_used) / INODE_RECORDS_BYTES
+}
+
+/// The reply to a request that the store could not run: the log says why.
+fn store_failed(error: &StoreError) -> FsError {
+    match error {
+        StoreError::TooLong => FsError::MessageTooLong,
+        StoreError::Full => FsError::NoSpace,
+        StoreError::Corrupt { .. } | StoreError::Version { .. } | StoreError::Backend(_) => {
+            tracing::error!("{error}");
+            FsError::Io
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+//! Requests that are not about names: greetings, the iods, the totals.
+
+use pvfs::error::FsError;
+use pvfs::ids::{ClientId, IodId};
+use pvfs::limits::REOPENS_PER_MESSAGE_MAX;
+use pvfs::proto::mgr::{
+    HelloResponse, MgrOperation, MgrReply, MgrRequest, MgrResponse, Reopen, StatFs,
+};
+
+use super::batch::Batch;
+use super::{State, inodes_free, store_failed};
+use crate::namespace::inode::Counters;
+use crate::namespace::transaction::Halt;
+use crate::namespace::{key, value};
+use crate::registry::{Introduction, IodRecord};
+use crate::store::{Records, StoreError, View};
+
+impl<W> State<W> {
+    /// Answers a request that changes no record.
+    pub(super) fn answer(
+        &mut self,
+        view: &dyn View,
+        batch: &Batch<W>,
+        request: &MgrRequest,
+    ) -> MgrReply {
+        let ms = batch.moment.ms;
+        match &request.operation {
+            MgrOperation::Hello { opens } => self.hello(view, request.client, opens, ms),
+            MgrOperation::KeepAlive => match self.sessions.hear(request.client, ms) {
+                true => Ok(MgrResponse::Done),
+                false => Err(FsError::TryAgain),
+            },
+            MgrOperation::ListIods => Ok(MgrResponse::Iods(self.registry.statuses(ms))),
+            MgrOperation::IodHeartbeat { iod, space } => {
+                self.registry.heartbeat(*iod, *space, ms).map(|()| MgrResponse::Done)
+            }
+            MgrOperation::StatFs => self.stat_fs(view, batch),
+            _ => self.look(view, batch, request),
+        }
+    }
+
+    /// Starts or renews a session, and takes the opens that its client still holds.
+    fn hello(
+        &mut self,
+        view: &dyn View,
+        client: ClientId,
+        opens: &[Reopen],
+        ms: u64,
+    ) -> MgrReply {
+        if opens.len() > REOPENS_PER_MESSAGE_MAX {
+            return Err(FsError::InvalidArgument);
+        }
+        if !self.sessions.hear(client, ms) {
+            return Err(FsError::TryAgain);
+        }
+        for reopen in opens {
+            let there = view.get(&key::inode(reopen.inode)).map_err(|e| store_failed(&e))?;
+            // An open that is not taken back is stale when its client uses it.
+            if there.is_none() || !self.opens.reopen(client, reopen) {
+                tracing::warn!(
+                    "client {client} declares open {} of inode {}, which is gone",
+                    reopen.open,
+                    reopen.inode
+                );
+            }
+        }
+        Ok(MgrResponse::Hello(HelloResponse {
+            file_system: self.started.file_system,
+            session_timeout_ms: self.config.session_timeout_ms,
+            iods: self.registry.statuses(ms),
+        }))
+    }
+
+    fn stat_fs(&self, view: &dyn View, batch: &Batch<W>) -> MgrReply {
+        let counters = read_counters(view, &Records::new()).map_err(|e| store_failed(&e))?;
+        Ok(MgrResponse::StatFs(StatFs {
+            space: self.registry.space(batch.moment.ms),
+            inodes_used: counters.inodes_used,
+            inodes_free: inodes_free(batch.usage),
+            now: batch.moment.now,
+        }))
+    }
+
+    /// Registers an iod, and numbers it if it is new.
+    pub(super) fn register_iod(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        connection: u64,
+        request: &MgrRequest,
+    ) -> Result<(MgrResponse, Records), Halt> {
+        let MgrOperation::RegisterIod { iod, file_system, address, space } = &request.operation
+        else {
+            return Err(FsError::Protocol.into());
+        };
+        let (iod, file_system) = (*iod, *file_system);
+        let introduction = Introduction { iod, file_system, address };
+        self.registry.judge(introduction, self.started.file_system, batch.moment.ms)?;
+        let mut records = Records::new();
+        let mut counters = read_counters(view, &batch.records)?;
+        let iod = iod.unwrap_or(IodId(counters.iod_next));
+        if iod.0 >= counters.iod_next {
+            counters.iod_next = iod.0.checked_add(1).ok_or(FsError::InvalidArgument)?;
+            records.insert(key::counters(), Some(value::encode(&counters)?));
+        }
+        if self.registry.address(iod) != Some(address) {
+            let record = IodRecord { address: address.clone() };
+            records.insert(key::iod(iod), Some(value::encode(&record)?));
+        }
+        tracing::info!("iod {iod} is at {address}");
+        let ms = batch.moment.ms;
+        batch.registered(self.registry.register(iod, address, *space, connection, ms));
+        self.work.iod_is_back(iod);
+        Ok((MgrResponse::Registered { iod, file_system: self.started.file_system }, records))
+    }
+}
+
+fn read_counters(view: &dyn View, batch: &Records) -> Result<Counters, StoreError> {
+    let key = key::counters();
+    let bytes = match batch.get(&key) {
+        Some(changed) => changed.as_deref(),
+        None => view.get(&key)?,
+    };
+    bytes.map_or(Ok(Counters::FIRST), |bytes| value::decode(&key, bytes))
+}

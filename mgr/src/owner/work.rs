@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+//! Work on stripes that outlives a request: truncations and the removal of garbage. Each is a
+//! record in the store from the commit that caused it until every iod has done it, so a restart of
+//! anybody only makes it happen again; both are idempotent.
+
+use std::collections::{BTreeMap, HashSet};
+
+use pvfs::ids::{InodeNumber, IodId, ObjectId};
+
+use super::{Action, State};
+use crate::namespace::inode::Garbage;
+use crate::namespace::key::{self, Tag};
+use crate::namespace::layout::Cut;
+use crate::namespace::value;
+use crate::store::{Records, StoreError, View};
+
+/// Removals under way at a time: enough to keep the iods busy, few enough not to disturb reads.
+pub const REMOVALS_RUNNING_MAX: usize = 32;
+/// Garbage records that are looked at in one batch.
+const GARBAGE_PER_BATCH_MAX: usize = 256;
+/// Pause before an iod that failed is asked again, unless it registers before.
+pub const RETRY_MS: u64 = 1000;
+
+/// What to do with an object on its iods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StripeWork {
+    /// Which object.
+    pub object: ObjectId,
+    /// What.
+    pub order: Order,
+    /// Where.
+    pub targets: Vec<Target>,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Cut the local files.
+    Truncate,
+    /// Remove the local files.
+    Remove,
+}
+
+/// An iod and what it should be left with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Which.
+    pub iod: IodId,
+    /// Where it was at last.
+    pub address: String,
+    /// Bytes of the local file that stay, for [`Order::Truncate`].
+    pub length: u64,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkDone {
+    /// Which object.
+    pub object: ObjectId,
+    /// What was to be done.
+    pub order: Order,
+    /// The iods that have not done it, each with the reason.
+    pub failed: Vec<(IodId, String)>,
+}
+
+#[derive(Debug)]
+struct Cutting {
+    cut: Cut,
+    /// The iods that have not acknowledged yet.
+    left: Vec<IodId>,
+    running: bool,
+    retry_ms: u64,
+    /// The log says once that an iod is away.
+    warned: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Work {
+    cuts: BTreeMap<InodeNumber, Cutting>,
+    removing: HashSet<ObjectId>,
+    /// Where the next look at the garbage begins; `None`: at its start.
+    garbage_after: Option<Vec<u8>>,
+    /// There may be garbage that nobody has looked at.
+    look_at_garbage: bool,
+    /// Next look at the garbage in any case.
+    garbage_ms: u64,
+    retry_now: bool,
+}
+
+impl Work {
+    /// Adds a truncation whose record is stored.
+    pub fn add_cut(&mut self, inode: InodeNumber, cut: Cut) {
+        let left = cut.layout.iods().to_vec();
+        let cutting = Cutting { cut, left, running: false, retry_ms: 0, warned: false };
+        self.cuts.insert(inode, cutting);
+    }
+
+    /// Whether a truncation of the inode goes on.
+    #[must_use]
+    pub fn is_cutting(&self, inode: InodeNumber) -> bool {
+        self.cuts.contains_key(&inode)
+    }
+
+    /// An iod registered: what waits for it is tried at once.
+    pub fn iod_is_back(&mut self, _iod: IodId) {
+        self.retry_now = true;
+    }
+
+    /// Starts a finished truncation again, whose record could not be removed.
+    pub fn again(&mut self, inode: InodeNumber, ms: u64) {
+        if let Some(cutting) = self.cuts.get_mut(&inode) {
+            cutting.running = false;
+            cutting.retry_ms = ms + RETRY_MS;
+        }
+    }
+
+    /// Notes what became of some work. Where it is done, its record goes into `records`; a
+    /// truncation that is done is returned.
+    pub fn done(&mut self, done: WorkDone, ms: u64, records: &mut Records) -> Option<InodeNumber> {
+        match done.order {
+            Order::Remove => {
+                self.removing.remove(&done.object);
+                if done.failed.is_empty() {
+                    records.insert(key::garbage(done.object), None);
+                    self.look_at_garbage = true;
+                }
+                None
+            }
+            Order::Truncate => self.cut_done(done, ms, records),
+        }
+    }
+
+    fn cut_done(&mut self, done: WorkDone, ms: u64, records: &mut Records) -> Option<InodeNumber> {
+        let inode = done.object.inode;
+        let cutting = self.cuts.get_mut(&inode)?;
+        cutting.left = done.failed.iter().map(|(iod, _)| *iod).collect();
+        if cutting.left.is_empty() {
+            records.insert(key::cut(inode), None);
+            return Some(inode);
+        }
+        cutting.running = false;
+        cutting.retry_ms = ms + RETRY_MS;
+        if !std::mem::replace(&mut cutting.warned, true) {
+            for (iod, reason) in &done.failed {
+                tracing::warn!(
+                    "truncation of inode {inode} waits for iod {iod} ({reason}): is it running?"
+                );
+            }
+        }
+        None
+    }
+
+    /// Says that the record of a truncation is gone.
+    fn forget_cut(&mut self, inode: InodeNumber) {
+        if let Some(cutting) = self.cuts.remove(&inode)
+            && cutting.warned
+        {
+            tracing::info!("truncation of inode {inode} is done");
+        }
+    }
+}
+
+impl<W> State<W> {
+    /// Starts what may start now.
+    pub(super) fn start_work(
+        &mut self,
+        view: &dyn View,
+        ms: u64,
+        actions: &mut Vec<Action<W>>,
+    ) -> Result<(), StoreError> {
+        self.start_cuts(ms, actions);
+        let due = self.work.look_at_garbage || ms >= self.work.garbage_ms;
+        if due || self.work.retry_now {
+            self.work.look_at_garbage = false;
+            self.work.garbage_ms = ms + RETRY_MS;
+            self.start_removals(view, ms, actions)?;
+        }
+        self.work.retry_now = false;
+        Ok(())
+    }
+
+    fn start_cuts(&mut self, ms: u64, actions: &mut Vec<Action<W>>) {
+        let Work { cuts, retry_now, .. } = &mut self.work;
+        let waiting = cuts.iter_mut().filter(|(_, cutting)| {
+            !cutting.running && !cutting.left.is_empty() && (*retry_now || cutting.retry_ms <= ms)
+        });
+        for (inode, cutting) in waiting {
+            cutting.running = true;
+            let Cut { generation, layout, size } = &cutting.cut;
+            let slots = layout.iods().iter().enumerate();
+            let targets = slots.filter(|(_, iod)| cutting.left.contains(iod)).map(|(slot, iod)| {
+                Target {
+                    iod: *iod,
+                    address: self.registry.address(*iod).unwrap_or_default().to_owned(),
+                    length: layout.local_size(slot, *size),
+                }
+            });
+            actions.push(Action::Work(StripeWork {
+                object: ObjectId { inode: *inode, generation: *generation },
+                order: Order::Truncate,
+                targets: targets.collect(),
+            }));
+        }
+    }
+
+    /// Removes garbage whose iods are all alive. What waits for an iod does not hold up the rest.
+    fn start_removals(
+        &mut self,
+        view: &dyn View,
+        ms: u64,
+        actions: &mut Vec<Action<W>>,
+    ) -> Result<(), StoreError> {
+        let prefix = key::all(Tag::Garbage);
+        let end = key::end_of_prefix(&prefix);
+        let after = self.work.garbage_after.take().unwrap_or(prefix);
+        let room = REMOVALS_RUNNING_MAX.saturating_sub(self.work.removing.len());
+        let mut seen = Vec::new();
+        if room > 0 {
+            view.scan(&after, end.as_deref(), &mut |key, value| {
+                seen.push((key.to_vec(), value.to_vec()));
+                seen.len() < GARBAGE_PER_BATCH_MAX
+            })?;
+        }
+        let mut started = 0;
+        for (key, value) in &seen {
+            if started == room {
+                break;
+            }
+            self.work.garbage_after = Some(key.clone());
+            let garbage: Garbage = value::decode(key, value)?;
+            let Some(object) = key::object_of(key) else { continue };
+            let ready = garbage.iods.iter().all(|iod| self.registry.is_alive(*iod, ms));
+            if ready && self.work.removing.insert(object) {
+                started += 1;
+                actions.push(Action::Work(self.removal(object, &garbage)));
+            }
+        }
+        // A full look starts from the beginning again; an unfinished one goes on where it stopped.
+        if started < room && seen.len() < GARBAGE_PER_BATCH_MAX {
+            self.work.garbage_after = None;
+        } else if started == room && room > 0 {
+            self.work.look_at_garbage = false;
+        }
+        Ok(())
+    }
+
+    fn removal(&self, object: ObjectId, garbage: &Garbage) -> StripeWork {
+        let targets = garbage.iods.iter().map(|iod| Target {
+            iod: *iod,
+            address: self.registry.address(*iod).unwrap_or_default().to_owned(),
+            length: 0,
+        });
+        StripeWork { object, order: Order::Remove, targets: targets.collect() }
+    }
+
+    /// The records of these truncations are gone.
+    pub(super) fn forget_cuts(&mut self, inodes: &[InodeNumber]) {
+        for inode in inodes {
+            self.work.forget_cut(*inode);
+        }
+    }
+}

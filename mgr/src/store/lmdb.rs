@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+//! The store on disk: LMDB, one database, one file.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use heed::types::Bytes;
+use heed::{Database, Env, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+
+use super::{Records, Store, StoreError, Usage, View};
+
+/// LMDB maps its file with this much room unless told otherwise, 64 GiB: address space only, the
+/// file is as long as what it holds. Enough for 100 million inodes.
+pub const METADATA_BYTES_MAX_DEFAULT: u64 = 64 << 30;
+/// Least room: below it, the reserve would take most of it.
+pub const METADATA_BYTES_MIN: u64 = 16 << 20;
+/// Room of the map beyond the limit that callers see, as a share: removing things needs fresh pages
+/// too (copy on write), so it must go on when nothing new may be made.
+const RESERVE_SHARE: u64 = 4;
+/// Least reserve, bytes: a whole batch's dirty pages fit.
+const RESERVE_BYTES_MIN: u64 = 64 << 20;
+/// LMDB maps whole pages; this is a multiple of each page size in use.
+const MAP_GRANULE_BYTES: u64 = 64 << 10;
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The directory or the lock file in it cannot be made.
+    #[error("cannot use data directory {path}: {error}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "data directory {0} is in use by another pvfs-mgr: stop that one, or give another --data"
+    )]
+    InUse(PathBuf),
+    /// LMDB refuses.
+    #[error("cannot open the metadata store in {path}: {error}")]
+    Lmdb {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: heed::Error,
+    },
+}
+
+/// A data directory, locked and open.
+#[derive(Debug)]
+pub struct LmdbStore {
+    env: Env<WithoutTls>,
+    database: Database<Bytes, Bytes>,
+    bytes_max: u64,
+    /// Held as long as the store is: see [`OpenError::InUse`].
+    _lock: Flock<File>,
+}
+
+impl LmdbStore {
+    /// Opens the store in `directory`, which is made if it is missing; it takes at most `bytes_max`.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, OpenError> {
+        let lock = lock(directory)?;
+        let path = || directory.to_owned();
+        let failed = |error| OpenError::Lmdb { path: path(), error };
+        let reserve = (bytes_max / RESERVE_SHARE).max(RESERVE_BYTES_MIN);
+        let map = bytes_max.saturating_add(reserve).next_multiple_of(MAP_GRANULE_BYTES);
+        let map = usize::try_from(map).unwrap_or(usize::MAX);
+        let env = open_env(directory, map).map_err(failed)?;
+        let database = create_database(&env).map_err(failed)?;
+        Ok(Self { env, database, bytes_max, _lock: lock })
+    }
+}
+
+fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
+    let failed = |error| OpenError::Directory { path: directory.to_owned(), error };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let path = directory.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(OpenError::InUse(directory.to_owned())),
+        Err((_, errno)) => Err(failed(errno.into())),
+    }
+}
+
+#[expect(unsafe_code, reason = "LMDB maps its file; docs/decisions/0010-lmdb.md")]
+fn open_env(directory: &Path, map_bytes: usize) -> Result<Env<WithoutTls>, heed::Error> {
+    let mut options = EnvOpenOptions::new().read_txn_without_tls();
+    options.map_size(map_bytes);
+    // SAFETY: the map is sound as long as nobody else changes the file. `lock` above holds the
+    // directory's lock, which every pvfs-mgr takes first, and LMDB is told of no flag that would
+    // relax its own checks. Whoever edits the file by other means has root's power over this
+    // process anyway.
+    unsafe { options.open(directory) }
+}
+
+fn create_database(env: &Env<WithoutTls>) -> Result<Database<Bytes, Bytes>, heed::Error> {
+    let mut transaction = env.write_txn()?;
+    let database = env.create_database(&mut transaction, None)?;
+    transaction.commit()?;
+    Ok(database)
+}
+
+fn store_error(error: heed::Error) -> StoreError {
+    match error {
+        heed::Error::Mdb(MdbError::MapFull) => StoreError::Full,
+        heed::Error::Io(error) if error.raw_os_error() == Some(nix::libc::ENOSPC) => {
+            StoreError::Full
+        }
+        other => StoreError::Backend(other.to_string()),
+    }
+}
+
+/// A read transaction.
+pub struct LmdbView<'a> {
+    transaction: RoTxn<'a, WithoutTls>,
+    database: Database<Bytes, Bytes>,
+}
+
+impl View for LmdbView<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+        self.database.get(&self.transaction, key).map_err(store_error)
+    }
+
+    fn scan(
+        &self,
+        after: &[u8],
+        before: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        if before.is_some_and(|before| before <= after) {
+            return Ok(());
+        }
+        let range = (Bound::Excluded(after), before.map_or(Bound::Unbounded, Bound::Excluded));
+        for record in self.database.range(&self.transaction, &range).map_err(store_error)? {
+            let (key, value) = record.map_err(store_error)?;
+            if !visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store for LmdbStore {
+    type View<'a> = LmdbView<'a>;
+
+    fn view(&self) -> Result<LmdbView<'_>, StoreError> {
+        let transaction = self.env.read_txn().map_err(store_error)?;
+        Ok(LmdbView { transaction, database: self.database })
+    }
+
+    fn commit(&mut self, records: &Records) -> Result<(), StoreError> {
+        let mut transaction = self.env.write_txn().map_err(store_error)?;
+        for (key, value) in records {
+            match value {
+                Some(value) => self.database.put(&mut transaction, key, value),
+                None => self.database.delete(&mut transaction, key).map(|_| ()),
+            }
+            .map_err(store_error)?;
+        }
+        transaction.commit().map_err(store_error)
+    }
+
+    fn usage(&self) -> Result<Usage, StoreError> {
+        let view = self.view()?;
+        let stat = self.database.stat(&view.transaction).map_err(store_error)?;
+        let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+        let bytes_used = (pages as u64).saturating_mul(u64::from(stat.page_size));
+        Ok(Usage { bytes_used, bytes_max: self.bytes_max })
+    }
+}
