@@ -56,7 +56,11 @@ impl Daemon {
             .unwrap();
         let output = lines(child.stdout.take().unwrap());
         let log = lines(child.stderr.take().unwrap());
-        Self { child, lines: output, log }
+        Self {
+            child,
+            lines: output,
+            log,
+        }
     }
 
     /// Waits for the line `ready ADDR:PORT`.
@@ -88,24 +92,39 @@ fn local() -> TcpListener {
 }
 
 fn connect(address: SocketAddr) -> IodConnection {
-    let endpoint = Endpoint { host: address.ip().to_string(), port: address.port() };
+    let endpoint = Endpoint {
+        host: address.ip().to_string(),
+        port: address.port(),
+    };
     IodConnection::connect(&endpoint, TEST_TIMEOUT).unwrap()
 }
 
 #[test]
 fn help_and_mistakes() {
     let run = |arguments: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_pvfs-iod")).args(arguments).output().unwrap()
+        Command::new(env!("CARGO_BIN_EXE_pvfs-iod"))
+            .args(arguments)
+            .output()
+            .unwrap()
     };
     let help = run(&["--help"]);
     let text = String::from_utf8(help.stdout).unwrap();
-    assert!(help.status.success() && text.contains("--advertise"), "{text}");
+    assert!(
+        help.status.success() && text.contains("--advertise"),
+        "{text}"
+    );
     let mistake = run(&["--data", "/tmp", "--mgr", "host:port"]);
     let text = String::from_utf8(mistake.stderr).unwrap();
-    assert!(!mistake.status.success() && text.contains("1 to 65535"), "{text}");
+    assert!(
+        !mistake.status.success() && text.contains("1 to 65535"),
+        "{text}"
+    );
     let foreign = run(&["--data", "/etc", "--mgr", "localhost"]);
     let text = String::from_utf8(foreign.stderr).unwrap();
-    assert!(!foreign.status.success() && text.contains("empty directory"), "{text}");
+    assert!(
+        !foreign.status.success() && text.contains("empty directory"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -115,26 +134,41 @@ fn registers_keeps_its_number_and_ends_cleanly() {
     let mut daemon = Daemon::start(data.path(), mgr.address, "127.0.0.1:0", &[]);
     let address = daemon.ready();
     let first = mgr.registration();
-    let MgrOperation::RegisterIod { iod: None, file_system: None, address: told, space } =
-        first.operation
+    let MgrOperation::RegisterIod {
+        iod: None,
+        file_system: None,
+        address: told,
+        space,
+    } = first.operation
     else {
         panic!("{first:?}")
     };
     assert_eq!(told, address.to_string());
     assert!(space.bytes_total > 0 && first.sequence > 0);
-    let pong = IodResponse::Pong { iod: Some(IodId(1)), file_system: Some(FILE_SYSTEM) };
+    let pong = IodResponse::Pong {
+        iod: Some(IodId(1)),
+        file_system: Some(FILE_SYSTEM),
+    };
     assert_eq!(connect(address).call(&IodRequest::Ping).unwrap(), pong);
     assert!(matches!(
         mgr.heard.recv_timeout(TEST_TIMEOUT).unwrap().operation,
         MgrOperation::IodHeartbeat { iod: IodId(1), .. }
     ));
     assert!(daemon.signal(Signal::SIGTERM).success());
-    assert!(daemon.lines.recv_timeout(TEST_TIMEOUT).is_err(), "more than one line on stdout");
+    assert!(
+        daemon.lines.recv_timeout(TEST_TIMEOUT).is_err(),
+        "more than one line on stdout"
+    );
 
     let advertise = ["--advertise", "node7.example:7007"];
     let mut daemon = Daemon::start(data.path(), mgr.address, "127.0.0.1:0", &advertise);
     daemon.ready();
-    let MgrOperation::RegisterIod { iod, file_system, address, .. } = mgr.registration().operation
+    let MgrOperation::RegisterIod {
+        iod,
+        file_system,
+        address,
+        ..
+    } = mgr.registration().operation
     else {
         panic!("no registration")
     };
@@ -173,7 +207,10 @@ fn asks_for_its_number_under_the_same_client_id_until_it_has_it() {
     let daemon = Daemon::start(data.path(), mgr.address, "127.0.0.1:0", &[]);
     daemon.ready();
     let (first, second) = (mgr.registration(), mgr.registration());
-    assert_eq!((first.client, first.sequence), (second.client, second.sequence));
+    assert_eq!(
+        (first.client, first.sequence),
+        (second.client, second.sequence)
+    );
 }
 
 #[test]
@@ -189,12 +226,25 @@ fn starts_before_mgr_and_stores_nothing_until_it_is_registered() {
     daemon.logs("trying again");
     let mut connection = connect(listen.parse().unwrap());
     let stat = connection.call(&IodRequest::Stat { object: object(1) });
-    assert!(matches!(stat, Err(IodError::Refused { source: FsError::TryAgain, .. })));
-    let pong = IodResponse::Pong { iod: None, file_system: None };
+    assert!(matches!(
+        stat,
+        Err(IodError::Refused {
+            source: FsError::TryAgain,
+            ..
+        })
+    ));
+    let pong = IodResponse::Pong {
+        iod: None,
+        file_system: None,
+    };
     assert_eq!(connection.call(&IodRequest::Ping).unwrap(), pong);
     let _mgr = FakeMgr::start(TcpListener::bind(address).unwrap(), FILE_SYSTEM);
     assert_eq!(daemon.ready().to_string(), listen);
-    assert!(connection.call(&IodRequest::Stat { object: object(1) }).is_ok());
+    assert!(
+        connection
+            .call(&IodRequest::Stat { object: object(1) })
+            .is_ok()
+    );
 }
 
 #[test]
@@ -233,7 +283,10 @@ fn acknowledged_writes_survive_kill_9() {
     let pool = IodPool::new(table, pvfs::client::pool::PoolOptions::default());
     let layout = Layout::new(4096, 0, vec![IodId(1)]).unwrap();
 
-    let (done, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (done, written) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
     let writer = std::thread::spawn({
         let (pool, layout) = (pool.clone(), layout.clone());
         let (done, written) = (Arc::clone(&done), Arc::clone(&written));
@@ -264,7 +317,10 @@ fn acknowledged_writes_survive_kill_9() {
     for block in 0..blocks {
         let offset = block * BLOCK_BYTES as u64;
         striped::read(&pool, &layout, object(block % 3), offset, &mut buffer).unwrap();
-        assert!(buffer == pattern(block, BLOCK_BYTES), "block {block} of {blocks}");
+        assert!(
+            buffer == pattern(block, BLOCK_BYTES),
+            "block {block} of {blocks}"
+        );
     }
     for inode in 0..3 {
         striped::sync(&pool, &layout, object(inode)).unwrap();

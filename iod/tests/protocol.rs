@@ -36,7 +36,9 @@ impl Peer {
     fn receive(&mut self) -> (u64, IodReply, Vec<u8>) {
         let mut scratch = Vec::new();
         let (header, reply): (FrameHeader, IodReply) =
-            read_message(&mut self.0, FrameKind::IodReply, &mut scratch).unwrap().unwrap();
+            read_message(&mut self.0, FrameKind::IodReply, &mut scratch)
+                .unwrap()
+                .unwrap();
         let mut payload = vec![0; header.payload_length];
         self.0.read_exact(&mut payload).unwrap();
         (header.request_id, reply, payload)
@@ -65,11 +67,18 @@ fn iod() -> Iod {
 }
 
 fn read(inode: u64, offset: u64, length: u32) -> IodRequest {
-    IodRequest::Read { object: object(inode), offset, length }
+    IodRequest::Read {
+        object: object(inode),
+        offset,
+        length,
+    }
 }
 
 fn write(inode: u64, offset: u64) -> IodRequest {
-    IodRequest::Write { object: object(inode), offset }
+    IodRequest::Write {
+        object: object(inode),
+        offset,
+    }
 }
 
 fn alive(iod: &Iod) -> bool {
@@ -103,8 +112,20 @@ fn pipelined_requests_are_answered_in_order() {
     assert_eq!(peer.receive(), (1, Ok(IodResponse::Done), vec![]));
     assert_eq!(peer.receive(), (2, Ok(IodResponse::Data), bytes.clone()));
     let (id, stat, _) = peer.receive();
-    assert!(id == 3 && matches!(stat, Ok(IodResponse::Stat { length: 100_010, .. })));
-    assert_eq!(peer.receive(), (4, Ok(IodResponse::Data), bytes[99_990..].to_vec()));
+    assert!(
+        id == 3
+            && matches!(
+                stat,
+                Ok(IodResponse::Stat {
+                    length: 100_010,
+                    ..
+                })
+            )
+    );
+    assert_eq!(
+        peer.receive(),
+        (4, Ok(IodResponse::Data), bytes[99_990..].to_vec())
+    );
     assert_eq!(peer.receive(), (5, Ok(IodResponse::Data), vec![]));
 }
 
@@ -112,7 +133,9 @@ fn pipelined_requests_are_answered_in_order() {
 fn garbage_ends_its_own_connection_only() {
     let iod = iod();
     let body = encode(&IodRequest::Ping).unwrap();
-    let mut wrong_kind = FrameHeader::new(FrameKind::IodReply, 1, &body, 0).to_bytes().to_vec();
+    let mut wrong_kind = FrameHeader::new(FrameKind::IodReply, 1, &body, 0)
+        .to_bytes()
+        .to_vec();
     wrong_kind.extend(&body);
     let attacks = [
         b"GET / HTTP/1.1\r\nHost: iod\r\n\r\nAccept: */*\r\n\r\n".to_vec(),
@@ -136,11 +159,17 @@ fn garbage_ends_its_own_connection_only() {
 fn a_refused_write_consumes_its_payload() {
     let iod = iod();
     let mut peer = Peer::connect(&iod);
-    let beyond = IodRequest::Write { object: object(1), offset: u64::MAX - 3 };
+    let beyond = IodRequest::Write {
+        object: object(1),
+        offset: u64::MAX - 3,
+    };
     let (reply, _) = peer.call(&beyond, &pattern(1, 300_000));
     assert_eq!(reply, Err(FsError::FileTooLarge));
     assert_eq!(peer.call(&write(1, 0), b"abc").0, Ok(IodResponse::Done));
-    assert_eq!(peer.call(&read(1, 0, 9), &[]), (Ok(IodResponse::Data), b"abc".to_vec()));
+    assert_eq!(
+        peer.call(&read(1, 0, 9), &[]),
+        (Ok(IodResponse::Data), b"abc".to_vec())
+    );
 }
 
 #[test]
@@ -169,13 +198,22 @@ fn a_header_in_single_bytes_is_a_header() {
     for byte in forged(&encode(&IodRequest::Ping).unwrap(), 1, 0) {
         peer.0.write_all(&[byte]).unwrap();
     }
-    assert!(matches!(peer.receive(), (1, Ok(IodResponse::Pong { .. }), _)));
+    assert!(matches!(
+        peer.receive(),
+        (1, Ok(IodResponse::Pong { .. }), _)
+    ));
 }
 
 #[test]
 fn a_peer_that_stalls_within_a_frame_is_cut_and_one_that_rests_between_frames_is_not() {
     let stall_timeout = Duration::from_millis(200);
-    let iod = Iod::start(1, ServerLimits { stall_timeout, ..ServerLimits::default() });
+    let iod = Iod::start(
+        1,
+        ServerLimits {
+            stall_timeout,
+            ..ServerLimits::default()
+        },
+    );
     let mut resting = Peer::connect(&iod);
     assert!(resting.call(&IodRequest::Ping, &[]).0.is_ok());
     let start = Instant::now();
@@ -184,7 +222,10 @@ fn a_peer_that_stalls_within_a_frame_is_cut_and_one_that_rests_between_frames_is
     assert!(stalling.is_cut());
     let mut stalling = Peer::connect(&iod);
     let body = encode(&write(2, 0)).unwrap();
-    stalling.0.write_all(&forged(&body, body.len() as u32, 1000)).unwrap();
+    stalling
+        .0
+        .write_all(&forged(&body, body.len() as u32, 1000))
+        .unwrap();
     assert!(stalling.is_cut());
     assert!(start.elapsed() >= 2 * stall_timeout);
     assert!(resting.call(&IodRequest::Ping, &[]).0.is_ok());
@@ -193,10 +234,18 @@ fn a_peer_that_stalls_within_a_frame_is_cut_and_one_that_rests_between_frames_is
 #[test]
 fn a_peer_that_trickles_is_cut() {
     let frame_timeout = Duration::from_millis(300);
-    let iod = Iod::start(1, ServerLimits { frame_timeout, ..ServerLimits::default() });
+    let iod = Iod::start(
+        1,
+        ServerLimits {
+            frame_timeout,
+            ..ServerLimits::default()
+        },
+    );
     let mut peer = Peer::connect(&iod);
     let body = encode(&write(2, 0)).unwrap();
-    peer.0.write_all(&forged(&body, body.len() as u32, PAYLOAD_BYTES_MAX as u32)).unwrap();
+    peer.0
+        .write_all(&forged(&body, body.len() as u32, PAYLOAD_BYTES_MAX as u32))
+        .unwrap();
     let start = Instant::now();
     // Ends when the iod's reset arrives.
     while peer.0.write_all(&[0]).is_ok() {
@@ -212,7 +261,11 @@ fn a_peer_that_takes_no_replies_is_cut() {
     let stall_timeout = Duration::from_millis(200);
     // Nothing is read until the iod has given up: its end of the connection is gone from the table
     // of a server that accepts a single connection.
-    let limits = ServerLimits { stall_timeout, connections_max: 1, ..ServerLimits::default() };
+    let limits = ServerLimits {
+        stall_timeout,
+        connections_max: 1,
+        ..ServerLimits::default()
+    };
     let iod = Iod::start(1, limits);
     let mut peer = Peer::connect(&iod);
     assert!(peer.call(&write(1, 0), &pattern(1, 4 << 20)).0.is_ok());
@@ -222,12 +275,21 @@ fn a_peer_that_takes_no_replies_is_cut() {
     let start = Instant::now();
     loop {
         let mut other = Peer::connect(&iod);
-        let sent = write_message(&mut other.0, FrameKind::IodRequest, 1, &IodRequest::Ping, &[]);
+        let sent = write_message(
+            &mut other.0,
+            FrameKind::IodRequest,
+            1,
+            &IodRequest::Ping,
+            &[],
+        );
         let mut first = [0];
         if sent.is_ok() && matches!(other.0.read(&mut first), Ok(1)) {
             break;
         }
-        assert!(start.elapsed() < TEST_TIMEOUT, "the stalling peer still holds the connection");
+        assert!(
+            start.elapsed() < TEST_TIMEOUT,
+            "the stalling peer still holds the connection"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -258,7 +320,10 @@ fn a_file_that_shrinks_under_a_reader_keeps_frames_whole() {
     let mut peer = Peer::connect(&iod);
     for _ in 0..150 {
         assert_eq!(peer.call(&write(1, 0), &bytes).0, Ok(IodResponse::Done));
-        let cut = IodRequest::Truncate { object: object(1), length: 100 };
+        let cut = IodRequest::Truncate {
+            object: object(1),
+            length: 100,
+        };
         assert_eq!(peer.call(&cut, &[]).0, Ok(IodResponse::Done));
     }
     done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -270,17 +335,30 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
     let iod = iod();
     let request = prop_oneof![
         (any::<u64>(), any::<u32>(), any::<u64>(), any::<u32>()).prop_map(|(inode, g, o, l)| {
-            let object = ObjectId { inode: pvfs::ids::InodeNumber(inode), generation: g };
-            IodRequest::Read { object, offset: o, length: l }
+            let object = ObjectId {
+                inode: pvfs::ids::InodeNumber(inode),
+                generation: g,
+            };
+            IodRequest::Read {
+                object,
+                offset: o,
+                length: l,
+            }
         }),
-        (any::<u64>(), any::<u64>())
-            .prop_map(|(i, length)| IodRequest::Truncate { object: object(i), length }),
+        (any::<u64>(), any::<u64>()).prop_map(|(i, length)| IodRequest::Truncate {
+            object: object(i),
+            length
+        }),
         any::<u64>().prop_map(|i| IodRequest::Remove { object: object(i) }),
         any::<u64>().prop_map(|i| IodRequest::Sync { object: object(i) }),
         any::<u64>().prop_map(|i| IodRequest::Stat { object: object(i) }),
     ];
     let noise = prop::collection::vec(any::<u8>(), 1..200);
-    let config = ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() };
+    let config = ProptestConfig {
+        cases: 100,
+        failure_persistence: None,
+        ..Default::default()
+    };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let outcome = runner.run(&(request, noise), |(request, noise)| {
         let mut peer = Peer::connect(&iod);
@@ -289,7 +367,10 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
         prop_assert!(data.is_empty());
         prop_assert!(!matches!(reply, Err(FsError::Io)), "{:?}", reply);
         // The iod may have cut the connection already, so either may fail.
-        let _ = peer.0.write_all(&noise).and_then(|()| peer.0.shutdown(Shutdown::Write));
+        let _ = peer
+            .0
+            .write_all(&noise)
+            .and_then(|()| peer.0.shutdown(Shutdown::Write));
         prop_assert!(peer.is_cut());
         Ok(())
     });

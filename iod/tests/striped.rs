@@ -20,9 +20,18 @@ use pvfs_iod::server::ServerLimits;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write { offset: usize, length: usize, seed: u64 },
-    Read { offset: usize, length: usize },
-    Truncate { size: usize },
+    Write {
+        offset: usize,
+        length: usize,
+        seed: u64,
+    },
+    Read {
+        offset: usize,
+        length: usize,
+    },
+    Truncate {
+        size: usize,
+    },
     Sync,
 }
 
@@ -64,8 +73,16 @@ fn random_steps_agree_with_a_flat_file() {
     const FILE_MAX: usize = 300_000;
     let cluster = Cluster::start(5);
     let inode = std::cell::Cell::new(1);
-    let strategy = (1usize..=5, 12u32..17, prop::collection::vec(step(FILE_MAX), 1..30));
-    let config = ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() };
+    let strategy = (
+        1usize..=5,
+        12u32..17,
+        prop::collection::vec(step(FILE_MAX), 1..30),
+    );
+    let config = ProptestConfig {
+        cases: 60,
+        failure_persistence: None,
+        ..Default::default()
+    };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let outcome = runner.run(&strategy, |(width, shift, steps)| {
         inode.set(inode.get() + 1);
@@ -75,7 +92,11 @@ fn random_steps_agree_with_a_flat_file() {
         let mut flat = Flat::default();
         for step in steps {
             match step {
-                Step::Write { offset, length, seed } => {
+                Step::Write {
+                    offset,
+                    length,
+                    seed,
+                } => {
                     let bytes = pattern(seed, length);
                     striped::write(&cluster.pool, &layout, object, offset as u64, &bytes).unwrap();
                     flat.write(offset, &bytes);
@@ -84,7 +105,10 @@ fn random_steps_agree_with_a_flat_file() {
                     let mut buffer = vec![0xee; length];
                     striped::read(&cluster.pool, &layout, object, offset as u64, &mut buffer)
                         .unwrap();
-                    prop_assert!(buffer == flat.read(offset, length), "read {offset}+{length}");
+                    prop_assert!(
+                        buffer == flat.read(offset, length),
+                        "read {offset}+{length}"
+                    );
                 }
                 Step::Truncate { size } => {
                     striped::truncate(&cluster.pool, &layout, object, size as u64).unwrap();
@@ -139,7 +163,9 @@ fn idle_connections_to_a_restarted_iod_are_replaced_unnoticed() {
         iod.stop();
         iod.run();
     }
-    let hurried = cluster.pool.with_patience(Patience::endless().at_most(Duration::from_secs(10)));
+    let hurried = cluster
+        .pool
+        .with_patience(Patience::endless().at_most(Duration::from_secs(10)));
     let mut buffer = vec![0; bytes.len()];
     striped::read(&hurried, &layout, object(1), 0, &mut buffer).unwrap();
     assert!(buffer == bytes);
@@ -195,7 +221,10 @@ fn a_deadline_ends_the_waiting() {
     assert!(start.elapsed() >= Duration::from_millis(300));
     assert!(start.elapsed() < Duration::from_secs(20));
     // A range that lies on the other iod alone needs no waiting, but its deadline has passed too.
-    assert_eq!(striped::read(&cluster.pool, &layout, object(1), 0, &mut [0; 4096]), Ok(()));
+    assert_eq!(
+        striped::read(&cluster.pool, &layout, object(1), 0, &mut [0; 4096]),
+        Ok(())
+    );
 }
 
 #[test]
@@ -203,7 +232,9 @@ fn cancelling_ends_the_waiting() {
     let mut cluster = Cluster::start(1);
     cluster.iods[0].stop();
     let cancel = Cancel::new();
-    let pool = cluster.pool.with_patience(Patience::until_cancelled(&cancel));
+    let pool = cluster
+        .pool
+        .with_patience(Patience::until_cancelled(&cancel));
     let waiter = std::thread::spawn(move || pool.call(IodId(1), &IodRequest::Space));
     cancel.cancel();
     assert_eq!(waiter.join().unwrap(), Err(FsError::Io));
@@ -224,7 +255,9 @@ fn another_iod_at_the_address_is_not_believed() {
     });
     let hurried = Patience::endless().at_most(Duration::from_millis(100));
     let fresh = pvfs::client::pool::IodPool::new(cluster.table.clone(), Default::default());
-    let refused = fresh.with_patience(hurried).call(IodId(2), &IodRequest::Space);
+    let refused = fresh
+        .with_patience(hurried)
+        .call(IodId(2), &IodRequest::Space);
     assert_eq!(refused, Err(FsError::Io));
     cluster.table.set(IodId(2), right);
     assert!(reader.join().unwrap().unwrap() == pattern(1, 8192));
@@ -235,20 +268,45 @@ fn control_calls_reach_the_iod() {
     let cluster = Cluster::start(1);
     let layout = cluster.layout(4096);
     striped::write(&cluster.pool, &layout, object(1), 0, &[1; 5000]).unwrap();
-    let stat = cluster.pool.call(IodId(1), &IodRequest::Stat { object: object(1) });
-    let Ok(IodResponse::Stat { length: 5000, allocated }) = stat else { panic!("{stat:?}") };
+    let stat = cluster
+        .pool
+        .call(IodId(1), &IodRequest::Stat { object: object(1) });
+    let Ok(IodResponse::Stat {
+        length: 5000,
+        allocated,
+    }) = stat
+    else {
+        panic!("{stat:?}")
+    };
     assert!(allocated >= 5000);
     let space = cluster.pool.call(IodId(1), &IodRequest::Space);
     assert!(matches!(space, Ok(IodResponse::Space(space)) if space.bytes_total > 0));
-    let read = IodRequest::Read { object: object(1), offset: u64::MAX, length: 1 };
-    assert_eq!(cluster.pool.call(IodId(1), &read), Err(FsError::FileTooLarge));
-    let read = IodRequest::Read { object: object(1), offset: 0, length: u32::MAX };
-    assert_eq!(cluster.pool.call(IodId(1), &read), Err(FsError::MessageTooLong));
+    let read = IodRequest::Read {
+        object: object(1),
+        offset: u64::MAX,
+        length: 1,
+    };
+    assert_eq!(
+        cluster.pool.call(IodId(1), &read),
+        Err(FsError::FileTooLarge)
+    );
+    let read = IodRequest::Read {
+        object: object(1),
+        offset: 0,
+        length: u32::MAX,
+    };
+    assert_eq!(
+        cluster.pool.call(IodId(1), &read),
+        Err(FsError::MessageTooLong)
+    );
 }
 
 #[test]
 fn a_full_server_makes_clients_wait_their_turn() {
-    let limits = ServerLimits { connections_max: 1, ..ServerLimits::default() };
+    let limits = ServerLimits {
+        connections_max: 1,
+        ..ServerLimits::default()
+    };
     let iod = Iod::start(1, limits);
     let table = Arc::new(common::Table::default());
     table.set(iod.id, iod.address);

@@ -135,7 +135,10 @@ impl Server {
             let _ = stream.shutdown(Shutdown::Both);
         }
         while !connections.open.is_empty() {
-            connections = table.ended.wait(connections).unwrap_or_else(PoisonError::into_inner);
+            connections = table
+                .ended
+                .wait(connections)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -194,15 +197,23 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) -> io::Resul
         // Dropped in reverse order: when the slot is free, the store is no longer held.
         let _slot = slot;
         let shared = shared;
-        let mut connection =
-            Connection::new(&stream, peer, &shared.store, &shared.limits, &shared.failures);
+        let mut connection = Connection::new(
+            &stream,
+            peer,
+            &shared.store,
+            &shared.limits,
+            &shared.failures,
+        );
         match connection.run() {
             Ok(()) => tracing::debug!("{peer}: closed"),
             Err(_) if shared.stopping.load(Ordering::Acquire) => {}
             Err(error) => tracing::info!("connection from {peer} ended: {error}"),
         }
     };
-    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(work)?;
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(work)?;
     Ok(())
 }
 
@@ -216,12 +227,17 @@ impl Slot {
     fn take(table: &Arc<Table>, limit: usize, stream: &Arc<TcpStream>) -> io::Result<Self> {
         let mut connections = table.lock();
         if connections.open.len() >= limit {
-            return Err(io::Error::other(format!("all {limit} connections are in use")));
+            return Err(io::Error::other(format!(
+                "all {limit} connections are in use"
+            )));
         }
         let number = connections.next;
         connections.next += 1;
         connections.open.insert(number, Arc::clone(stream));
-        Ok(Self { table: Arc::clone(table), number })
+        Ok(Self {
+            table: Arc::clone(table),
+            number,
+        })
     }
 }
 

@@ -28,7 +28,10 @@ pub const FILE_SYSTEM: FileSystemId = FileSystemId(0xf5);
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn object(inode: u64) -> ObjectId {
-    ObjectId { inode: InodeNumber(inode), generation: 0 }
+    ObjectId {
+        inode: InodeNumber(inode),
+        generation: 0,
+    }
 }
 
 /// An iod in this process.
@@ -44,7 +47,13 @@ impl Iod {
     pub fn start(id: u32, limits: ServerLimits) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let directory = tempfile::tempdir().unwrap();
-        let mut iod = Self { id: IodId(id), directory, server: None, address, limits };
+        let mut iod = Self {
+            id: IodId(id),
+            directory,
+            server: None,
+            address,
+            limits,
+        };
         iod.run();
         iod
     }
@@ -52,7 +61,12 @@ impl Iod {
     /// Starts it, on the old port after the first time.
     pub fn run(&mut self) {
         let store = Store::open(self.directory.path(), 64).unwrap();
-        store.join(Membership { iod: self.id, file_system: FILE_SYSTEM }).unwrap();
+        store
+            .join(Membership {
+                iod: self.id,
+                file_system: FILE_SYSTEM,
+            })
+            .unwrap();
         let listener = TcpListener::bind(self.address).unwrap();
         let server = Server::start(listener, Arc::new(store), self.limits).unwrap();
         self.address = server.address();
@@ -72,7 +86,10 @@ pub struct Table {
 
 impl Table {
     pub fn set(&self, iod: IodId, address: SocketAddr) {
-        let endpoint = Endpoint { host: address.ip().to_string(), port: address.port() };
+        let endpoint = Endpoint {
+            host: address.ip().to_string(),
+            port: address.port(),
+        };
         self.endpoints.lock().unwrap().insert(iod, endpoint);
     }
 }
@@ -98,7 +115,9 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(count: u32) -> Self {
-        let iods: Vec<Iod> = (1..=count).map(|id| Iod::start(id, ServerLimits::default())).collect();
+        let iods: Vec<Iod> = (1..=count)
+            .map(|id| Iod::start(id, ServerLimits::default()))
+            .collect();
         let table = Arc::new(Table::default());
         for iod in &iods {
             table.set(iod.id, iod.address);
@@ -181,9 +200,10 @@ fn answer(
                 session_timeout_ms: 10_000,
                 iods: Vec::new(),
             }),
-            MgrOperation::RegisterIod { iod: Some(iod), .. } => {
-                MgrResponse::Registered { iod: *iod, file_system }
-            }
+            MgrOperation::RegisterIod { iod: Some(iod), .. } => MgrResponse::Registered {
+                iod: *iod,
+                file_system,
+            },
             MgrOperation::RegisterIod { .. } => {
                 let mut known = known.lock().unwrap();
                 let position = known.iter().position(|client| *client == request.client);
@@ -191,7 +211,10 @@ fn answer(
                     known.push(request.client);
                     known.len() - 1
                 });
-                MgrResponse::Registered { iod: IodId(1 + position as u32), file_system }
+                MgrResponse::Registered {
+                    iod: IodId(1 + position as u32),
+                    file_system,
+                }
             }
             _ => MgrResponse::Done,
         };
@@ -200,8 +223,17 @@ fn answer(
         if write_message(&mut stream, FrameKind::MgrReply, id, &reply, &[]).is_err() {
             return;
         }
-        let MgrRequest { client, sequence, operation, .. } = request;
-        let _ = sender.send(Heard { client, sequence, operation });
+        let MgrRequest {
+            client,
+            sequence,
+            operation,
+            ..
+        } = request;
+        let _ = sender.send(Heard {
+            client,
+            sequence,
+            operation,
+        });
     }
 }
 
