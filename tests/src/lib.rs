@@ -9,3 +9,4 @@ pub mod operation;
 pub mod programs;
 pub mod pvfs_cluster;
 pub mod replay;
+pub mod workload;

@@ -52,8 +52,11 @@ pub struct Stat {
     /// Hard links; of a directory 2 and its subdirectories.
     pub links: u64,
     /// Modification time where utimensat(2) set it and nothing changed it since.
-    pub modified: Option<(i64, u32)>,
+    pub modified: Time,
 }
+
+/// Seconds and nanoseconds since the epoch, where they are known.
+pub type Time = Option<(i64, u32)>;
 
 #[derive(Clone, Debug)]
 enum Content {
@@ -67,7 +70,7 @@ struct Node {
     content: Content,
     mode: u32,
     links: u64,
-    modified: Option<(i64, u32)>,
+    modified: Time,
     xattrs: BTreeMap<String, Vec<u8>>,
 }
 
@@ -81,14 +84,27 @@ pub struct Model {
 impl Default for Model {
     fn default() -> Self {
         let root = Node::new(Content::Directory(BTreeMap::new()), 0o755);
-        Self { nodes: BTreeMap::from([(ROOT, root)]), next: ROOT + 1 }
+        Self {
+            nodes: BTreeMap::from([(ROOT, root)]),
+            next: ROOT + 1,
+        }
     }
 }
 
 impl Node {
     fn new(content: Content, mode: u32) -> Self {
-        let links = if matches!(content, Content::Directory(_)) { 2 } else { 1 };
-        Self { content, mode, links, modified: None, xattrs: BTreeMap::new() }
+        let links = if matches!(content, Content::Directory(_)) {
+            2
+        } else {
+            1
+        };
+        Self {
+            content,
+            mode,
+            links,
+            modified: None,
+            xattrs: BTreeMap::new(),
+        }
     }
 
     const fn kind(&self) -> Kind {
@@ -124,13 +140,19 @@ impl Model {
     }
 
     fn walk(&self, directory: Inode, prefix: &str, visit: &mut impl FnMut(&str, &Node)) {
-        let Some(Node { content: Content::Directory(entries), .. }) = self.nodes.get(&directory)
+        let Some(Node {
+            content: Content::Directory(entries),
+            ..
+        }) = self.nodes.get(&directory)
         else {
             return;
         };
         for (name, inode) in entries {
-            let path =
-                if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+            let path = if prefix.is_empty() {
+                name.clone()
+            } else {
+                format!("{prefix}/{name}")
+            };
             if let Some(node) = self.nodes.get(inode) {
                 visit(&path, node);
                 self.walk(*inode, &path, visit);
@@ -145,14 +167,24 @@ impl Model {
 
     fn run(&mut self, operation: &Operation) -> Answer<Outcome> {
         match operation {
-            Operation::Create { path, exclusive, truncate } => {
+            Operation::Create {
+                path,
+                exclusive,
+                truncate,
+            } => {
                 self.create(path, *exclusive, *truncate)?;
             }
-            Operation::Write { path, offset, data, .. } => {
+            Operation::Write {
+                path, offset, data, ..
+            } => {
                 self.write(path, Some(*offset), &data.bytes())?;
             }
             Operation::Append { path, data } => self.write(path, None, &data.bytes())?,
-            Operation::Read { path, offset, length } => return self.read(path, *offset, *length),
+            Operation::Read {
+                path,
+                offset,
+                length,
+            } => return self.read(path, *offset, *length),
             Operation::Truncate { path, size } => self.truncate(path, *size)?,
             Operation::Rename { from, to } => self.rename(from, to)?,
             Operation::Unlink { path } => self.unlink(path)?,
@@ -169,11 +201,17 @@ impl Model {
             }
             Operation::ReadLink { path } => return self.read_link(path),
             Operation::Chmod { path, mode } => self.node_mut(path)?.mode = *mode,
-            Operation::SetTimes { path, seconds, nanoseconds } => {
+            Operation::SetTimes {
+                path,
+                seconds,
+                nanoseconds,
+            } => {
                 self.node_mut(path)?.modified = Some((*seconds, *nanoseconds));
             }
             Operation::SetXattr { path, name, data } => {
-                self.node_mut(path)?.xattrs.insert(name.clone(), data.bytes());
+                self.node_mut(path)?
+                    .xattrs
+                    .insert(name.clone(), data.bytes());
             }
             Operation::GetXattr { path, name } => {
                 let value = self.node_mut(path)?.xattrs.get(name).cloned();
@@ -181,10 +219,15 @@ impl Model {
             }
             Operation::ListXattr { path } => {
                 let names = self.node_mut(path)?.xattrs.keys();
-                return Ok(Outcome::Names(names.map(|n| (n.clone(), Kind::File)).collect()));
+                return Ok(Outcome::Names(
+                    names.map(|n| (n.clone(), Kind::File)).collect(),
+                ));
             }
             Operation::RemoveXattr { path, name } => {
-                self.node_mut(path)?.xattrs.remove(name).ok_or(Errno::ENODATA)?;
+                self.node_mut(path)?
+                    .xattrs
+                    .remove(name)
+                    .ok_or(Errno::ENODATA)?;
             }
             Operation::Stat { path } => return self.stat(path),
         }
@@ -248,7 +291,7 @@ impl Model {
     }
 
     /// The content of a file that is opened for writing, or read.
-    fn bytes_mut(&mut self, path: &str) -> Answer<(&mut Vec<u8>, &mut Option<(i64, u32)>)> {
+    fn bytes_mut(&mut self, path: &str) -> Answer<(&mut Vec<u8>, &mut Time)> {
         let node = self.node_mut(path)?;
         match &mut node.content {
             Content::File(bytes) => Ok((bytes, &mut node.modified)),
@@ -305,7 +348,9 @@ impl Model {
         let (bytes, _) = self.bytes_mut(path)?;
         let start = (offset as usize).min(bytes.len());
         let end = (start + length).min(bytes.len());
-        Ok(Outcome::Bytes(bytes.get(start..end).unwrap_or_default().to_vec()))
+        Ok(Outcome::Bytes(
+            bytes.get(start..end).unwrap_or_default().to_vec(),
+        ))
     }
 
     fn truncate(&mut self, path: &str, size: u64) -> Answer<()> {
@@ -318,7 +363,10 @@ impl Model {
     fn rename(&mut self, from: &str, to: &str) -> Answer<()> {
         let (old_directory, old_name) = self.parent(from)?;
         let (new_directory, new_name) = self.parent(to)?;
-        let inode = *self.entries(old_directory)?.get(old_name).ok_or(Errno::ENOENT)?;
+        let inode = *self
+            .entries(old_directory)?
+            .get(old_name)
+            .ok_or(Errno::ENOENT)?;
         let is_directory = self.entries(inode).is_ok();
         // The order of these checks is the kernel's: ancestors first.
         if is_directory && format!("{to}/").starts_with(&format!("{from}/")) && from != to {
@@ -367,7 +415,10 @@ impl Model {
         let inode = self.resolve(path)?;
         self.bytes_mut(path)?;
         let mut whole = match self.nodes.get(&inode) {
-            Some(Node { content: Content::File(bytes), .. }) => bytes.clone(),
+            Some(Node {
+                content: Content::File(bytes),
+                ..
+            }) => bytes.clone(),
             _ => return Err(Errno::EISDIR),
         };
         whole.extend_from_slice(data);
@@ -391,7 +442,12 @@ impl Model {
     fn list(&self, path: &str) -> Answer<Outcome> {
         let entries = self.entries(self.resolve(path)?)?;
         let kind = |inode| self.nodes.get(inode).map_or(Kind::File, Node::kind);
-        Ok(Outcome::Names(entries.iter().map(|(name, i)| (name.clone(), kind(i))).collect()))
+        Ok(Outcome::Names(
+            entries
+                .iter()
+                .map(|(name, i)| (name.clone(), kind(i)))
+                .collect(),
+        ))
     }
 
     fn link(&mut self, from: &str, to: &str) -> Answer<()> {
@@ -423,6 +479,12 @@ impl Model {
             Content::Directory(_) => 0,
         };
         let (mode, links, modified) = (node.mode, node.links, node.modified);
-        Ok(Outcome::Stat(Stat { kind: node.kind(), size, mode, links, modified }))
+        Ok(Outcome::Stat(Stat {
+            kind: node.kind(),
+            size,
+            mode,
+            links,
+            modified,
+        }))
     }
 }

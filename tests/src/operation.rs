@@ -6,7 +6,13 @@ use fastrand::Rng;
 use crate::model::Model;
 
 /// Names of files and directories. Few, so that operations collide.
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "a name of some length with spaces and an \u{e4}"];
+const NAMES: [&str; 5] = [
+    "a",
+    "b",
+    "c",
+    "d",
+    "a name of some length with spaces and an \u{e4}",
+];
 /// Names of symbolic links: apart from the others, so that no path leads through a link.
 const LINK_NAMES: [&str; 2] = ["link-x", "link-y"];
 /// Names of extended attributes.
@@ -191,7 +197,10 @@ impl Data {
     }
 
     fn draw(rng: &mut Rng, length_max: usize) -> Self {
-        Self { seed: rng.u64(..), length: rng.usize(1..=length_max) }
+        Self {
+            seed: rng.u64(..),
+            length: rng.usize(1..=length_max),
+        }
     }
 }
 
@@ -206,7 +215,11 @@ impl Operation {
                 truncate: draw.rng.u8(..) < 64,
             },
             8..20 => {
-                let length_max = if draw.rng.u8(..) < 24 { 1 << 20 } else { 20_000 };
+                let length_max = if draw.rng.u8(..) < 24 {
+                    1 << 20
+                } else {
+                    20_000
+                };
                 Self::Write {
                     path: draw.path(),
                     offset: draw.offset(),
@@ -214,30 +227,48 @@ impl Operation {
                     sync: draw.rng.u8(..) < 32,
                 }
             }
-            20..26 => Self::Append { path: draw.path(), data: Data::draw(draw.rng, 10_000) },
+            20..26 => Self::Append {
+                path: draw.path(),
+                data: Data::draw(draw.rng, 10_000),
+            },
             26..40 => Self::Read {
                 path: draw.path(),
                 offset: draw.offset(),
                 length: draw.rng.usize(0..=400_000),
             },
-            40..46 => Self::Truncate { path: draw.path(), size: draw.offset() },
+            40..46 => Self::Truncate {
+                path: draw.path(),
+                size: draw.offset(),
+            },
             46..54 => draw.rename(),
-            54..58 => Self::Unlink { path: draw.any_path() },
-            58..60 => {
-                Self::UnlinkOpen { path: draw.path(), data: Data::draw(draw.rng, 9000) }
-            }
-            60..66 => {
-                Self::MakeDirectory { path: draw.path(), mode: 0o700 | draw.rng.u32(0..=0o77) }
-            }
+            54..58 => Self::Unlink {
+                path: draw.any_path(),
+            },
+            58..60 => Self::UnlinkOpen {
+                path: draw.path(),
+                data: Data::draw(draw.rng, 9000),
+            },
+            60..66 => Self::MakeDirectory {
+                path: draw.path(),
+                mode: 0o700 | draw.rng.u32(0..=0o77),
+            },
             66..68 => Self::RemoveDirectory { path: draw.path() },
             68..73 => Self::List { path: draw.path() },
-            73..77 => Self::Link { from: draw.path(), to: draw.path() },
+            73..77 => Self::Link {
+                from: draw.path(),
+                to: draw.path(),
+            },
             77..79 => Self::Symlink {
                 target: format!("../{}/{}", draw.path(), draw.rng.u16(..)),
                 path: draw.link_path(),
             },
-            79..81 => Self::ReadLink { path: draw.any_path() },
-            81..84 => Self::Chmod { path: draw.path(), mode: draw.rng.u32(0..=0o777) },
+            79..81 => Self::ReadLink {
+                path: draw.any_path(),
+            },
+            81..84 => Self::Chmod {
+                path: draw.path(),
+                mode: draw.rng.u32(0..=0o777),
+            },
             84..87 => Self::SetTimes {
                 path: draw.path(),
                 seconds: draw.rng.i64(0..4_000_000_000),
@@ -248,10 +279,18 @@ impl Operation {
                 name: draw.xattr_name(),
                 data: Data::draw(draw.rng, 300),
             },
-            90..92 => Self::GetXattr { path: draw.path(), name: draw.xattr_name() },
+            90..92 => Self::GetXattr {
+                path: draw.path(),
+                name: draw.xattr_name(),
+            },
             92..93 => Self::ListXattr { path: draw.path() },
-            93..94 => Self::RemoveXattr { path: draw.path(), name: draw.xattr_name() },
-            _ => Self::Stat { path: draw.any_path() },
+            93..94 => Self::RemoveXattr {
+                path: draw.path(),
+                name: draw.xattr_name(),
+            },
+            _ => Self::Stat {
+                path: draw.any_path(),
+            },
         }
     }
 }
@@ -285,8 +324,12 @@ impl Draw<'_> {
     }
 
     fn existing(&mut self, links: bool) -> Path {
-        let paths: Vec<Path> =
-            self.model.paths().into_iter().filter(|path| links == is_link_path(path)).collect();
+        let paths: Vec<Path> = self
+            .model
+            .paths()
+            .into_iter()
+            .filter(|path| links == is_link_path(path))
+            .collect();
         match self.rng.choice(&paths) {
             Some(path) => path.clone(),
             None if links => self.pick(&LINK_NAMES).to_owned(),
@@ -311,15 +354,25 @@ impl Draw<'_> {
     }
 
     fn any_path(&mut self) -> Path {
-        if self.rng.u8(..) < 64 { self.existing(true) } else { self.path() }
+        if self.rng.u8(..) < 64 {
+            self.existing(true)
+        } else {
+            self.path()
+        }
     }
 
     /// Links are renamed among their own names, so that no other name becomes a link.
     fn rename(&mut self) -> Operation {
         if self.rng.u8(..) < 48 {
-            Operation::Rename { from: self.existing(true), to: self.link_path() }
+            Operation::Rename {
+                from: self.existing(true),
+                to: self.link_path(),
+            }
         } else {
-            Operation::Rename { from: self.path(), to: self.path() }
+            Operation::Rename {
+                from: self.path(),
+                to: self.path(),
+            }
         }
     }
 
@@ -338,5 +391,7 @@ impl Draw<'_> {
 }
 
 fn is_link_path(path: &str) -> bool {
-    LINK_NAMES.iter().any(|name| path.rsplit('/').next() == Some(name))
+    LINK_NAMES
+        .iter()
+        .any(|name| path.rsplit('/').next() == Some(name))
 }

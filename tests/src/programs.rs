@@ -13,13 +13,19 @@ use anyhow::{Context, bail};
 pub fn find(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find the test's own file")?;
     // target/PROFILE/deps/TEST for a test, target/PROFILE/NAME for a program of this package.
-    let mut dir = own.parent().context("the test's own file has no directory")?;
+    let mut dir = own
+        .parent()
+        .context("the test's own file has no directory")?;
     if dir.ends_with("deps") {
         dir = dir.parent().context("deps has no directory above it")?;
     }
     let program = dir.join(name);
     if !program.is_file() {
-        let release = if dir.ends_with("release") { " --release" } else { "" };
+        let release = if dir.ends_with("release") {
+            " --release"
+        } else {
+            ""
+        };
         bail!(
             "{} is not built: run `cargo build --workspace --bins{release}` first (`make test` does)",
             program.display()

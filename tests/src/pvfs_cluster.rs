@@ -48,7 +48,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { iods: 3, mounts: 1, mount_options: "allow_other".into() }
+        Self {
+            iods: 3,
+            mounts: 1,
+            mount_options: "allow_other".into(),
+        }
     }
 }
 
@@ -153,7 +157,10 @@ impl Cluster {
     pub fn restart_mgr(&mut self) -> anyhow::Result<()> {
         let data = self.dir.path().join("mgr");
         let mut command = self.command("pvfs-mgr")?;
-        command.arg("--data").arg(data).args(["--listen", &self.mgr_address]);
+        command
+            .arg("--data")
+            .arg(data)
+            .args(["--listen", &self.mgr_address]);
         let (daemon, address) = self.spawn("mgr", command)?;
         self.mgr = Some(daemon);
         self.mgr_address = address;
@@ -235,7 +242,11 @@ impl Cluster {
     ///
     /// Which one did not.
     pub fn finish(mut self) -> anyhow::Result<()> {
-        let all = self.mounts.drain(..).chain(self.iods.drain(..)).chain([self.mgr.take()]);
+        let all = self
+            .mounts
+            .drain(..)
+            .chain(self.iods.drain(..))
+            .chain([self.mgr.take()]);
         let daemons: Vec<Daemon> = all.flatten().collect();
         for daemon in daemons {
             daemon.stop()?;
@@ -248,13 +259,18 @@ impl Cluster {
     #[must_use]
     pub fn logs(&self) -> String {
         let mut text = String::new();
-        let Ok(entries) = std::fs::read_dir(self.dir.path().join("log")) else { return text };
+        let Ok(entries) = std::fs::read_dir(self.dir.path().join("log")) else {
+            return text;
+        };
         for entry in entries.flatten() {
             text.push_str(&format!("--- {}\n", entry.path().display()));
             let log = std::fs::read(entry.path()).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
             let lines: Vec<&str> = log.lines().collect();
-            for line in lines.iter().skip(lines.len().saturating_sub(LOG_TAIL_LINES_MAX)) {
+            for line in lines
+                .iter()
+                .skip(lines.len().saturating_sub(LOG_TAIL_LINES_MAX))
+            {
                 text.push_str(line);
                 text.push('\n');
             }
@@ -285,7 +301,11 @@ impl Cluster {
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
         let stdout = child.stdout.take().context("no pipe")?;
-        let mut daemon = Daemon { name: name.to_owned(), log, child };
+        let mut daemon = Daemon {
+            name: name.to_owned(),
+            log,
+            child,
+        };
         match first_line(stdout).recv_timeout(READY_TIMEOUT) {
             Ok(line) if line.starts_with("ready ") => {
                 let address = line.trim_start_matches("ready ").trim().to_owned();
@@ -294,11 +314,17 @@ impl Cluster {
             Ok(line) => bail!("{name} printed `{line}` and not a ready line"),
             Err(RecvTimeoutError::Timeout) => {
                 let _ = daemon.child.kill();
-                bail!("{name} is not ready after {READY_TIMEOUT:?}\n{}", self.logs())
+                bail!(
+                    "{name} is not ready after {READY_TIMEOUT:?}\n{}",
+                    self.logs()
+                )
             }
             Err(RecvTimeoutError::Disconnected) => {
                 let status = daemon.child.wait()?;
-                bail!("{name} ended before it was ready ({status})\n{}", self.logs())
+                bail!(
+                    "{name} ended before it was ready ({status})\n{}",
+                    self.logs()
+                )
             }
         }
     }
@@ -315,7 +341,11 @@ impl Drop for Cluster {
             // Detached first, so that no call of the test hangs on a daemon that is about to end.
             let _ = umount2(&self.mount(index), MntFlags::MNT_DETACH);
         }
-        let all = self.mounts.drain(..).chain(self.iods.drain(..)).chain([self.mgr.take()]);
+        let all = self
+            .mounts
+            .drain(..)
+            .chain(self.iods.drain(..))
+            .chain([self.mgr.take()]);
         for mut daemon in all.flatten() {
             let _ = daemon.child.kill();
             let _ = daemon.child.wait();
@@ -327,7 +357,11 @@ impl Daemon {
     /// SIGTERM; must end with status 0.
     fn stop(mut self) -> anyhow::Result<()> {
         let already = self.child.try_wait()?;
-        ensure!(already.is_none(), "{} ended by itself: {already:?}", self.name);
+        ensure!(
+            already.is_none(),
+            "{} ended by itself: {already:?}",
+            self.name
+        );
         kill(pid(&self.child)?, Signal::SIGTERM)?;
         let deadline = Instant::now() + STOP_TIMEOUT;
         let status: ExitStatus = loop {
@@ -337,11 +371,20 @@ impl Daemon {
             if Instant::now() > deadline {
                 self.child.kill()?;
                 self.child.wait()?;
-                bail!("{} does not end after SIGTERM; log: {}", self.name, self.log.display());
+                bail!(
+                    "{} does not end after SIGTERM; log: {}",
+                    self.name,
+                    self.log.display()
+                );
             }
             std::thread::sleep(POLL);
         };
-        ensure!(status.success(), "{} ended with {status}; log: {}", self.name, self.log.display());
+        ensure!(
+            status.success(),
+            "{} ended with {status}; log: {}",
+            self.name,
+            self.log.display()
+        );
         Ok(())
     }
 }
@@ -349,7 +392,11 @@ impl Daemon {
 fn kill_hard(slot: &mut Option<Daemon>) -> anyhow::Result<()> {
     let mut daemon = slot.take().context("it does not run")?;
     let already = daemon.child.try_wait()?;
-    ensure!(already.is_none(), "{} ended by itself: {already:?}", daemon.name);
+    ensure!(
+        already.is_none(),
+        "{} ended by itself: {already:?}",
+        daemon.name
+    );
     daemon.child.kill()?;
     daemon.child.wait()?;
     Ok(())

@@ -25,12 +25,24 @@ pub fn replay(root: &Path, other: &Path, operation: &Operation) -> Outcome {
 fn run(root: &Path, other: &Path, operation: &Operation) -> io::Result<Outcome> {
     let at = |path: &str| root.join(path);
     match operation {
-        Operation::Create { path, exclusive, truncate } => {
+        Operation::Create {
+            path,
+            exclusive,
+            truncate,
+        } => {
             let mut options = OpenOptions::new();
-            options.write(true).create(!exclusive).create_new(*exclusive);
+            options
+                .write(true)
+                .create(!exclusive)
+                .create_new(*exclusive);
             options.truncate(*truncate && !exclusive).open(at(path))?;
         }
-        Operation::Write { path, offset, data, sync } => {
+        Operation::Write {
+            path,
+            offset,
+            data,
+            sync,
+        } => {
             let file = OpenOptions::new().write(true).open(at(path))?;
             file.write_all_at(&data.bytes(), *offset)?;
             if *sync {
@@ -38,9 +50,16 @@ fn run(root: &Path, other: &Path, operation: &Operation) -> io::Result<Outcome> 
             }
         }
         Operation::Append { path, data } => {
-            OpenOptions::new().append(true).open(at(path))?.write_all(&data.bytes())?;
+            OpenOptions::new()
+                .append(true)
+                .open(at(path))?
+                .write_all(&data.bytes())?;
         }
-        Operation::Read { path, offset, length } => {
+        Operation::Read {
+            path,
+            offset,
+            length,
+        } => {
             return read(&at(path), *offset, *length).map(Outcome::Bytes);
         }
         Operation::Truncate { path, size } => {
@@ -65,7 +84,11 @@ fn run(root: &Path, other: &Path, operation: &Operation) -> io::Result<Outcome> 
             return Ok(Outcome::Bytes(target.into_os_string().into_encoded_bytes()));
         }
         Operation::Chmod { path, mode } => set_mode(&at(path), *mode)?,
-        Operation::SetTimes { path, seconds, nanoseconds } => {
+        Operation::SetTimes {
+            path,
+            seconds,
+            nanoseconds,
+        } => {
             let time = TimeSpec::new(*seconds, i64::from(*nanoseconds));
             let flags = UtimensatFlags::FollowSymlink;
             utimensat(AT_FDCWD, &at(path), &time, &time, flags)?;
@@ -73,7 +96,9 @@ fn run(root: &Path, other: &Path, operation: &Operation) -> io::Result<Outcome> 
         Operation::SetXattr { path, name, data } => xattr::set(at(path), name, &data.bytes())?,
         Operation::GetXattr { path, name } => {
             let value = xattr::get(at(path), name)?;
-            return value.map(Outcome::Bytes).ok_or_else(|| Errno::ENODATA.into());
+            return value
+                .map(Outcome::Bytes)
+                .ok_or_else(|| Errno::ENODATA.into());
         }
         Operation::ListXattr { path } => return list_xattr(&at(path)).map(Outcome::Names),
         Operation::RemoveXattr { path, name } => xattr::remove(at(path), name)?,
@@ -130,7 +155,8 @@ fn list_xattr(path: &Path) -> io::Result<Vec<(String, Kind)>> {
 }
 
 fn text(name: std::ffi::OsString) -> io::Result<String> {
-    name.into_string().map_err(|name| io::Error::other(format!("{name:?} is not UTF-8")))
+    name.into_string()
+        .map_err(|name| io::Error::other(format!("{name:?} is not UTF-8")))
 }
 
 fn kind(file_type: std::fs::FileType) -> Kind {
@@ -148,10 +174,21 @@ fn stat(path: &Path) -> io::Result<Stat> {
     let kind = kind(metadata.file_type());
     Ok(Stat {
         kind,
-        size: if kind == Kind::Directory { 0 } else { metadata.len() },
-        mode: if kind == Kind::Link { 0 } else { metadata.mode() & 0o7777 },
+        size: if kind == Kind::Directory {
+            0
+        } else {
+            metadata.len()
+        },
+        mode: if kind == Kind::Link {
+            0
+        } else {
+            metadata.mode() & 0o7777
+        },
         links: metadata.nlink(),
-        modified: Some((metadata.mtime(), u32::try_from(metadata.mtime_nsec()).unwrap_or(0))),
+        modified: Some((
+            metadata.mtime(),
+            u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+        )),
     })
 }
 
@@ -161,7 +198,10 @@ pub fn agree(expected: &Outcome, found: &Outcome) -> bool {
     match (expected, found) {
         (Outcome::Stat(expected), Outcome::Stat(found)) => {
             let modified = expected.modified.or(found.modified);
-            Stat { modified, ..*expected } == *found
+            Stat {
+                modified,
+                ..*expected
+            } == *found
         }
         (expected, found) => expected == found,
     }
@@ -182,7 +222,11 @@ pub fn describe(expected: &Outcome, found: &Outcome) -> String {
         );
     }
     let mut text = format!("expected {expected:?}, found {found:?}");
-    text.truncate(text.char_indices().nth(2000).map_or(text.len(), |(at, _)| at));
+    text.truncate(
+        text.char_indices()
+            .nth(2000)
+            .map_or(text.len(), |(at, _)| at),
+    );
     text
 }
 
@@ -192,7 +236,9 @@ pub fn describe(expected: &Outcome, found: &Outcome) -> String {
 ///
 /// The first difference.
 pub fn compare_all(root: &Path, model: &mut Model) -> anyhow::Result<()> {
-    let mut questions = vec![Operation::List { path: String::new() }];
+    let mut questions = vec![Operation::List {
+        path: String::new(),
+    }];
     let directories = model.directories();
     for path in model.paths() {
         questions.push(Operation::Stat { path: path.clone() });
@@ -202,7 +248,11 @@ pub fn compare_all(root: &Path, model: &mut Model) -> anyhow::Result<()> {
             questions.push(Operation::ReadLink { path });
         } else {
             questions.push(Operation::ListXattr { path: path.clone() });
-            questions.push(Operation::Read { path, offset: 0, length: 1 << 30 });
+            questions.push(Operation::Read {
+                path,
+                offset: 0,
+                length: 1 << 30,
+            });
         }
     }
     for question in questions {

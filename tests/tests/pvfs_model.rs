@@ -23,7 +23,9 @@ const OPERATIONS_DEFAULT: u64 = 4000;
 
 fn from_environment(name: &str, default: u64) -> anyhow::Result<u64> {
     match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}={text} is no number")),
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("{name}={text} is no number")),
         Err(_) => Ok(default),
     }
 }
@@ -54,8 +56,15 @@ fn the_model_agrees_with_a_local_file_system() -> anyhow::Result<()> {
 #[test]
 fn two_mounts_do_what_the_model_does() -> anyhow::Result<()> {
     let seed = seed()?;
-    let count = usize::try_from(from_environment("PVFS_MODEL_OPERATIONS", OPERATIONS_DEFAULT)?)?;
-    let mut cluster = Cluster::start(Options { iods: 3, mounts: 2, ..Options::default() })?;
+    let count = usize::try_from(from_environment(
+        "PVFS_MODEL_OPERATIONS",
+        OPERATIONS_DEFAULT,
+    )?)?;
+    let mut cluster = Cluster::start(Options {
+        iods: 3,
+        mounts: 2,
+        ..Options::default()
+    })?;
     let roots: Vec<PathBuf> = (0..2).map(|index| cluster.mount(index)).collect();
     small_stripes(&roots[0])?;
     let mut model = Model::default();
