@@ -1,3 +1,32 @@
-//! PVFS FUSE client: mounts the file system.
+// SPDX-License-Identifier: MIT
+//! PVFS FUSE client: `pvfs-fuse`, and under the names `mount.fuse.pvfs` and `mount.pvfs` the helper
+//! that mount(8) calls.
 
-fn main() {}
+use std::process::ExitCode;
+
+use pvfs_fuse::cli::{Arguments, How};
+use pvfs_fuse::{background, cli, log, mount};
+
+fn main() -> ExitCode {
+    let arguments = match cli::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match arguments.how {
+        How::Fake => ExitCode::SUCCESS,
+        How::Background => background::launch(&arguments),
+        How::Foreground => run(&arguments, || println!("ready {}", arguments.mountpoint.display())),
+        How::Detached => run(&arguments, background::detached),
+    }
+}
+
+fn run(arguments: &Arguments, ready: impl FnOnce()) -> ExitCode {
+    log::start(&arguments.log, arguments.how == How::Detached);
+    match mount::run(arguments, ready) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pvfs-fuse: {error:#}");
+            ExitCode::from(cli::MOUNT_FAILURE)
+        }
+    }
+}

@@ -184,6 +184,17 @@ impl MgrClient {
         }
     }
 
+    /// Ends the client before it is dropped: whoever waits for a reply gets [`FsError::Io`].
+    pub fn shut_down(&self) {
+        let mut state = self.shared.lock();
+        state.closing = true;
+        for link in [&state.link, &state.greeting].into_iter().flatten() {
+            link.shut_down();
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
     /// Where mgr is.
     #[must_use]
     pub fn mgr_endpoint(&self) -> &Endpoint {
@@ -251,14 +262,7 @@ impl IodDirectory for MgrClient {
 
 impl Drop for MgrClient {
     fn drop(&mut self) {
-        {
-            let mut state = self.shared.lock();
-            state.closing = true;
-            for link in [&state.link, &state.greeting].into_iter().flatten() {
-                link.shut_down();
-            }
-            self.shared.changed.notify_all();
-        }
+        self.shut_down();
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing left to clean up.
             let _ = thread.join();

@@ -80,7 +80,7 @@ pub(super) fn run(shared: &Shared) {
                     told = false;
                 }
                 backoff = BACKOFF_FIRST;
-                let error = read_replies(shared, &mut reader);
+                let error = read_replies(shared, &link, &mut reader);
                 link.shut_down();
                 error
             }
@@ -119,7 +119,8 @@ fn establish(shared: &Shared) -> Result<(Arc<Link>, BufReader<TcpStream>), LinkE
     let welcome = welcome.inspect_err(|_| link.shut_down())?;
     link.stream.set_read_timeout(None)?;
     let frames = {
-        let mut state = shared.lock();
+        let mut guard = shared.lock();
+        let state = &mut *guard;
         state.greeting = None;
         if state.closing {
             return Err(LinkError::Closed);
@@ -184,7 +185,7 @@ fn greet(
 }
 
 /// Hands replies to whoever waits for them, until the connection ends.
-fn read_replies(shared: &Shared, reader: &mut BufReader<TcpStream>) -> LinkError {
+fn read_replies(shared: &Shared, link: &Link, reader: &mut BufReader<TcpStream>) -> LinkError {
     let mut scratch = Vec::new();
     loop {
         let (header, reply): (_, MgrReply) =
@@ -201,6 +202,14 @@ fn read_replies(shared: &Shared, reader: &mut BufReader<TcpStream>) -> LinkError
         match finished {
             // Its channel has room for the only reply; a caller past its deadline is gone.
             Finished::Waiter(waiter) => drop(waiter.try_send(reply)),
+            Finished::Declare(waiter, reopen) => {
+                // mgr takes it before anything that the waiter sends now. The reply is not needed.
+                let greeting = shared.lock().session.greeting(vec![reopen]);
+                if let Ok(greeting) = greeting {
+                    link.send(&greeting.frame);
+                }
+                drop(waiter.try_send(reply));
+            }
             Finished::Late => {}
             Finished::Unknown => {
                 let error = FrameError::UnknownRequest(header.request_id);

@@ -26,6 +26,8 @@ struct Pending<W> {
     sequence: u64,
     /// How the file is opened, where the reply is an open.
     access: Option<Access>,
+    /// It went out, or may have, over more than one connection.
+    resent: bool,
     waiter: W,
 }
 
@@ -53,6 +55,10 @@ pub(super) enum Refused {
 pub(super) enum Finished<W> {
     /// Somebody waits for it.
     Waiter(W),
+    /// Somebody waits for it, and it is an open that was granted over an earlier connection: mgr
+    /// may have restarted since and answered from its journal, which holds no opens. It is to be
+    /// declared before the waiter uses it.
+    Declare(W, Reopen),
     /// Its caller gave up, or it was sent twice and answered before.
     Late,
     /// No request had this id.
@@ -111,7 +117,7 @@ impl<W> Session<W> {
             MgrOperation::Open { access, .. } | MgrOperation::Create { access, .. } => Some(*access),
             _ => None,
         };
-        let pending = Pending { frame: Arc::clone(&frame), sequence, access, waiter };
+        let pending = Pending { frame: Arc::clone(&frame), sequence, access, resent: false, waiter };
         self.pending.insert(id, pending);
         Ok(Begun { id, frame })
     }
@@ -154,12 +160,18 @@ impl<W> Session<W> {
             return if id < self.request_next { Finished::Late } else { Finished::Unknown };
         };
         self.unanswered.remove(&pending.sequence);
-        if let (Some(access), Ok(MgrResponse::Open(OpenResponse { open, attr, .. }))) =
-            (pending.access, reply)
-        {
-            self.opens.insert(*open, Reopen { inode: attr.inode, open: *open, access });
+        match (pending.access, reply) {
+            (Some(access), Ok(MgrResponse::Open(OpenResponse { open, attr, .. }))) => {
+                let reopen = Reopen { inode: attr.inode, open: *open, access };
+                self.opens.insert(*open, reopen);
+                if pending.resent {
+                    Finished::Declare(pending.waiter, reopen)
+                } else {
+                    Finished::Waiter(pending.waiter)
+                }
+            }
+            _ => Finished::Waiter(pending.waiter),
         }
-        Finished::Waiter(pending.waiter)
     }
 
     /// The caller no longer waits: the request is not sent again.
@@ -170,8 +182,12 @@ impl<W> Session<W> {
     }
 
     /// Frames of all requests without a reply, for a new connection.
-    pub(super) fn unanswered_frames(&self) -> Vec<Arc<[u8]>> {
-        self.pending.values().map(|pending| Arc::clone(&pending.frame)).collect()
+    pub(super) fn unanswered_frames(&mut self) -> Vec<Arc<[u8]>> {
+        let take = |pending: &mut Pending<W>| {
+            pending.resent = true;
+            Arc::clone(&pending.frame)
+        };
+        self.pending.values_mut().map(take).collect()
     }
 
     /// The opens to declare on a new connection, cut into messages; at least one.
@@ -302,6 +318,15 @@ mod tests {
         assert_eq!(session.reopens(), [vec![held]]);
         begin(&mut session, &close(5), 0);
         assert_eq!(session.reopens(), [vec![]]);
+    }
+
+    #[test]
+    fn an_open_that_took_two_connections_is_declared_on_the_second() {
+        let mut session = Session::new(ClientId(9));
+        let begun = begin(&mut session, &open(), 4);
+        session.unanswered_frames();
+        let held = Reopen { inode: InodeNumber(7), open: OpenId(5), access: READ };
+        assert_eq!(session.finish(begun.id, &opened(5)), Finished::Declare(4, held));
     }
 
     #[test]

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT
+//! Names and attributes: every answer is mgr's.
+
+use pvfs::attr::{Attr, FileKind, SetAttr};
+use pvfs::error::FsError;
+use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode, StatFs};
+
+use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
+
+/// What mknod and mkdir make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewNode {
+    /// Any kind but a symbolic link.
+    pub kind: FileKind,
+    /// Permission bits, the caller's umask already applied.
+    pub mode: u16,
+    /// Device number of a device.
+    pub rdev: u32,
+}
+
+impl Pvfs {
+    /// Finds a name in a directory.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn lookup(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<Attr, FsError> {
+        let operation =
+            MgrOperation::Lookup { parent: number(parent), name: Some(name(entry)?) };
+        self.settle(expect_attr(self.ask(caller, operation)?)?)
+    }
+
+    /// The attributes of an inode, everything that this mount wrote included.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn getattr(&self, node: u64) -> Result<Attr, FsError> {
+        let inode = number(node);
+        if let Some(open) = self.files.inode(inode) {
+            // A report's reply is as good as an answer to the question.
+            if let Some(attr) = self.report(&open)? {
+                return Ok(attr);
+            }
+        }
+        // Whoever reaches an inode may see its attributes.
+        self.settle(expect_attr(self.ask_as_root(MgrOperation::GetAttr { inode })?)?)
+    }
+
+    /// chmod, chown, utimensat and truncate. `handle` is the open through which a file is
+    /// truncated.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn setattr(
+        &self,
+        caller: Caller,
+        node: u64,
+        set: SetAttr,
+        handle: Option<u64>,
+    ) -> Result<Attr, FsError> {
+        let inode = number(node);
+        let file = handle.and_then(|handle| self.files.get(handle).ok());
+        let open = file.filter(|file| file.access.write).map(|file| file.open);
+        let operation = MgrOperation::SetAttr { inode, set, open };
+        let Some(shared) = self.files.inode(inode) else {
+            let attr = expect_attr(self.ask(caller, operation)?)?;
+            // A file that is not open here may still have cached pages, which the kernel cuts.
+            return self.settle(attr);
+        };
+        let _reporting = shared.lock_reporting();
+        self.report_locked(&shared)?;
+        let before = shared.state().change();
+        let attr = expect_attr(self.ask(caller, operation)?)?;
+        if set.size.is_some() && attr.change == before + 1 {
+            self.pages.changed_here(inode, before, attr.change);
+        }
+        shared.state().learn(&attr);
+        Ok(attr)
+    }
+
+    /// Makes a file that is not opened, a directory, or a special file.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn make_node(
+        &self,
+        caller: Caller,
+        parent: u64,
+        entry: &[u8],
+        node: NewNode,
+    ) -> Result<Attr, FsError> {
+        let operation = MgrOperation::MakeNode {
+            parent: number(parent),
+            name: name(entry)?,
+            kind: node.kind,
+            mode: node.mode,
+            rdev: node.rdev,
+        };
+        expect_attr(self.ask(caller, operation)?)
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn symlink(
+        &self,
+        caller: Caller,
+        parent: u64,
+        entry: &[u8],
+        target: &[u8],
+    ) -> Result<Attr, FsError> {
+        let target = target.to_vec();
+        let operation =
+            MgrOperation::Symlink { parent: number(parent), name: name(entry)?, target };
+        expect_attr(self.ask(caller, operation)?)
+    }
+
+    /// A symbolic link's target.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn readlink(&self, caller: Caller, node: u64) -> Result<Vec<u8>, FsError> {
+        match self.ask(caller, MgrOperation::ReadLink { inode: number(node) })? {
+            MgrResponse::Bytes(target) => Ok(target),
+            _ => Err(FsError::Protocol),
+        }
+    }
+
+    /// Makes a hard link.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn link(
+        &self,
+        caller: Caller,
+        node: u64,
+        parent: u64,
+        entry: &[u8],
+    ) -> Result<Attr, FsError> {
+        let operation = MgrOperation::Link {
+            inode: number(node),
+            parent: number(parent),
+            name: name(entry)?,
+        };
+        self.settle(expect_attr(self.ask(caller, operation)?)?)
+    }
+
+    /// Removes a name that is not a directory's.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn unlink(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<(), FsError> {
+        let operation = MgrOperation::Unlink { parent: number(parent), name: name(entry)? };
+        expect_done(self.ask(caller, operation)?)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn rmdir(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<(), FsError> {
+        let operation =
+            MgrOperation::RemoveDirectory { parent: number(parent), name: name(entry)? };
+        expect_done(self.ask(caller, operation)?)
+    }
+
+    /// Renames `(directory, name)` to another.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn rename(
+        &self,
+        caller: Caller,
+        from: (u64, &[u8]),
+        to: (u64, &[u8]),
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
+        let operation = MgrOperation::Rename {
+            parent: number(from.0),
+            name: name(from.1)?,
+            new_parent: number(to.0),
+            new_name: name(to.1)?,
+            mode,
+        };
+        expect_done(self.ask(caller, operation)?)
+    }
+
+    /// Totals of the file system.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn statfs(&self) -> Result<StatFs, FsError> {
+        match self.ask_as_root(MgrOperation::StatFs)? {
+            MgrResponse::StatFs(totals) => Ok(totals),
+            _ => Err(FsError::Protocol),
+        }
+    }
+
+    /// The kernel has dropped an inode.
+    pub fn forget(&self, node: u64) {
+        self.pages.forget(number(node));
+    }
+}

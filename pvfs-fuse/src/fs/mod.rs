@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT
+//! The file system between a transport of FUSE requests and the PVFS client library.
+//!
+//! Nothing here knows how requests arrive or how replies leave: a transport (today
+//! [`crate::fuser_adapter`]) calls a method for each request and sends what it returns; bulk data
+//! and directory entries go into sinks of the transport's own ([`ReadSink`], [`DirectorySink`]), so
+//! that they are not copied on the way.
+//!
+//! # Coherence
+//!
+//! Metadata is mgr's, asked for each time. A write is on the iods before it is acknowledged; mgr
+//! hears of size and time at close, fsync, before this mount answers a stat of the file, and every
+//! [`REPORT_INTERVAL`]. Cached pages are right at open or dropped ([`cache`]). docs/SEMANTICS.md
+//! says what that promises.
+
+mod cache;
+mod caller;
+mod data;
+mod directory;
+mod inode;
+mod metadata;
+mod open_files;
+mod xattr;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pvfs::attr::{Attr, Credentials};
+use pvfs::client::buffer::BufferPool;
+use pvfs::client::iod::IodDirectory;
+use pvfs::client::mgr::MgrClient;
+use pvfs::client::patience::{Cancel, Patience};
+use pvfs::client::pool::{IodPool, PoolOptions};
+use pvfs::error::FsError;
+use pvfs::ids::InodeNumber;
+use pvfs::name::Name;
+use pvfs::proto::mgr::{MgrOperation, MgrResponse};
+
+use cache::PageCache;
+pub use caller::Caller;
+pub use data::{Opened, ReadSink, WriteRequest};
+pub use directory::{DirectoryEntryRef, DirectorySink};
+use inode::Inode;
+pub use metadata::NewNode;
+use open_files::OpenFiles;
+
+/// Largest read or write request that the kernel sends, bytes.
+pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// mgr hears of writes at least so often, so that a client that crashes loses the size of no older
+/// ones, and other nodes see a log grow.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// An answer of mgr that an own report has overtaken is asked for again, so often at most.
+const SETTLE_ATTEMPTS_MAX: u32 = 4;
+
+/// What a mount may choose about the file system.
+#[derive(Clone, Copy, Debug)]
+pub struct FsOptions {
+    /// Session threads, each of which handles one request at a time.
+    pub threads: usize,
+    /// The page cache is bypassed.
+    pub direct_io: bool,
+}
+
+/// The file system: see the module.
+pub struct Pvfs {
+    mgr: Arc<MgrClient>,
+    pool: IodPool,
+    cancel: Cancel,
+    buffers: BufferPool,
+    files: OpenFiles,
+    pages: PageCache,
+    options: FsOptions,
+}
+
+impl Pvfs {
+    /// A file system over a client that mgr has welcomed.
+    #[must_use]
+    pub fn new(mgr: Arc<MgrClient>, options: FsOptions) -> Self {
+        let cancel = Cancel::new();
+        let directory: Arc<dyn IodDirectory> = Arc::clone(&mgr) as Arc<dyn IodDirectory>;
+        let pool_options =
+            PoolOptions { idle_connections_max: options.threads, ..PoolOptions::default() };
+        let pool = IodPool::new(directory, pool_options);
+        Self {
+            mgr,
+            pool: pool.with_patience(Patience::until_cancelled(&cancel)),
+            cancel,
+            // One for each thread: a thread holds at most one.
+            buffers: BufferPool::new(REQUEST_BYTES_MAX, options.threads),
+            files: OpenFiles::default(),
+            pages: PageCache::default(),
+            options,
+        }
+    }
+
+    /// How the mount behaves.
+    #[must_use]
+    pub const fn options(&self) -> &FsOptions {
+        &self.options
+    }
+
+    /// Asks mgr on behalf of `caller`. Where it denies the request, asks once more with the
+    /// caller's supplementary groups.
+    fn ask(&self, caller: Caller, operation: MgrOperation) -> Result<MgrResponse, FsError> {
+        let credentials = match operation_needs_groups(&operation) {
+            true if caller.uid != 0 => caller.credentials_with_groups(),
+            _ => None,
+        };
+        if let Some(credentials) = credentials {
+            return self.mgr.call(&credentials, operation);
+        }
+        let reply = self.mgr.call(&caller.credentials(), operation.clone());
+        match reply {
+            Err(FsError::AccessDenied | FsError::NotPermitted) if caller.uid != 0 => {
+                match caller.credentials_with_groups() {
+                    Some(credentials) => self.mgr.call(&credentials, operation),
+                    None => reply,
+                }
+            }
+            _ => reply,
+        }
+    }
+
+    /// Asks for something that the kernel has already decided the caller may have.
+    fn ask_as_root(&self, operation: MgrOperation) -> Result<MgrResponse, FsError> {
+        self.mgr.call(&Credentials::ROOT, operation)
+    }
+
+    /// Makes sure that attributes which came from mgr tell of everything that this mount has
+    /// written.
+    fn settle(&self, mut attr: Attr) -> Result<Attr, FsError> {
+        let Some(inode) = self.files.inode(attr.inode) else { return Ok(attr) };
+        for _ in 0..SETTLE_ATTEMPTS_MAX {
+            if let Some(reported) = self.report(&inode)? {
+                return Ok(reported);
+            }
+            if inode.state().learn(&attr) {
+                return Ok(attr);
+            }
+            let inode = attr.inode;
+            attr = expect_attr(self.ask_as_root(MgrOperation::GetAttr { inode })?)?;
+        }
+        Ok(attr)
+    }
+
+    /// Tells mgr what this mount has written to the file; `None` where there is nothing to tell.
+    fn report(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
+        let _reporting = inode.lock_reporting();
+        self.report_locked(inode)
+    }
+
+    /// The same for a caller that holds the inode's `reporting` lock.
+    fn report_locked(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
+        let Some(report) = inode.state().begin_report() else { return Ok(None) };
+        let operation = MgrOperation::Report {
+            inode: inode.number,
+            size_min: report.size_min,
+            modified: true,
+            open: report.writer.open,
+        };
+        match self.mgr.call(&report.writer.credentials, operation) {
+            Ok(MgrResponse::Report { attr, change_before }) => {
+                inode.state().report_done(&attr);
+                self.pages.changed_here(inode.number, change_before, attr.change);
+                Ok(Some(attr))
+            }
+            outcome => {
+                inode.state().report_failed(report);
+                Err(outcome.err().unwrap_or(FsError::Protocol))
+            }
+        }
+    }
+
+    /// Tells mgr of all writes that it has not heard of; for the timer and the end of the mount.
+    pub fn report_all(&self) {
+        for inode in self.files.inodes() {
+            let dirty = inode.state().is_dirty();
+            if dirty {
+                if let Err(error) = self.report(&inode) {
+                    tracing::warn!("report of inode {} to mgr: {error}", inode.number);
+                }
+            }
+        }
+    }
+
+    /// Ends the waiting for daemons that are away: what waits fails with an I/O error.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Whether the caller's groups decide how the operation turns out even where mgr allows it without
+/// them: a set-gid bit stays only for a member of the file's group.
+const fn operation_needs_groups(operation: &MgrOperation) -> bool {
+    const SET_GID: u16 = 0o2000;
+    match operation {
+        MgrOperation::SetAttr { set, .. } => match set.mode {
+            Some(mode) => mode & SET_GID != 0,
+            None => false,
+        },
+        MgrOperation::Create { mode, .. } | MgrOperation::MakeNode { mode, .. } => {
+            *mode & SET_GID != 0
+        }
+        _ => false,
+    }
+}
+
+fn expect_attr(response: MgrResponse) -> Result<Attr, FsError> {
+    match response {
+        MgrResponse::Attr(attr) => Ok(attr),
+        _ => Err(FsError::Protocol),
+    }
+}
+
+fn expect_done(response: MgrResponse) -> Result<(), FsError> {
+    match response {
+        MgrResponse::Done => Ok(()),
+        _ => Err(FsError::Protocol),
+    }
+}
+
+fn name(bytes: &[u8]) -> Result<Name, FsError> {
+    Name::new(bytes)
+}
+
+/// The inode number of a FUSE node id: they are the same.
+fn number(node: u64) -> InodeNumber {
+    InodeNumber(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pvfs::attr::SetAttr;
+
+    #[test]
+    fn groups_decide_over_set_gid_bits_only() {
+        let chmod = |mode| {
+            let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+            MgrOperation::SetAttr { inode: InodeNumber(1), set, open: None }
+        };
+        assert!(operation_needs_groups(&chmod(0o2755)));
+        assert!(!operation_needs_groups(&chmod(0o4755)));
+        assert!(!operation_needs_groups(&MgrOperation::StatFs));
+    }
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+//! One mount's life: find mgr, mount, serve, unmount.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use nix::mount::{MntFlags, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use pvfs::client::mgr::{ClientOptions, MgrClient};
+
+use crate::cli::Arguments;
+use crate::fs::{FsOptions, Pvfs, REPORT_INTERVAL};
+use crate::fuser_adapter::Adapter;
+use crate::mountinfo::{self, Device};
+use crate::options::{MountFlag, MountOptions};
+
+/// The file system's type is `fuse.pvfs`.
+const SUBTYPE: &str = "subtype=pvfs";
+/// After the unmount, daemons that are away are waited for so long to hear of the last writes.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Readahead of a backing device, in KiB.
+const READ_AHEAD_FILE: &str = "read_ahead_kb";
+
+/// Mounts, calls `ready` when the mount is usable, and returns when it has been unmounted.
+///
+/// # Errors
+///
+/// Says what failed and what to do.
+pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
+    // Before the first thread, so that all inherit it and only the one that waits gets a signal.
+    let signals = ending_signals();
+    signals.thread_block().context("blocking signals")?;
+    let mountpoint = check_mountpoint(&arguments.mountpoint)?;
+    let options = &arguments.options;
+    let mgr = MgrClient::start(arguments.source.mgr.clone(), ClientOptions::default())
+        .context("starting a thread")?;
+    let mgr = Arc::new(mgr);
+    mgr.wait_ready(options.mount_timeout)
+        .with_context(|| format!("cannot mount {}", arguments.source.text))?;
+    let pvfs = Arc::new(Pvfs::new(Arc::clone(&mgr), fs_options(options)));
+    let adapter = Adapter::new(Arc::clone(&pvfs), options.cache_time);
+    let config = session_config(&arguments.source.text, options);
+    let mut session = Session::new(adapter, &mountpoint, &config).with_context(|| {
+        format!("cannot mount on {}: is /dev/fuse there (modprobe fuse)?", mountpoint.display())
+    })?;
+    let device = mountinfo::device_at(&mountpoint).ok().flatten();
+    if let Some(device) = &device {
+        set_read_ahead(device, options.read_ahead_kib);
+    }
+    let unmounter = session.unmount_callable();
+    let connection = session.as_fd().try_clone_to_owned().context("cloning /dev/fuse")?;
+    let (served, ended) = channel::<()>();
+    spawn("signals", {
+        let mountpoint = mountpoint.clone();
+        move || unmount_on_signal(signals, unmounter, &mountpoint)
+    })?;
+    spawn("reports", {
+        let pvfs = Arc::downgrade(&pvfs);
+        move || report_regularly(&pvfs)
+    })?;
+    spawn("farewell", {
+        let (pvfs, mgr) = (Arc::clone(&pvfs), Arc::clone(&mgr));
+        move || bound_farewell(device.as_ref(), &connection, &ended, &pvfs, &mgr)
+    })?;
+    ready();
+    let outcome = session.run();
+    pvfs.report_all();
+    drop(served);
+    outcome.context("serving the kernel's requests")
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(body).context("starting a thread")?;
+    Ok(())
+}
+
+fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf> {
+    let path = mountpoint.canonicalize().with_context(|| {
+        format!("mount point {}: create it, or `umount` what hangs there", mountpoint.display())
+    })?;
+    if !path.is_dir() {
+        bail!("mount point {} is no directory", path.display());
+    }
+    Ok(path)
+}
+
+const fn fs_options(options: &MountOptions) -> FsOptions {
+    FsOptions { threads: options.threads, direct_io: options.direct_io }
+}
+
+fn session_config(source: &str, options: &MountOptions) -> Config {
+    let mut mount_options = vec![
+        MountOption::FSName(source.to_owned()),
+        MountOption::CUSTOM(SUBTYPE.to_owned()),
+        MountOption::DefaultPermissions,
+    ];
+    // Unless told not to, fuser sets both `nodev` and `nosuid`.
+    for (flag, absent) in
+        [(MountFlag::NoDev, MountOption::Dev), (MountFlag::NoSuid, MountOption::Suid)]
+    {
+        if is_root() && !options.flags.contains(&flag) {
+            mount_options.push(absent);
+        }
+    }
+    mount_options.extend(options.flags.iter().map(|flag| match flag {
+        MountFlag::ReadOnly => MountOption::RO,
+        MountFlag::NoSuid => MountOption::NoSuid,
+        MountFlag::NoDev => MountOption::NoDev,
+        MountFlag::NoExec => MountOption::NoExec,
+        MountFlag::NoAtime => MountOption::NoAtime,
+        MountFlag::Synchronous => MountOption::Sync,
+        MountFlag::DirectorySynchronous => MountOption::DirSync,
+    }));
+    let mut config = Config::default();
+    config.mount_options = mount_options;
+    config.acl = match options.allow_other.unwrap_or_else(is_root) {
+        true => SessionACL::All,
+        false => SessionACL::Owner,
+    };
+    config.n_threads = Some(options.threads);
+    config.clone_fd = true;
+    config
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The kernel allows FUSE 128 KiB of readahead; more is the administrator's to set, in sysfs.
+fn set_read_ahead(device: &Device, kib: u32) {
+    let path = Path::new("/sys/class/bdi").join(device.as_str()).join(READ_AHEAD_FILE);
+    if let Err(error) = fs::write(&path, kib.to_string()) {
+        tracing::warn!("{}: {error}: sequential reads stay slow", path.display());
+    }
+}
+
+fn ending_signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals
+}
+
+/// Unmounts at the first signal. A mount that is in use is detached: it goes with its last user,
+/// or with the second signal.
+fn unmount_on_signal(signals: SigSet, mut unmounter: SessionUnmounter, mountpoint: &Path) {
+    let Ok(signal) = signals.wait() else { return };
+    tracing::info!("{signal}: unmounting {}", mountpoint.display());
+    if let Err(error) = unmounter.unmount() {
+        tracing::warn!("{} is in use ({error}): detaching it", mountpoint.display());
+        if let Err(error) = umount2(mountpoint, MntFlags::MNT_DETACH) {
+            tracing::error!("detaching {}: {error}", mountpoint.display());
+        }
+    }
+    if signals.wait().is_ok() {
+        std::process::exit(1);
+    }
+}
+
+/// Tells mgr of writes until the mount ends.
+fn report_regularly(pvfs: &Weak<Pvfs>) {
+    loop {
+        std::thread::sleep(REPORT_INTERVAL);
+        match pvfs.upgrade() {
+            Some(pvfs) => pvfs.report_all(),
+            None => return,
+        }
+    }
+}
+
+/// After the unmount, ends the waiting for daemons that are away, so that the process ends.
+fn bound_farewell(
+    device: Option<&Device>,
+    connection: &OwnedFd,
+    ended: &Receiver<()>,
+    pvfs: &Pvfs,
+    mgr: &MgrClient,
+) {
+    if let Some(device) = device {
+        if let Err(error) = mountinfo::wait_until_gone(device) {
+            tracing::warn!("watching the mount table: {error}");
+            return;
+        }
+    }
+    // It may live on, detached, or in another mount namespace.
+    if wait_for_disconnection(connection).is_err() {
+        return;
+    }
+    if ended.recv_timeout(FAREWELL_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+        tracing::warn!("mgr or an iod is away: the last writes may lack size and time there");
+        pvfs.cancel();
+        mgr.shut_down();
+    }
+}
+
+/// Returns when the kernel has ended the FUSE connection.
+fn wait_for_disconnection(connection: &OwnedFd) -> nix::Result<()> {
+    loop {
+        let mut polled = [PollFd::new(connection.as_fd(), PollFlags::empty())];
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) => {
+                let revents = polled.first().and_then(PollFd::revents);
+                if revents.is_some_and(|events| events.contains(PollFlags::POLLERR)) {
+                    return Ok(());
+                }
+            }
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        session_config("node1:3000:/", &MountOptions::parse([text], false).unwrap())
+    }
+
+    #[test]
+    fn the_kernel_learns_source_type_and_flags() {
+        let config = config("ro,nosuid,noexec");
+        let has = |option: &MountOption| config.mount_options.contains(option);
+        assert!(has(&MountOption::FSName("node1:3000:/".into())));
+        assert!(has(&MountOption::CUSTOM("subtype=pvfs".into())));
+        assert!(has(&MountOption::DefaultPermissions));
+        assert!(has(&MountOption::RO) && has(&MountOption::NoSuid) && has(&MountOption::NoExec));
+        assert!(!has(&MountOption::Suid));
+    }
+
+    #[test]
+    fn other_users_are_let_in_as_asked() {
+        assert_eq!(config("allow_other").acl, SessionACL::All);
+        assert_eq!(config("noallow_other").acl, SessionACL::Owner);
+    }
+
+    #[test]
+    fn a_mount_point_must_be_a_directory() {
+        let missing = check_mountpoint(Path::new("/nonexistent/dir")).unwrap_err();
+        assert!(format!("{missing:#}").contains("create it"), "{missing:#}");
+        let file = check_mountpoint(Path::new("/proc/version")).unwrap_err();
+        assert!(file.to_string().contains("no directory"), "{file}");
+    }
+}
