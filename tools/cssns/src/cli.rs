@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The command line: verbs, and what each does first.
 
+mod cluster;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -16,6 +17,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// The whole cluster at work: stores files through one node, downloads them through the VIP.
+    Demo(cluster::Demo),
+    /// Takes a kept cluster apart, or what an earlier run left.
+    Down {
+        #[command(flatten)]
+        which: cluster::Which,
+        /// Every run there is.
+        #[arg(long, conflicts_with = "run")]
+        all: bool,
+    },
+    /// Lists the runs that are there.
+    List,
+    /// Nodes of a kept cluster.
+    #[command(subcommand)]
+    Node(cluster::NodeVerb),
+    /// Runs a command on the director: `cssns director -- ipvsadm -Ln`.
+    Director {
+        #[command(flatten)]
+        which: cluster::Which,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Runs a command where the clients are: `cssns client -- curl http://198.18.0.100/`.
+    Client {
+        #[command(flatten)]
+        which: cluster::Which,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// A guest with the target kernel, alone.
     #[command(subcommand)]
     Vm(vm::Verb),
@@ -32,6 +64,12 @@ pub fn main() -> ExitCode {
         .without_time()
         .init();
     let result = match Cli::parse().verb {
+        Verb::Demo(arguments) => cluster::demo(&arguments),
+        Verb::Down { which, all } => cluster::down(&which, all),
+        Verb::List => Ok(cluster::list()),
+        Verb::Node(verb) => cluster::node(&verb),
+        Verb::Director { which, command } => cluster::director(&which, &command),
+        Verb::Client { which, command } => cluster::client(&which, &command),
         Verb::Vm(verb) => vm::run(verb),
     };
     result.unwrap_or_else(|error| {

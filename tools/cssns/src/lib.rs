@@ -6,6 +6,21 @@
 //! the tables look like) stand in modules of their own and touch nothing; everything that starts
 //! a process or makes a namespace stands at the rim.
 
+pub mod cluster;
+pub mod demo;
+pub mod director;
+pub mod ipvs_text;
+pub mod ledger;
+pub mod loads;
+pub mod net;
 pub mod paths;
+pub mod plan;
+pub mod process;
+pub mod progress;
+pub mod report;
+pub mod run;
 pub mod splat;
+pub mod storage;
 pub mod vm;
+pub mod web;
+pub mod workload;

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT
+//! The director of a run: a guest with the target kernel, or a namespace of this machine's own.
+
+mod host;
+
+use crate::ipvs_text;
+use crate::ledger::{Ledger, Resource};
+use crate::plan::{self, HTTP_PORT, Node, PREFIX_LENGTH};
+use crate::process::{Launcher, ProcessId};
+use crate::vm::{Acceleration, Addition, KmodEnv, Output, Tap, Vm, VmConfig};
+use crate::{loads, net};
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where `make kmod` leaves the module.
+pub const MODULE_FILE: &str = "build/kmod/ipvs_mwlc.ko";
+
+/// How long one command on an emulated director may take.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Which code dispatches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Code {
+    /// Our module, `ipvs_mwlc`.
+    Mwlc,
+    /// Stock `ip_vs`, for comparison.
+    IpVs,
+}
+
+impl Code {
+    /// The scheduler that is used when none is named.
+    #[must_use]
+    pub fn default_scheduler(self) -> &'static str {
+        match self {
+            Self::Mwlc => "mwlc",
+            Self::IpVs => "wlc",
+        }
+    }
+
+    fn module(self) -> &'static str {
+        match self {
+            Self::Mwlc => "ipvs_mwlc",
+            Self::IpVs => "ip_vs",
+        }
+    }
+}
+
+/// What a run's director is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Specification {
+    /// Which code dispatches.
+    pub code: Code,
+    /// Name of the scheduler.
+    pub scheduler: String,
+    /// Whether this machine's own kernel dispatches, and not a guest's.
+    pub on_host: bool,
+}
+
+/// A director that runs.
+#[derive(Debug)]
+pub enum Director {
+    /// A guest.
+    Guest(Vm),
+    /// A namespace of this machine's kernel.
+    Namespace {
+        /// Its name.
+        name: String,
+        /// Starts commands in it.
+        launcher: Launcher,
+    },
+}
+
+impl Director {
+    /// Starts the director. A guest is still booting when this returns: see [`Director::configure`].
+    ///
+    /// # Errors
+    /// Says what is missing or failed.
+    pub fn start(
+        specification: &Specification,
+        acceleration: Acceleration,
+        ledger: &Ledger,
+        launcher: &Launcher,
+    ) -> anyhow::Result<Self> {
+        let module = module_file(specification.code)?;
+        if specification.on_host {
+            host::insert(specification.code.module(), module.as_deref(), ledger)?;
+            net::make_director_namespace(ledger)?;
+            let name = ledger.plan().director_namespace();
+            return Ok(Self::Namespace {
+                name,
+                launcher: launcher.clone(),
+            });
+        }
+        net::make_director_tap(ledger)?;
+        let mut config = VmConfig::new(KmodEnv::locate()?);
+        config.acceleration = acceleration;
+        config.module = module;
+        config.detached = launcher.detached;
+        config.environment = vec![launcher.marker()];
+        config.tap = Some(Tap {
+            netns: ledger.plan().switch_namespace(),
+            device: net::DIRECTOR_PORT.to_owned(),
+            mac: plan::director_mac(),
+        });
+        if let Some(mwlcadm) = crate::paths::program("mwlcadm") {
+            config.additions.push(Addition {
+                source: mwlcadm,
+                guest_path: "/usr/sbin/mwlcadm".into(),
+            });
+        }
+        let dir = vm_dir(launcher);
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        let vm = ledger.start_process(|| {
+            let vm = Vm::start(&config, &dir)?;
+            let pid = vm
+                .pid()
+                .and_then(|pid| i32::try_from(pid).ok())
+                .context("qemu's process id")?;
+            let id = ProcessId::of(pid).context("qemu ended at once")?;
+            Ok(("the director's guest".to_owned(), id, vm))
+        })?;
+        Ok(Self::Guest(vm))
+    }
+
+    /// Finds the director of a kept run again.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn attach(
+        specification: &Specification,
+        ledger: &Ledger,
+        launcher: &Launcher,
+    ) -> anyhow::Result<Self> {
+        if specification.on_host {
+            let name = ledger.plan().director_namespace();
+            return Ok(Self::Namespace {
+                name,
+                launcher: launcher.clone(),
+            });
+        }
+        Ok(Self::Guest(Vm::attach(&vm_dir(launcher))?))
+    }
+
+    /// Waits until the director takes commands, inserts the module and makes the virtual service.
+    ///
+    /// # Errors
+    /// Says which command failed.
+    pub fn configure(&self, specification: &Specification) -> anyhow::Result<()> {
+        if let Self::Guest(vm) = self {
+            vm.wait_ready()?;
+            self.check(&guest_network_script())?;
+            self.check(&format!("modprobe {}", specification.code.module()))?;
+        }
+        self.check(&format!(
+            "ipvsadm -A -t {} -s {}",
+            service(),
+            specification.scheduler
+        ))
+        .map(drop)
+    }
+
+    /// Adds a node to the virtual service.
+    ///
+    /// # Errors
+    /// When ipvsadm fails.
+    pub fn add_node(&self, node: Node, weight: u32) -> anyhow::Result<()> {
+        self.check(&format!(
+            "ipvsadm -a -t {} -r {} -g -w {weight}",
+            service(),
+            real_server(node)
+        ))
+        .map(drop)
+    }
+
+    /// Sets a node's weight; 0 sends it no new connections.
+    ///
+    /// # Errors
+    /// When ipvsadm fails.
+    pub fn set_weight(&self, node: Node, weight: u32) -> anyhow::Result<()> {
+        self.check(&format!(
+            "ipvsadm -e -t {} -r {} -g -w {weight}",
+            service(),
+            real_server(node)
+        ))
+        .map(drop)
+    }
+
+    /// Runs a shell script on the director, whatever its status.
+    ///
+    /// # Errors
+    /// When the director does not answer.
+    pub fn run(&self, script: &str) -> anyhow::Result<Output> {
+        self.run_within(script, COMMAND_TIMEOUT)
+    }
+
+    fn run_within(&self, script: &str, limit: Duration) -> anyhow::Result<Output> {
+        match self {
+            Self::Guest(vm) => Ok(vm.run(script, limit)?),
+            Self::Namespace { name, launcher } => {
+                let argv = ["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+                let output = launcher
+                    .command(Some(name), &argv)
+                    .output()
+                    .context("starting sh")?;
+                Ok(Output {
+                    status: output.status.code().unwrap_or(-1),
+                    stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                    stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+                })
+            }
+        }
+    }
+
+    /// Runs a shell script on the director that has to succeed.
+    ///
+    /// # Errors
+    /// As [`Director::run`], and when its status is not 0.
+    pub fn check(&self, script: &str) -> anyhow::Result<String> {
+        let output = self.run(script)?;
+        if !output.success() {
+            bail!(
+                "on the director, `{script}`: status {}: {}{}",
+                output.status,
+                output.stderr.trim(),
+                if output.stderr.trim().is_empty() {
+                    output.stdout.trim()
+                } else {
+                    ""
+                }
+            );
+        }
+        Ok(output.stdout)
+    }
+
+    /// Looks at the nodes' loads again and again, on the director itself, until
+    /// [`Director::stop_sampling`]; returns every look. `stop` is a path on the director that no other
+    /// sampler uses.
+    ///
+    /// # Errors
+    /// When the director does not answer or is not understood.
+    pub fn sample_loads(
+        &self,
+        code: Code,
+        stop: &str,
+        limit: Duration,
+    ) -> anyhow::Result<Vec<Vec<loads::Load>>> {
+        let script = loads::sampling_script(code, stop);
+        let output = self.run_within(&script, limit)?;
+        if !output.success() {
+            bail!(
+                "sampling on the director: status {}: {}",
+                output.status,
+                output.stderr.trim()
+            );
+        }
+        loads::parse_samples(code, &output.stdout)
+    }
+
+    /// Ends [`Director::sample_loads`].
+    ///
+    /// # Errors
+    /// When the director does not answer.
+    pub fn stop_sampling(&self, stop: &str) -> anyhow::Result<()> {
+        self.check(&format!("touch {stop}")).map(drop)
+    }
+
+    /// The service's and the nodes' counters.
+    ///
+    /// # Errors
+    /// When ipvsadm fails or shows no such service.
+    pub fn counters(&self) -> anyhow::Result<ipvs_text::Service<ipvs_text::Counters>> {
+        let text = self.check("ipvsadm -L -n --stats --exact")?;
+        ipvs_text::parse_statistics(&text)
+            .into_iter()
+            .find(|found| found.address.to_string() == service())
+            .with_context(|| format!("ipvsadm shows no service {}:\n{text}", service()))
+    }
+
+    /// Fails when the guest's kernel complained of anything.
+    ///
+    /// # Errors
+    /// Shows the first complaint.
+    pub fn check_kernel_log(&self) -> anyhow::Result<()> {
+        let Self::Guest(vm) = self else { return Ok(()) };
+        match vm.splats()?.first() {
+            None => Ok(()),
+            Some(splat) => bail!("the director's kernel complained:\n{}", splat.excerpt),
+        }
+    }
+
+    /// Powers a guest off.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub fn shutdown(self) -> anyhow::Result<()> {
+        match self {
+            Self::Guest(vm) => Ok(vm.shutdown()?),
+            Self::Namespace { .. } => Ok(()),
+        }
+    }
+}
+
+/// The virtual service as ipvsadm writes it.
+#[must_use]
+pub fn service() -> String {
+    format!("{}:{HTTP_PORT}", plan::vip())
+}
+
+fn real_server(node: Node) -> String {
+    format!("{}:{HTTP_PORT}", node.address())
+}
+
+fn vm_dir(launcher: &Launcher) -> PathBuf {
+    launcher.logs.join("director")
+}
+
+fn module_file(code: Code) -> anyhow::Result<Option<PathBuf>> {
+    match code {
+        Code::IpVs => Ok(None),
+        Code::Mwlc => crate::paths::checkout_file(MODULE_FILE)
+            .map(Some)
+            .with_context(|| format!("{MODULE_FILE} is not here or above: run `make kmod`")),
+    }
+}
+
+/// The director answers ARP for the VIP, so it owns it; requests leave it as they came.
+fn guest_network_script() -> String {
+    format!(
+        "set -e
+modprobe virtio_net
+ip address add {own}/{PREFIX_LENGTH} dev eth0
+ip address add {vip}/32 dev eth0
+ip link set eth0 up
+sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0",
+        own = plan::director_address(),
+        vip = plan::vip(),
+    )
+}
+
+/// The directory of the guest's console, for messages.
+#[must_use]
+pub fn console_log(launcher: &Launcher) -> PathBuf {
+    vm_dir(launcher).join("console.log")
+}
+
+impl Resource {
+    fn module(name: &str) -> Self {
+        Self::Module {
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// Whether `path` exists, for the checks of [`host`].
+fn exists(path: &str) -> bool {
+    Path::new(path).exists()
+}

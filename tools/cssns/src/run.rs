@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+//! One run: its id, its directories, its ledger, and how it ends, also on a signal.
+
+use crate::ledger::{Ledger, Resource, Strays};
+use crate::plan::{NAME_PREFIX, Plan};
+use crate::process::Launcher;
+use anyhow::Context as _;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Characters of a run's id after which two runs are unlikely to have the same.
+const RUN_ID_CHARACTERS: usize = 5;
+
+/// A shell's exit status for a program that a signal ended is this and the signal's number.
+const STATUS_SIGNAL: i32 = 128;
+
+/// A run. Dropping it takes it apart, unless it was kept or ended.
+#[derive(Debug)]
+pub struct Run {
+    ledger: Arc<Ledger>,
+    dir: PathBuf,
+    launcher: Launcher,
+    owned: bool,
+}
+
+impl Run {
+    /// Begins a run: a directory with a new name below `$TMPDIR`, another for logs, and the ledger.
+    ///
+    /// # Errors
+    /// When these cannot be made: we are not root, or there is no space.
+    pub fn begin(detached: bool) -> anyhow::Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            anyhow::bail!("only root can make network namespaces and mounts: run this with sudo");
+        }
+        let dir = tempfile::Builder::new()
+            .prefix(NAME_PREFIX)
+            .rand_bytes(RUN_ID_CHARACTERS)
+            .tempdir()
+            .context("making the run's directory")?
+            .keep();
+        let name = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let run_id = name.strip_prefix(NAME_PREFIX).unwrap_or_default();
+        let plan = Plan::new(run_id).map_err(anyhow::Error::msg)?;
+        let ledger = Arc::new(Ledger::create(plan)?);
+        ledger.make(Resource::Directory { path: dir.clone() }, || Ok(()))?;
+        let logs = dir.with_file_name(format!("{name}-logs"));
+        std::fs::create_dir(&logs).with_context(|| format!("creating {}", logs.display()))?;
+        let launcher = Launcher {
+            run_id: run_id.to_owned(),
+            detached,
+            logs,
+        };
+        Ok(Self {
+            ledger,
+            dir,
+            launcher,
+            owned: true,
+        })
+    }
+
+    /// Finds a kept run again.
+    ///
+    /// # Errors
+    /// When there is none with this id.
+    pub fn find(run_id: &str, dir: &Path, logs: &Path) -> anyhow::Result<Self> {
+        let plan = Plan::new(run_id).map_err(anyhow::Error::msg)?;
+        let ledger = Arc::new(Ledger::open(plan)?);
+        let launcher = Launcher {
+            run_id: run_id.to_owned(),
+            detached: true,
+            logs: logs.to_path_buf(),
+        };
+        Ok(Self {
+            ledger,
+            dir: dir.to_path_buf(),
+            launcher,
+            owned: false,
+        })
+    }
+
+    /// The run's ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The run's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts processes of the run.
+    #[must_use]
+    pub fn launcher(&self) -> &Launcher {
+        &self.launcher
+    }
+
+    /// From now on SIGINT, SIGTERM and SIGHUP take the run apart and end this program.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn end_on_signals(&self) -> anyhow::Result<()> {
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM, SIGHUP]).context("installing signal handlers")?;
+        let ledger = Arc::clone(&self.ledger);
+        let logs = self.launcher.logs.clone();
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                let Some(signal) = signals.forever().next() else {
+                    return;
+                };
+                eprintln!(
+                    "\ncssns: interrupted; taking run {} apart",
+                    ledger.plan().run_id()
+                );
+                match ledger.take_apart(Strays::Expected) {
+                    Ok(()) => drop(std::fs::remove_dir_all(&logs)),
+                    Err(error) => eprintln!("cssns: {error:#}\nlogs: {}", logs.display()),
+                }
+                std::process::exit(STATUS_SIGNAL + signal);
+            })?;
+        Ok(())
+    }
+
+    /// Leaves the run as it is, for `cssns down` to take apart.
+    pub fn keep(&mut self) {
+        self.owned = false;
+    }
+
+    /// Takes the run apart and removes its logs.
+    ///
+    /// # Errors
+    /// As [`Ledger::take_apart`]; the logs then stay.
+    pub fn end(mut self, strays: Strays) -> anyhow::Result<()> {
+        self.owned = false;
+        self.ledger.take_apart(strays)?;
+        let logs = &self.launcher.logs;
+        match std::fs::remove_dir_all(logs) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("removing {}", logs.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.owned {
+            // Only after an error: the logs stay, for whoever looks for its cause.
+            if let Err(error) = self.ledger.take_apart(Strays::Expected) {
+                eprintln!("cssns: {error:#}");
+            }
+            eprintln!("cssns: logs are in {}", self.launcher.logs.display());
+        }
+    }
+}
