@@ -1,3 +1,8 @@
+// SPDX-License-Identifier: MIT
 //! Administer the ipvs_mwlc director.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mwlcadm::run(std::env::args_os())
+}

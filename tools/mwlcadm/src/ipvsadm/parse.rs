@@ -1,0 +1,643 @@
+// SPDX-License-Identifier: MIT
+//! ipvsadm's grammar, from words to an [`Action`].
+//!
+//! It is parsed with lexopt and not with clap: a verb is an option here (`-A`, `-L`, `--set A B C`), verbs
+//! and options cluster (`-Ln`), a value may be left out (`-p [timeout]`), and one letter in two cases
+//! means two things. clap would need each of these bent; the grammar itself is small.
+
+use std::ffi::OsString;
+
+use ipvs_mwlc::director::config::{
+    DestKey, FlagsUpdate, SERVICE_HASHED, SERVICE_ONE_PACKET, SERVICE_PERSISTENT, SERVICE_SCHED1,
+    SERVICE_SCHED2, SERVICE_SCHED3, ServiceKey, Thresholds, Transport, WEIGHT_MAX,
+};
+use ipvs_mwlc::director::timeouts::TimeoutsUpdate;
+use ipvs_mwlc::uapi::ipvs::forwarding;
+use lexopt::{Arg, Parser, ValueExt};
+
+use super::{Action, Listing, View};
+use crate::error::Error;
+use crate::ipvs::{NewDest, NewService};
+use crate::values::{dest_key, parse_endpoint, parse_host, parse_port, parse_size, service_key};
+
+/// ipvsadm's default scheduler.
+const SCHEDULER_DEFAULT: &str = "wlc";
+/// ipvsadm's default weight.
+const WEIGHT_DEFAULT: u32 = 1;
+/// ipvsadm's default persistence timeout.
+const PERSISTENCE_S_DEFAULT: u32 = 300;
+
+/// What `-h` answers.
+pub const HELP: &str = "\
+ipvsadm's commands, on the director ipvs_mwlc:
+  -A|-E -t|-u VIP:PORT [-s SCHEDULER] [-b FLAGS]   add or edit a virtual service
+  -D -t|-u VIP:PORT                                delete it
+  -a|-e -t|-u VIP:PORT -r SERVER[:PORT] [-g] [-w WEIGHT] [-x UPPER] [-y LOWER]
+                                                   add or edit a real server
+  -d -t|-u VIP:PORT -r SERVER[:PORT]               delete it
+  -L|-l [-n] [-t|-u VIP:PORT] [--stats|--rate|--thresholds|-c|--timeout] [--exact]
+                                                   list
+  -Z [-t|-u VIP:PORT]                              zero the counters
+  --set TCP TCPFIN UDP                             set timeouts in seconds, 0 leaves one
+  -C                                               delete everything
+  -S                                               write the configuration to stdout
+  -R                                               read it from stdin
+Schedulers: rr wrr lc wlc mwlc (wlc with -b flag-1 is mwlc). Forwarding: -g, direct routing.
+";
+
+/// Everything that options can say, before it is known which verb wants what.
+#[derive(Default)]
+struct Options {
+    verb: Option<Verb>,
+    service: Option<(Transport, String)>,
+    firewall_mark: bool,
+    server: Option<String>,
+    scheduler: Option<String>,
+    sched_flags: Option<u32>,
+    persistent_s: Option<u32>,
+    netmask: Option<[u8; 4]>,
+    one_packet: bool,
+    forwarding: Option<u32>,
+    weight: Option<u32>,
+    upper: Option<u32>,
+    lower: Option<u32>,
+    view: Option<View>,
+    exact: bool,
+    unsorted: bool,
+    learned: bool,
+    words: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    AddService,
+    EditService,
+    DeleteService,
+    Clear,
+    Restore,
+    Save,
+    AddDest,
+    EditDest,
+    DeleteDest,
+    List,
+    Zero,
+    Set,
+    ExpectedSize,
+    Help,
+}
+
+/// An option or a word, owned, so that the parser is free for the option's value.
+enum Token {
+    Short(char),
+    Long(String),
+    Word(String),
+}
+
+impl Token {
+    /// As on the command line: `-A`, `--list`.
+    fn spelling(&self) -> String {
+        match self {
+            Token::Short(letter) => format!("-{letter}"),
+            Token::Long(name) => format!("--{name}"),
+            Token::Word(word) => word.clone(),
+        }
+    }
+}
+
+fn next_token(parser: &mut Parser) -> Result<Option<Token>, Error> {
+    Ok(match parser.next().map_err(usage)? {
+        None => None,
+        Some(Arg::Short(letter)) => Some(Token::Short(letter)),
+        Some(Arg::Long(name)) => Some(Token::Long(name.to_owned())),
+        Some(Arg::Value(word)) => Some(Token::Word(word.string().map_err(usage)?)),
+    })
+}
+
+/// Parses a command line without the program's name; nothing at all lists, as with ipvsadm.
+pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, Error> {
+    let mut parser = Parser::from_args(arguments);
+    let mut options = Options::default();
+    while let Some(token) = next_token(&mut parser)? {
+        if let Some(verb) = verb(&token) {
+            options.set_verb(verb)?;
+            if verb == Verb::Set {
+                for _ in 0..3 {
+                    options.words.push(text(&mut parser)?);
+                }
+            }
+            continue;
+        }
+        match token {
+            Token::Word(word) if options.verb == Some(Verb::ExpectedSize) => {
+                options.words.push(word);
+            }
+            Token::Word(word) if options.verb.is_none() && word == "expected-size" => {
+                options.set_verb(Verb::ExpectedSize)?;
+            }
+            token => options.take(&token, &mut parser)?,
+        }
+    }
+    options.action()
+}
+
+fn verb(token: &Token) -> Option<Verb> {
+    Some(match token.spelling().as_str() {
+        "-A" | "--add-service" => Verb::AddService,
+        "-E" | "--edit-service" => Verb::EditService,
+        "-D" | "--delete-service" => Verb::DeleteService,
+        "-C" | "--clear" => Verb::Clear,
+        "-R" | "--restore" => Verb::Restore,
+        "-S" | "--save" => Verb::Save,
+        "-a" | "--add-server" => Verb::AddDest,
+        "-e" | "--edit-server" => Verb::EditDest,
+        "-d" | "--delete-server" => Verb::DeleteDest,
+        "-L" | "-l" | "--list" => Verb::List,
+        "-Z" | "--zero" => Verb::Zero,
+        "--set" => Verb::Set,
+        "-h" | "--help" => Verb::Help,
+        _ => return None,
+    })
+}
+
+impl Options {
+    fn set_verb(&mut self, verb: Verb) -> Result<(), Error> {
+        match self.verb.replace(verb) {
+            None => Ok(()),
+            Some(_) => Err(Error::Usage("give one command, not several".to_owned())),
+        }
+    }
+
+    fn take(&mut self, token: &Token, parser: &mut Parser) -> Result<(), Error> {
+        match token.spelling().as_str() {
+            "-t" | "--tcp-service" => {
+                self.service = Some((Transport::Tcp, text(parser)?));
+            }
+            "-u" | "--udp-service" => {
+                self.service = Some((Transport::Udp, text(parser)?));
+            }
+            "-f" | "--fwmark-service" => {
+                text(parser)?;
+                self.firewall_mark = true;
+            }
+            "-r" | "--real-server" => self.server = Some(text(parser)?),
+            "-s" | "--scheduler" => self.scheduler = Some(text(parser)?),
+            "-b" | "--sched-flags" => {
+                self.sched_flags = Some(sched_flags(&text(parser)?)?);
+            }
+            "-p" | "--persistent" => {
+                self.persistent_s = Some(match parser.optional_value() {
+                    Some(value) => number("timeout", &value.string().map_err(usage)?)?,
+                    None => persistence(parser)?,
+                });
+            }
+            "-M" | "--netmask" => {
+                self.netmask = Some(parse_host(&text(parser)?).map_err(Error::Usage)?.octets());
+            }
+            "-o" | "--ops" => self.one_packet = true,
+            "-g" | "--gatewaying" => self.forwarding = Some(forwarding::DROUTE),
+            "-m" | "--masquerading" => self.forwarding = Some(forwarding::MASQ),
+            "-i" | "--ipip" => self.forwarding = Some(forwarding::TUNNEL),
+            "-w" | "--weight" => self.weight = Some(number("weight", &text(parser)?)?),
+            "-x" | "--u-threshold" => {
+                self.upper = Some(number("upper threshold", &text(parser)?)?);
+            }
+            "-y" | "--l-threshold" => {
+                self.lower = Some(number("lower threshold", &text(parser)?)?);
+            }
+            _ => self.take_listing(token)?,
+        }
+        Ok(())
+    }
+
+    fn take_listing(&mut self, token: &Token) -> Result<(), Error> {
+        let view = match token.spelling().as_str() {
+            // Addresses are always numbers.
+            "-n" | "--numeric" | "--sort" => return Ok(()),
+            "--exact" => {
+                self.exact = true;
+                return Ok(());
+            }
+            "--nosort" => {
+                self.unsorted = true;
+                return Ok(());
+            }
+            "--learned" => {
+                self.learned = true;
+                return Ok(());
+            }
+            "-c" | "--connection" => View::Connections,
+            "--stats" => View::Stats,
+            "--rate" => View::Rate,
+            "--thresholds" => View::Thresholds,
+            "--persistent-conn" => View::Persistent,
+            "--timeout" => View::Timeouts,
+            "--daemon" => View::Daemon,
+            "-6" | "--ipv6" => {
+                return Err(Error::Usage(
+                    "the director does not serve IPv6 yet".to_owned(),
+                ));
+            }
+            "--pe" => {
+                return Err(Error::Usage(
+                    "the director has no persistence engines".to_owned(),
+                ));
+            }
+            daemon @ ("--start-daemon" | "--stop-daemon") => {
+                let text = format!("{daemon}: the director has no synchronisation daemon");
+                return Err(Error::Usage(text));
+            }
+            other => return Err(Error::Usage(format!("`{other}` is no option of ipvsadm's"))),
+        };
+        self.view = Some(view);
+        Ok(())
+    }
+
+    fn action(self) -> Result<Action, Error> {
+        Ok(match self.verb.unwrap_or(Verb::List) {
+            Verb::AddService => Action::AddService(self.new_service()?),
+            Verb::EditService => Action::EditService(self.new_service()?),
+            Verb::DeleteService => Action::DeleteService(self.service()?),
+            Verb::Clear => Action::Clear,
+            Verb::Restore => Action::Restore,
+            Verb::Save => Action::Save,
+            Verb::AddDest => Action::AddDest(self.service()?, self.new_dest()?),
+            Verb::EditDest => Action::EditDest(self.service()?, self.new_dest()?),
+            Verb::DeleteDest => Action::DeleteDest(self.service()?, self.dest()?),
+            Verb::List => Action::List(Listing {
+                service: self.optional_service()?,
+                view: self.view.unwrap_or_default(),
+                exact: self.exact,
+                unsorted: self.unsorted,
+            }),
+            Verb::Zero => Action::Zero(self.optional_service()?),
+            Verb::Set => self.timeouts()?,
+            Verb::ExpectedSize => self.expected_size()?,
+            Verb::Help => Action::Help,
+        })
+    }
+
+    fn optional_service(&self) -> Result<Option<ServiceKey>, Error> {
+        if self.firewall_mark {
+            return Err(Error::Usage(
+                "the director has no firewall-mark services (-f): give -t or -u VIP:PORT".into(),
+            ));
+        }
+        match &self.service {
+            None => Ok(None),
+            Some((transport, text)) => {
+                let endpoint = parse_endpoint(text).map_err(Error::Usage)?;
+                Ok(Some(service_key(*transport, endpoint)))
+            }
+        }
+    }
+
+    fn service(&self) -> Result<ServiceKey, Error> {
+        self.optional_service()?
+            .ok_or_else(|| Error::Usage("which service? give -t or -u VIP:PORT".to_owned()))
+    }
+
+    fn new_service(&self) -> Result<NewService, Error> {
+        let key = self.service()?;
+        let mut flags = self.sched_flags.unwrap_or(0);
+        if self.persistent_s.is_some() {
+            flags |= SERVICE_PERSISTENT;
+        }
+        if self.one_packet {
+            flags |= SERVICE_ONE_PACKET;
+        }
+        Ok(NewService {
+            key,
+            scheduler: self
+                .scheduler
+                .clone()
+                .unwrap_or_else(|| SCHEDULER_DEFAULT.to_owned()),
+            flags: FlagsUpdate {
+                flags,
+                mask: !SERVICE_HASHED,
+            },
+            timeout_s: self.persistent_s.unwrap_or(0),
+            netmask: self.netmask.unwrap_or([255; 4]),
+        })
+    }
+
+    /// The server of `-r`; without a port it is the service's.
+    fn dest(&self) -> Result<DestKey, Error> {
+        let service = self.service()?;
+        let text = self.server.as_deref().ok_or_else(|| {
+            Error::Usage("which real server? give -r SERVER or SERVER:PORT".to_owned())
+        })?;
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, parse_port(port).map_err(Error::Usage)?),
+            None => (text, 0),
+        };
+        let host = parse_host(host).map_err(Error::Usage)?;
+        // As ipvsadm has it, direct routing and tunnelling take the service's port whatever is given.
+        let keeps_port = self.forwarding.unwrap_or(forwarding::DROUTE) == forwarding::MASQ;
+        let port = if port == 0 || !keeps_port {
+            service.port
+        } else {
+            port
+        };
+        Ok(dest_key(std::net::SocketAddrV4::new(host, port)))
+    }
+
+    fn new_dest(&self) -> Result<NewDest, Error> {
+        let weight = self.weight.unwrap_or(WEIGHT_DEFAULT);
+        if weight > WEIGHT_MAX {
+            return Err(Error::Usage(format!(
+                "weight {weight} is over {WEIGHT_MAX}"
+            )));
+        }
+        Ok(NewDest {
+            key: self.dest()?,
+            forwarding: self.forwarding.unwrap_or(forwarding::DROUTE),
+            weight,
+            thresholds: Thresholds {
+                upper: self.upper.unwrap_or(0),
+                lower: self.lower.unwrap_or(0),
+            },
+        })
+    }
+
+    fn timeouts(&self) -> Result<Action, Error> {
+        let mut seconds = self.words.iter().map(|word| number("timeout", word));
+        let mut next = || seconds.next().unwrap_or(Ok(0));
+        Ok(Action::SetTimeouts(TimeoutsUpdate {
+            tcp_s: next()?,
+            tcp_fin_s: next()?,
+            udp_s: next()?,
+        }))
+    }
+
+    fn expected_size(&self) -> Result<Action, Error> {
+        let [size] = self.words.as_slice() else {
+            return Err(Error::Usage("expected-size takes one SIZE".to_owned()));
+        };
+        Ok(Action::ExpectedSize {
+            key: self.service()?,
+            configured_bytes: parse_size(size).map_err(Error::Usage)?,
+            learned: self.learned,
+        })
+    }
+}
+
+/// `-p 300` and `-p` are both right: a number that follows is the timeout.
+fn persistence(parser: &mut Parser) -> Result<u32, Error> {
+    let follows = parser
+        .try_raw_args()
+        .and_then(|mut raw| raw.next_if(|word| word.to_str().is_some_and(is_number)));
+    match follows {
+        Some(word) => number("timeout", &word.string().map_err(usage)?),
+        None => Ok(PERSISTENCE_S_DEFAULT),
+    }
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn text(parser: &mut Parser) -> Result<String, Error> {
+    parser
+        .value()
+        .and_then(|value| value.string())
+        .map_err(usage)
+}
+
+fn number(what: &str, text: &str) -> Result<u32, Error> {
+    text.parse()
+        .map_err(|_| Error::Usage(format!("`{text}` is no {what}: give a whole number")))
+}
+
+fn sched_flags(text: &str) -> Result<u32, Error> {
+    text.split(',').try_fold(0, |flags, name| match name {
+        "flag-1" => Ok(flags | SERVICE_SCHED1),
+        "flag-2" => Ok(flags | SERVICE_SCHED2),
+        "flag-3" => Ok(flags | SERVICE_SCHED3),
+        name => Err(Error::Usage(format!(
+            "`{name}` is no flag: flag-1, flag-2 or flag-3"
+        ))),
+    })
+}
+
+fn usage(error: lexopt::Error) -> Error {
+    Error::Usage(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipvs_mwlc::director::config::Address;
+    use proptest::prelude::*;
+
+    fn line(text: &str) -> Result<Action, Error> {
+        parse(text.split_whitespace().map(OsString::from))
+    }
+
+    fn parsed(text: &str) -> Action {
+        line(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn key(transport: Transport) -> ServiceKey {
+        ServiceKey {
+            transport,
+            address: Address::V4([10, 0, 0, 100]),
+            port: 80,
+        }
+    }
+
+    fn server(host: u8, port: u16) -> DestKey {
+        DestKey {
+            address: Address::V4([10, 0, 0, host]),
+            port,
+        }
+    }
+
+    fn service(scheduler: &str, flags: u32) -> NewService {
+        NewService {
+            key: key(Transport::Tcp),
+            scheduler: scheduler.to_owned(),
+            flags: FlagsUpdate {
+                flags,
+                mask: !SERVICE_HASHED,
+            },
+            timeout_s: 0,
+            netmask: [255; 4],
+        }
+    }
+
+    #[test]
+    fn services() {
+        let add = Action::AddService;
+        for text in [
+            "-A -t 10.0.0.100:80 -s mwlc",
+            "-A -t10.0.0.100:80 -smwlc",
+            "-At 10.0.0.100:80 -s mwlc",
+            "--add-service --tcp-service 10.0.0.100:80 --scheduler=mwlc",
+            "-s mwlc -t 10.0.0.100:80 -A",
+        ] {
+            assert_eq!(parsed(text), add(service("mwlc", 0)), "{text}");
+        }
+        assert_eq!(parsed("-A -t 10.0.0.100:80"), add(service("wlc", 0)));
+        let flagged = parsed("-A -t 10.0.0.100:80 -s wlc -b flag-1,flag-3");
+        assert_eq!(flagged, add(service("wlc", 0x28)));
+        let edit = Action::EditService(service("rr", 0));
+        assert_eq!(parsed("-E -t 10.0.0.100:80 -s rr"), edit);
+        let delete = Action::DeleteService(key(Transport::Udp));
+        assert_eq!(parsed("-D -u 10.0.0.100:80"), delete);
+    }
+
+    #[test]
+    fn persistence_takes_a_timeout_or_none() {
+        for (text, seconds) in [
+            ("-A -t 10.0.0.100:80 -p", 300),
+            ("-A -t 10.0.0.100:80 -p 60", 60),
+            ("-A -t 10.0.0.100:80 -p60", 60),
+            ("-A -t 10.0.0.100:80 --persistent=60", 60),
+            ("-A -p -t 10.0.0.100:80", 300),
+            ("-A -p 5 -t 10.0.0.100:80", 5),
+        ] {
+            let expected = NewService {
+                timeout_s: seconds,
+                ..service("wlc", 1)
+            };
+            assert_eq!(parsed(text), Action::AddService(expected), "{text}");
+        }
+        let ops = parsed("-A -u 10.0.0.100:80 -o -M 255.255.255.0");
+        let expected = NewService {
+            key: key(Transport::Udp),
+            netmask: [255, 255, 255, 0],
+            ..service("wlc", 4)
+        };
+        assert_eq!(ops, Action::AddService(expected));
+    }
+
+    #[test]
+    fn real_servers() {
+        let dest = |forwarding, weight, upper, lower| NewDest {
+            key: server(1, 80),
+            forwarding,
+            weight,
+            thresholds: Thresholds { upper, lower },
+        };
+        let of = key(Transport::Tcp);
+        for (text, expected) in [
+            ("-a -t 10.0.0.100:80 -r 10.0.0.1", dest(3, 1, 0, 0)),
+            (
+                "-a -t 10.0.0.100:80 -r 10.0.0.1:80 -g -w 7",
+                dest(3, 7, 0, 0),
+            ),
+            // Direct routing keeps the port, so another one given is the service's all the same.
+            ("-a -t 10.0.0.100:80 -r 10.0.0.1:8080 -g", dest(3, 1, 0, 0)),
+            ("-a -t 10.0.0.100:80 -r 10.0.0.1 -m -w 0", dest(0, 0, 0, 0)),
+            ("-a -t 10.0.0.100:80 -r 10.0.0.1 -i", dest(2, 1, 0, 0)),
+            (
+                "-a -t 10.0.0.100:80 -r 10.0.0.1 -x 9 -y 4",
+                dest(3, 1, 9, 4),
+            ),
+        ] {
+            assert_eq!(parsed(text), Action::AddDest(of, expected), "{text}");
+        }
+        let edit = parsed("-e -t 10.0.0.100:80 -r 10.0.0.1 -w 65535");
+        assert_eq!(edit, Action::EditDest(of, dest(3, 65_535, 0, 0)));
+        let delete = parsed("-d -t 10.0.0.100:80 -r 10.0.0.1:80");
+        assert_eq!(delete, Action::DeleteDest(of, server(1, 80)));
+    }
+
+    #[test]
+    fn listings_and_the_rest() {
+        let list = |listing| Action::List(listing);
+        let plain = Listing::default();
+        for text in [
+            "",
+            "-L",
+            "-l",
+            "-Ln",
+            "-ln",
+            "-L -n",
+            "--list --numeric",
+            "-n",
+        ] {
+            assert_eq!(parsed(text), list(plain), "{text}");
+        }
+        for (text, view) in [
+            ("-Lnc", View::Connections),
+            ("-L --stats -n", View::Stats),
+            ("-Ln --rate", View::Rate),
+            ("-Ln --thresholds", View::Thresholds),
+            ("-Ln --persistent-conn", View::Persistent),
+            ("-L --timeout", View::Timeouts),
+            ("-L --daemon", View::Daemon),
+        ] {
+            assert_eq!(parsed(text), list(Listing { view, ..plain }), "{text}");
+        }
+        let one = Listing {
+            service: Some(key(Transport::Tcp)),
+            exact: true,
+            ..plain
+        };
+        assert_eq!(parsed("-Ln -t 10.0.0.100:80 --exact"), list(one));
+        let update = TimeoutsUpdate {
+            tcp_s: 900,
+            tcp_fin_s: 0,
+            udp_s: 300,
+        };
+        assert_eq!(parsed("--set 900 0 300"), Action::SetTimeouts(update));
+        assert_eq!(parsed("-Z"), Action::Zero(None));
+        assert_eq!(
+            parsed("-Z -t 10.0.0.100:80"),
+            Action::Zero(Some(key(Transport::Tcp)))
+        );
+        let simple = [
+            ("-C", Action::Clear),
+            ("-R", Action::Restore),
+            ("-Sn", Action::Save),
+        ];
+        for (text, action) in simple {
+            assert_eq!(parsed(text), action);
+        }
+        let size = Action::ExpectedSize {
+            key: key(Transport::Tcp),
+            configured_bytes: 5000,
+            learned: true,
+        };
+        assert_eq!(
+            parsed("expected-size -t 10.0.0.100:80 5000 --learned"),
+            size
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, part) in [
+            ("-A", "which service"),
+            ("-A -t 10.0.0.100", "has no port"),
+            ("-A -t", "missing argument"),
+            ("-A -D -t 10.0.0.100:80", "one command"),
+            ("-A -f 1", "firewall-mark"),
+            ("-A -t 10.0.0.100:80 -b flag-4", "flag-1"),
+            ("-A -t [::1]:80", "IPv6"),
+            ("-a -t 10.0.0.100:80", "which real server"),
+            ("-a -t 10.0.0.100:80 -r 10.0.0.1 -w 65536", "over 65535"),
+            ("-a -t 10.0.0.100:80 -r 10.0.0.1 -w -1", "no weight"),
+            ("-a -t 10.0.0.100:80 -r 10.0.0.1:x", "no port number"),
+            ("--set 1 2", "missing argument"),
+            ("--set 1 2 x", "no timeout"),
+            ("-L --frobnicate", "--frobnicate"),
+            ("-q", "-q"),
+            ("-L word", "word"),
+            ("--start-daemon master", "synchronisation"),
+        ] {
+            match line(text) {
+                Err(Error::Usage(message)) => assert!(message.contains(part), "{text}: {message}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_answered(words in prop::collection::vec("[-a-zA-Z0-9.:]{0,12}", 0..8)) {
+            let _ = parse(words.into_iter().map(OsString::from));
+        }
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT
+//! Our family `ipvs_mwlc` in typed form, as a client: sizes, loads, connections.
+
+use ipvs_mwlc::director::config::{Address, DestKey, ServiceKey, Transport};
+use ipvs_mwlc::director::conn::ConnState;
+use ipvs_mwlc::director::errno::Reject;
+use ipvs_mwlc::director::load::SizePolicy;
+use ipvs_mwlc::director::netlink::{Attribute, AttributeTable, Attributes, Encoder, Full};
+use ipvs_mwlc::director::packet::Ipv4Tuple;
+use ipvs_mwlc::uapi::mwlc::{FAMILY_NAME, attribute, command, conn, dest, service};
+
+use crate::error::Error;
+use crate::genl::{Answer, Connection};
+use crate::ipvs::{INVALID, parse_address, parse_all};
+use crate::values::{show_endpoint, show_service};
+
+/// A connection to the director's own family.
+pub struct Mwlc {
+    connection: Connection,
+}
+
+/// A service and what its connections are expected to fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSizes {
+    /// Its name.
+    pub key: ServiceKey,
+    /// The scheduler that decides.
+    pub policy: String,
+    /// The configured expected size in bytes.
+    pub configured_bytes: u64,
+    /// Where the expected size comes from.
+    pub size_policy: SizePolicy,
+    /// What a new connection starts with now, in bytes.
+    pub expected_bytes: u64,
+    /// How many sizes were learned.
+    pub learned_count: u64,
+}
+
+/// A destination and its load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestLoadEntry {
+    /// Its service.
+    pub service: ServiceKey,
+    /// Its name.
+    pub key: DestKey,
+    /// Wi.
+    pub weight: u32,
+    /// Ci in bytes.
+    pub load_bytes: u64,
+    /// Half-open connections.
+    pub pending: u32,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// Whether it is over its upper threshold.
+    pub overloaded: bool,
+    /// Connections scheduled so far.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+}
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnEntry {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The client.
+    pub client: (Address, u16),
+    /// The virtual address.
+    pub virtual_address: (Address, u16),
+    /// The real server.
+    pub dest: (Address, u16),
+    /// Its state.
+    pub state: ConnState,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Whether the size was learned or set.
+    pub size_known: bool,
+    /// Milliseconds since it was scheduled.
+    pub age_ms: u64,
+    /// Milliseconds until it expires.
+    pub expires_ms: u64,
+}
+
+impl Mwlc {
+    /// Connects.
+    pub fn open() -> Result<Mwlc, Error> {
+        let connection = Connection::open(FAMILY_NAME)?.ok_or(Error::NotLoaded)?;
+        Ok(Mwlc { connection })
+    }
+
+    /// Every service.
+    pub fn services(&mut self) -> Result<Vec<ServiceSizes>, Error> {
+        let action = "listing the services";
+        let answers = self
+            .connection
+            .dump(action, command::GET_SERVICE, |_| Ok(()))?;
+        parse_all(action, &answers, parse_service)
+    }
+
+    /// The destinations of one service, or of all.
+    pub fn dests(&mut self, of: Option<&ServiceKey>) -> Result<Vec<DestLoadEntry>, Error> {
+        let action = "listing the loads";
+        let answers = self
+            .connection
+            .dump(action, command::GET_DEST, |encoder| match of {
+                Some(key) => {
+                    let nest = encoder.nest(attribute::SERVICE)?;
+                    service_key(encoder, key)?;
+                    encoder.end_nest(nest)
+                }
+                None => Ok(()),
+            })?;
+        parse_all(action, &answers, parse_dest)
+    }
+
+    /// Every connection.
+    pub fn connections(&mut self) -> Result<Vec<ConnEntry>, Error> {
+        let action = "listing the connections";
+        let answers = self
+            .connection
+            .dump(action, command::GET_CONN, |_| Ok(()))?;
+        parse_all(action, &answers, parse_conn)
+    }
+
+    /// Sets what a service's connections are expected to fetch; `None` leaves a part.
+    pub fn set_expected_size(
+        &mut self,
+        key: &ServiceKey,
+        configured_bytes: Option<u64>,
+        policy: Option<SizePolicy>,
+    ) -> Result<(), Error> {
+        let action = format!("setting the expected size of {}", show_service(key));
+        self.connection
+            .act(&action, command::SET_SERVICE, |encoder| {
+                let nest = encoder.nest(attribute::SERVICE)?;
+                service_key(encoder, key)?;
+                if let Some(bytes) = configured_bytes {
+                    encoder.u64(service::EXPECTED_SIZE, bytes)?;
+                }
+                if let Some(policy) = policy {
+                    encoder.u8(service::SIZE_POLICY, policy.number())?;
+                }
+                encoder.end_nest(nest)
+            })
+    }
+
+    /// Sets the size of one connection.
+    pub fn set_connection_size(&mut self, tuple: &Ipv4Tuple, size_bytes: u64) -> Result<(), Error> {
+        let client = Address::V4(tuple.source);
+        let vip = Address::V4(tuple.destination);
+        let action = format!(
+            "setting the size of connection {} {} -> {}",
+            tuple.transport.name(),
+            show_endpoint(client, tuple.source_port),
+            show_endpoint(vip, tuple.destination_port)
+        );
+        self.connection.act(&action, command::SET_CONN, |encoder| {
+            let nest = encoder.nest(attribute::CONN)?;
+            encoder.u16(conn::AF, client.family().number())?;
+            encoder.u16(conn::PROTOCOL, u16::from(tuple.transport.number()))?;
+            encoder.bytes(conn::CLIENT_ADDR, &client.to_union())?;
+            encoder.be16(conn::CLIENT_PORT, tuple.source_port)?;
+            encoder.bytes(conn::VIRTUAL_ADDR, &vip.to_union())?;
+            encoder.be16(conn::VIRTUAL_PORT, tuple.destination_port)?;
+            encoder.u64(conn::SIZE_BYTES, size_bytes)?;
+            encoder.end_nest(nest)
+        })
+    }
+}
+
+fn service_key(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
+    encoder.u16(service::AF, key.address.family().number())?;
+    encoder.u16(service::PROTOCOL, u16::from(key.transport.number()))?;
+    encoder.bytes(service::ADDR, &key.address.to_union())?;
+    encoder.be16(service::PORT, key.port)
+}
+
+fn parse_service_key<const N: usize>(table: &AttributeTable<'_, N>) -> Result<ServiceKey, Reject> {
+    let family = table.require(service::AF, c"a service has no family")?;
+    let address = table.require(service::ADDR, c"a service has no address")?;
+    Ok(ServiceKey {
+        transport: transport(table.require(service::PROTOCOL, c"a service has no protocol")?)?,
+        address: parse_address(family, address)?,
+        port: table
+            .require(service::PORT, c"a service has no port")?
+            .be16()?,
+    })
+}
+
+fn transport(attribute: &Attribute<'_>) -> Result<Transport, Reject> {
+    Transport::from_number(attribute.u16()?).ok_or(attribute.reject(INVALID, c"unknown protocol"))
+}
+
+fn parse_service(answer: &Answer) -> Result<ServiceSizes, Reject> {
+    let message = Attributes::new(&answer.attributes).table::<4>()?;
+    let nest = message.require(attribute::SERVICE, c"no service in it")?;
+    let table = nest.nested().table::<10>()?;
+    let number = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
+    let name = table.require(service::POLICY_NAME, c"a service has no scheduler")?;
+    let policy = table.require(service::SIZE_POLICY, c"a service has no size policy")?;
+    Ok(ServiceSizes {
+        key: parse_service_key(&table)?,
+        policy: String::from_utf8_lossy(name.string(usize::MAX)?).into_owned(),
+        configured_bytes: number(service::EXPECTED_SIZE, c"a service has no expected size")?,
+        size_policy: SizePolicy::from_number(policy.u8()?)
+            .ok_or(policy.reject(INVALID, c"a service has an unknown size policy"))?,
+        expected_bytes: number(service::EXPECTED_SIZE_NOW, c"a service expects no size")?,
+        learned_count: number(service::LEARNED_COUNT, c"a service has no learned count")?,
+    })
+}
+
+fn parse_dest(answer: &Answer) -> Result<DestLoadEntry, Reject> {
+    let message = Attributes::new(&answer.attributes).table::<4>()?;
+    let service = message.require(attribute::SERVICE, c"no service in it")?;
+    let nest = message.require(attribute::DEST, c"no real server in it")?;
+    let table = nest.nested().table::<13>()?;
+    let small = |kind, missing| table.require(kind, missing).and_then(Attribute::u32);
+    let large = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
+    let family = table.require(dest::AF, c"a real server has no family")?;
+    let address = table.require(dest::ADDR, c"a real server has no address")?;
+    Ok(DestLoadEntry {
+        service: parse_service_key(&service.nested().table::<10>()?)?,
+        key: DestKey {
+            address: parse_address(family, address)?,
+            port: table
+                .require(dest::PORT, c"a real server has no port")?
+                .be16()?,
+        },
+        weight: small(dest::WEIGHT, c"a real server has no weight")?,
+        load_bytes: large(dest::LOAD_BYTES, c"a real server has no load")?,
+        pending: small(
+            dest::PENDING_CONNS,
+            c"a real server has no pending connections",
+        )?,
+        active: small(
+            dest::ACTIVE_CONNS,
+            c"a real server has no active connections",
+        )?,
+        inactive: small(
+            dest::INACTIVE_CONNS,
+            c"a real server has no inactive connections",
+        )?,
+        overloaded: table
+            .require(dest::OVERLOADED, c"a real server has no flag")?
+            .u8()?
+            != 0,
+        connections: large(dest::CONNECTIONS, c"a real server has no connection count")?,
+        in_packets: large(dest::IN_PACKETS, c"a real server has no packet count")?,
+        in_bytes: large(dest::IN_BYTES, c"a real server has no byte count")?,
+    })
+}
+
+fn parse_conn(answer: &Answer) -> Result<ConnEntry, Reject> {
+    let message = Attributes::new(&answer.attributes).table::<4>()?;
+    let nest = message.require(attribute::CONN, c"no connection in it")?;
+    let table = nest.nested().table::<14>()?;
+    let number = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
+    let family = table.require(conn::AF, c"a connection has no family")?;
+    let endpoint = |address, port| -> Result<(Address, u16), Reject> {
+        let address = table.require(address, c"a connection has an address missing")?;
+        let port = table.require(port, c"a connection has a port missing")?;
+        Ok((parse_address(family, address)?, port.be16()?))
+    };
+    let state = table.require(conn::STATE, c"a connection has no state")?;
+    Ok(ConnEntry {
+        transport: transport(table.require(conn::PROTOCOL, c"a connection has no protocol")?)?,
+        client: endpoint(conn::CLIENT_ADDR, conn::CLIENT_PORT)?,
+        virtual_address: endpoint(conn::VIRTUAL_ADDR, conn::VIRTUAL_PORT)?,
+        dest: endpoint(conn::DEST_ADDR, conn::DEST_PORT)?,
+        state: ConnState::from_u8(state.u8()?)
+            .ok_or(state.reject(INVALID, c"a connection has an unknown state"))?,
+        size_bytes: number(conn::SIZE_BYTES, c"a connection has no size")?,
+        size_known: table
+            .require(conn::SIZE_KNOWN, c"a connection has no flag")?
+            .u8()?
+            != 0,
+        age_ms: number(conn::AGE_MS, c"a connection has no age")?,
+        expires_ms: number(conn::EXPIRES_MS, c"a connection has no expiry")?,
+    })
+}
