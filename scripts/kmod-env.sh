@@ -5,7 +5,7 @@
 #   scripts/kmod-env.sh boot     the trixie root and the stock kernel image with its modules: enough to boot a VM
 #   scripts/kmod-env.sh          that, and the prepared kernel tree: enough to build the module
 #
-# Writes build/kmod/env, to be sourced by a shell:
+# Writes build/kmod/env (KMOD_OUT instead of build/kmod, if set), to be sourced by a shell:
 #   KVER                kernel release, as `uname -r` prints it
 #   KERNEL_IMAGE        bzImage to boot
 #   KERNEL_MODULES_DIR  its stock modules, uncompressed, with modules.dep: <dir>/kernel/net/netfilter/ipvs/ip_vs.ko ...

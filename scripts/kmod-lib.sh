@@ -6,7 +6,7 @@ KMOD_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$KMOD_TOP/scripts/kmod-version"
 
 KMOD_CACHE=${CSSNS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cssns}
-KMOD_BUILD=$KMOD_TOP/build/kmod
+KMOD_BUILD=${KMOD_OUT:-$KMOD_TOP/build/kmod}
 KMOD_LOGS=$KMOD_BUILD/logs
 
 say() { printf 'kmod: %s\n' "$*" >&2; }

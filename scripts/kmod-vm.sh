@@ -5,7 +5,7 @@
 #
 #   scripts/kmod-vm.sh SCRIPT [FILE...]
 #
-# In the guest: / is a RAM disk with busybox, ip, ipvsadm (stock), python3 and the kernel's own modules; /ipvs_mwlc.ko is the module,
+# In the guest: / is a RAM disk with dash, busybox, ip, ipvsadm (stock), python3 and the kernel's own modules; /ipvs_mwlc.ko is the module,
 # the FILEs lie in /. Environment: CPUS (2), MEM (768, in MB), ACCEL (tcg,thread=single: TCG with a thread for each CPU
 # breaks the kernel's patching of its own code), TIMEOUT (300, in seconds), MODULES (more of the kernel's).
 set -euo pipefail
@@ -17,8 +17,8 @@ set -euo pipefail
 . "$KMOD_BUILD/env"
 
 # What the scripts need of the kernel's modules, and what these depend on.
-GUEST_MODULES="veth tun pktgen nf_conntrack sch_ingress cls_matchall act_mirred act_gact virtio_rng ${MODULES:-}"
-PROGRAMS="/usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/python3"
+GUEST_MODULES="veth tun pktgen bridge nf_conntrack sch_ingress cls_matchall act_mirred act_gact virtio_rng ${MODULES:-}"
+PROGRAMS="/usr/bin/dash /usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/python3"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -58,7 +58,7 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir -p /run/netns /dev/net /var/run
 for m in $(cat /lib/modules/order); do insmod /lib/modules/$m || echo "init: no module $m"; done
 ip link set lo up
-sh /script
+/usr/bin/dash /script
 echo "guest exit status: $?"
 poweroff -f
 INIT
