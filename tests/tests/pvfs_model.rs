@@ -47,7 +47,12 @@ fn the_model_agrees_with_a_local_file_system() -> anyhow::Result<()> {
         let root = dir.path().join("root");
         std::fs::create_dir(&root)?;
         let mut model = Model::default();
-        run_random(&[root.clone()], &mut model, seed.wrapping_add(round), 2000)?;
+        run_random(
+            std::slice::from_ref(&root),
+            &mut model,
+            seed.wrapping_add(round),
+            2000,
+        )?;
         compare_all(&root, &mut model)?;
     }
     Ok(())
