@@ -8,6 +8,13 @@
 //! columns read and write with one and two threads, in GB/s and in parts of raw TCP. Each cell is
 //! the best of several short runs, taken in turn, since other load only ever slows a run down.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that fails has nothing to clean up"
+)]
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

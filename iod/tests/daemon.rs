@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! The real program: its command line, its life with mgr, and its death by kill -9.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 mod common;
 
 use std::io::{BufRead, BufReader};

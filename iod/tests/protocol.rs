@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! Hostile and unlucky peers: whatever one connection sends, the others are served.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 mod common;
 
 use std::io::{IoSlice, Read, Write};
@@ -52,7 +59,7 @@ impl Peer {
     }
 
     /// The iod closes the connection without another byte of reply.
-    fn is_cut(mut self) -> bool {
+    fn ends_by_a_cut(mut self) -> bool {
         let mut rest = Vec::new();
         // A reset is a way to close, too: unread bytes were under way.
         match self.0.read_to_end(&mut rest) {
@@ -150,7 +157,7 @@ fn garbage_ends_its_own_connection_only() {
     for (number, attack) in attacks.into_iter().enumerate() {
         let mut peer = Peer::connect(&iod);
         peer.0.write_all(&attack).unwrap();
-        assert!(peer.is_cut(), "attack {number}");
+        assert!(peer.ends_by_a_cut(), "attack {number}");
         assert!(alive(&iod), "attack {number}");
     }
 }
@@ -184,7 +191,7 @@ fn a_torn_write_is_not_acknowledged_and_may_be_repeated() {
         peer.0.write_all(&body).unwrap();
         peer.0.write_all(&bytes[..sent]).unwrap();
         peer.0.shutdown(Shutdown::Write).unwrap();
-        assert!(peer.is_cut(), "{sent} bytes sent");
+        assert!(peer.ends_by_a_cut(), "{sent} bytes sent");
     }
     let mut peer = Peer::connect(&iod);
     assert_eq!(peer.call(&write(2, 0), &bytes).0, Ok(IodResponse::Done));
@@ -219,14 +226,14 @@ fn a_peer_that_stalls_within_a_frame_is_cut_and_one_that_rests_between_frames_is
     let start = Instant::now();
     let mut stalling = Peer::connect(&iod);
     stalling.0.write_all(&forged(&[0], 1, 0)[..20]).unwrap();
-    assert!(stalling.is_cut());
+    assert!(stalling.ends_by_a_cut());
     let mut stalling = Peer::connect(&iod);
     let body = encode(&write(2, 0)).unwrap();
     stalling
         .0
         .write_all(&forged(&body, body.len() as u32, 1000))
         .unwrap();
-    assert!(stalling.is_cut());
+    assert!(stalling.ends_by_a_cut());
     assert!(start.elapsed() >= 2 * stall_timeout);
     assert!(resting.call(&IodRequest::Ping, &[]).0.is_ok());
 }
@@ -371,7 +378,7 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
             .0
             .write_all(&noise)
             .and_then(|()| peer.0.shutdown(Shutdown::Write));
-        prop_assert!(peer.is_cut());
+        prop_assert!(peer.ends_by_a_cut());
         Ok(())
     });
     outcome.unwrap();

@@ -2,6 +2,13 @@
 //! Striped reads and writes through real iods on loopback, against a flat array of bytes; and what
 //! happens while an iod is away.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
+
 mod common;
 
 use std::sync::Arc;
