@@ -27,12 +27,17 @@ pub fn launch(arguments: &Arguments) -> ExitCode {
 
 fn start(arguments: &Arguments) -> io::Result<bool> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(&arguments.source.text).arg(&arguments.mountpoint);
+    command
+        .arg(&arguments.source.text)
+        .arg(&arguments.mountpoint);
     command.args(["--detached", "--log", &arguments.log]);
     for text in &arguments.option_texts {
         command.args(["-o", text]);
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut line = String::new();
     if let Some(output) = child.stdout.take() {
         BufReader::new(output).read_line(&mut line)?;
@@ -57,7 +62,10 @@ fn leave() -> io::Result<()> {
     // Fails only for the leader of a process group, which a child of the command is not.
     let _ = nix::unistd::setsid();
     std::env::set_current_dir("/")?;
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     nix::unistd::dup2_stderr(&null)?;
     writeln!(io::stdout(), "{READY}")?;
     nix::unistd::dup2_stdout(&null)?;

@@ -127,9 +127,16 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Exi
 }
 
 fn try_parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
-    if words.first().is_some_and(|program| is_mount_helper(program)) {
+    if words
+        .first()
+        .is_some_and(|program| is_mount_helper(program))
+    {
         let helper = Helper::try_parse_from(words)?;
-        let how = if helper.fake { How::Fake } else { How::Background };
+        let how = if helper.fake {
+            How::Fake
+        } else {
+            How::Background
+        };
         let log = if helper.verbose { "debug" } else { "info" };
         let place = (helper.source, helper.mountpoint);
         understand(place, helper.options, helper.sloppy, how, log.to_owned())
@@ -141,7 +148,13 @@ fn try_parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
             (false, false) => How::Background,
         };
         // What mount(8) calls sloppy has been decided by the process that started a detached one.
-        understand((own.source, own.mountpoint), own.options, own.detached, how, own.log)
+        understand(
+            (own.source, own.mountpoint),
+            own.options,
+            own.detached,
+            how,
+            own.log,
+        )
     }
 }
 
@@ -152,9 +165,18 @@ fn understand(
     how: How,
     log: String,
 ) -> Result<Arguments, clap::Error> {
-    let options = MountOptions::parse(option_texts.iter().map(String::as_str), sloppy)
-        .map_err(|error| clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{error}\n")))?;
-    Ok(Arguments { source, mountpoint, option_texts, options, how, log })
+    let options =
+        MountOptions::parse(option_texts.iter().map(String::as_str), sloppy).map_err(|error| {
+            clap::Error::raw(clap::error::ErrorKind::InvalidValue, format!("{error}\n"))
+        })?;
+    Ok(Arguments {
+        source,
+        mountpoint,
+        option_texts,
+        options,
+        how,
+        log,
+    })
 }
 
 /// Whether mount(8) called: it does so by the names `mount.TYPE` and `mount.TYPE.SUBTYPE`.
@@ -191,9 +213,18 @@ mod tests {
 
     #[test]
     fn its_own_name_means_its_own_options() {
-        assert_eq!(parse_words("pvfs-fuse h:1:/ /m").unwrap().how, How::Background);
-        assert_eq!(parse_words("./pvfs-fuse h:1:/ /m -f").unwrap().how, How::Foreground);
-        assert_eq!(parse_words("pvfs-fuse h:1:/ /m --detached").unwrap().how, How::Detached);
+        assert_eq!(
+            parse_words("pvfs-fuse h:1:/ /m").unwrap().how,
+            How::Background
+        );
+        assert_eq!(
+            parse_words("./pvfs-fuse h:1:/ /m -f").unwrap().how,
+            How::Foreground
+        );
+        assert_eq!(
+            parse_words("pvfs-fuse h:1:/ /m --detached").unwrap().how,
+            How::Detached
+        );
     }
 
     #[test]

@@ -101,7 +101,11 @@ fn xattr(reply: ReplyXattr, size: u32, outcome: Result<Vec<u8>, FsError>) {
 }
 
 fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        pid: request.pid(),
+    }
 }
 
 const fn file_type(kind: FileKind) -> FileType {
@@ -135,9 +139,18 @@ fn permissions(mode: u32) -> u16 {
 
 fn access_of(flags: OpenFlags) -> Access {
     match flags.acc_mode() {
-        OpenAccMode::O_RDONLY => Access { read: true, write: false },
-        OpenAccMode::O_WRONLY => Access { read: false, write: true },
-        OpenAccMode::O_RDWR => Access { read: true, write: true },
+        OpenAccMode::O_RDONLY => Access {
+            read: true,
+            write: false,
+        },
+        OpenAccMode::O_WRONLY => Access {
+            read: false,
+            write: true,
+        },
+        OpenAccMode::O_RDWR => Access {
+            read: true,
+            write: true,
+        },
     }
 }
 
@@ -203,7 +216,12 @@ impl ReadSink for ReplyData {
 impl DirectorySink for ReplyDirectory {
     fn is_full_after(&mut self, entry: &DirectoryEntryRef<'_>) -> bool {
         let name = OsStr::from_bytes(entry.name);
-        self.add(INodeNo(entry.inode.0), entry.offset, file_type(entry.kind), name)
+        self.add(
+            INodeNo(entry.inode.0),
+            entry.offset,
+            file_type(entry.kind),
+            name,
+        )
     }
 }
 
@@ -218,7 +236,14 @@ impl DirectorySink for PlusSink {
         let Some(attr) = entry.attr else { return false };
         let inode = INodeNo(entry.inode.0);
         let name = OsStr::from_bytes(entry.name);
-        self.reply.add(inode, entry.offset, name, &self.ttl, &file_attr(attr), generation(attr))
+        self.reply.add(
+            inode,
+            entry.offset,
+            name,
+            &self.ttl,
+            &file_attr(attr),
+            generation(attr),
+        )
     }
 }
 
@@ -253,20 +278,17 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(reply, self.fs.lookup(caller(request), parent.0, name.as_bytes()));
+        self.entry(
+            reply,
+            self.fs.lookup(caller(request), parent.0, name.as_bytes()),
+        );
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, _nlookup: u64) {
         self.fs.forget(ino.0);
     }
 
-    fn getattr(
-        &self,
-        _request: &Request,
-        ino: INodeNo,
-        _fh: Option<FileHandle>,
-        reply: ReplyAttr,
-    ) {
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.attr(reply, self.fs.getattr(ino.0));
     }
 
@@ -296,7 +318,11 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        self.attr(reply, self.fs.setattr(caller(request), ino.0, set, fh.map(|fh| fh.0)));
+        self.attr(
+            reply,
+            self.fs
+                .setattr(caller(request), ino.0, set, fh.map(|fh| fh.0)),
+        );
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -319,8 +345,16 @@ impl Filesystem for Adapter {
         let Some(kind) = kind_of_mode(mode) else {
             return reply.error(errno(FsError::InvalidArgument));
         };
-        let node = NewNode { kind, mode: permissions(mode), rdev };
-        self.entry(reply, self.fs.make_node(caller(request), parent.0, name.as_bytes(), node));
+        let node = NewNode {
+            kind,
+            mode: permissions(mode),
+            rdev,
+        };
+        self.entry(
+            reply,
+            self.fs
+                .make_node(caller(request), parent.0, name.as_bytes(), node),
+        );
     }
 
     fn mkdir(
@@ -332,16 +366,30 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let node = NewNode { kind: FileKind::Directory, mode: permissions(mode), rdev: 0 };
-        self.entry(reply, self.fs.make_node(caller(request), parent.0, name.as_bytes(), node));
+        let node = NewNode {
+            kind: FileKind::Directory,
+            mode: permissions(mode),
+            rdev: 0,
+        };
+        self.entry(
+            reply,
+            self.fs
+                .make_node(caller(request), parent.0, name.as_bytes(), node),
+        );
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.unlink(caller(request), parent.0, name.as_bytes()));
+        empty(
+            reply,
+            self.fs.unlink(caller(request), parent.0, name.as_bytes()),
+        );
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.rmdir(caller(request), parent.0, name.as_bytes()));
+        empty(
+            reply,
+            self.fs.rmdir(caller(request), parent.0, name.as_bytes()),
+        );
     }
 
     fn symlink(
@@ -353,7 +401,9 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let target = target.as_os_str().as_bytes();
-        let made = self.fs.symlink(caller(request), parent.0, link_name.as_bytes(), target);
+        let made = self
+            .fs
+            .symlink(caller(request), parent.0, link_name.as_bytes(), target);
         self.entry(reply, made);
     }
 
@@ -382,13 +432,18 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let made = self.fs.link(caller(request), ino.0, newparent.0, newname.as_bytes());
+        let made = self
+            .fs
+            .link(caller(request), ino.0, newparent.0, newname.as_bytes());
         self.entry(reply, made);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let truncate = flags.0 & libc::O_TRUNC != 0;
-        match self.fs.open(caller(request), ino.0, access_of(flags), truncate) {
+        match self
+            .fs
+            .open(caller(request), ino.0, access_of(flags), truncate)
+        {
             Ok(opened) => reply.opened(FileHandle(opened.handle), self.open_flags(&opened)),
             Err(error) => reply.error(errno(error)),
         }
@@ -424,7 +479,12 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let drops_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let write = WriteRequest { handle: fh.0, offset, bytes: data, drops_privileges };
+        let write = WriteRequest {
+            handle: fh.0,
+            offset,
+            bytes: data,
+            drops_privileges,
+        };
         match self.fs.write(caller(request), &write) {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(error)),
@@ -476,7 +536,10 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let room = (DIRECTORY_REPLY_BYTES, false);
-        match self.fs.readdir(caller(request), ino.0, offset, room, &mut reply) {
+        match self
+            .fs
+            .readdir(caller(request), ino.0, offset, room, &mut reply)
+        {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
         }
@@ -490,9 +553,15 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let mut sink = PlusSink { reply, ttl: self.ttl };
+        let mut sink = PlusSink {
+            reply,
+            ttl: self.ttl,
+        };
         let room = (DIRECTORY_REPLY_BYTES, true);
-        match self.fs.readdir(caller(request), ino.0, offset, room, &mut sink) {
+        match self
+            .fs
+            .readdir(caller(request), ino.0, offset, room, &mut sink)
+        {
             Ok(()) => sink.reply.ok(),
             Err(error) => sink.reply.error(errno(error)),
         }
@@ -553,7 +622,11 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        xattr(reply, size, self.fs.getxattr(caller(request), ino.0, name.as_bytes()));
+        xattr(
+            reply,
+            size,
+            self.fs.getxattr(caller(request), ino.0, name.as_bytes()),
+        );
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -561,7 +634,10 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.removexattr(caller(request), ino.0, name.as_bytes()));
+        empty(
+            reply,
+            self.fs.removexattr(caller(request), ino.0, name.as_bytes()),
+        );
     }
 
     fn create(
@@ -577,7 +653,10 @@ impl Filesystem for Adapter {
         let access = access_of(OpenFlags(flags));
         let how = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
         let place = (parent.0, name.as_bytes());
-        match self.fs.create(caller(request), place, permissions(mode), access, how) {
+        match self
+            .fs
+            .create(caller(request), place, permissions(mode), access, how)
+        {
             Ok(opened) => reply.created(
                 &self.ttl,
                 &file_attr(&opened.attr),
@@ -632,8 +711,14 @@ mod tests {
     #[test]
     fn flags_become_what_mgr_takes() {
         assert_eq!(rename_mode(RenameFlags::empty()), Ok(RenameMode::Replace));
-        assert_eq!(rename_mode(RenameFlags::RENAME_EXCHANGE), Ok(RenameMode::Exchange));
-        assert_eq!(rename_mode(RenameFlags::RENAME_NOREPLACE), Ok(RenameMode::NoReplace));
+        assert_eq!(
+            rename_mode(RenameFlags::RENAME_EXCHANGE),
+            Ok(RenameMode::Exchange)
+        );
+        assert_eq!(
+            rename_mode(RenameFlags::RENAME_NOREPLACE),
+            Ok(RenameMode::NoReplace)
+        );
         let whiteout = RenameFlags::RENAME_WHITEOUT;
         assert_eq!(rename_mode(whiteout), Err(FsError::InvalidArgument));
         assert_eq!(xattr_mode(libc::XATTR_REPLACE), Ok(XattrMode::Replace));
@@ -650,8 +735,23 @@ mod tests {
 
     #[test]
     fn access_follows_the_open_mode() {
-        assert_eq!(access_of(OpenFlags(libc::O_WRONLY)), Access { read: false, write: true });
-        assert_eq!(access_of(OpenFlags(libc::O_RDWR | libc::O_APPEND)).write, true);
-        assert_eq!(access_of(OpenFlags(libc::O_RDONLY)), Access { read: true, write: false });
+        assert_eq!(
+            access_of(OpenFlags(libc::O_WRONLY)),
+            Access {
+                read: false,
+                write: true
+            }
+        );
+        assert_eq!(
+            access_of(OpenFlags(libc::O_RDWR | libc::O_APPEND)).write,
+            true
+        );
+        assert_eq!(
+            access_of(OpenFlags(libc::O_RDONLY)),
+            Access {
+                read: true,
+                write: false
+            }
+        );
     }
 }

@@ -16,7 +16,9 @@ const PRIORITY: &str = "<29>";
 pub fn start(level: &str, background: bool) {
     let filter = EnvFilter::try_new(format!("{level},fuser=error"))
         .unwrap_or_else(|_| EnvFilter::new("info,fuser=error"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false);
     if background {
         let socket = UnixDatagram::unbound().and_then(|socket| {
             socket.connect(SYSTEM_LOG)?;
@@ -27,7 +29,11 @@ pub fn start(level: &str, background: bool) {
         let Ok(socket) = socket else { return };
         let socket = Arc::new(socket);
         let writer = move || SystemLog(Arc::clone(&socket));
-        builder.without_time().with_ansi(false).with_writer(writer).init();
+        builder
+            .without_time()
+            .with_ansi(false)
+            .with_writer(writer)
+            .init();
     } else {
         builder.with_writer(io::stderr).init();
     }

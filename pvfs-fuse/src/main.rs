@@ -15,7 +15,9 @@ fn main() -> ExitCode {
     match arguments.how {
         How::Fake => ExitCode::SUCCESS,
         How::Background => background::launch(&arguments),
-        How::Foreground => run(&arguments, || println!("ready {}", arguments.mountpoint.display())),
+        How::Foreground => run(&arguments, || {
+            println!("ready {}", arguments.mountpoint.display())
+        }),
         How::Detached => run(&arguments, background::detached),
     }
 }

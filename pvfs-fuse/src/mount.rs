@@ -48,14 +48,20 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     let adapter = Adapter::new(Arc::clone(&pvfs), options.cache_time);
     let config = session_config(&arguments.source.text, options);
     let mut session = Session::new(adapter, &mountpoint, &config).with_context(|| {
-        format!("cannot mount on {}: is /dev/fuse there (modprobe fuse)?", mountpoint.display())
+        format!(
+            "cannot mount on {}: is /dev/fuse there (modprobe fuse)?",
+            mountpoint.display()
+        )
     })?;
     let device = mountinfo::device_at(&mountpoint).ok().flatten();
     if let Some(device) = &device {
         set_read_ahead(device, options.read_ahead_kib);
     }
     let unmounter = session.unmount_callable();
-    let connection = session.as_fd().try_clone_to_owned().context("cloning /dev/fuse")?;
+    let connection = session
+        .as_fd()
+        .try_clone_to_owned()
+        .context("cloning /dev/fuse")?;
     let (served, ended) = channel::<()>();
     spawn("signals", {
         let mountpoint = mountpoint.clone();
@@ -84,7 +90,10 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
 
 fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf> {
     let path = mountpoint.canonicalize().with_context(|| {
-        format!("mount point {}: create it, or `umount` what hangs there", mountpoint.display())
+        format!(
+            "mount point {}: create it, or `umount` what hangs there",
+            mountpoint.display()
+        )
     })?;
     if !path.is_dir() {
         bail!("mount point {} is no directory", path.display());
@@ -93,7 +102,10 @@ fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf> {
 }
 
 const fn fs_options(options: &MountOptions) -> FsOptions {
-    FsOptions { threads: options.threads, direct_io: options.direct_io }
+    FsOptions {
+        threads: options.threads,
+        direct_io: options.direct_io,
+    }
 }
 
 fn session_config(source: &str, options: &MountOptions) -> Config {
@@ -103,9 +115,10 @@ fn session_config(source: &str, options: &MountOptions) -> Config {
         MountOption::DefaultPermissions,
     ];
     // Unless told not to, fuser sets both `nodev` and `nosuid`.
-    for (flag, absent) in
-        [(MountFlag::NoDev, MountOption::Dev), (MountFlag::NoSuid, MountOption::Suid)]
-    {
+    for (flag, absent) in [
+        (MountFlag::NoDev, MountOption::Dev),
+        (MountFlag::NoSuid, MountOption::Suid),
+    ] {
         if is_root() && !options.flags.contains(&flag) {
             mount_options.push(absent);
         }
@@ -136,7 +149,9 @@ fn is_root() -> bool {
 
 /// The kernel allows FUSE 128 KiB of readahead; more is the administrator's to set, in sysfs.
 fn set_read_ahead(device: &Device, kib: u32) {
-    let path = Path::new("/sys/class/bdi").join(device.as_str()).join(READ_AHEAD_FILE);
+    let path = Path::new("/sys/class/bdi")
+        .join(device.as_str())
+        .join(READ_AHEAD_FILE);
     if let Err(error) = fs::write(&path, kib.to_string()) {
         tracing::warn!("{}: {error}: sequential reads stay slow", path.display());
     }

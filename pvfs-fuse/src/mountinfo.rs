@@ -30,7 +30,10 @@ impl Device {
 ///
 /// Where the table cannot be read.
 pub fn device_at(mountpoint: &Path) -> io::Result<Option<Device>> {
-    Ok(find_device(&std::fs::read_to_string(MOUNTINFO)?, mountpoint))
+    Ok(find_device(
+        &std::fs::read_to_string(MOUNTINFO)?,
+        mountpoint,
+    ))
 }
 
 /// Returns when no mount of `device` is left in this mount namespace.
@@ -72,7 +75,9 @@ fn find_device(table: &str, mountpoint: &Path) -> Option<Device> {
 }
 
 fn has_device(table: &str, device: &Device) -> bool {
-    table.lines().any(|line| line.split(' ').nth(2) == Some(device.as_str()))
+    table
+        .lines()
+        .any(|line| line.split(' ').nth(2) == Some(device.as_str()))
 }
 
 /// Undoes the table's escapes: space, tab, newline, backslash and `#` as `\` and three octal digits.

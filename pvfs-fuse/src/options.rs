@@ -176,9 +176,25 @@ impl MountOptions {
 /// what is so anyway.
 fn is_for_mount_alone(option: &str) -> bool {
     const NAMES: [&str; 19] = [
-        "", "_netdev", "auto", "noauto", "defaults", "user", "nouser", "users", "nousers", "owner",
-        "noowner", "group", "nogroup", "nofail", "relatime", "norelatime", "strictatime",
-        "nodiratime", "default_permissions",
+        "",
+        "_netdev",
+        "auto",
+        "noauto",
+        "defaults",
+        "user",
+        "nouser",
+        "users",
+        "nousers",
+        "owner",
+        "noowner",
+        "group",
+        "nogroup",
+        "nofail",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nodiratime",
+        "default_permissions",
     ];
     // `user=NAME` is what mount(8) adds for a mount by a user; `comment=` is fstab's oldest note.
     const PREFIXES: [&str; 5] = ["x-", "X-", "comment=", "user=", "uhelper="];
@@ -187,7 +203,10 @@ fn is_for_mount_alone(option: &str) -> bool {
 
 fn seconds(option: &str, value: &str) -> Result<Duration, OptionError> {
     let wanted = "a number of seconds from 0 to 86400";
-    let error = || OptionError::Value { option: option.to_owned(), wanted };
+    let error = || OptionError::Value {
+        option: option.to_owned(),
+        wanted,
+    };
     let seconds: f64 = value.parse().map_err(|_| error())?;
     if (0.0..=CACHE_SECONDS_MAX).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))
@@ -205,7 +224,10 @@ fn number(
 ) -> Result<u64, OptionError> {
     match value.parse() {
         Ok(number) if (min..=max).contains(&number) => Ok(number),
-        _ => Err(OptionError::Value { option: option.to_owned(), wanted }),
+        _ => Err(OptionError::Value {
+            option: option.to_owned(),
+            wanted,
+        }),
     }
 }
 
@@ -228,7 +250,10 @@ mod tests {
     #[test]
     fn the_last_of_contradicting_flags_counts() {
         use MountFlag::{NoDev, NoExec, NoSuid, ReadOnly};
-        assert_eq!(parse("ro,nosuid,nodev,noexec").unwrap().flags, [ReadOnly, NoSuid, NoDev, NoExec]);
+        assert_eq!(
+            parse("ro,nosuid,nodev,noexec").unwrap().flags,
+            [ReadOnly, NoSuid, NoDev, NoExec]
+        );
         assert!(parse("ro,rw,suid,nosuid,exec").unwrap().flags == [NoSuid]);
         assert!(parse("rw,ro").unwrap().is_read_only());
         assert!(!parse("ro,rw").unwrap().is_read_only());
@@ -254,11 +279,22 @@ mod tests {
     #[test]
     fn wrong_values_say_what_would_be_right() {
         for bad in [
-            "actimeo", "actimeo=", "actimeo=-1", "actimeo=x", "actimeo=NaN", "actimeo=1e9",
-            "mount_timeout=inf", "threads=0", "threads=1000", "read_ahead_kb=-1",
+            "actimeo",
+            "actimeo=",
+            "actimeo=-1",
+            "actimeo=x",
+            "actimeo=NaN",
+            "actimeo=1e9",
+            "mount_timeout=inf",
+            "threads=0",
+            "threads=1000",
+            "read_ahead_kb=-1",
         ] {
             let error = parse(bad).unwrap_err();
-            assert!(matches!(error, OptionError::Value { .. }), "{bad}: {error:?}");
+            assert!(
+                matches!(error, OptionError::Value { .. }),
+                "{bad}: {error:?}"
+            );
             assert!(error.to_string().contains("needs a number"), "{error}");
         }
     }

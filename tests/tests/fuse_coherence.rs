@@ -274,6 +274,35 @@ fn writes_of_two_nodes_to_different_parts_both_stay() {
     cluster.finish().unwrap();
 }
 
+/// A mapping takes `unsafe` in Rust, which tests do without; Python has one.
+const WRITE_THROUGH_MAPPING: &str = "\
+import mmap, sys
+with open(sys.argv[1], 'r+b') as file:
+    with mmap.mmap(file.fileno(), 0) as pages:
+        pages[5000:5010] = b'by mapping'
+        pages.flush()
+";
+
+#[test]
+fn what_a_shared_mapping_wrote_is_seen_elsewhere() {
+    let cluster = two_mounts();
+    let (here, there) = (cluster.mount(0).join("f"), cluster.mount(1).join("f"));
+    let mut bytes = content(4, 100_000);
+    fs::write(&here, &bytes).unwrap();
+    assert!(fs::read(&there).unwrap() == bytes);
+    let mut python = std::process::Command::new("python3");
+    let status = python
+        .args(["-c", WRITE_THROUGH_MAPPING])
+        .arg(&here)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    bytes[5000..5010].copy_from_slice(b"by mapping");
+    assert!(fs::read(&there).unwrap() == bytes);
+    assert!(fs::read(&here).unwrap() == bytes);
+    cluster.finish().unwrap();
+}
+
 #[test]
 fn an_unlinked_open_file_lives_on_through_a_restart_of_mgr() {
     let mut cluster = two_mounts();

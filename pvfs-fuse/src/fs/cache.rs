@@ -51,7 +51,13 @@ impl PageCache {
                 if records.len() >= RECORDS_MAX {
                     records.clear();
                 }
-                records.insert(inode, Record { change, settled: false });
+                records.insert(
+                    inode,
+                    Record {
+                        change,
+                        settled: false,
+                    },
+                );
                 Pages::Drop
             }
         }
@@ -114,7 +120,11 @@ mod tests {
         assert_eq!(cache.opened(FILE, 3), Pages::Drop);
         assert_eq!(cache.opened(FILE, 4), Pages::Drop);
         cache.settle(FILE, 3);
-        assert_eq!(cache.opened(FILE, 4), Pages::Drop, "an older open settles nothing");
+        assert_eq!(
+            cache.opened(FILE, 4),
+            Pages::Drop,
+            "an older open settles nothing"
+        );
     }
 
     #[test]

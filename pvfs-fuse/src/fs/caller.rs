@@ -28,7 +28,11 @@ pub struct Caller {
 impl Caller {
     /// What the request itself says.
     pub(super) const fn credentials(self) -> Credentials {
-        Credentials { uid: self.uid, gid: self.gid, groups: Vec::new() }
+        Credentials {
+            uid: self.uid,
+            gid: self.gid,
+            groups: Vec::new(),
+        }
     }
 
     /// With supplementary groups; `None` where there are none or they cannot be known.
@@ -38,20 +42,33 @@ impl Caller {
         }
         let mut status = String::new();
         let file = File::open(format!("/proc/{}/status", self.pid)).ok()?;
-        file.take(STATUS_BYTES_MAX).read_to_string(&mut status).ok()?;
+        file.take(STATUS_BYTES_MAX)
+            .read_to_string(&mut status)
+            .ok()?;
         let groups = parse_groups(&status)?;
-        if groups.is_empty() { None } else { Some(Credentials { groups, ..self.credentials() }) }
+        if groups.is_empty() {
+            None
+        } else {
+            Some(Credentials {
+                groups,
+                ..self.credentials()
+            })
+        }
     }
 }
 
 /// The groups in the text of /proc/PID/status, at most as many as a request may carry.
 fn parse_groups(status: &str) -> Option<Vec<u32>> {
-    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Groups:"))?;
     // A number that the limit of the text cut in half is a smaller number: without the line's end,
     // the last one is not to be trusted.
     let complete = status.contains(&format!("{line}\n"));
-    let mut groups: Vec<u32> =
-        line.split_ascii_whitespace().map_while(|word| word.parse().ok()).collect();
+    let mut groups: Vec<u32> = line
+        .split_ascii_whitespace()
+        .map_while(|word| word.parse().ok())
+        .collect();
     if !complete {
         groups.pop();
     }
@@ -85,9 +102,15 @@ mod tests {
 
     #[test]
     fn this_process_has_a_status() {
-        let caller = Caller { uid: 1, gid: 2, pid: std::process::id() };
+        let caller = Caller {
+            uid: 1,
+            gid: 2,
+            pid: std::process::id(),
+        };
         let own = nix::unistd::getgroups().unwrap();
-        let found = caller.credentials_with_groups().map_or(0, |with| with.groups.len());
+        let found = caller
+            .credentials_with_groups()
+            .map_or(0, |with| with.groups.len());
         assert_eq!(found, own.len());
         assert_eq!(Caller { pid: 0, ..caller }.credentials_with_groups(), None);
     }

@@ -58,7 +58,11 @@ impl Pvfs {
         truncate: bool,
     ) -> Result<Opened, FsError> {
         let inode = number(node);
-        let operation = MgrOperation::Open { inode, access, truncate };
+        let operation = MgrOperation::Open {
+            inode,
+            access,
+            truncate,
+        };
         let shared = self.files.inode(inode).filter(|_| truncate);
         let granted = match &shared {
             // What was written before the truncation must not lengthen the file after it.
@@ -88,13 +92,21 @@ impl Pvfs {
         (exclusive, truncate): (bool, bool),
     ) -> Result<Opened, FsError> {
         let parent = number(parent);
-        let operation =
-            MgrOperation::Create { parent, name: name(entry)?, mode, exclusive, access };
+        let operation = MgrOperation::Create {
+            parent,
+            name: name(entry)?,
+            mode,
+            exclusive,
+            access,
+        };
         let granted = expect_open(self.ask(caller, operation)?)?;
         let opened = self.opened(granted, access)?;
         // Somebody else made it since the kernel looked, and it has content already.
         if truncate && opened.attr.size > 0 {
-            let set = SetAttr { size: Some(0), ..SetAttr::default() };
+            let set = SetAttr {
+                size: Some(0),
+                ..SetAttr::default()
+            };
             match self.setattr(caller, opened.attr.inode.0, set, Some(opened.handle)) {
                 Ok(attr) => return Ok(Opened { attr, ..opened }),
                 Err(error) => {
@@ -109,7 +121,10 @@ impl Pvfs {
 
     fn opened(&self, granted: OpenResponse, access: Access) -> Result<Opened, FsError> {
         let OpenResponse { open, attr, layout } = granted;
-        let layout = match layout.ok_or(FsError::Protocol).and_then(|layout| layout.validate()) {
+        let layout = match layout
+            .ok_or(FsError::Protocol)
+            .and_then(|layout| layout.validate())
+        {
             Ok(layout) => layout,
             Err(error) => {
                 tracing::error!("mgr's layout of inode {} is unusable: {error}", attr.inode);
@@ -123,8 +138,19 @@ impl Pvfs {
             self.pages.opened(attr.inode, attr.change)
         };
         let unsettled = pages == Pages::Drop && !self.options.direct_io;
-        let handle = self.files.insert(Grant { open, attr, access, layout, unsettled });
-        Ok(Opened { handle, attr, keep_pages: pages == Pages::Keep, flushes: access.write })
+        let handle = self.files.insert(Grant {
+            open,
+            attr,
+            access,
+            layout,
+            unsettled,
+        });
+        Ok(Opened {
+            handle,
+            attr,
+            keep_pages: pages == Pages::Keep,
+            flushes: access.write,
+        })
     }
 
     /// Reads up to `length` bytes, at most [`REQUEST_BYTES_MAX`], into `sink`.
@@ -152,7 +178,9 @@ impl Pvfs {
             return Ok(());
         }
         let mut buffer = self.buffers.take();
-        let Some(bytes) = buffer.get_mut(..length) else { return Err((sink, FsError::Io)) };
+        let Some(bytes) = buffer.get_mut(..length) else {
+            return Err((sink, FsError::Io));
+        };
         match striped::read(&self.pool, &file.layout, file.object, offset, bytes) {
             Ok(()) => {
                 sink.data(bytes);
@@ -185,14 +213,32 @@ impl Pvfs {
     pub fn write(&self, caller: Caller, request: &WriteRequest<'_>) -> Result<(), FsError> {
         let file = self.used(request.handle)?;
         let length = request.bytes.len() as u64;
-        let end = request.offset.checked_add(length).ok_or(FsError::FileTooLarge)?;
+        let end = request
+            .offset
+            .checked_add(length)
+            .ok_or(FsError::FileTooLarge)?;
         if end > FILE_SIZE_BYTES_MAX {
             return Err(FsError::FileTooLarge);
         }
-        striped::write(&self.pool, &file.layout, file.object, request.offset, request.bytes)?;
-        let credentials =
-            if request.drops_privileges { caller.credentials() } else { Credentials::ROOT };
-        file.inode.state().wrote(end, Writer { open: file.open, credentials });
+        striped::write(
+            &self.pool,
+            &file.layout,
+            file.object,
+            request.offset,
+            request.bytes,
+        )?;
+        let credentials = if request.drops_privileges {
+            caller.credentials()
+        } else {
+            Credentials::ROOT
+        };
+        file.inode.state().wrote(
+            end,
+            Writer {
+                open: file.open,
+                credentials,
+            },
+        );
         Ok(())
     }
 
@@ -228,7 +274,9 @@ impl Pvfs {
 
     /// The last descriptor and mapping of an open are gone.
     pub fn release(&self, handle: u64) {
-        let Some(file) = self.files.remove(handle) else { return };
+        let Some(file) = self.files.remove(handle) else {
+            return;
+        };
         if file.is_first_use() {
             self.pages.settle(file.inode.number, file.change);
         }
@@ -241,8 +289,10 @@ impl Pvfs {
     }
 
     fn close(&self, inode: u64, open: u64) {
-        let operation =
-            MgrOperation::Close { inode: number(inode), open: pvfs::ids::OpenId(open) };
+        let operation = MgrOperation::Close {
+            inode: number(inode),
+            open: pvfs::ids::OpenId(open),
+        };
         if let Err(error) = self.ask_as_root(operation) {
             tracing::warn!("close of inode {inode} at mgr: {error}");
         }

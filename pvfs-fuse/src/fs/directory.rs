@@ -88,7 +88,11 @@ impl Pvfs {
         sink: &mut impl DirectorySink,
     ) -> Result<bool, FsError> {
         if offset == 0 {
-            let own = if plus { Some(self.getattr(node)?) } else { None };
+            let own = if plus {
+                Some(self.getattr(node)?)
+            } else {
+                None
+            };
             let entry = DirectoryEntryRef {
                 inode: number(node),
                 offset: 1,
@@ -100,7 +104,10 @@ impl Pvfs {
                 return Ok(true);
             }
         }
-        let operation = MgrOperation::Lookup { parent: number(node), name: None };
+        let operation = MgrOperation::Lookup {
+            parent: number(node),
+            name: None,
+        };
         let parent = expect_attr(self.ask(caller, operation)?)?;
         let entry = DirectoryEntryRef {
             inode: parent.inode,
@@ -123,7 +130,10 @@ impl Pvfs {
             Some(attr) if plus => Some(self.settle(attr)?),
             _ => None,
         };
-        let offset = entry.cookie.checked_add(ENTRIES_OFFSET).ok_or(FsError::Protocol)?;
+        let offset = entry
+            .cookie
+            .checked_add(ENTRIES_OFFSET)
+            .ok_or(FsError::Protocol)?;
         let entry = DirectoryEntryRef {
             inode: entry.inode,
             offset,

@@ -54,7 +54,9 @@ impl Inode {
 
     /// Taken before a report, a truncation, or anything else that changes the size at mgr.
     pub(super) fn lock_reporting(&self) -> MutexGuard<'_, ()> {
-        self.reporting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reporting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +123,10 @@ impl InodeState {
         let writer = self.writer.take()?;
         self.reporting_end = self.written_end;
         self.written_end = 0;
-        Some(Report { size_min: self.reporting_end, writer })
+        Some(Report {
+            size_min: self.reporting_end,
+            writer,
+        })
     }
 
     /// mgr has heard it.
@@ -188,8 +193,15 @@ mod tests {
     }
 
     fn writer(open: u64, uid: u32) -> Writer {
-        let credentials = Credentials { uid, gid: uid, groups: Vec::new() };
-        Writer { open: OpenId(open), credentials }
+        let credentials = Credentials {
+            uid,
+            gid: uid,
+            groups: Vec::new(),
+        };
+        Writer {
+            open: OpenId(open),
+            credentials,
+        }
     }
 
     #[test]
@@ -212,7 +224,11 @@ mod tests {
         state.wrote(50, writer(1, 0));
         state.report_done(&attr(100, 2));
         assert!(state.is_dirty());
-        assert_eq!(state.begin_report().unwrap().size_min, 50, "no more than was written since");
+        assert_eq!(
+            state.begin_report().unwrap().size_min,
+            50,
+            "no more than was written since"
+        );
     }
 
     #[test]
@@ -241,7 +257,10 @@ mod tests {
         state.wrote(1, writer(1, 1000));
         state.wrote(2, writer(2, 0));
         let report = state.begin_report().unwrap();
-        assert_eq!((report.writer.credentials.uid, report.writer.open), (1000, OpenId(2)));
+        assert_eq!(
+            (report.writer.credentials.uid, report.writer.open),
+            (1000, OpenId(2))
+        );
     }
 
     #[test]

@@ -25,8 +25,10 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn lookup(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<Attr, FsError> {
-        let operation =
-            MgrOperation::Lookup { parent: number(parent), name: Some(name(entry)?) };
+        let operation = MgrOperation::Lookup {
+            parent: number(parent),
+            name: Some(name(entry)?),
+        };
         self.settle(expect_attr(self.ask(caller, operation)?)?)
     }
 
@@ -44,7 +46,9 @@ impl Pvfs {
             }
         }
         // Whoever reaches an inode may see its attributes.
-        self.settle(expect_attr(self.ask_as_root(MgrOperation::GetAttr { inode })?)?)
+        self.settle(expect_attr(
+            self.ask_as_root(MgrOperation::GetAttr { inode })?,
+        )?)
     }
 
     /// chmod, chown, utimensat and truncate. `handle` is the open through which a file is
@@ -115,8 +119,11 @@ impl Pvfs {
         target: &[u8],
     ) -> Result<Attr, FsError> {
         let target = target.to_vec();
-        let operation =
-            MgrOperation::Symlink { parent: number(parent), name: name(entry)?, target };
+        let operation = MgrOperation::Symlink {
+            parent: number(parent),
+            name: name(entry)?,
+            target,
+        };
         expect_attr(self.ask(caller, operation)?)
     }
 
@@ -126,7 +133,12 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn readlink(&self, caller: Caller, node: u64) -> Result<Vec<u8>, FsError> {
-        match self.ask(caller, MgrOperation::ReadLink { inode: number(node) })? {
+        match self.ask(
+            caller,
+            MgrOperation::ReadLink {
+                inode: number(node),
+            },
+        )? {
             MgrResponse::Bytes(target) => Ok(target),
             _ => Err(FsError::Protocol),
         }
@@ -158,7 +170,10 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn unlink(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<(), FsError> {
-        let operation = MgrOperation::Unlink { parent: number(parent), name: name(entry)? };
+        let operation = MgrOperation::Unlink {
+            parent: number(parent),
+            name: name(entry)?,
+        };
         expect_done(self.ask(caller, operation)?)
     }
 
@@ -168,8 +183,10 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn rmdir(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<(), FsError> {
-        let operation =
-            MgrOperation::RemoveDirectory { parent: number(parent), name: name(entry)? };
+        let operation = MgrOperation::RemoveDirectory {
+            parent: number(parent),
+            name: name(entry)?,
+        };
         expect_done(self.ask(caller, operation)?)
     }
 

@@ -78,8 +78,10 @@ impl Pvfs {
     pub fn new(mgr: Arc<MgrClient>, options: FsOptions) -> Self {
         let cancel = Cancel::new();
         let directory: Arc<dyn IodDirectory> = Arc::clone(&mgr) as Arc<dyn IodDirectory>;
-        let pool_options =
-            PoolOptions { idle_connections_max: options.threads, ..PoolOptions::default() };
+        let pool_options = PoolOptions {
+            idle_connections_max: options.threads,
+            ..PoolOptions::default()
+        };
         let pool = IodPool::new(directory, pool_options);
         Self {
             mgr,
@@ -129,7 +131,9 @@ impl Pvfs {
     /// Makes sure that attributes which came from mgr tell of everything that this mount has
     /// written.
     fn settle(&self, mut attr: Attr) -> Result<Attr, FsError> {
-        let Some(inode) = self.files.inode(attr.inode) else { return Ok(attr) };
+        let Some(inode) = self.files.inode(attr.inode) else {
+            return Ok(attr);
+        };
         for _ in 0..SETTLE_ATTEMPTS_MAX {
             if let Some(reported) = self.report(&inode)? {
                 return Ok(reported);
@@ -151,7 +155,9 @@ impl Pvfs {
 
     /// The same for a caller that holds the inode's `reporting` lock.
     fn report_locked(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
-        let Some(report) = inode.state().begin_report() else { return Ok(None) };
+        let Some(report) = inode.state().begin_report() else {
+            return Ok(None);
+        };
         let operation = MgrOperation::Report {
             inode: inode.number,
             size_min: report.size_min,
@@ -159,9 +165,13 @@ impl Pvfs {
             open: report.writer.open,
         };
         match self.mgr.call(&report.writer.credentials, operation) {
-            Ok(MgrResponse::Report { attr, change_before }) => {
+            Ok(MgrResponse::Report {
+                attr,
+                change_before,
+            }) => {
                 inode.state().report_done(&attr);
-                self.pages.changed_here(inode.number, change_before, attr.change);
+                self.pages
+                    .changed_here(inode.number, change_before, attr.change);
                 Ok(Some(attr))
             }
             outcome => {
@@ -236,8 +246,15 @@ mod tests {
     #[test]
     fn groups_decide_over_set_gid_bits_only() {
         let chmod = |mode| {
-            let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
-            MgrOperation::SetAttr { inode: InodeNumber(1), set, open: None }
+            let set = SetAttr {
+                mode: Some(mode),
+                ..SetAttr::default()
+            };
+            MgrOperation::SetAttr {
+                inode: InodeNumber(1),
+                set,
+                open: None,
+            }
         };
         assert!(operation_needs_groups(&chmod(0o2755)));
         assert!(!operation_needs_groups(&chmod(0o4755)));

@@ -74,7 +74,10 @@ impl OpenFiles {
             }
             Entry::Vacant(entry) => {
                 let inode = Arc::new(Inode::new(&grant.attr));
-                entry.insert(Shared { inode: Arc::clone(&inode), opens: 1 });
+                entry.insert(Shared {
+                    inode: Arc::clone(&inode),
+                    opens: 1,
+                });
                 inode
             }
         };
@@ -120,12 +123,17 @@ impl OpenFiles {
 
     /// A file that is open here.
     pub(super) fn inode(&self, inode: InodeNumber) -> Option<Arc<Inode>> {
-        self.lock_inodes().get(&inode).map(|shared| Arc::clone(&shared.inode))
+        self.lock_inodes()
+            .get(&inode)
+            .map(|shared| Arc::clone(&shared.inode))
     }
 
     /// All files that are open here.
     pub(super) fn inodes(&self) -> Vec<Arc<Inode>> {
-        self.lock_inodes().values().map(|shared| Arc::clone(&shared.inode)).collect()
+        self.lock_inodes()
+            .values()
+            .map(|shared| Arc::clone(&shared.inode))
+            .collect()
     }
 }
 
@@ -154,7 +162,10 @@ mod tests {
         Grant {
             open: OpenId(open),
             attr,
-            access: Access { read: true, write: false },
+            access: Access {
+                read: true,
+                write: false,
+            },
             layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
             unsettled: true,
         }

@@ -18,7 +18,10 @@ impl Pvfs {
     /// mgr's; [`FsError::NotSupported`] for `system.`.
     pub fn getxattr(&self, caller: Caller, node: u64, key: &[u8]) -> Result<Vec<u8>, FsError> {
         refuse_system(key)?;
-        let operation = MgrOperation::GetXattr { inode: number(node), name: key.to_vec() };
+        let operation = MgrOperation::GetXattr {
+            inode: number(node),
+            name: key.to_vec(),
+        };
         match self.ask(caller, operation)? {
             MgrResponse::Bytes(value) => Ok(value),
             _ => Err(FsError::Protocol),
@@ -53,7 +56,12 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn listxattr(&self, caller: Caller, node: u64) -> Result<Vec<u8>, FsError> {
-        match self.ask(caller, MgrOperation::ListXattr { inode: number(node) })? {
+        match self.ask(
+            caller,
+            MgrOperation::ListXattr {
+                inode: number(node),
+            },
+        )? {
             MgrResponse::Names(names) => {
                 let mut list = Vec::new();
                 for name in names {
@@ -73,11 +81,18 @@ impl Pvfs {
     /// mgr's; [`FsError::NotSupported`] for `system.`.
     pub fn removexattr(&self, caller: Caller, node: u64, key: &[u8]) -> Result<(), FsError> {
         refuse_system(key)?;
-        let operation = MgrOperation::RemoveXattr { inode: number(node), name: key.to_vec() };
+        let operation = MgrOperation::RemoveXattr {
+            inode: number(node),
+            name: key.to_vec(),
+        };
         expect_done(self.ask(caller, operation)?)
     }
 }
 
 fn refuse_system(key: &[u8]) -> Result<(), FsError> {
-    if key.starts_with(SYSTEM_PREFIX) { Err(FsError::NotSupported) } else { Ok(()) }
+    if key.starts_with(SYSTEM_PREFIX) {
+        Err(FsError::NotSupported)
+    } else {
+        Ok(())
+    }
 }

@@ -125,7 +125,10 @@ impl MgrClient {
             iods: RwLock::default(),
             iods_refreshed: Mutex::default(),
         });
-        let mut client = Self { shared, threads: Vec::new() };
+        let mut client = Self {
+            shared,
+            threads: Vec::new(),
+        };
         client.spawn("mgr-link", mgr_link::run)?;
         client.spawn("mgr-alive", mgr_link::keep_alive)?;
         Ok(client)
@@ -152,9 +155,16 @@ impl MgrClient {
             }
             let now = Instant::now();
             if now >= deadline {
-                let reason = state.failure.clone().unwrap_or_else(|| "no reply".to_owned());
+                let reason = state
+                    .failure
+                    .clone()
+                    .unwrap_or_else(|| "no reply".to_owned());
                 let endpoint = self.shared.endpoint.clone();
-                return Err(Unreachable { endpoint, waited_s: timeout.as_secs(), reason });
+                return Err(Unreachable {
+                    endpoint,
+                    waited_s: timeout.as_secs(),
+                    reason,
+                });
             }
             state = self.shared.wait_timeout(state, deadline - now);
         }
@@ -173,7 +183,11 @@ impl MgrClient {
         credentials: &Credentials,
         operation: MgrOperation,
     ) -> Result<MgrResponse, FsError> {
-        let deadline = self.shared.options.deadline.map(|deadline| Instant::now() + deadline);
+        let deadline = self
+            .shared
+            .options
+            .deadline
+            .map(|deadline| Instant::now() + deadline);
         let mut backoff = BACKOFF_FIRST;
         loop {
             let reply = self.shared.attempt(credentials, &operation, deadline);
@@ -217,13 +231,21 @@ impl MgrClient {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let state = self.shared.lock();
-        if state.link.is_some() { None } else { state.failure.clone() }
+        if state.link.is_some() {
+            None
+        } else {
+            state.failure.clone()
+        }
     }
 
     /// Where an iod is, as mgr said last.
     #[must_use]
     pub fn iod_endpoint(&self, iod: IodId) -> Option<Endpoint> {
-        let iods = self.shared.iods.read().unwrap_or_else(PoisonError::into_inner);
+        let iods = self
+            .shared
+            .iods
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         iods.get(&iod).cloned()
     }
 
@@ -239,7 +261,9 @@ impl MgrClient {
             *last = Some(now);
         }
         let deadline = Some(now + IODS_REFRESH_DEADLINE);
-        let reply = self.shared.attempt(&Credentials::ROOT, &MgrOperation::ListIods, deadline);
+        let reply = self
+            .shared
+            .attempt(&Credentials::ROOT, &MgrOperation::ListIods, deadline);
         if let Ok(MgrResponse::Iods(iods)) = reply {
             self.shared.set_iods(&iods);
         }
@@ -280,7 +304,10 @@ impl Shared {
         state: MutexGuard<'a, State>,
         timeout: Duration,
     ) -> MutexGuard<'a, State> {
-        self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+        self.changed
+            .wait_timeout(state, timeout)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
     }
 
     /// Notes that there is no connection, and why; true where the client ends.
@@ -303,7 +330,10 @@ impl Shared {
             if let (Some(link), Some(welcome)) = (&state.link, state.welcome) {
                 return Some((Arc::clone(link), welcome.session_timeout));
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -394,9 +424,15 @@ fn wait_for_reply(receiver: &Receiver<MgrReply>, deadline: Option<Instant>) -> O
 
 /// Time until the deadline, at most `max`; `None` past it.
 fn remaining(deadline: Option<Instant>, max: Duration) -> Option<Duration> {
-    let Some(deadline) = deadline else { return Some(max) };
+    let Some(deadline) = deadline else {
+        return Some(max);
+    };
     let left = deadline.checked_duration_since(Instant::now())?;
-    if left.is_zero() { None } else { Some(left.min(max)) }
+    if left.is_zero() {
+        None
+    } else {
+        Some(left.min(max))
+    }
 }
 
 /// 64 random bits: the standard library seeds its hasher from the system.

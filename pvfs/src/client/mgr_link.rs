@@ -107,7 +107,10 @@ fn establish(shared: &Shared) -> Result<(Arc<Link>, BufReader<TcpStream>), LinkE
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
     let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, stream.try_clone()?);
-    let link = Arc::new(Link { stream, writing: Mutex::new(()) });
+    let link = Arc::new(Link {
+        stream,
+        writing: Mutex::new(()),
+    });
     {
         let mut state = shared.lock();
         if state.closing {
@@ -162,13 +165,19 @@ fn greet(
     let mut welcome = None;
     let mut scratch = Vec::new();
     for opens in messages {
-        let begun = shared.lock().session.greeting(opens).map_err(ConnectionError::Message)?;
+        let begun = shared
+            .lock()
+            .session
+            .greeting(opens)
+            .map_err(ConnectionError::Message)?;
         let mut writer = stream;
         writer.write_all(&begun.frame)?;
         let message = read_message(reader, FrameKind::MgrReply, &mut scratch)?;
         let (header, reply): (_, MgrReply) = message.ok_or(LinkError::Closed)?;
         if header.request_id != begun.id {
-            return Err(ConnectionError::from(FrameError::UnknownRequest(header.request_id)).into());
+            return Err(
+                ConnectionError::from(FrameError::UnknownRequest(header.request_id)).into(),
+            );
         }
         let MgrResponse::Hello(hello) = reply.map_err(LinkError::Greeting)? else {
             return Err(ConnectionError::from(FrameError::Body).into());
@@ -179,7 +188,10 @@ fn greet(
             return Err(LinkError::AnotherFileSystem);
         }
         shared.set_iods(&hello.iods);
-        welcome = Some(Welcome { file_system: hello.file_system, session_timeout });
+        welcome = Some(Welcome {
+            file_system: hello.file_system,
+            session_timeout,
+        });
     }
     welcome.ok_or(LinkError::Closed)
 }

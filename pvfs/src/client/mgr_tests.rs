@@ -12,7 +12,10 @@ use crate::wire::blocking::{frame_start, read_message};
 use crate::wire::header::FrameKind;
 
 const WAIT: Duration = Duration::from_secs(10);
-const ACCESS: Access = Access { read: true, write: true };
+const ACCESS: Access = Access {
+    read: true,
+    write: true,
+};
 
 /// What the fake does with a request that is no greeting.
 #[derive(Clone, Debug)]
@@ -50,7 +53,10 @@ impl FakeMgr {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let file_system = Arc::new(Mutex::new(77));
         let fake = Self {
-            endpoint: Endpoint { host: "127.0.0.1".into(), port },
+            endpoint: Endpoint {
+                host: "127.0.0.1".into(),
+                port,
+            },
             seen: Arc::clone(&seen),
             file_system: Arc::clone(&file_system),
         };
@@ -73,7 +79,11 @@ impl FakeMgr {
     /// Sequence numbers of the mutating requests, in the order in which they came.
     fn sequences(&self) -> Vec<u64> {
         let seen = self.seen.lock().unwrap();
-        seen.requests.iter().map(|r| r.sequence).filter(|&sequence| sequence > 0).collect()
+        seen.requests
+            .iter()
+            .map(|r| r.sequence)
+            .filter(|&sequence| sequence > 0)
+            .collect()
     }
 }
 
@@ -96,13 +106,18 @@ fn serve_connection(
                     alive: true,
                     space: Space::default(),
                 }];
-                let hello = HelloResponse { file_system, session_timeout_ms: 600, iods };
+                let hello = HelloResponse {
+                    file_system,
+                    session_timeout_ms: 600,
+                    iods,
+                };
                 Act::Reply(Ok(MgrResponse::Hello(hello)))
             }
             MgrOperation::KeepAlive => Act::Reply(Ok(MgrResponse::Done)),
             _ => {
                 seen.lock().unwrap().requests.push(request);
-                acts.pop_front().unwrap_or(Act::Reply(Ok(MgrResponse::Done)))
+                acts.pop_front()
+                    .unwrap_or(Act::Reply(Ok(MgrResponse::Done)))
             }
         };
         let reply = |reply: &MgrReply| {
@@ -123,7 +138,10 @@ fn serve_connection(
 
 fn unlink() -> MgrOperation {
     let name = crate::name::Name::new(*b"f").unwrap();
-    MgrOperation::Unlink { parent: InodeNumber(1), name }
+    MgrOperation::Unlink {
+        parent: InodeNumber(1),
+        name,
+    }
 }
 
 fn open_reply(open: u64) -> MgrReply {
@@ -142,22 +160,39 @@ fn open_reply(open: u64) -> MgrReply {
         ctime: Timestamp::default(),
         change: 0,
     };
-    Ok(MgrResponse::Open(OpenResponse { open: OpenId(open), attr, layout: None }))
+    Ok(MgrResponse::Open(OpenResponse {
+        open: OpenId(open),
+        attr,
+        layout: None,
+    }))
 }
 
 fn open() -> MgrOperation {
-    MgrOperation::Open { inode: InodeNumber(7), access: ACCESS, truncate: false }
+    MgrOperation::Open {
+        inode: InodeNumber(7),
+        access: ACCESS,
+        truncate: false,
+    }
 }
 
 #[test]
 fn a_call_is_answered_and_the_welcome_is_kept() {
     let fake = FakeMgr::start([Act::Reply(Err(FsError::NotEmpty))]);
     let client = fake.client();
-    assert_eq!(client.call(&Credentials::ROOT, unlink()), Err(FsError::NotEmpty));
-    assert_eq!(client.call(&Credentials::ROOT, unlink()), Ok(MgrResponse::Done));
+    assert_eq!(
+        client.call(&Credentials::ROOT, unlink()),
+        Err(FsError::NotEmpty)
+    );
+    assert_eq!(
+        client.call(&Credentials::ROOT, unlink()),
+        Ok(MgrResponse::Done)
+    );
     let welcome = client.welcome().unwrap();
     assert_eq!(welcome.file_system, FileSystemId(77));
-    assert_eq!(client.iod_endpoint(IodId(3)).unwrap().to_string(), "node3:7000");
+    assert_eq!(
+        client.iod_endpoint(IodId(3)).unwrap().to_string(),
+        "node3:7000"
+    );
     assert_eq!(client.iod_endpoint(IodId(4)), None);
 }
 
@@ -166,9 +201,15 @@ fn a_mutation_whose_reply_is_lost_comes_again_under_its_number() {
     for cut in [Act::CutBeforeReply, Act::CutWithinReply] {
         let fake = FakeMgr::start([cut.clone(), cut]);
         let client = fake.client();
-        assert_eq!(client.call(&Credentials::ROOT, unlink()), Ok(MgrResponse::Done));
+        assert_eq!(
+            client.call(&Credentials::ROOT, unlink()),
+            Ok(MgrResponse::Done)
+        );
         assert_eq!(fake.sequences(), [1, 1, 1]);
-        assert_eq!(client.call(&Credentials::ROOT, unlink()), Ok(MgrResponse::Done));
+        assert_eq!(
+            client.call(&Credentials::ROOT, unlink()),
+            Ok(MgrResponse::Done)
+        );
         assert_eq!(fake.sequences(), [1, 1, 1, 2]);
         assert_eq!(fake.seen.lock().unwrap().requests[3].answered_below, 2);
         assert_eq!(fake.seen.lock().unwrap().greetings.len(), 3);
@@ -185,43 +226,69 @@ fn a_connection_on_which_mgr_falls_silent_is_given_up() {
         let (stream, _) = listener.accept().unwrap();
         let mut reader = &stream;
         let (header, _): (_, MgrRequest) =
-            read_message(&mut reader, FrameKind::MgrRequest, &mut Vec::new()).unwrap().unwrap();
+            read_message(&mut reader, FrameKind::MgrRequest, &mut Vec::new())
+                .unwrap()
+                .unwrap();
         let file_system = FileSystemId(77);
-        let hello = HelloResponse { file_system, session_timeout_ms: 300, iods: Vec::new() };
+        let hello = HelloResponse {
+            file_system,
+            session_timeout_ms: 300,
+            iods: Vec::new(),
+        };
         let reply: MgrReply = Ok(MgrResponse::Hello(hello));
         let frame = frame_start(FrameKind::MgrReply, header.request_id, &reply, 0).unwrap();
         (&stream).write_all(&frame).unwrap();
         first.send(stream).unwrap();
         listener
     });
-    let endpoint = Endpoint { host: "127.0.0.1".into(), port: address.port() };
+    let endpoint = Endpoint {
+        host: "127.0.0.1".into(),
+        port: address.port(),
+    };
     let client = MgrClient::start(endpoint, ClientOptions::default()).unwrap();
     client.wait_ready(WAIT).unwrap();
     let _open_but_silent = held.recv().unwrap();
     let fake = FakeMgr::serve(silent.join().unwrap(), VecDeque::new());
-    assert_eq!(client.call(&Credentials::ROOT, unlink()), Ok(MgrResponse::Done));
+    assert_eq!(
+        client.call(&Credentials::ROOT, unlink()),
+        Ok(MgrResponse::Done)
+    );
     assert_eq!(fake.sequences(), [1]);
     drop(client);
 }
 
 #[test]
 fn opens_are_declared_anew() {
-    let acts = [Act::Reply(open_reply(5)), Act::Reply(open_reply(6)), Act::CutBeforeReply];
+    let acts = [
+        Act::Reply(open_reply(5)),
+        Act::Reply(open_reply(6)),
+        Act::CutBeforeReply,
+    ];
     let fake = FakeMgr::start(acts);
     let client = fake.client();
     for _ in 0..2 {
         client.call(&Credentials::ROOT, open()).unwrap();
     }
-    let close = MgrOperation::Close { inode: InodeNumber(7), open: OpenId(5) };
+    let close = MgrOperation::Close {
+        inode: InodeNumber(7),
+        open: OpenId(5),
+    };
     client.call(&Credentials::ROOT, close).unwrap();
     let seen = fake.seen.lock().unwrap();
-    let held = Reopen { inode: InodeNumber(7), open: OpenId(6), access: ACCESS };
+    let held = Reopen {
+        inode: InodeNumber(7),
+        open: OpenId(6),
+        access: ACCESS,
+    };
     assert_eq!(seen.greetings, [vec![], vec![held]]);
 }
 
 #[test]
 fn what_mgr_cannot_do_yet_is_asked_again_under_a_new_number() {
-    let fake = FakeMgr::start([Act::Reply(Err(FsError::TryAgain)), Act::Reply(open_reply(1))]);
+    let fake = FakeMgr::start([
+        Act::Reply(Err(FsError::TryAgain)),
+        Act::Reply(open_reply(1)),
+    ]);
     let client = fake.client();
     assert_eq!(client.call(&Credentials::ROOT, open()), open_reply(1));
     assert_eq!(fake.sequences(), [1, 2]);
@@ -230,18 +297,38 @@ fn what_mgr_cannot_do_yet_is_asked_again_under_a_new_number() {
 #[test]
 fn a_deadline_ends_a_call_and_says_why() {
     let fake = FakeMgr::start([Act::Silence]);
-    let options = ClientOptions { deadline: Some(Duration::from_millis(200)) };
+    let options = ClientOptions {
+        deadline: Some(Duration::from_millis(200)),
+    };
     let client = MgrClient::start(fake.endpoint.clone(), options).unwrap();
     client.wait_ready(WAIT).unwrap();
-    assert_eq!(client.call(&Credentials::ROOT, unlink()), Err(FsError::TryAgain));
+    assert_eq!(
+        client.call(&Credentials::ROOT, unlink()),
+        Err(FsError::TryAgain)
+    );
 
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let endpoint = Endpoint { host: "127.0.0.1".into(), port: closed };
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let endpoint = Endpoint {
+        host: "127.0.0.1".into(),
+        port: closed,
+    };
     let client = MgrClient::start(endpoint, options).unwrap();
-    assert_eq!(client.call(&Credentials::ROOT, unlink()), Err(FsError::TryAgain));
+    assert_eq!(
+        client.call(&Credentials::ROOT, unlink()),
+        Err(FsError::TryAgain)
+    );
     assert!(client.failure().unwrap().contains("refused"));
     let unreachable = client.wait_ready(Duration::from_millis(50)).unwrap_err();
-    assert!(unreachable.to_string().contains("try `pvfs ping 127.0.0.1:"), "{unreachable}");
+    assert!(
+        unreachable
+            .to_string()
+            .contains("try `pvfs ping 127.0.0.1:"),
+        "{unreachable}"
+    );
 }
 
 #[test]
@@ -253,7 +340,10 @@ fn another_file_system_is_never_written_to() {
     std::thread::scope(|scope| {
         let call = scope.spawn(|| client.call(&Credentials::ROOT, unlink()));
         let deadline = Instant::now() + WAIT;
-        while !client.failure().is_some_and(|why| why.contains("another file system")) {
+        while !client
+            .failure()
+            .is_some_and(|why| why.contains("another file system"))
+        {
             assert!(Instant::now() < deadline, "{:?}", client.failure());
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -271,7 +361,11 @@ fn many_threads_share_the_connection_and_each_mutation_arrives_in_full() {
     let mut acts = VecDeque::new();
     for round in 0..THREADS * CALLS {
         let cut = round % 97 == 50;
-        acts.push_back(if cut { Act::CutWithinReply } else { Act::Reply(Ok(MgrResponse::Done)) });
+        acts.push_back(if cut {
+            Act::CutWithinReply
+        } else {
+            Act::Reply(Ok(MgrResponse::Done))
+        });
     }
     let fake = FakeMgr::start(acts);
     let client = fake.client();
@@ -280,10 +374,21 @@ fn many_threads_share_the_connection_and_each_mutation_arrives_in_full() {
             let client = &client;
             scope.spawn(move || {
                 for call in 0..CALLS {
-                    let set = SetAttr { uid: Some(thread), gid: Some(call), ..SetAttr::default() };
+                    let set = SetAttr {
+                        uid: Some(thread),
+                        gid: Some(call),
+                        ..SetAttr::default()
+                    };
                     let inode = InodeNumber(1);
-                    let operation = MgrOperation::SetAttr { inode, set, open: None };
-                    assert_eq!(client.call(&Credentials::ROOT, operation), Ok(MgrResponse::Done));
+                    let operation = MgrOperation::SetAttr {
+                        inode,
+                        set,
+                        open: None,
+                    };
+                    assert_eq!(
+                        client.call(&Credentials::ROOT, operation),
+                        Ok(MgrResponse::Done)
+                    );
                 }
             });
         }
@@ -291,9 +396,14 @@ fn many_threads_share_the_connection_and_each_mutation_arrives_in_full() {
     // Whatever came more than once came under the number and with the content of the first time.
     let mut by_number = std::collections::BTreeMap::new();
     for request in &fake.seen.lock().unwrap().requests {
-        let first = by_number.entry(request.sequence).or_insert_with(|| request.operation.clone());
+        let first = by_number
+            .entry(request.sequence)
+            .or_insert_with(|| request.operation.clone());
         assert_eq!(*first, request.operation);
     }
     let numbers: Vec<u64> = by_number.keys().copied().collect();
-    assert_eq!(numbers, (1..=u64::from(THREADS * CALLS)).collect::<Vec<_>>());
+    assert_eq!(
+        numbers,
+        (1..=u64::from(THREADS * CALLS)).collect::<Vec<_>>()
+    );
 }

@@ -103,7 +103,9 @@ impl<W> Session<W> {
         }
         let sequence = if mutating { self.sequence_next } else { 0 };
         let id = self.request_next;
-        let frame = self.encode(id, sequence, credentials, operation).map_err(Refused::Error)?;
+        let frame = self
+            .encode(id, sequence, credentials, operation)
+            .map_err(Refused::Error)?;
         self.request_next += 1;
         if mutating {
             self.sequence_next += 1;
@@ -114,10 +116,18 @@ impl<W> Session<W> {
             self.opens.remove(open);
         }
         let access = match operation {
-            MgrOperation::Open { access, .. } | MgrOperation::Create { access, .. } => Some(*access),
+            MgrOperation::Open { access, .. } | MgrOperation::Create { access, .. } => {
+                Some(*access)
+            }
             _ => None,
         };
-        let pending = Pending { frame: Arc::clone(&frame), sequence, access, resent: false, waiter };
+        let pending = Pending {
+            frame: Arc::clone(&frame),
+            sequence,
+            access,
+            resent: false,
+            waiter,
+        };
         self.pending.insert(id, pending);
         Ok(Begun { id, frame })
     }
@@ -151,18 +161,29 @@ impl<W> Session<W> {
 
     /// All mutating requests below this number have been answered.
     fn answered_below(&self) -> u64 {
-        self.unanswered.first().copied().unwrap_or(self.sequence_next)
+        self.unanswered
+            .first()
+            .copied()
+            .unwrap_or(self.sequence_next)
     }
 
     /// Takes a reply: notes an open that it grants, and says who waits for it.
     pub(super) fn finish(&mut self, id: u64, reply: &MgrReply) -> Finished<W> {
         let Some(pending) = self.pending.remove(&id) else {
-            return if id < self.request_next { Finished::Late } else { Finished::Unknown };
+            return if id < self.request_next {
+                Finished::Late
+            } else {
+                Finished::Unknown
+            };
         };
         self.unanswered.remove(&pending.sequence);
         match (pending.access, reply) {
             (Some(access), Ok(MgrResponse::Open(OpenResponse { open, attr, .. }))) => {
-                let reopen = Reopen { inode: attr.inode, open: *open, access };
+                let reopen = Reopen {
+                    inode: attr.inode,
+                    open: *open,
+                    access,
+                };
                 self.opens.insert(*open, reopen);
                 if pending.resent {
                     Finished::Declare(pending.waiter, reopen)
@@ -196,7 +217,10 @@ impl<W> Session<W> {
         if opens.is_empty() {
             return vec![Vec::new()];
         }
-        opens.chunks(REOPENS_PER_MESSAGE_MAX).map(<[Reopen]>::to_vec).collect()
+        opens
+            .chunks(REOPENS_PER_MESSAGE_MAX)
+            .map(<[Reopen]>::to_vec)
+            .collect()
     }
 
     /// Drops whoever waits; for the end of the client.
@@ -217,18 +241,30 @@ mod tests {
     use crate::ids::InodeNumber;
     use crate::wire::blocking::read_message;
 
-    const READ: Access = Access { read: true, write: false };
+    const READ: Access = Access {
+        read: true,
+        write: false,
+    };
 
     fn getattr() -> MgrOperation {
-        MgrOperation::GetAttr { inode: InodeNumber(1) }
+        MgrOperation::GetAttr {
+            inode: InodeNumber(1),
+        }
     }
 
     fn open() -> MgrOperation {
-        MgrOperation::Open { inode: InodeNumber(7), access: READ, truncate: false }
+        MgrOperation::Open {
+            inode: InodeNumber(7),
+            access: READ,
+            truncate: false,
+        }
     }
 
     fn close(open: u64) -> MgrOperation {
-        MgrOperation::Close { inode: InodeNumber(7), open: OpenId(open) }
+        MgrOperation::Close {
+            inode: InodeNumber(7),
+            open: OpenId(open),
+        }
     }
 
     fn opened(open: u64) -> MgrReply {
@@ -247,17 +283,26 @@ mod tests {
             ctime: Timestamp::default(),
             change: 0,
         };
-        Ok(MgrResponse::Open(OpenResponse { open: OpenId(open), attr, layout: None }))
+        Ok(MgrResponse::Open(OpenResponse {
+            open: OpenId(open),
+            attr,
+            layout: None,
+        }))
     }
 
     fn request(frame: &[u8]) -> MgrRequest {
         let mut stream = frame;
         let kind = FrameKind::MgrRequest;
-        read_message(&mut stream, kind, &mut Vec::new()).unwrap().unwrap().1
+        read_message(&mut stream, kind, &mut Vec::new())
+            .unwrap()
+            .unwrap()
+            .1
     }
 
     fn begin(session: &mut Session<u32>, operation: &MgrOperation, waiter: u32) -> Begun {
-        session.begin(&Credentials::ROOT, operation, waiter).unwrap()
+        session
+            .begin(&Credentials::ROOT, operation, waiter)
+            .unwrap()
     }
 
     #[test]
@@ -275,10 +320,22 @@ mod tests {
     fn answered_below_is_the_oldest_unanswered() {
         let mut session = Session::new(ClientId(9));
         let requests: Vec<_> = (0..3).map(|n| begin(&mut session, &open(), n)).collect();
-        assert_eq!(session.finish(requests[1].id, &Err(FsError::NotFound)), Finished::Waiter(1));
-        assert_eq!(request(&begin(&mut session, &open(), 9).frame).answered_below, 1);
-        assert_eq!(session.finish(requests[0].id, &Err(FsError::NotFound)), Finished::Waiter(0));
-        assert_eq!(request(&begin(&mut session, &open(), 9).frame).answered_below, 3);
+        assert_eq!(
+            session.finish(requests[1].id, &Err(FsError::NotFound)),
+            Finished::Waiter(1)
+        );
+        assert_eq!(
+            request(&begin(&mut session, &open(), 9).frame).answered_below,
+            1
+        );
+        assert_eq!(
+            session.finish(requests[0].id, &Err(FsError::NotFound)),
+            Finished::Waiter(0)
+        );
+        assert_eq!(
+            request(&begin(&mut session, &open(), 9).frame).answered_below,
+            3
+        );
     }
 
     #[test]
@@ -290,7 +347,10 @@ mod tests {
             .collect();
         session.finish(frames[1].id, &Err(FsError::NotFound));
         let again = session.unanswered_frames();
-        assert_eq!(again, [Arc::clone(&frames[0].frame), Arc::clone(&frames[2].frame)]);
+        assert_eq!(
+            again,
+            [Arc::clone(&frames[0].frame), Arc::clone(&frames[2].frame)]
+        );
     }
 
     #[test]
@@ -301,8 +361,14 @@ mod tests {
             let newest = *session.pending.keys().last().unwrap();
             session.finish(newest, &Err(FsError::NotFound));
         }
-        assert_eq!(session.sequence_next, 1 + REPLIES_KEPT_PER_CLIENT_MAX as u64);
-        assert!(session.begin(&Credentials::ROOT, &getattr(), 1).is_ok(), "reads are not bounded");
+        assert_eq!(
+            session.sequence_next,
+            1 + REPLIES_KEPT_PER_CLIENT_MAX as u64
+        );
+        assert!(
+            session.begin(&Credentials::ROOT, &getattr(), 1).is_ok(),
+            "reads are not bounded"
+        );
         session.finish(oldest.id, &Err(FsError::NotFound));
         assert!(session.begin(&Credentials::ROOT, &open(), 1).is_ok());
     }
@@ -314,7 +380,11 @@ mod tests {
         let first = begin(&mut session, &open(), 0);
         assert_eq!(session.reopens(), [vec![]]);
         session.finish(first.id, &opened(5));
-        let held = Reopen { inode: InodeNumber(7), open: OpenId(5), access: READ };
+        let held = Reopen {
+            inode: InodeNumber(7),
+            open: OpenId(5),
+            access: READ,
+        };
         assert_eq!(session.reopens(), [vec![held]]);
         begin(&mut session, &close(5), 0);
         assert_eq!(session.reopens(), [vec![]]);
@@ -325,8 +395,15 @@ mod tests {
         let mut session = Session::new(ClientId(9));
         let begun = begin(&mut session, &open(), 4);
         session.unanswered_frames();
-        let held = Reopen { inode: InodeNumber(7), open: OpenId(5), access: READ };
-        assert_eq!(session.finish(begun.id, &opened(5)), Finished::Declare(4, held));
+        let held = Reopen {
+            inode: InodeNumber(7),
+            open: OpenId(5),
+            access: READ,
+        };
+        assert_eq!(
+            session.finish(begun.id, &opened(5)),
+            Finished::Declare(4, held)
+        );
     }
 
     #[test]
@@ -350,7 +427,10 @@ mod tests {
         let begun = begin(&mut session, &open(), 0);
         session.abandon(begun.id);
         assert_eq!(session.finish(begun.id, &Err(FsError::Io)), Finished::Late);
-        assert_eq!(session.finish(begun.id + 1, &Err(FsError::Io)), Finished::Unknown);
+        assert_eq!(
+            session.finish(begun.id + 1, &Err(FsError::Io)),
+            Finished::Unknown
+        );
         assert!(session.unanswered_frames().is_empty());
     }
 
