@@ -102,6 +102,11 @@ fn download(
     files: &[StoredFile],
     steps: &Steps,
 ) -> anyhow::Result<DemoResult> {
+    let total: u64 = files.iter().map(|file| file.bytes).sum();
+    let average = total / u64::try_from(files.len().max(1))?;
+    cluster
+        .director()
+        .expect_size(cluster.specification().code, average)?;
     let before = cluster.director().counters()?;
     let client = cluster.run().ledger().plan().client_namespace();
     let progress = Progress::default();

@@ -106,10 +106,13 @@ impl Director {
             device: net::DIRECTOR_PORT.to_owned(),
             mac: plan::director_mac(),
         });
-        if let Some(mwlcadm) = crate::paths::program("mwlcadm") {
+        if specification.code == Code::Mwlc {
+            let mwlcadm = crate::paths::program("mwlcadm")
+                .context("mwlcadm is not built: run `make build` or `cargo build -p mwlcadm`")?;
+            let guest_path = PathBuf::from("/usr/sbin/mwlcadm");
             config.additions.push(Addition {
                 source: mwlcadm,
-                guest_path: "/usr/sbin/mwlcadm".into(),
+                guest_path,
             });
         }
         let dir = vm_dir(launcher);
@@ -234,6 +237,20 @@ impl Director {
             );
         }
         Ok(output.stdout)
+    }
+
+    /// Says how many bytes a connection is expected to fetch until its own size is known. Stock
+    /// `ip_vs` knows no sizes, and is told none.
+    ///
+    /// # Errors
+    /// When mwlcadm fails.
+    pub fn expect_size(&self, code: Code, bytes: u64) -> anyhow::Result<()> {
+        match code {
+            Code::IpVs => Ok(()),
+            Code::Mwlc => self
+                .check(&format!("mwlcadm expected-size {} {bytes}", service()))
+                .map(drop),
+        }
     }
 
     /// Looks at the nodes' loads again and again, on the director itself, until

@@ -5,6 +5,8 @@ use crate::director::Code;
 use crate::ipvs_text;
 use crate::plan::Node;
 use anyhow::Context as _;
+use serde::Deserialize;
+use std::net::SocketAddrV4;
 
 /// Pause between two looks, seconds; an emulated director should rather dispatch.
 const PAUSE_S: &str = "0.2";
@@ -71,16 +73,43 @@ pub fn from_ipvsadm(text: &str) -> Vec<Load> {
 }
 
 /// What `mwlcadm` is asked for the loads with.
-pub const MWLCADM_COMMAND: &str = "mwlcadm -L -n --json";
+pub const MWLCADM_COMMAND: &str = "mwlcadm loads --json";
 
-/// Loads from `mwlcadm`'s JSON.
+/// A service in `mwlcadm loads --json`; the fields that matter here.
+#[derive(Debug, Deserialize)]
+struct ServiceLoads {
+    real_servers: Vec<RealServerLoad>,
+}
+
+/// A real server there.
+#[derive(Debug, Deserialize)]
+struct RealServerLoad {
+    address: SocketAddrV4,
+    weight: u32,
+    load_bytes: u64,
+    active: u64,
+}
+
+/// Loads from the output of [`MWLCADM_COMMAND`]: Ci is in bytes.
 ///
 /// # Errors
 /// When the text is not of that form.
 pub fn from_mwlcadm(text: &str) -> anyhow::Result<Vec<Load>> {
-    let value: serde_json::Value =
-        serde_json::from_str(text).with_context(|| format!("mwlcadm printed no JSON: {text}"))?;
-    anyhow::bail!("not understood: {value}")
+    let services: Vec<ServiceLoads> = serde_json::from_str(text)
+        .with_context(|| format!("`{MWLCADM_COMMAND}` is not understood: {text}"))?;
+    let servers = services
+        .into_iter()
+        .flat_map(|service| service.real_servers);
+    Ok(servers
+        .filter_map(|server| {
+            Some(Load {
+                node: Node::with_address(*server.address.ip())?,
+                connections: server.active,
+                load: server.load_bytes,
+                weight: server.weight,
+            })
+        })
+        .collect())
 }
 
 #[cfg(test)]
@@ -111,5 +140,23 @@ mod tests {
             parse_samples(Code::IpVs, "").unwrap(),
             Vec::<Vec<Load>>::new()
         );
+    }
+
+    #[test]
+    fn samples_of_our_module_are_in_bytes() {
+        let look = r#"
+            [{"protocol":"TCP","service":"198.18.0.100:80","scheduler":"mwlc","real_servers":[
+              {"address":"198.18.0.21:80","weight":0,"load_bytes":30,"load_per_weight_bytes":null,
+               "pending":0,"active":3,"inactive":9},
+              {"address":"192.0.2.1:80","weight":1,"load_bytes":1,"active":1}]}]"#;
+        let samples = parse_samples(Code::Mwlc, &format!("{MARK}{look}{MARK}\n[]\n")).unwrap();
+        let expected = Load {
+            node: Node::FIRST,
+            connections: 3,
+            load: 30,
+            weight: 0,
+        };
+        assert_eq!(samples, [vec![expected], vec![]]);
+        assert!(parse_samples(Code::Mwlc, &format!("{MARK}\nno")).is_err());
     }
 }

@@ -359,11 +359,15 @@ mod tests {
             .env(RUN_VARIABLE, &run_id)
             .spawn()
             .unwrap();
-        let found = of_run(&run_id);
-        assert_eq!(
-            found.iter().map(|p| p.pid).collect::<Vec<_>>(),
-            [i32::try_from(child.id()).unwrap()]
-        );
+        // A new program's environment can be read a moment after its parent goes on.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut found = of_run(&run_id);
+        while found.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(POLL_INTERVAL);
+            found = of_run(&run_id);
+        }
+        let pids: Vec<i32> = found.iter().map(|process| process.pid).collect();
+        assert_eq!(pids, [i32::try_from(child.id()).unwrap()]);
         found[0].end().unwrap();
         assert!(of_run(&run_id).is_empty());
         assert!(child.wait().is_err());
