@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-//! From fuser's callbacks to [`Pvfs`] and back: the only file that names fuser's request and reply
-//! types.
+//! From fuser's callbacks to [`Pvfs`] and back. Nothing outside this folder names fuser's request
+//! and reply types.
+
+mod convert;
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,30 +12,34 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use pvfs::attr::{Attr, FileKind, SetAttr, SetTime};
+use pvfs::attr::{Attr, FileKind, SetAttr};
 use pvfs::error::FsError;
 use pvfs::limits::NAME_BYTES_MAX;
-use pvfs::proto::mgr::{Access, RenameMode, XattrMode};
+
+use convert::{
+    access_of, caller, errno, file_attr, file_type, generation, kind_of_mode, permissions,
+    rename_mode, set_time, xattr_mode,
+};
 
 use crate::fs::{
-    Caller, DirectoryEntryRef, DirectorySink, NewNode, Opened, Pvfs, REQUEST_BYTES_MAX, ReadSink,
+    DirectoryEntryRef, DirectorySink, NewNode, Opened, Pvfs, REQUEST_BYTES_MAX, ReadSink,
     WriteRequest,
 };
 
 /// Readahead and other background requests that the kernel may have under way: two readers with
 /// 16 MiB each.
 const BACKGROUND_REQUESTS_MAX: u16 = 64;
-/// What stat(2) calls the best size of a transfer: `cp` and `cat` use buffers of this size.
-const PREFERRED_IO_BYTES: u32 = 1 << 20;
-/// Unit of `st_blocks` (POSIX).
-const STAT_BLOCK_BYTES: u64 = 512;
 /// Unit of `statfs(2)`.
 const STATFS_BLOCK_BYTES: u32 = 4096;
+
+/// Room for entries that is assumed in a reply: fuser does not say how much the kernel gave. More
+/// entries than fit are asked for again.
+const DIRECTORY_REPLY_BYTES: usize = 32 << 10;
 
 /// A file system for fuser.
 pub struct Adapter {
@@ -77,10 +83,6 @@ impl Adapter {
     }
 }
 
-fn errno(error: FsError) -> Errno {
-    Errno::from_i32(error.errno())
-}
-
 fn empty(reply: ReplyEmpty, outcome: Result<(), FsError>) {
     match outcome {
         Ok(()) => reply.ok(),
@@ -97,113 +99,6 @@ fn xattr(reply: ReplyXattr, size: u32, outcome: Result<Vec<u8>, FsError>) {
             (_, _) => reply.error(errno(FsError::Range)),
         },
         Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller {
-        uid: request.uid(),
-        gid: request.gid(),
-        pid: request.pid(),
-    }
-}
-
-const fn file_type(kind: FileKind) -> FileType {
-    match kind {
-        FileKind::Regular => FileType::RegularFile,
-        FileKind::Directory => FileType::Directory,
-        FileKind::Symlink => FileType::Symlink,
-        FileKind::Fifo => FileType::NamedPipe,
-        FileKind::Socket => FileType::Socket,
-        FileKind::CharDevice => FileType::CharDevice,
-        FileKind::BlockDevice => FileType::BlockDevice,
-    }
-}
-
-/// The kind in a mode of mknod(2); `None` for one that it does not make.
-const fn kind_of_mode(mode: u32) -> Option<FileKind> {
-    match mode & libc::S_IFMT {
-        libc::S_IFREG | 0 => Some(FileKind::Regular),
-        libc::S_IFIFO => Some(FileKind::Fifo),
-        libc::S_IFSOCK => Some(FileKind::Socket),
-        libc::S_IFCHR => Some(FileKind::CharDevice),
-        libc::S_IFBLK => Some(FileKind::BlockDevice),
-        _ => None,
-    }
-}
-
-/// The bits of a mode that chmod(2) sets.
-fn permissions(mode: u32) -> u16 {
-    u16::try_from(mode & 0o7777).unwrap_or_default()
-}
-
-fn access_of(flags: OpenFlags) -> Access {
-    match flags.acc_mode() {
-        OpenAccMode::O_RDONLY => Access {
-            read: true,
-            write: false,
-        },
-        OpenAccMode::O_WRONLY => Access {
-            read: false,
-            write: true,
-        },
-        OpenAccMode::O_RDWR => Access {
-            read: true,
-            write: true,
-        },
-    }
-}
-
-fn generation(attr: &Attr) -> Generation {
-    Generation(u64::from(attr.generation))
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    let ctime = SystemTime::from(attr.ctime);
-    FileAttr {
-        ino: INodeNo(attr.inode.0),
-        size: attr.size,
-        blocks: attr.size.div_ceil(STAT_BLOCK_BYTES),
-        atime: attr.atime.into(),
-        mtime: attr.mtime.into(),
-        ctime,
-        crtime: ctime,
-        kind: file_type(attr.kind),
-        perm: attr.mode,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: attr.rdev,
-        blksize: PREFERRED_IO_BYTES,
-        flags: 0,
-    }
-}
-
-fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(time) => SetTime::To(time.into()),
-    }
-}
-
-fn rename_mode(flags: RenameFlags) -> Result<RenameMode, FsError> {
-    if flags.is_empty() {
-        Ok(RenameMode::Replace)
-    } else if flags == RenameFlags::RENAME_NOREPLACE {
-        Ok(RenameMode::NoReplace)
-    } else if flags == RenameFlags::RENAME_EXCHANGE {
-        Ok(RenameMode::Exchange)
-    } else {
-        Err(FsError::InvalidArgument)
-    }
-}
-
-const fn xattr_mode(flags: i32) -> Result<XattrMode, FsError> {
-    match flags {
-        0 => Ok(XattrMode::Set),
-        libc::XATTR_CREATE => Ok(XattrMode::Create),
-        libc::XATTR_REPLACE => Ok(XattrMode::Replace),
-        _ => Err(FsError::InvalidArgument),
     }
 }
 
@@ -697,61 +592,5 @@ impl Filesystem for Adapter {
     ) {
         // The kernel copies through its page cache instead, and does not ask again.
         reply.error(Errno::ENOSYS);
-    }
-}
-
-/// Room for entries that is assumed in a reply: fuser does not say how much the kernel gave. More
-/// entries than fit are asked for again.
-const DIRECTORY_REPLY_BYTES: usize = 32 << 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_become_what_mgr_takes() {
-        assert_eq!(rename_mode(RenameFlags::empty()), Ok(RenameMode::Replace));
-        assert_eq!(
-            rename_mode(RenameFlags::RENAME_EXCHANGE),
-            Ok(RenameMode::Exchange)
-        );
-        assert_eq!(
-            rename_mode(RenameFlags::RENAME_NOREPLACE),
-            Ok(RenameMode::NoReplace)
-        );
-        let whiteout = RenameFlags::RENAME_WHITEOUT;
-        assert_eq!(rename_mode(whiteout), Err(FsError::InvalidArgument));
-        assert_eq!(xattr_mode(libc::XATTR_REPLACE), Ok(XattrMode::Replace));
-        assert_eq!(xattr_mode(3), Err(FsError::InvalidArgument));
-    }
-
-    #[test]
-    fn modes_become_kinds() {
-        assert_eq!(kind_of_mode(libc::S_IFIFO | 0o644), Some(FileKind::Fifo));
-        assert_eq!(kind_of_mode(0o644), Some(FileKind::Regular));
-        assert_eq!(kind_of_mode(libc::S_IFLNK), None);
-        assert_eq!(permissions(libc::S_IFREG | 0o6755), 0o6755);
-    }
-
-    #[test]
-    fn access_follows_the_open_mode() {
-        assert_eq!(
-            access_of(OpenFlags(libc::O_WRONLY)),
-            Access {
-                read: false,
-                write: true
-            }
-        );
-        assert_eq!(
-            access_of(OpenFlags(libc::O_RDWR | libc::O_APPEND)).write,
-            true
-        );
-        assert_eq!(
-            access_of(OpenFlags(libc::O_RDONLY)),
-            Access {
-                read: true,
-                write: false
-            }
-        );
     }
 }

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+//! fuser's words for PVFS's nouns. Pure.
+
+use std::time::SystemTime;
+
+use fuser::{
+    Errno, FileAttr, FileType, Generation, INodeNo, OpenAccMode, OpenFlags, RenameFlags, Request,
+    TimeOrNow,
+};
+use pvfs::attr::{Attr, FileKind, SetTime};
+use pvfs::error::FsError;
+use pvfs::proto::mgr::{Access, RenameMode, XattrMode};
+
+use crate::fs::Caller;
+
+/// What stat(2) calls the best size of a transfer: `cp` and `cat` use buffers of this size.
+const PREFERRED_IO_BYTES: u32 = 1 << 20;
+/// Unit of `st_blocks` (POSIX).
+const STAT_BLOCK_BYTES: u64 = 512;
+
+pub(super) fn errno(error: FsError) -> Errno {
+    Errno::from_i32(error.errno())
+}
+
+pub(super) fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        pid: request.pid(),
+    }
+}
+
+pub(super) const fn file_type(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::Regular => FileType::RegularFile,
+        FileKind::Directory => FileType::Directory,
+        FileKind::Symlink => FileType::Symlink,
+        FileKind::Fifo => FileType::NamedPipe,
+        FileKind::Socket => FileType::Socket,
+        FileKind::CharDevice => FileType::CharDevice,
+        FileKind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+/// The kind in a mode of mknod(2); `None` for one that it does not make.
+pub(super) const fn kind_of_mode(mode: u32) -> Option<FileKind> {
+    match mode & libc::S_IFMT {
+        libc::S_IFREG | 0 => Some(FileKind::Regular),
+        libc::S_IFIFO => Some(FileKind::Fifo),
+        libc::S_IFSOCK => Some(FileKind::Socket),
+        libc::S_IFCHR => Some(FileKind::CharDevice),
+        libc::S_IFBLK => Some(FileKind::BlockDevice),
+        _ => None,
+    }
+}
+
+/// The bits of a mode that chmod(2) sets.
+pub(super) fn permissions(mode: u32) -> u16 {
+    u16::try_from(mode & 0o7777).unwrap_or_default()
+}
+
+pub(super) fn access_of(flags: OpenFlags) -> Access {
+    match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => Access {
+            read: true,
+            write: false,
+        },
+        OpenAccMode::O_WRONLY => Access {
+            read: false,
+            write: true,
+        },
+        OpenAccMode::O_RDWR => Access {
+            read: true,
+            write: true,
+        },
+    }
+}
+
+pub(super) fn generation(attr: &Attr) -> Generation {
+    Generation(u64::from(attr.generation))
+}
+
+pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+    let ctime = SystemTime::from(attr.ctime);
+    FileAttr {
+        ino: INodeNo(attr.inode.0),
+        size: attr.size,
+        blocks: attr.size.div_ceil(STAT_BLOCK_BYTES),
+        atime: attr.atime.into(),
+        mtime: attr.mtime.into(),
+        ctime,
+        crtime: ctime,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        blksize: PREFERRED_IO_BYTES,
+        flags: 0,
+    }
+}
+
+pub(super) fn set_time(time: TimeOrNow) -> SetTime {
+    match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(time) => SetTime::To(time.into()),
+    }
+}
+
+pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, FsError> {
+    if flags.is_empty() {
+        Ok(RenameMode::Replace)
+    } else if flags == RenameFlags::RENAME_NOREPLACE {
+        Ok(RenameMode::NoReplace)
+    } else if flags == RenameFlags::RENAME_EXCHANGE {
+        Ok(RenameMode::Exchange)
+    } else {
+        Err(FsError::InvalidArgument)
+    }
+}
+
+pub(super) const fn xattr_mode(flags: i32) -> Result<XattrMode, FsError> {
+    match flags {
+        0 => Ok(XattrMode::Set),
+        libc::XATTR_CREATE => Ok(XattrMode::Create),
+        libc::XATTR_REPLACE => Ok(XattrMode::Replace),
+        _ => Err(FsError::InvalidArgument),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_become_what_mgr_takes() {
+        assert_eq!(rename_mode(RenameFlags::empty()), Ok(RenameMode::Replace));
+        assert_eq!(
+            rename_mode(RenameFlags::RENAME_EXCHANGE),
+            Ok(RenameMode::Exchange)
+        );
+        assert_eq!(
+            rename_mode(RenameFlags::RENAME_NOREPLACE),
+            Ok(RenameMode::NoReplace)
+        );
+        let whiteout = RenameFlags::RENAME_WHITEOUT;
+        assert_eq!(rename_mode(whiteout), Err(FsError::InvalidArgument));
+        assert_eq!(xattr_mode(libc::XATTR_REPLACE), Ok(XattrMode::Replace));
+        assert_eq!(xattr_mode(3), Err(FsError::InvalidArgument));
+    }
+
+    #[test]
+    fn modes_become_kinds() {
+        assert_eq!(kind_of_mode(libc::S_IFIFO | 0o644), Some(FileKind::Fifo));
+        assert_eq!(kind_of_mode(0o644), Some(FileKind::Regular));
+        assert_eq!(kind_of_mode(libc::S_IFLNK), None);
+        assert_eq!(permissions(libc::S_IFREG | 0o6755), 0o6755);
+    }
+
+    #[test]
+    fn access_follows_the_open_mode() {
+        assert_eq!(
+            access_of(OpenFlags(libc::O_WRONLY)),
+            Access {
+                read: false,
+                write: true
+            }
+        );
+        assert!(access_of(OpenFlags(libc::O_RDWR | libc::O_APPEND)).write);
+        assert_eq!(
+            access_of(OpenFlags(libc::O_RDONLY)),
+            Access {
+                read: true,
+                write: false
+            }
+        );
+    }
+}
