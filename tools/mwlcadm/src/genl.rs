@@ -91,6 +91,11 @@ impl Connection {
         Ok(Some(connection))
     }
 
+    /// The family's number in this kernel.
+    pub const fn family(&self) -> u16 {
+        self.family
+    }
+
     /// A request that changes something: acknowledged or refused.
     pub fn act(
         &mut self,
