@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! `pvfs-iod`: the I/O daemon's process.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ fn iod_endpoint(text: &str) -> Result<Endpoint, pvfs::address::AddressError> {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    let log = log.with_ansi(std::io::stderr().is_terminal());
     log.with_env_filter(arguments.log).init();
     // Blocked before any thread starts, so that all inherit it and only `wait` below takes them.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);

@@ -51,6 +51,8 @@ enum MgrError {
          is --mgr right? a new iod needs an empty --data"
     )]
     OtherFileSystem { mgr: u128, here: u128 },
+    #[error("it ended the connection")]
+    Closed,
     #[error("it answered something else than was asked")]
     Unexpected,
     #[error("storing the iod's number failed: {0}")]
@@ -281,8 +283,7 @@ impl Link {
         let id = self.request_id;
         write_message(&mut self.stream, FrameKind::MgrRequest, id, &request, &[])?;
         let reply = read_message(&mut self.stream, FrameKind::MgrReply, &mut self.scratch)?;
-        let (header, reply): (_, MgrReply) =
-            reply.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let (header, reply): (_, MgrReply) = reply.ok_or(MgrError::Closed)?;
         if header.request_id != id {
             return Err(
                 ConnectionError::from(FrameError::UnknownRequest(header.request_id)).into(),

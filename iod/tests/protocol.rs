@@ -384,3 +384,61 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
     outcome.unwrap();
     assert!(alive(&iod));
 }
+
+fn local_path(iod: &Iod, inode: u64) -> std::path::PathBuf {
+    let directory = iod
+        .directory
+        .path()
+        .join(format!("objects/{:02x}", inode % 256));
+    directory.join(format!("{inode:016x}.{:08x}", 0))
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_next_request_is_served() {
+    let iod = iod();
+    std::os::unix::fs::symlink("/dev/full", local_path(&iod, 3)).unwrap();
+    let mut peer = Peer::connect(&iod);
+    assert_eq!(
+        peer.call(&write(3, 0), &pattern(1, 700_000)).0,
+        Err(FsError::NoSpace)
+    );
+    assert_eq!(peer.call(&write(4, 0), b"abc").0, Ok(IodResponse::Done));
+}
+
+/// The kernel reports a failed flush once and forgets it; the iod does not.
+#[test]
+fn a_failed_flush_fails_every_later_one() {
+    let iod = iod();
+    let mut peer = Peer::connect(&iod);
+    let mut sync = |inode| {
+        peer.call(
+            &IodRequest::Sync {
+                object: object(inode),
+            },
+            &[],
+        )
+        .0
+    };
+    // fdatasync(2) of a device without it fails.
+    std::os::unix::fs::symlink("/dev/full", local_path(&iod, 3)).unwrap();
+    assert_eq!(sync(3), Err(FsError::Io));
+    // The disk has recovered, and the file has left the cache of open files.
+    std::fs::remove_file(local_path(&iod, 3)).unwrap();
+    std::fs::write(local_path(&iod, 3), "").unwrap();
+    for round in 1..20 {
+        let inode = 3 + 16 * round;
+        std::fs::write(local_path(&iod, inode), "").unwrap();
+        assert_eq!(sync(inode), Ok(IodResponse::Done));
+    }
+    assert_eq!(sync(3), Err(FsError::Io));
+    let mut peer = Peer::connect(&iod);
+    let object = object(3);
+    assert_eq!(
+        peer.call(&IodRequest::Remove { object }, &[]).0,
+        Ok(IodResponse::Done)
+    );
+    assert_eq!(
+        peer.call(&IodRequest::Sync { object }, &[]).0,
+        Ok(IodResponse::Done)
+    );
+}

@@ -11,14 +11,18 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Cluster, Iod, local_lengths, object, pattern};
 use proptest::prelude::*;
+use pvfs::address::Endpoint;
 use pvfs::client::patience::{Cancel, Patience};
+use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::client::striped;
+use pvfs::client::transport::{ByteStream, Tcp, Transport};
 use pvfs::error::FsError;
 use pvfs::ids::IodId;
 use pvfs::limits::PAYLOAD_BYTES_MAX;
@@ -75,10 +79,10 @@ impl Flat {
     }
 }
 
-#[test]
-fn random_steps_agree_with_a_flat_file() {
-    const FILE_MAX: usize = 300_000;
-    let cluster = Cluster::start(5);
+const FILE_MAX: usize = 300_000;
+
+/// Replays random steps on fresh objects through `pool` and compares each read with the model.
+fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, cases: u32) {
     let inode = std::cell::Cell::new(1);
     let strategy = (
         1usize..=5,
@@ -86,7 +90,7 @@ fn random_steps_agree_with_a_flat_file() {
         prop::collection::vec(step(FILE_MAX), 1..30),
     );
     let config = ProptestConfig {
-        cases: 60,
+        cases,
         failure_persistence: None,
         ..Default::default()
     };
@@ -105,31 +109,122 @@ fn random_steps_agree_with_a_flat_file() {
                     seed,
                 } => {
                     let bytes = pattern(seed, length);
-                    striped::write(&cluster.pool, &layout, object, offset as u64, &bytes).unwrap();
+                    striped::write(pool, &layout, object, offset as u64, &bytes).unwrap();
                     flat.write(offset, &bytes);
                 }
                 Step::Read { offset, length } => {
                     let mut buffer = vec![0xee; length];
-                    striped::read(&cluster.pool, &layout, object, offset as u64, &mut buffer)
-                        .unwrap();
+                    striped::read(pool, &layout, object, offset as u64, &mut buffer).unwrap();
                     prop_assert!(
                         buffer == flat.read(offset, length),
                         "read {offset}+{length}"
                     );
                 }
                 Step::Truncate { size } => {
-                    striped::truncate(&cluster.pool, &layout, object, size as u64).unwrap();
+                    striped::truncate(pool, &layout, object, size as u64).unwrap();
                     flat.0.truncate(size);
                 }
-                Step::Sync => striped::sync(&cluster.pool, &layout, object).unwrap(),
+                Step::Sync => striped::sync(pool, &layout, object).unwrap(),
             }
         }
         let mut buffer = vec![0xee; FILE_MAX * 2];
-        striped::read(&cluster.pool, &layout, object, 0, &mut buffer).unwrap();
+        striped::read(pool, &layout, object, 0, &mut buffer).unwrap();
         prop_assert!(buffer == flat.read(0, FILE_MAX * 2), "whole file");
         Ok(())
     });
     outcome.unwrap();
+}
+
+#[test]
+fn random_steps_agree_with_a_flat_file() {
+    let cluster = Cluster::start(5);
+    agree_with_a_flat_file(&cluster, &cluster.pool, 60);
+}
+
+/// The same while every connection breaks after a random number of bytes, in either direction:
+/// within headers, bodies and payloads.
+#[test]
+fn random_steps_agree_with_a_flat_file_though_connections_break() {
+    let cluster = Cluster::start(5);
+    let flaky = Arc::new(Flaky {
+        state: AtomicU64::new(1),
+        cuts: Arc::default(),
+    });
+    let options = PoolOptions {
+        transport: flaky.clone(),
+        ..PoolOptions::default()
+    };
+    let pool = IodPool::new(cluster.table.clone(), options);
+    agree_with_a_flat_file(&cluster, &pool, 6);
+    assert!(
+        flaky.cuts.load(Ordering::Relaxed) > 10,
+        "hardly any connection broke"
+    );
+}
+
+/// TCP whose connections break.
+struct Flaky {
+    state: AtomicU64,
+    cuts: Arc<AtomicU64>,
+}
+
+struct FlakyStream {
+    inner: Box<dyn ByteStream>,
+    left: usize,
+    cuts: Arc<AtomicU64>,
+}
+
+impl Transport for Flaky {
+    fn connect(
+        &self,
+        endpoint: &Endpoint,
+        timeout: Duration,
+    ) -> std::io::Result<Box<dyn ByteStream>> {
+        let seed = self.state.fetch_add(1, Ordering::Relaxed);
+        let random = pattern(seed, 8);
+        let left = u64::from_le_bytes(random.try_into().unwrap()) as usize % 600_000;
+        let inner = Tcp.connect(endpoint, timeout)?;
+        Ok(Box::new(FlakyStream {
+            inner,
+            left,
+            cuts: Arc::clone(&self.cuts),
+        }))
+    }
+}
+
+impl ByteStream for FlakyStream {}
+
+impl FlakyStream {
+    /// How many of `wanted` bytes may still pass.
+    fn allowance(&mut self, wanted: usize) -> std::io::Result<usize> {
+        if self.left == 0 {
+            self.cuts.fetch_add(1, Ordering::Relaxed);
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(wanted.min(self.left))
+    }
+}
+
+impl Read for FlakyStream {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let allowed = self.allowance(bytes.len())?;
+        let count = self.inner.read(&mut bytes[..allowed])?;
+        self.left -= count;
+        Ok(count)
+    }
+}
+
+impl Write for FlakyStream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let allowed = self.allowance(bytes.len())?;
+        let count = self.inner.write(&bytes[..allowed])?;
+        self.left -= count;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 #[test]
@@ -255,13 +350,13 @@ fn another_iod_at_the_address_is_not_believed() {
     striped::write(&cluster.pool, &layout, object(1), 0, &pattern(1, 8192)).unwrap();
     let right = cluster.iods[1].address;
     cluster.table.set(IodId(2), cluster.iods[0].address);
-    let fresh = pvfs::client::pool::IodPool::new(cluster.table.clone(), Default::default());
+    let fresh = IodPool::new(cluster.table.clone(), Default::default());
     let reader = std::thread::spawn(move || {
         let mut buffer = vec![0; 8192];
         striped::read(&fresh, &layout, object(1), 0, &mut buffer).map(|()| buffer)
     });
     let hurried = Patience::endless().at_most(Duration::from_millis(100));
-    let fresh = pvfs::client::pool::IodPool::new(cluster.table.clone(), Default::default());
+    let fresh = IodPool::new(cluster.table.clone(), Default::default());
     let refused = fresh
         .with_patience(hurried)
         .call(IodId(2), &IodRequest::Space);
@@ -317,9 +412,7 @@ fn a_full_server_makes_clients_wait_their_turn() {
     let iod = Iod::start(1, limits);
     let table = Arc::new(common::Table::default());
     table.set(iod.id, iod.address);
-    let pool = |table: &Arc<common::Table>| {
-        pvfs::client::pool::IodPool::new(table.clone(), Default::default())
-    };
+    let pool = |table: &Arc<common::Table>| IodPool::new(table.clone(), Default::default());
     let first = pool(&table);
     first.call(IodId(1), &IodRequest::Space).unwrap();
     let second = pool(&table);

@@ -247,3 +247,64 @@ impl Drop for Slot {
         self.table.ended.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Membership;
+    use pvfs::address::Endpoint;
+    use pvfs::client::iod::{IodConnection, IodError};
+    use pvfs::error::FsError;
+    use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId};
+    use pvfs::proto::iod::IodRequest;
+    use std::fs::OpenOptions;
+
+    /// A file that cannot be read has a length, so a reply begins and then fails. The connection
+    /// ends without a whole frame, and the next attempt is told what is the matter.
+    #[test]
+    fn a_disk_that_fails_half_way_is_told_at_the_second_attempt() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(directory.path(), 64).unwrap());
+        let file_system = FileSystemId(1);
+        store
+            .join(Membership {
+                iod: IodId(1),
+                file_system,
+            })
+            .unwrap();
+        let unreadable = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(directory.path().join("unreadable"))
+            .unwrap();
+        unreadable.set_len(100_000).unwrap();
+        let object = ObjectId {
+            inode: InodeNumber(9),
+            generation: 0,
+        };
+        store.plant(object, unreadable);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Server::start(listener, store, ServerLimits::default()).unwrap();
+        let endpoint = Endpoint {
+            host: "127.0.0.1".into(),
+            port: server.address().port(),
+        };
+        let read = |length| {
+            let mut connection =
+                IodConnection::connect(&endpoint, Duration::from_secs(10)).unwrap();
+            connection.call(&IodRequest::Read {
+                object,
+                offset: 0,
+                length,
+            })
+        };
+        assert!(matches!(read(100_000), Err(IodError::Connection { .. })));
+        assert!(matches!(
+            read(100_000),
+            Err(IodError::Refused {
+                source: FsError::Io,
+                ..
+            })
+        ));
+    }
+}

@@ -93,6 +93,14 @@ impl Store {
         Ok(())
     }
 
+    /// Puts `file` in the place of the object's local file, for tests of failing disks.
+    #[cfg(test)]
+    pub(crate) fn plant(&self, object: ObjectId, file: std::fs::File) {
+        self.files
+            .get(object, || Ok(ObjectFile::new(file)))
+            .expect("an empty cache takes the file");
+    }
+
     fn lock_identity(&self) -> MutexGuard<'_, Identity> {
         // The identity is replaced as a whole, so a panic leaves a sound one.
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)

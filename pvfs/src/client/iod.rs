@@ -271,3 +271,117 @@ impl Write for Waiting {
         self.stream.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// What each read returns, in turn; `None` is a wait without a byte. What is written is lost.
+    struct Script(VecDeque<Option<Vec<u8>>>);
+
+    impl Read for Script {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            match self.0.pop_front() {
+                None => Ok(0),
+                Some(None) => Err(io::ErrorKind::WouldBlock.into()),
+                Some(Some(mut piece)) => {
+                    let rest = piece.split_off(piece.len().min(bytes.len()));
+                    bytes[..piece.len()].copy_from_slice(&piece);
+                    if !rest.is_empty() {
+                        self.0.push_front(Some(rest));
+                    }
+                    Ok(piece.len())
+                }
+            }
+        }
+    }
+
+    impl Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl ByteStream for Script {}
+
+    struct Scripted(std::sync::Mutex<Option<Script>>);
+
+    impl Transport for Scripted {
+        fn connect(&self, _: &Endpoint, _: Duration) -> io::Result<Box<dyn ByteStream>> {
+            let script = self.0.lock().unwrap().take();
+            Ok(Box::new(script.ok_or(io::ErrorKind::ConnectionRefused)?))
+        }
+    }
+
+    fn frame(id: u64, reply: &IodReply, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let payload = [IoSlice::new(payload)];
+        write_message(&mut bytes, FrameKind::IodReply, id, reply, &payload).unwrap();
+        bytes
+    }
+
+    /// A connection on which one request was sent and the peer answers by the script.
+    fn asked(script: impl IntoIterator<Item = Option<Vec<u8>>>) -> IodConnection {
+        let transport = Scripted(std::sync::Mutex::new(Some(Script(
+            script.into_iter().collect(),
+        ))));
+        let endpoint = Endpoint {
+            host: "iod".into(),
+            port: 7000,
+        };
+        let mut connection =
+            IodConnection::connect_by(&transport, &endpoint, Duration::ZERO).unwrap();
+        connection.send(&IodRequest::Ping, &[]).unwrap();
+        connection
+    }
+
+    #[test]
+    fn a_payload_is_scattered_and_what_is_missing_left_alone() {
+        let whole = frame(1, &Ok(IodResponse::Data), b"abcdefg");
+        // In single bytes, with waits in between: the worst that TCP may do.
+        let script = whole.iter().flat_map(|byte| [None, Some(vec![*byte])]);
+        for mut connection in [asked(script), asked([Some(whole.clone())])] {
+            let (mut first, mut none, mut second) = ([9; 3], [0; 0], [9; 6]);
+            let mut parts = [&mut first[..], &mut none[..], &mut second[..]];
+            let (reply, length) = connection.receive(&mut parts).unwrap();
+            assert_eq!((reply, length), (Ok(IodResponse::Data), 7));
+            assert_eq!((&first, &second), (b"abc", b"defg\x09\x09"));
+        }
+    }
+
+    #[test]
+    fn replies_that_do_not_fit_the_request_end_the_connection() {
+        let data = Ok(IodResponse::Data);
+        let longer = frame(1, &data, &[0; 11]);
+        let other = frame(2, &data, &[]);
+        let chatty = frame(1, &Err(FsError::Io), b"x");
+        let done = frame(1, &Ok(IodResponse::Done), b"x");
+        let mut torn = frame(1, &data, &[0; 10]);
+        torn.truncate(torn.len() - 1);
+        for (bad, name) in [
+            (longer, "longer"),
+            (other, "other"),
+            (chatty, "chatty"),
+            (done, "done"),
+            (torn, "torn"),
+        ] {
+            let mut buffer = [0; 10];
+            let received = asked([Some(bad)]).receive(&mut [&mut buffer[..]]);
+            assert!(received.is_err(), "{name}");
+        }
+        assert!(asked([]).receive(&mut []).is_err());
+    }
+
+    #[test]
+    fn waiting_ends_with_patience() {
+        let mut connection = asked([None, None, None]);
+        connection.set_patience(Patience::endless().at_most(Duration::ZERO));
+        let error = connection.receive(&mut []).unwrap_err();
+        assert!(error.to_string().contains("gave up"), "{error}");
+    }
+}
