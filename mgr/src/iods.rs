@@ -34,7 +34,11 @@ struct AddressBook {
 
 impl IodDirectory for AddressBook {
     fn endpoint(&self, iod: IodId) -> Option<Endpoint> {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&iod).cloned()
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&iod)
+            .cloned()
     }
 
     fn refresh(&self) {}
@@ -48,10 +52,17 @@ impl Iods {
     /// Iods of this file system; calls end early when `cancel` is cancelled.
     #[must_use]
     pub fn new(file_system: FileSystemId, cancel: Cancel) -> Self {
-        let addresses = Arc::new(AddressBook { file_system, endpoints: Mutex::default() });
+        let addresses = Arc::new(AddressBook {
+            file_system,
+            endpoints: Mutex::default(),
+        });
         let directory: Arc<dyn IodDirectory> = Arc::clone(&addresses) as _;
         let pool = IodPool::new(directory, PoolOptions::default());
-        Self { addresses, pool, cancel }
+        Self {
+            addresses,
+            pool,
+            cancel,
+        }
     }
 
     fn call(&self, target: &Target, request: &IodRequest) -> Result<(), String> {
@@ -75,7 +86,13 @@ impl Iods {
 
 impl StripeStore for Iods {
     fn truncate(&self, target: &Target, object: ObjectId) -> Result<(), String> {
-        self.call(target, &IodRequest::Truncate { object, length: target.length })
+        self.call(
+            target,
+            &IodRequest::Truncate {
+                object,
+                length: target.length,
+            },
+        )
     }
 
     fn remove(&self, target: &Target, object: ObjectId) -> Result<(), String> {

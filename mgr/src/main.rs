@@ -58,18 +58,22 @@ fn run(arguments: &Arguments) -> Result<()> {
     let iods = Arc::new(Iods::new(manager.file_system(), cancel.clone()));
     let executor = Executor::new(iods, runtime.handle().clone(), owner.clone());
     let (ended, owner_ended) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("owner".to_owned()).spawn(move || {
-        let result = thread::run(&mut manager, &mut commands, &executor);
-        // Nobody listens any more where the process is stopping already.
-        let _ = ended.send(());
-        result
-    })?;
+    let thread = std::thread::Builder::new()
+        .name("owner".to_owned())
+        .spawn(move || {
+            let result = thread::run(&mut manager, &mut commands, &executor);
+            // Nobody listens any more where the process is stopping already.
+            let _ = ended.send(());
+            result
+        })?;
     let address = listener.local_addr()?;
     runtime.spawn(tick(owner.clone()));
     runtime.spawn(server::accept(listener, owner.clone()));
     announce(&format!("ready {address}"))?;
     runtime.block_on(wait(owner, owner_ended))?;
-    let result = thread.join().map_err(|_| anyhow::anyhow!("the owner thread panicked"))?;
+    let result = thread
+        .join()
+        .map_err(|_| anyhow::anyhow!("the owner thread panicked"))?;
     cancel.cancel();
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result.context("the metadata store failed; nothing that was acknowledged is lost")
@@ -79,7 +83,10 @@ fn set_up_log(level: &str) -> Result<()> {
     let filter = EnvFilter::try_new(level).with_context(|| {
         format!("--log {level}: write error, warn, info, debug, trace or a filter")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     Ok(())
 }
 
@@ -92,7 +99,10 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn start(store: LmdbStore, arguments: &Arguments) -> Result<Manager<LmdbStore, Waiter>, StoreError> {
+fn start(
+    store: LmdbStore,
+    arguments: &Arguments,
+) -> Result<Manager<LmdbStore, Waiter>, StoreError> {
     let config = Config {
         session_timeout_ms: arguments.session_timeout_ms,
         generation: u32::try_from(random() >> 32).unwrap_or_default(),
@@ -100,7 +110,10 @@ fn start(store: LmdbStore, arguments: &Arguments) -> Result<Manager<LmdbStore, W
     };
     let manager = Manager::start(store, config, Timestamp::now())?;
     let file_system = manager.file_system().0;
-    tracing::info!("file system {file_system:032x} in {}", arguments.data.display());
+    tracing::info!(
+        "file system {file_system:032x} in {}",
+        arguments.data.display()
+    );
     Ok(manager)
 }
 
@@ -111,14 +124,20 @@ fn random() -> u64 {
 
 fn listen(runtime: &Runtime, arguments: &Arguments) -> Result<TcpListener> {
     let address = arguments.listen;
-    runtime.block_on(TcpListener::bind(address)).with_context(|| {
-        format!("cannot listen on {address}: is another pvfs-mgr running? try --listen ADDR:PORT")
-    })
+    runtime
+        .block_on(TcpListener::bind(address))
+        .with_context(|| {
+            format!(
+                "cannot listen on {address}: is another pvfs-mgr running? try --listen ADDR:PORT"
+            )
+        })
 }
 
 fn announce(line: &str) -> Result<()> {
     let mut out = std::io::stdout();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .context("cannot write to standard output")
 }
 
 async fn tick(owner: Sender<Command>) {

@@ -48,7 +48,8 @@ struct Known {
 
 impl Known {
     fn alive(&self, now_ms: u64) -> bool {
-        self.heard_ms.is_some_and(|heard| now_ms.saturating_sub(heard) < IOD_SILENCE_MS_MAX)
+        self.heard_ms
+            .is_some_and(|heard| now_ms.saturating_sub(heard) < IOD_SILENCE_MS_MAX)
     }
 }
 
@@ -66,7 +67,12 @@ impl Registry {
     /// Takes an iod that was found in the store at start.
     pub fn restore(&mut self, iod: IodId, record: IodRecord) {
         let IodRecord { address } = record;
-        let known = Known { address, space: Space::default(), heard_ms: None, connected: None };
+        let known = Known {
+            address,
+            space: Space::default(),
+            heard_ms: None,
+            connected: None,
+        };
         self.iods.insert(iod, known);
     }
 
@@ -83,7 +89,11 @@ impl Registry {
         ours: FileSystemId,
         now_ms: u64,
     ) -> Result<(), FsError> {
-        let Introduction { iod, file_system, address } = introduction;
+        let Introduction {
+            iod,
+            file_system,
+            address,
+        } = introduction;
         let endpoint = Endpoint::parse(address, IOD_PORT_DEFAULT);
         if address.len() > ADDRESS_BYTES_MAX || endpoint.is_err() {
             tracing::warn!("refused an iod whose address {address:?} is not HOST:PORT");
@@ -119,9 +129,7 @@ impl Registry {
         }
         match self.iods.get(&iod) {
             Some(known)
-                if known.address != address
-                    && known.connected.is_some()
-                    && known.alive(now_ms) =>
+                if known.address != address && known.connected.is_some() && known.alive(now_ms) =>
             {
                 tracing::warn!(
                     "refused iod at {address}: iod {iod} is alive at {}; \
@@ -166,7 +174,10 @@ impl Registry {
     ///
     /// [`FsError::Stale`] for an iod that has not registered since mgr started: it must.
     pub fn heartbeat(&mut self, iod: IodId, space: Space, now_ms: u64) -> Result<(), FsError> {
-        let known = self.iods.get_mut(&iod).filter(|known| known.heard_ms.is_some());
+        let known = self
+            .iods
+            .get_mut(&iod)
+            .filter(|known| known.heard_ms.is_some());
         let known = known.ok_or(FsError::Stale)?;
         known.heard_ms = Some(now_ms);
         known.space = space;
@@ -175,7 +186,11 @@ impl Registry {
 
     /// Notes that a connection is gone: an iod that used it may come back elsewhere at once.
     pub fn disconnected(&mut self, connection: u64) {
-        for known in self.iods.values_mut().filter(|known| known.connected == Some(connection)) {
+        for known in self
+            .iods
+            .values_mut()
+            .filter(|known| known.connected == Some(connection))
+        {
             known.connected = None;
         }
     }
@@ -195,7 +210,10 @@ impl Registry {
     /// All iods in the order of their ids, as the name space sees them.
     #[must_use]
     pub fn slots(&self, now_ms: u64) -> Vec<IodSlot> {
-        let slot = |(iod, known): (&IodId, &Known)| IodSlot { iod: *iod, alive: known.alive(now_ms) };
+        let slot = |(iod, known): (&IodId, &Known)| IodSlot {
+            iod: *iod,
+            alive: known.alive(now_ms),
+        };
         self.iods.iter().map(slot).collect()
     }
 
@@ -218,7 +236,9 @@ impl Registry {
         alive.fold(Space::default(), |sum, known| Space {
             bytes_total: sum.bytes_total.saturating_add(known.space.bytes_total),
             bytes_free: sum.bytes_free.saturating_add(known.space.bytes_free),
-            bytes_available: sum.bytes_available.saturating_add(known.space.bytes_available),
+            bytes_available: sum
+                .bytes_available
+                .saturating_add(known.space.bytes_available),
         })
     }
 }
@@ -228,11 +248,23 @@ mod tests {
     use super::*;
 
     const OURS: FileSystemId = FileSystemId(7);
-    const SPACE: Space = Space { bytes_total: 10, bytes_free: 5, bytes_available: 4 };
+    const SPACE: Space = Space {
+        bytes_total: 10,
+        bytes_free: 5,
+        bytes_available: 4,
+    };
 
-    fn judge(registry: &Registry, iod: Option<u32>, fs: Option<u128>, address: &str) -> Result<(), FsError> {
-        let introduction =
-            Introduction { iod: iod.map(IodId), file_system: fs.map(FileSystemId), address };
+    fn judge(
+        registry: &Registry,
+        iod: Option<u32>,
+        fs: Option<u128>,
+        address: &str,
+    ) -> Result<(), FsError> {
+        let introduction = Introduction {
+            iod: iod.map(IodId),
+            file_system: fs.map(FileSystemId),
+            address,
+        };
         registry.judge(introduction, OURS, 1000)
     }
 
@@ -251,16 +283,29 @@ mod tests {
             (Some(1), Some(8), "a:1", Err(FsError::CrossDevice)),
             (Some(9), Some(7), "z:1", Ok(())),
         ] {
-            assert_eq!(judge(&registry, iod, fs, address), expected, "{iod:?} {fs:?} {address}");
+            assert_eq!(
+                judge(&registry, iod, fs, address),
+                expected,
+                "{iod:?} {fs:?} {address}"
+            );
         }
         registry.disconnected(77);
-        assert_eq!(judge(&registry, Some(1), Some(7), "b:1"), Ok(()), "it moved");
+        assert_eq!(
+            judge(&registry, Some(1), Some(7), "b:1"),
+            Ok(()),
+            "it moved"
+        );
     }
 
     #[test]
     fn lives_by_heartbeats() {
         let mut registry = Registry::default();
-        registry.restore(IodId(2), IodRecord { address: "h:1".into() });
+        registry.restore(
+            IodId(2),
+            IodRecord {
+                address: "h:1".into(),
+            },
+        );
         assert_eq!(registry.heartbeat(IodId(2), SPACE, 5), Err(FsError::Stale));
         assert!(!registry.is_alive(IodId(2), 5));
         registry.register(IodId(2), "h:1", SPACE, 1, 5);

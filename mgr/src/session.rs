@@ -71,7 +71,10 @@ pub struct Sessions<W> {
 
 impl<W> Default for Sessions<W> {
     fn default() -> Self {
-        Self { sessions: HashMap::new(), trims: Vec::new() }
+        Self {
+            sessions: HashMap::new(),
+            trims: Vec::new(),
+        }
     }
 }
 
@@ -99,8 +102,17 @@ impl<W> Sessions<W> {
 
     /// Takes a reply that was found in the store at start.
     pub fn restore(&mut self, client: ClientId, sequence: u64, reply: MgrReply, now_ms: u64) {
-        let session = self.sessions.entry(client).or_insert_with(|| Session::new(now_ms));
-        session.kept.insert(sequence, Kept { reply, durable: true });
+        let session = self
+            .sessions
+            .entry(client)
+            .or_insert_with(|| Session::new(now_ms));
+        session.kept.insert(
+            sequence,
+            Kept {
+                reply,
+                durable: true,
+            },
+        );
     }
 
     /// Decides what to do with a mutating request.
@@ -165,12 +177,16 @@ impl<W> Sessions<W> {
     #[must_use]
     pub fn release(&mut self, client: ClientId, sequence: u64) -> Vec<W> {
         let session = self.sessions.get_mut(&client);
-        session.and_then(|session| session.in_flight.remove(&sequence)).unwrap_or_default()
+        session
+            .and_then(|session| session.in_flight.remove(&sequence))
+            .unwrap_or_default()
     }
 
     /// Forgets replies that the client has.
     fn trim(&mut self, client: ClientId, answered_below: u64) {
-        let Some(session) = self.sessions.get_mut(&client) else { return };
+        let Some(session) = self.sessions.get_mut(&client) else {
+            return;
+        };
         if answered_below <= session.answered_below {
             return;
         }
@@ -178,22 +194,23 @@ impl<W> Sessions<W> {
         let needed = session.kept.split_off(&answered_below);
         let answered = std::mem::replace(&mut session.kept, needed);
         let durable = answered.into_iter().filter(|(_, kept)| kept.durable);
-        self.trims.extend(durable.map(|(sequence, _)| (client, sequence)));
+        self.trims
+            .extend(durable.map(|(sequence, _)| (client, sequence)));
     }
 
     /// Ends the sessions of clients that were not heard of since `before_ms` and have nothing in
     /// flight; the caller closes their opens.
     #[must_use]
     pub fn expire(&mut self, before_ms: u64) -> Vec<ClientId> {
-        let expired = |session: &Session<W>| {
-            session.heard_ms < before_ms && session.in_flight.is_empty()
-        };
+        let expired =
+            |session: &Session<W>| session.heard_ms < before_ms && session.in_flight.is_empty();
         let silent = self.sessions.iter().filter(|(_, session)| expired(session));
         let silent: Vec<ClientId> = silent.map(|(client, _)| *client).collect();
         for client in &silent {
             if let Some(session) = self.sessions.remove(client) {
                 let durable = session.kept.into_iter().filter(|(_, kept)| kept.durable);
-                self.trims.extend(durable.map(|(sequence, _)| (*client, sequence)));
+                self.trims
+                    .extend(durable.map(|(sequence, _)| (*client, sequence)));
             }
         }
         silent
@@ -231,7 +248,12 @@ mod tests {
     const CLIENT: ClientId = ClientId(5);
     const DONE: MgrReply = Ok(MgrResponse::Done);
 
-    fn admit(sessions: &mut Sessions<u32>, sequence: u64, below: u64, waiter: u32) -> Admission<u32> {
+    fn admit(
+        sessions: &mut Sessions<u32>,
+        sequence: u64,
+        below: u64,
+        waiter: u32,
+    ) -> Admission<u32> {
         sessions.admit(CLIENT, sequence, below, waiter, 0)
     }
 
@@ -268,7 +290,10 @@ mod tests {
             }
         }
         let next = REPLIES_KEPT_PER_CLIENT_MAX as u64 + 1;
-        assert_eq!(admit(&mut sessions, next, 1, 0), Admission::Refused(0, FsError::TryAgain));
+        assert_eq!(
+            admit(&mut sessions, next, 1, 0),
+            Admission::Refused(0, FsError::TryAgain)
+        );
         assert_eq!(admit(&mut sessions, next, 3, 0), Admission::Run);
         assert_eq!(sessions.trims(), [], "replies in memory leave no records");
         for client in 0..SESSIONS_MAX as u64 + 2 {

@@ -46,7 +46,12 @@ impl Executor {
     /// An executor whose tasks run on `runtime`.
     #[must_use]
     pub fn new(store: Arc<dyn StripeStore>, runtime: Handle, owner: Sender<Command>) -> Self {
-        Self { store, runtime, permits: Arc::new(Semaphore::new(CALLS_RUNNING_MAX)), owner }
+        Self {
+            store,
+            runtime,
+            permits: Arc::new(Semaphore::new(CALLS_RUNNING_MAX)),
+            owner,
+        }
     }
 
     /// Starts some work, on all of its iods at once; [`Input::WorkDone`] follows.
@@ -55,12 +60,19 @@ impl Executor {
         self.runtime.spawn(async move {
             let done = executor.run(work).await;
             // The owner is gone only when the process ends.
-            let _ = executor.owner.send(Command::Input(Input::WorkDone(done))).await;
+            let _ = executor
+                .owner
+                .send(Command::Input(Input::WorkDone(done)))
+                .await;
         });
     }
 
     async fn run(&self, work: StripeWork) -> WorkDone {
-        let StripeWork { object, order, targets } = work;
+        let StripeWork {
+            object,
+            order,
+            targets,
+        } = work;
         let mut calls = JoinSet::new();
         let mut failed = Vec::new();
         for target in targets {
@@ -74,7 +86,11 @@ impl Executor {
                 Err(error) => tracing::error!("a call to an iod ended badly: {error}"),
             }
         }
-        WorkDone { object, order, failed }
+        WorkDone {
+            object,
+            order,
+            failed,
+        }
     }
 
     async fn call(
@@ -93,6 +109,9 @@ impl Executor {
             Order::Remove => store.remove(&at, object),
         };
         let result = self.runtime.spawn_blocking(call).await;
-        (target, result.unwrap_or_else(|error| Err(error.to_string())))
+        (
+            target,
+            result.unwrap_or_else(|error| Err(error.to_string())),
+        )
     }
 }

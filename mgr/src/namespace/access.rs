@@ -64,7 +64,11 @@ pub fn check(attr: &Attr, who: &Credentials, want: Want) -> Result<(), FsError> 
     } else {
         attr.mode
     };
-    if granted & want.0 == want.0 { Ok(()) } else { Err(FsError::AccessDenied) }
+    if granted & want.0 == want.0 {
+        Ok(())
+    } else {
+        Err(FsError::AccessDenied)
+    }
 }
 
 /// Root reads, writes and searches everything, and executes what anybody may execute.
@@ -82,7 +86,11 @@ pub fn check_sticky(directory: &Attr, victim: &Attr, who: &Credentials) -> Resul
     let free = directory.mode & STICKY == 0
         || is_owner_or_root(victim, who)
         || is_owner_or_root(directory, who);
-    if free { Ok(()) } else { Err(FsError::NotPermitted) }
+    if free {
+        Ok(())
+    } else {
+        Err(FsError::NotPermitted)
+    }
 }
 
 /// The mode that is left when the content or the owner changes: no set-user-ID, and no set-group-ID
@@ -90,7 +98,11 @@ pub fn check_sticky(directory: &Attr, victim: &Attr, who: &Credentials) -> Resul
 #[must_use]
 pub const fn without_privilege(mode: u16) -> u16 {
     let mode = mode & !SET_UID;
-    if mode & GROUP_EXECUTE != 0 { mode & !SET_GID } else { mode }
+    if mode & GROUP_EXECUTE != 0 {
+        mode & !SET_GID
+    } else {
+        mode
+    }
 }
 
 #[cfg(test)]
@@ -99,12 +111,21 @@ mod tests {
     use crate::namespace::testing::attr;
 
     fn who(uid: u32, gid: u32, groups: &[u32]) -> Credentials {
-        Credentials { uid, gid, groups: groups.to_vec() }
+        Credentials {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+        }
     }
 
     #[test]
     fn the_first_class_that_fits_decides() {
-        let file = Attr { mode: 0o640, uid: 10, gid: 20, ..attr(FileKind::Regular) };
+        let file = Attr {
+            mode: 0o640,
+            uid: 10,
+            gid: 20,
+            ..attr(FileKind::Regular)
+        };
         let read = Want::READ;
         for (caller, want, allowed) in [
             (who(10, 99, &[]), read.and(Want::WRITE), true),
@@ -117,29 +138,62 @@ mod tests {
             (who(0, 0, &[]), read.and(Want::WRITE), true),
             (who(0, 0, &[]), Want::EXECUTE, false),
         ] {
-            assert_eq!(check(&file, &caller, want).is_ok(), allowed, "{caller:?} {want:?}");
+            assert_eq!(
+                check(&file, &caller, want).is_ok(),
+                allowed,
+                "{caller:?} {want:?}"
+            );
         }
         // The owner is denied what others may.
-        let odd = Attr { mode: 0o077, ..file };
-        assert_eq!(check(&odd, &who(10, 20, &[]), read), Err(FsError::AccessDenied));
-        let odd = Attr { mode: 0o707, ..file };
-        assert_eq!(check(&odd, &who(11, 20, &[]), read), Err(FsError::AccessDenied));
+        let odd = Attr {
+            mode: 0o077,
+            ..file
+        };
+        assert_eq!(
+            check(&odd, &who(10, 20, &[]), read),
+            Err(FsError::AccessDenied)
+        );
+        let odd = Attr {
+            mode: 0o707,
+            ..file
+        };
+        assert_eq!(
+            check(&odd, &who(11, 20, &[]), read),
+            Err(FsError::AccessDenied)
+        );
     }
 
     #[test]
     fn root_searches_any_directory() {
-        let directory = Attr { mode: 0, uid: 10, ..attr(FileKind::Directory) };
+        let directory = Attr {
+            mode: 0,
+            uid: 10,
+            ..attr(FileKind::Directory)
+        };
         assert!(check(&directory, &Credentials::ROOT, Want::EXECUTE).is_ok());
     }
 
     #[test]
     fn sticky_keeps_others_files() {
-        let directory = Attr { mode: 0o1777, uid: 5, ..attr(FileKind::Directory) };
-        let victim = Attr { uid: 6, ..attr(FileKind::Regular) };
+        let directory = Attr {
+            mode: 0o1777,
+            uid: 5,
+            ..attr(FileKind::Directory)
+        };
+        let victim = Attr {
+            uid: 6,
+            ..attr(FileKind::Regular)
+        };
         for (uid, allowed) in [(0, true), (5, true), (6, true), (7, false)] {
-            assert_eq!(check_sticky(&directory, &victim, &who(uid, 1, &[])).is_ok(), allowed);
+            assert_eq!(
+                check_sticky(&directory, &victim, &who(uid, 1, &[])).is_ok(),
+                allowed
+            );
         }
-        let free = Attr { mode: 0o777, ..directory };
+        let free = Attr {
+            mode: 0o777,
+            ..directory
+        };
         assert!(check_sticky(&free, &victim, &who(7, 1, &[])).is_ok());
     }
 

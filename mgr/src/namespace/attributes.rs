@@ -81,7 +81,10 @@ impl Transaction<'_> {
         if times == [None, None] {
             return Ok(());
         }
-        let explicit = times.iter().flatten().any(|time| matches!(time, SetTime::To(_)));
+        let explicit = times
+            .iter()
+            .flatten()
+            .any(|time| matches!(time, SetTime::To(_)));
         if !access::is_owner_or_root(before, self.context.credentials) {
             if explicit {
                 return Err(FsError::NotPermitted.into());
@@ -153,5 +156,9 @@ impl Transaction<'_> {
 }
 
 const fn check_time(time: Timestamp) -> Result<Timestamp, FsError> {
-    if time.nanoseconds < 1_000_000_000 { Ok(time) } else { Err(FsError::InvalidArgument) }
+    if time.nanoseconds < 1_000_000_000 {
+        Ok(time)
+    } else {
+        Err(FsError::InvalidArgument)
+    }
 }

@@ -53,7 +53,11 @@ impl Transaction<'_> {
             };
         }
         let mut directory = self.room_for(parent, name)?;
-        let new = NewInode { kind: FileKind::Regular, mode: create.mode, rdev: 0 };
+        let new = NewInode {
+            kind: FileKind::Regular,
+            mode: create.mode,
+            rdev: 0,
+        };
         let attr = self.make(&mut directory, name, new)?;
         // Who makes a file may use it as asked, whatever its mode says.
         self.grant(&attr, create.access)
@@ -81,7 +85,10 @@ impl Transaction<'_> {
         if device && !access::is_root(self.context.credentials) {
             return Err(FsError::NotPermitted.into());
         }
-        let new = NewInode { rdev: if device { new.rdev } else { 0 }, ..new };
+        let new = NewInode {
+            rdev: if device { new.rdev } else { 0 },
+            ..new
+        };
         Ok(MgrResponse::Attr(self.make(&mut directory, name, new)?))
     }
 
@@ -104,7 +111,11 @@ impl Transaction<'_> {
             return Err(FsError::NameTooLong.into());
         }
         let mut directory = self.room_for(parent, name)?;
-        let new = NewInode { kind: FileKind::Symlink, mode: 0o777, rdev: 0 };
+        let new = NewInode {
+            kind: FileKind::Symlink,
+            mode: 0o777,
+            rdev: 0,
+        };
         let mut inode = self.new_inode(&directory.attr, new)?;
         inode.attr.size = target.len() as u64;
         self.put(key::symlink(inode.attr.inode), &target.to_vec())?;

@@ -105,8 +105,22 @@ impl Transaction<'_> {
         }
         let (inode, kind) = (child.inode, child.kind);
         let number = parent.attr.inode;
-        self.put(key::dentry(number, name), &Dentry { inode, kind, cookie })?;
-        self.put(key::cookie(number, cookie), &CookieEntry { name: name.clone(), inode, kind })
+        self.put(
+            key::dentry(number, name),
+            &Dentry {
+                inode,
+                kind,
+                cookie,
+            },
+        )?;
+        self.put(
+            key::cookie(number, cookie),
+            &CookieEntry {
+                name: name.clone(),
+                inode,
+                kind,
+            },
+        )
     }
 
     /// Takes a name away. The caller stores the directory.
@@ -179,9 +193,19 @@ impl Transaction<'_> {
         for (key, bytes) in records {
             let entry: CookieEntry = value::decode(&key, &bytes)?;
             let cookie = key::cookie_of(&key).unwrap_or_default();
-            let attr = if plus { Some(self.inode(entry.inode)?.attr) } else { None };
+            let attr = if plus {
+                Some(self.inode(entry.inode)?.attr)
+            } else {
+                None
+            };
             let CookieEntry { name, inode, kind } = entry;
-            entries.push(DirectoryEntry { cookie, name, inode, kind, attr });
+            entries.push(DirectoryEntry {
+                cookie,
+                name,
+                inode,
+                kind,
+                attr,
+            });
         }
         Ok(MgrResponse::Entries { entries, end })
     }

@@ -42,23 +42,35 @@ pub fn start(
     let (known, mut counters) = {
         let view = store.view()?;
         let counters = read::<Counters>(&view, &key::counters())?;
-        (read::<FileSystem>(&view, &key::file_system())?, counters.unwrap_or(Counters::FIRST))
+        (
+            read::<FileSystem>(&view, &key::file_system())?,
+            counters.unwrap_or(Counters::FIRST),
+        )
     };
     counters.starts = counters.starts.saturating_add(1);
     let mut records = Records::new();
     records.insert(key::counters(), Some(value::encode(&counters)?));
     if known.is_none() {
-        let file_system = FileSystem { id: drawn, made: now };
+        let file_system = FileSystem {
+            id: drawn,
+            made: now,
+        };
         records.insert(key::file_system(), Some(value::encode(&file_system)?));
         records.insert(key::inode(ROOT_INODE), Some(value::encode(&root(now))?));
     }
     store.commit(&records)?;
     let file_system = known.map_or(drawn, |known| known.id);
-    Ok(Started { file_system, starts: counters.starts, fresh: known.is_none() })
+    Ok(Started {
+        file_system,
+        starts: counters.starts,
+        fresh: known.is_none(),
+    })
 }
 
 fn read<T: Decode<()>>(view: &impl View, key: &[u8]) -> Result<Option<T>, StoreError> {
-    view.get(key)?.map(|bytes| value::decode(key, bytes)).transpose()
+    view.get(key)?
+        .map(|bytes| value::decode(key, bytes))
+        .transpose()
 }
 
 /// The root as a new file system has it: root's, and for all to read.

@@ -36,7 +36,12 @@ impl Directory {
     /// A new directory in `parent`.
     #[must_use]
     pub const fn new(parent: InodeNumber) -> Self {
-        Self { parent, entries: 0, cookie_next: 1, policy: None }
+        Self {
+            parent,
+            entries: 0,
+            cookie_next: 1,
+            policy: None,
+        }
     }
 }
 
@@ -57,8 +62,13 @@ pub struct Counters {
 
 impl Counters {
     /// Of a file system that has a root and nothing else.
-    pub const FIRST: Self =
-        Self { inode_next: ROOT_INODE.0 + 1, inodes_used: 1, iod_next: 1, starts: 0, turn: 0 };
+    pub const FIRST: Self = Self {
+        inode_next: ROOT_INODE.0 + 1,
+        inodes_used: 1,
+        iod_next: 1,
+        starts: 0,
+        turn: 0,
+    };
 }
 
 /// Stripes to be removed from iods.
@@ -86,7 +96,8 @@ impl Transaction<'_> {
     ///
     /// [`FsError::Stale`] where there is none.
     pub fn inode(&self, inode: InodeNumber) -> Result<Inode, Halt> {
-        self.get(&key::inode(inode))?.ok_or(Halt::Fs(FsError::Stale))
+        self.get(&key::inode(inode))?
+            .ok_or(Halt::Fs(FsError::Stale))
     }
 
     /// A directory that is still in the tree or still open.
@@ -128,7 +139,10 @@ impl Transaction<'_> {
     ///
     /// [`Halt::Store`].
     pub fn put_directory(&mut self, attr: &Attr, directory: &Directory) -> Result<(), Halt> {
-        self.put_inode(&Inode { attr: *attr, directory: Some(*directory) })
+        self.put_inode(&Inode {
+            attr: *attr,
+            directory: Some(*directory),
+        })
     }
 
     /// The counters.
@@ -187,7 +201,10 @@ impl Transaction<'_> {
         let privileged = access::is_root(who) || who.in_group(parent.gid);
         let executable = mode & access::GROUP_EXECUTE != 0;
         let keeps = privileged || !executable;
-        (if keeps { mode } else { mode & !access::SET_GID }, parent.gid)
+        (
+            if keeps { mode } else { mode & !access::SET_GID },
+            parent.gid,
+        )
     }
 
     /// Notes that an inode has lost its last name: it goes at once, or, where somebody has it open
@@ -242,7 +259,9 @@ impl Transaction<'_> {
     pub fn discard_stripes(&mut self, attr: &Attr) -> Result<(), Halt> {
         let layout_key = key::layout(attr.inode);
         if let Some(layout) = self.get::<Layout>(&layout_key)? {
-            let garbage = Garbage { iods: layout.iods().to_vec() };
+            let garbage = Garbage {
+                iods: layout.iods().to_vec(),
+            };
             self.put(key::garbage(attr.object()), &garbage)?;
             self.delete(layout_key);
         }

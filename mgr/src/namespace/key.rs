@@ -84,7 +84,10 @@ pub fn dentry(directory: InodeNumber, name: &Name) -> Vec<u8> {
 /// Of a place in a directory.
 #[must_use]
 pub fn cookie(directory: InodeNumber, cookie: u64) -> Vec<u8> {
-    key(Tag::Cookie, &[&directory.0.to_be_bytes(), &cookie.to_be_bytes()])
+    key(
+        Tag::Cookie,
+        &[&directory.0.to_be_bytes(), &cookie.to_be_bytes()],
+    )
 }
 
 /// The prefix of all places in a directory.
@@ -126,7 +129,13 @@ pub fn cut(inode: InodeNumber) -> Vec<u8> {
 /// Of stripes to be removed.
 #[must_use]
 pub fn garbage(object: ObjectId) -> Vec<u8> {
-    key(Tag::Garbage, &[&object.inode.0.to_be_bytes(), &object.generation.to_be_bytes()])
+    key(
+        Tag::Garbage,
+        &[
+            &object.inode.0.to_be_bytes(),
+            &object.generation.to_be_bytes(),
+        ],
+    )
 }
 
 /// Of an iod.
@@ -138,7 +147,10 @@ pub fn iod(iod: IodId) -> Vec<u8> {
 /// Of a stored reply.
 #[must_use]
 pub fn reply(client: ClientId, sequence: u64) -> Vec<u8> {
-    key(Tag::Reply, &[&client.0.to_be_bytes(), &sequence.to_be_bytes()])
+    key(
+        Tag::Reply,
+        &[&client.0.to_be_bytes(), &sequence.to_be_bytes()],
+    )
 }
 
 /// The prefix of all keys of a kind.
@@ -170,19 +182,27 @@ pub fn cookie_of(key: &[u8]) -> Option<u64> {
 #[must_use]
 pub fn object_of(key: &[u8]) -> Option<ObjectId> {
     let generation = key.get(TAG_BYTES + INODE_BYTES..)?.try_into().ok()?;
-    Some(ObjectId { inode: inode_of(key)?, generation: u32::from_be_bytes(generation) })
+    Some(ObjectId {
+        inode: inode_of(key)?,
+        generation: u32::from_be_bytes(generation),
+    })
 }
 
 /// The iod of its key.
 #[must_use]
 pub fn iod_of(key: &[u8]) -> Option<IodId> {
-    Some(IodId(u32::from_be_bytes(key.get(TAG_BYTES..)?.try_into().ok()?)))
+    Some(IodId(u32::from_be_bytes(
+        key.get(TAG_BYTES..)?.try_into().ok()?,
+    )))
 }
 
 /// Client and sequence number of a reply's key.
 #[must_use]
 pub fn reply_of(key: &[u8]) -> Option<(ClientId, u64)> {
-    Some((ClientId(u64_at(key, TAG_BYTES)?), u64_at(key, TAG_BYTES + 8)?))
+    Some((
+        ClientId(u64_at(key, TAG_BYTES)?),
+        u64_at(key, TAG_BYTES + 8)?,
+    ))
 }
 
 /// The first key after all that start with `prefix`; `None` where there is none.
@@ -215,7 +235,10 @@ mod tests {
 
     #[test]
     fn what_is_put_in_comes_out() {
-        let object = ObjectId { inode: InodeNumber(1 << 33), generation: 9 };
+        let object = ObjectId {
+            inode: InodeNumber(1 << 33),
+            generation: 9,
+        };
         assert_eq!(object_of(&garbage(object)), Some(object));
         assert_eq!(inode_of(&orphan(InodeNumber(5))), Some(InodeNumber(5)));
         assert_eq!(iod_of(&iod(IodId(3))), Some(IodId(3)));

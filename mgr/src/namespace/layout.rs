@@ -50,8 +50,11 @@ pub fn place(policy: LayoutPolicy, iods: &[IodSlot], turn: u64) -> Option<Layout
         pcount => (pcount as usize).min(IODS_PER_FILE_MAX),
     };
     let dealt = iods.iter().cycle().skip(base).take(iods.len());
-    let chosen: Vec<IodId> =
-        dealt.filter(|slot| slot.alive).map(|slot| slot.iod).take(wanted).collect();
+    let chosen: Vec<IodId> = dealt
+        .filter(|slot| slot.alive)
+        .map(|slot| slot.iod)
+        .take(wanted)
+        .collect();
     let first = chosen.first()?;
     let position = iods.iter().position(|slot| slot.iod == *first)?;
     Layout::new(policy.stripe_size, u32::try_from(position).ok()?, chosen).ok()
@@ -63,12 +66,11 @@ impl Transaction<'_> {
     /// # Errors
     ///
     /// [`FsError::TryAgain`] while no iod is alive.
-    pub fn lay_out(
-        &mut self,
-        inode: InodeNumber,
-        directory: &OpenDirectory,
-    ) -> Result<(), Halt> {
-        let found = Inode { attr: directory.attr, directory: Some(directory.directory) };
+    pub fn lay_out(&mut self, inode: InodeNumber, directory: &OpenDirectory) -> Result<(), Halt> {
+        let found = Inode {
+            attr: directory.attr,
+            directory: Some(directory.directory),
+        };
         let policy = self.policy_of(&found)?;
         self.put_layout(inode, policy)
     }
@@ -130,7 +132,11 @@ impl Transaction<'_> {
             | FileKind::CharDevice
             | FileKind::BlockDevice => {}
         }
-        Ok(MgrResponse::Layout { layout, object, policy })
+        Ok(MgrResponse::Layout {
+            layout,
+            object,
+            policy,
+        })
     }
 
     /// Sets a directory's policy, or lays an empty file out anew.
@@ -179,8 +185,14 @@ impl Transaction<'_> {
     ///
     /// [`Halt::Store`].
     pub fn note_cut(&mut self, attr: &Attr, size: u64) -> Result<(), Halt> {
-        let Some(layout) = self.get::<Layout>(&key::layout(attr.inode))? else { return Ok(()) };
-        let cut = Cut { generation: attr.generation, layout, size };
+        let Some(layout) = self.get::<Layout>(&key::layout(attr.inode))? else {
+            return Ok(());
+        };
+        let cut = Cut {
+            generation: attr.generation,
+            layout,
+            size,
+        };
         self.put(key::cut(attr.inode), &cut)
     }
 }
@@ -190,12 +202,19 @@ mod tests {
     use super::*;
 
     fn slots(alive: &[bool]) -> Vec<IodSlot> {
-        let slot = |(n, alive): (usize, &bool)| IodSlot { iod: IodId(n as u32 + 1), alive: *alive };
+        let slot = |(n, alive): (usize, &bool)| IodSlot {
+            iod: IodId(n as u32 + 1),
+            alive: *alive,
+        };
         alive.iter().enumerate().map(slot).collect()
     }
 
     fn placed(pcount: u32, base: Option<u32>, alive: &[bool], turn: u64) -> Option<Vec<u32>> {
-        let policy = LayoutPolicy { pcount, base, ..LayoutPolicy::default() };
+        let policy = LayoutPolicy {
+            pcount,
+            base,
+            ..LayoutPolicy::default()
+        };
         let layout = place(policy, &slots(alive), turn)?;
         assert_eq!(layout.iods()[0].0, layout.base() + 1);
         Some(layout.iods().iter().map(|iod| iod.0).collect())
@@ -216,13 +235,20 @@ mod tests {
             (0, None, &[false, false], 0, None),
             (0, None, &[], 0, None),
         ] {
-            assert_eq!(placed(pcount, base, alive, turn), expected, "{pcount} {base:?} {turn}");
+            assert_eq!(
+                placed(pcount, base, alive, turn),
+                expected,
+                "{pcount} {base:?} {turn}"
+            );
         }
     }
 
     #[test]
     fn more_iods_than_a_file_takes() {
         let many = vec![true; IODS_PER_FILE_MAX + 5];
-        assert_eq!(placed(0, None, &many, 0).map(|iods| iods.len()), Some(IODS_PER_FILE_MAX));
+        assert_eq!(
+            placed(0, None, &many, 0).map(|iods| iods.len()),
+            Some(IODS_PER_FILE_MAX)
+        );
     }
 }

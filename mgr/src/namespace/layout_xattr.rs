@@ -60,16 +60,20 @@ impl LayoutXattr {
     fn of_policy(self, policy: LayoutPolicy) -> Option<String> {
         match self {
             Self::StripeSize => Some(policy.stripe_size.to_string()),
-            Self::Base => {
-                Some(policy.base.map_or_else(|| BASE_IN_TURN.to_owned(), |base| base.to_string()))
-            }
+            Self::Base => Some(
+                policy
+                    .base
+                    .map_or_else(|| BASE_IN_TURN.to_owned(), |base| base.to_string()),
+            ),
             Self::Pcount => Some(policy.pcount.to_string()),
             Self::Iods | Self::Unknown => None,
         }
     }
 
     fn change(self, policy: &mut LayoutPolicy, value: &[u8]) -> Result<(), FsError> {
-        let text = std::str::from_utf8(value).map_err(|_| FsError::InvalidArgument)?.trim();
+        let text = std::str::from_utf8(value)
+            .map_err(|_| FsError::InvalidArgument)?
+            .trim();
         let number = || text.parse::<u32>().map_err(|_| FsError::InvalidArgument);
         match self {
             Self::StripeSize => policy.stripe_size = number()?,
@@ -137,7 +141,10 @@ mod tests {
         let mut set = |name: LayoutXattr, value: &str| name.change(&mut policy, value.as_bytes());
         assert_eq!(set(LayoutXattr::StripeSize, "65536\n"), Ok(()));
         assert_eq!(set(LayoutXattr::Base, "2"), Ok(()));
-        assert_eq!(set(LayoutXattr::Pcount, "-1"), Err(FsError::InvalidArgument));
+        assert_eq!(
+            set(LayoutXattr::Pcount, "-1"),
+            Err(FsError::InvalidArgument)
+        );
         assert_eq!(set(LayoutXattr::Pcount, "x"), Err(FsError::InvalidArgument));
         assert_eq!(set(LayoutXattr::Iods, "1,2"), Err(FsError::NotPermitted));
         assert_eq!(policy.stripe_size, 65_536);
@@ -149,8 +156,14 @@ mod tests {
 
     #[test]
     fn the_prefix_is_reserved() {
-        assert_eq!(LayoutXattr::parse(b"user.pvfs.iods"), Some(LayoutXattr::Iods));
-        assert_eq!(LayoutXattr::parse(b"user.pvfs.x"), Some(LayoutXattr::Unknown));
+        assert_eq!(
+            LayoutXattr::parse(b"user.pvfs.iods"),
+            Some(LayoutXattr::Iods)
+        );
+        assert_eq!(
+            LayoutXattr::parse(b"user.pvfs.x"),
+            Some(LayoutXattr::Unknown)
+        );
         assert_eq!(LayoutXattr::parse(b"user.x"), None);
     }
 }

@@ -110,8 +110,16 @@ impl Transaction<'_> {
     /// [`Halt::Store`].
     pub fn drop_link(&mut self, inode: &mut Inode) -> Result<(), Halt> {
         let attr = &mut inode.attr;
-        attr.nlink = if inode.directory.is_some() { 0 } else { attr.nlink.saturating_sub(1) };
+        attr.nlink = if inode.directory.is_some() {
+            0
+        } else {
+            attr.nlink.saturating_sub(1)
+        };
         attr.ctime = self.context.now;
-        if attr.nlink > 0 { self.put_inode(inode) } else { self.orphan_or_remove(inode) }
+        if attr.nlink > 0 {
+            self.put_inode(inode)
+        } else {
+            self.orphan_or_remove(inode)
+        }
     }
 }

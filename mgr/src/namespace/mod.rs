@@ -69,33 +69,80 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
         Op::Lookup { parent, name } => tx.lookup(*parent, name.as_ref()),
         Op::GetAttr { inode } => Ok(MgrResponse::Attr(tx.inode(*inode)?.attr)),
         Op::SetAttr { inode, set, open } => tx.set_attr(*inode, set, *open),
-        Op::Create { parent, name, mode, exclusive, access } => {
-            let create = Create { mode: *mode, exclusive: *exclusive, access: *access };
+        Op::Create {
+            parent,
+            name,
+            mode,
+            exclusive,
+            access,
+        } => {
+            let create = Create {
+                mode: *mode,
+                exclusive: *exclusive,
+                access: *access,
+            };
             tx.create(*parent, name, create)
         }
-        Op::MakeNode { parent, name, kind, mode, rdev } => {
-            tx.make_node(*parent, name, NewInode { kind: *kind, mode: *mode, rdev: *rdev })
-        }
-        Op::Symlink { parent, name, target } => tx.symlink(*parent, name, target),
+        Op::MakeNode {
+            parent,
+            name,
+            kind,
+            mode,
+            rdev,
+        } => tx.make_node(
+            *parent,
+            name,
+            NewInode {
+                kind: *kind,
+                mode: *mode,
+                rdev: *rdev,
+            },
+        ),
+        Op::Symlink {
+            parent,
+            name,
+            target,
+        } => tx.symlink(*parent, name, target),
         Op::ReadLink { inode } => tx.read_link(*inode),
-        Op::Link { inode, parent, name } => tx.link(*inode, *parent, name),
+        Op::Link {
+            inode,
+            parent,
+            name,
+        } => tx.link(*inode, *parent, name),
         Op::Unlink { parent, name } => tx.unlink(*parent, name),
         Op::RemoveDirectory { parent, name } => tx.remove_directory(*parent, name),
-        Op::Rename { parent, name, new_parent, new_name, mode } => {
-            tx.rename((*parent, name), (*new_parent, new_name), *mode)
-        }
-        Op::Open { inode, access, truncate } => tx.open(*inode, *access, *truncate),
+        Op::Rename {
+            parent,
+            name,
+            new_parent,
+            new_name,
+            mode,
+        } => tx.rename((*parent, name), (*new_parent, new_name), *mode),
+        Op::Open {
+            inode,
+            access,
+            truncate,
+        } => tx.open(*inode, *access, *truncate),
         Op::Close { inode, open } => tx.close(*inode, *open),
-        Op::Report { inode, size_min, modified, open } => {
-            tx.report(*inode, *open, *size_min, *modified)
-        }
-        Op::ReadDirectory { inode, after, entries_max, plus } => {
-            tx.read_directory(*inode, *after, *entries_max, *plus)
-        }
+        Op::Report {
+            inode,
+            size_min,
+            modified,
+            open,
+        } => tx.report(*inode, *open, *size_min, *modified),
+        Op::ReadDirectory {
+            inode,
+            after,
+            entries_max,
+            plus,
+        } => tx.read_directory(*inode, *after, *entries_max, *plus),
         Op::GetXattr { inode, name } => tx.get_xattr(*inode, name),
-        Op::SetXattr { inode, name, value, mode } => {
-            tx.set_xattr(*inode, name, value.clone(), *mode)
-        }
+        Op::SetXattr {
+            inode,
+            name,
+            value,
+            mode,
+        } => tx.set_xattr(*inode, name, value.clone(), *mode),
         Op::ListXattr { inode } => tx.list_xattr(*inode),
         Op::RemoveXattr { inode, name } => tx.remove_xattr(*inode, name),
         Op::GetLayout { inode } => tx.get_layout(*inode),

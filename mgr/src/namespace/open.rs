@@ -73,9 +73,17 @@ impl Transaction<'_> {
             FileKind::Regular => self.get(&key::layout(attr.inode))?,
             _ => None,
         };
-        let open = Open { client: self.context.client, inode: attr.inode, access };
+        let open = Open {
+            client: self.context.client,
+            inode: attr.inode,
+            access,
+        };
         let open = self.opens.insert(open).ok_or(FsError::TryAgain)?;
-        Ok(MgrResponse::Open(OpenResponse { open, attr: *attr, layout }))
+        Ok(MgrResponse::Open(OpenResponse {
+            open,
+            attr: *attr,
+            layout,
+        }))
     }
 
     /// close(2). An open that is not known has been closed before or was lost; either way it is
@@ -102,9 +110,8 @@ impl Transaction<'_> {
     ///
     /// [`Halt::Store`].
     pub fn reap(&mut self, inode: InodeNumber) -> Result<(), Halt> {
-        let gone = !self.context.grace
-            && !self.opens.is_open(inode)
-            && self.has(&key::orphan(inode))?;
+        let gone =
+            !self.context.grace && !self.opens.is_open(inode) && self.has(&key::orphan(inode))?;
         if gone {
             let found = self.inode(inode)?;
             self.remove_inode(&found)?;
@@ -141,7 +148,10 @@ impl Transaction<'_> {
             self.content_changed(&mut found.attr);
             self.put_inode(&found)?;
         }
-        Ok(MgrResponse::Report { attr: found.attr, change_before })
+        Ok(MgrResponse::Report {
+            attr: found.attr,
+            change_before,
+        })
     }
 
     /// An open of this client.
@@ -151,8 +161,15 @@ impl Transaction<'_> {
     /// [`FsError::Stale`] where it is unknown, [`FsError::InvalidArgument`] where it is of another
     /// inode.
     pub fn held(&self, inode: InodeNumber, open: OpenId) -> Result<Open, Halt> {
-        let held = self.opens.get(self.context.client, open).ok_or(FsError::Stale)?;
-        if held.inode == inode { Ok(held) } else { Err(FsError::InvalidArgument.into()) }
+        let held = self
+            .opens
+            .get(self.context.client, open)
+            .ok_or(FsError::Stale)?;
+        if held.inode == inode {
+            Ok(held)
+        } else {
+            Err(FsError::InvalidArgument.into())
+        }
     }
 
     /// Whether no truncation of the inode goes on.
@@ -161,6 +178,10 @@ impl Transaction<'_> {
     ///
     /// [`Halt::Blocked`] where one does.
     pub fn check_settled(&self, inode: InodeNumber) -> Result<(), Halt> {
-        if self.has(&key::cut(inode))? { Err(Halt::Blocked(inode)) } else { Ok(()) }
+        if self.has(&key::cut(inode))? {
+            Err(Halt::Blocked(inode))
+        } else {
+            Ok(())
+        }
     }
 }

@@ -58,7 +58,10 @@ impl OpenTable {
     /// An empty table; `start` is how often mgr has started, so that no number comes twice.
     #[must_use]
     pub fn new(start: u32) -> Self {
-        Self { next: (u64::from(start) << COUNTER_BITS) | 1, ..Self::default() }
+        Self {
+            next: (u64::from(start) << COUNTER_BITS) | 1,
+            ..Self::default()
+        }
     }
 
     /// Adds an open; `None` where the table is full.
@@ -87,7 +90,11 @@ impl OpenTable {
 
     /// Adds an open that its client declares.
     pub fn reopen(&mut self, client: ClientId, reopen: &Reopen) -> bool {
-        let open = Open { client, inode: reopen.inode, access: reopen.access };
+        let open = Open {
+            client,
+            inode: reopen.inode,
+            access: reopen.access,
+        };
         self.restore(reopen.open, open)
     }
 
@@ -102,7 +109,10 @@ impl OpenTable {
     /// An open of `client`.
     #[must_use]
     pub fn get(&self, client: ClientId, id: OpenId) -> Option<Open> {
-        self.opens.get(&id).filter(|open| open.client == client).copied()
+        self.opens
+            .get(&id)
+            .filter(|open| open.client == client)
+            .copied()
     }
 
     /// All of a client's opens.
@@ -110,7 +120,9 @@ impl OpenTable {
     pub fn of_client(&self, client: ClientId) -> Vec<(OpenId, InodeNumber)> {
         let range = (client, OpenId(0))..=(client, OpenId(u64::MAX));
         let opens = self.by_client.range(range);
-        opens.filter_map(|(_, id)| Some((*id, self.opens.get(id)?.inode))).collect()
+        opens
+            .filter_map(|(_, id)| Some((*id, self.opens.get(id)?.inode)))
+            .collect()
     }
 
     /// Whether anybody has the inode open.
@@ -122,7 +134,9 @@ impl OpenTable {
     /// Whether anybody has the inode open for writing.
     #[must_use]
     pub fn has_writers(&self, inode: InodeNumber) -> bool {
-        self.counts.get(&inode).is_some_and(|count| count.writers > 0)
+        self.counts
+            .get(&inode)
+            .is_some_and(|count| count.writers > 0)
     }
 
     /// Opens in all.
@@ -139,7 +153,7 @@ impl OpenTable {
 
     /// Marks where a request starts.
     #[must_use]
-    pub const fn savepoint(&self) -> Savepoint {
+    pub fn savepoint(&self) -> Savepoint {
         Savepoint(self.journal.len())
     }
 
@@ -195,7 +209,11 @@ mod tests {
 
     fn open(client: u64, inode: u64, write: bool) -> Open {
         let access = Access { read: true, write };
-        Open { client: ClientId(client), inode: InodeNumber(inode), access }
+        Open {
+            client: ClientId(client),
+            inode: InodeNumber(inode),
+            access,
+        }
     }
 
     #[test]
@@ -205,7 +223,11 @@ mod tests {
         let b = table.insert(open(2, 10, true)).unwrap();
         assert_ne!(a, b);
         assert!(table.has_writers(InodeNumber(10)));
-        assert_eq!(table.remove(ClientId(1), b), None, "an open is its client's own");
+        assert_eq!(
+            table.remove(ClientId(1), b),
+            None,
+            "an open is its client's own"
+        );
         assert!(table.remove(ClientId(2), b).is_some());
         assert!(table.is_open(InodeNumber(10)) && !table.has_writers(InodeNumber(10)));
         assert!(table.remove(ClientId(1), a).is_some());

@@ -56,10 +56,18 @@ impl Transaction<'_> {
         mode: RenameMode,
     ) -> Result<MgrResponse, Halt> {
         let (old_directory, dentry, inode) = self.removable(parent, name)?;
-        let old = Side { parent, name, dentry, inode };
+        let old = Side {
+            parent,
+            name,
+            dentry,
+            inode,
+        };
         let new_directory = self.changeable(new_parent)?;
         let new = (parent != new_parent).then_some(new_directory);
-        let mut parents = Parents { old: old_directory, new };
+        let mut parents = Parents {
+            old: old_directory,
+            new,
+        };
         let target = self.target(&mut parents, new_parent, new_name)?;
         match (target, mode) {
             (Some(_), RenameMode::NoReplace) => return Err(FsError::Exists.into()),
@@ -89,11 +97,18 @@ impl Transaction<'_> {
         parent: InodeNumber,
         name: &'n Name,
     ) -> Result<Option<Side<'n>>, Halt> {
-        let Some(dentry) = self.find(parent, name)? else { return Ok(None) };
+        let Some(dentry) = self.find(parent, name)? else {
+            return Ok(None);
+        };
         let inode = self.inode(dentry.inode)?;
         let directory = &parents.new_mut().attr;
         access::check_sticky(directory, &inode.attr, self.context.credentials)?;
-        Ok(Some(Side { parent, name, dentry, inode }))
+        Ok(Some(Side {
+            parent,
+            name,
+            dentry,
+            inode,
+        }))
     }
 
     /// Whether an inode may be moved to `new_parent`: a directory not below itself, and only by
@@ -103,7 +118,11 @@ impl Transaction<'_> {
             return Ok(());
         }
         self.check_no_loop(side.dentry.inode, new_parent)?;
-        Ok(access::check(&side.inode.attr, self.context.credentials, Want::WRITE)?)
+        Ok(access::check(
+            &side.inode.attr,
+            self.context.credentials,
+            Want::WRITE,
+        )?)
     }
 
     /// Walks from `below` to the root and must not meet `moved`.
@@ -128,7 +147,12 @@ impl Transaction<'_> {
         (new_parent, new_name): (InodeNumber, &Name),
         target: Option<Side<'_>>,
     ) -> Result<(), Halt> {
-        let Side { name, dentry, mut inode, .. } = old;
+        let Side {
+            name,
+            dentry,
+            mut inode,
+            ..
+        } = old;
         self.remove_entry(&mut parents.old, name, &dentry);
         match target {
             None => self.add_entry(parents.new_mut(), new_name, &inode.attr)?,

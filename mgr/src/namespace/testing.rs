@@ -9,9 +9,18 @@ use super::layout::IodSlot;
 
 /// Three live iods.
 pub const IODS: [IodSlot; 3] = [
-    IodSlot { iod: IodId(1), alive: true },
-    IodSlot { iod: IodId(2), alive: true },
-    IodSlot { iod: IodId(3), alive: true },
+    IodSlot {
+        iod: IodId(1),
+        alive: true,
+    },
+    IodSlot {
+        iod: IodId(2),
+        alive: true,
+    },
+    IodSlot {
+        iod: IodId(3),
+        alive: true,
+    },
 ];
 
 /// Attributes of root's.
@@ -40,7 +49,10 @@ static ROOT: Credentials = Credentials::ROOT;
 #[must_use]
 pub fn context() -> Context<'static> {
     Context {
-        now: Timestamp { seconds: 100, nanoseconds: 0 },
+        now: Timestamp {
+            seconds: 100,
+            nanoseconds: 0,
+        },
         generation: 7,
         grace: false,
         room: true,

@@ -12,7 +12,7 @@ use pvfs::ids::InodeNumber;
 use super::key::end_of_prefix;
 use super::opens::OpenTable;
 use super::{Context, value};
-use crate::store::{Records, StoreError, View};
+use crate::store::{Record, Records, StoreError, View};
 
 /// Why a request stops.
 #[derive(Debug)]
@@ -57,7 +57,13 @@ impl<'a> Transaction<'a> {
         context: &'a Context<'a>,
         opens: &'a mut OpenTable,
     ) -> Self {
-        Self { committed, batch, own: Records::new(), context, opens }
+        Self {
+            committed,
+            batch,
+            own: Records::new(),
+            context,
+            opens,
+        }
     }
 
     /// What the request changed.
@@ -120,17 +126,18 @@ impl<'a> Transaction<'a> {
         prefix: &[u8],
         after: &[u8],
         records_max: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Halt> {
+    ) -> Result<Vec<Record>, Halt> {
         let end = end_of_prefix(prefix);
         let changed = self.changed_between(after, end.as_deref());
         // Each changed key hides at most one committed record.
         let committed_max = records_max.saturating_add(changed.len());
         let mut found = BTreeMap::new();
         if committed_max > 0 {
-            self.committed.scan(after, end.as_deref(), &mut |key, value| {
-                found.insert(Cow::<[u8]>::Owned(key.to_vec()), value.to_vec());
-                found.len() < committed_max
-            })?;
+            self.committed
+                .scan(after, end.as_deref(), &mut |key, value| {
+                    found.insert(Cow::<[u8]>::Owned(key.to_vec()), value.to_vec());
+                    found.len() < committed_max
+                })?;
         }
         for (key, value) in changed {
             match value {
@@ -139,7 +146,9 @@ impl<'a> Transaction<'a> {
             };
         }
         let found = found.into_iter().take(records_max);
-        Ok(found.map(|(key, value)| (key.into_owned(), value)).collect())
+        Ok(found
+            .map(|(key, value)| (key.into_owned(), value))
+            .collect())
     }
 
     fn changed_between(&self, after: &[u8], end: Option<&[u8]>) -> BTreeMap<&[u8], Option<&[u8]>> {
@@ -165,14 +174,22 @@ mod tests {
 
     fn layer(pairs: &[(&str, Option<u32>)]) -> Records {
         let encode = |n: u32| value::encode(&n).unwrap();
-        pairs.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.map(encode))).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| (k.as_bytes().to_vec(), v.map(encode)))
+            .collect()
     }
 
     #[test]
     fn later_layers_hide_earlier_ones() {
         let mut store = MemoryStore::default();
         store
-            .commit(&layer(&[("pa", Some(1)), ("pb", Some(2)), ("pc", Some(3)), ("q", Some(9))]))
+            .commit(&layer(&[
+                ("pa", Some(1)),
+                ("pb", Some(2)),
+                ("pc", Some(3)),
+                ("q", Some(9)),
+            ]))
             .unwrap();
         let batch = layer(&[("pa", None), ("pd", Some(4)), ("pb", Some(20))]);
         let (context, mut opens) = (context(), OpenTable::default());
@@ -184,7 +201,9 @@ mod tests {
         assert!(!tx.has(b"pa").unwrap() && !tx.has(b"pd").unwrap());
         let keys = |after: &str, max| {
             let found = tx.scan(b"p", after.as_bytes(), max).unwrap();
-            let keys = found.into_iter().map(|(key, _)| String::from_utf8(key).unwrap());
+            let keys = found
+                .into_iter()
+                .map(|(key, _)| String::from_utf8(key).unwrap());
             keys.collect::<Vec<_>>().join(" ")
         };
         assert_eq!(keys("p", 9), "pa0 pb pc");

@@ -39,7 +39,10 @@ pub fn decode<T: Decode<()>>(key: &[u8], bytes: &[u8]) -> Result<T, StoreError> 
             Ok((value, consumed)) if consumed == body.len() => Ok(value),
             _ => Err(corrupt()),
         },
-        Some((&version, _)) => Err(StoreError::Version { key: key.to_vec(), version }),
+        Some((&version, _)) => Err(StoreError::Version {
+            key: key.to_vec(),
+            version,
+        }),
         None => Err(corrupt()),
     }
 }
@@ -51,7 +54,10 @@ mod tests {
     #[test]
     fn damage_is_an_error() {
         let good = encode(&(5u64, vec![1u8, 2])).unwrap();
-        assert_eq!(decode::<(u64, Vec<u8>)>(b"k", &good).unwrap(), (5, vec![1, 2]));
+        assert_eq!(
+            decode::<(u64, Vec<u8>)>(b"k", &good).unwrap(),
+            (5, vec![1, 2])
+        );
         let longer = [&good[..], &[0]].concat();
         for bad in [&[][..], &good[..1], &good[..good.len() - 1], &longer] {
             let read = decode::<(u64, Vec<u8>)>(b"k", bad);

@@ -139,7 +139,9 @@ impl Transaction<'_> {
     fn xattr_names(&self, inode: InodeNumber) -> Result<Vec<Vec<u8>>, Halt> {
         let prefix = key::xattr(inode, b"");
         let records = self.scan(&prefix, &prefix, usize::MAX)?;
-        let names = records.into_iter().filter_map(|(key, _)| Some(key.get(prefix.len()..)?.into()));
+        let names = records
+            .into_iter()
+            .filter_map(|(key, _)| Some(key.get(prefix.len()..)?.into()));
         Ok(names.collect())
     }
 
@@ -148,7 +150,11 @@ impl Transaction<'_> {
         // Each name in a list is closed by a NUL.
         let listed = names.iter().map(|name| name.len() + 1).sum::<usize>();
         let fits = listed + name.len() < XATTR_LIST_BYTES_MAX;
-        if fits { Ok(()) } else { Err(FsError::NoSpace.into()) }
+        if fits {
+            Ok(())
+        } else {
+            Err(FsError::NoSpace.into())
+        }
     }
 
     fn check_readable(&self, attr: &Attr, space: NameSpace) -> Result<(), Halt> {

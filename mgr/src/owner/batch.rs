@@ -90,9 +90,11 @@ impl<W> State<W> {
         input: Input<W>,
     ) -> Result<(), StoreError> {
         match input {
-            Input::Request { waiter, connection, request } => {
-                self.request(view, batch, waiter, connection, request)
-            }
+            Input::Request {
+                waiter,
+                connection,
+                request,
+            } => self.request(view, batch, waiter, connection, request),
             Input::Disconnected(connection) => {
                 self.registry.disconnected(connection);
                 Ok(())
@@ -124,7 +126,12 @@ impl<W> State<W> {
             batch.reply(waiter, Err(FsError::InvalidArgument));
             return Ok(());
         }
-        let MgrRequest { client, sequence, answered_below, .. } = *request;
+        let MgrRequest {
+            client,
+            sequence,
+            answered_below,
+            ..
+        } = *request;
         if !request.operation.is_mutating() {
             self.sessions.touch(client, batch.moment.ms);
             let reply = self.answer(view, batch, &request);
@@ -132,19 +139,33 @@ impl<W> State<W> {
             return Ok(());
         }
         let ms = batch.moment.ms;
-        match self.sessions.admit(client, sequence, answered_below, waiter, ms) {
+        match self
+            .sessions
+            .admit(client, sequence, answered_below, waiter, ms)
+        {
             Admission::Run => self.run(view, batch, connection, request)?,
             Admission::Joined => {}
-            Admission::Replay(waiter, reply) => self.replay(batch, waiter, &request, reply),
+            Admission::Replay(waiter, reply) => {
+                self.replay(batch, connection, waiter, &request, reply);
+            }
             Admission::Refused(waiter, error) => batch.reply(waiter, Err(error)),
         }
         Ok(())
     }
 
-    /// Answers a request again. Its open may have been forgotten in a restart, and the truncation
-    /// that it started may still go on.
-    fn replay(&mut self, batch: &mut Batch<W>, waiter: W, request: &MgrRequest, reply: MgrReply) {
-        let MgrRequest { client, sequence, .. } = *request;
+    /// Answers a request again. What it did in memory may have been forgotten in a restart, and the
+    /// truncation that it started may still go on.
+    fn replay(
+        &mut self,
+        batch: &mut Batch<W>,
+        connection: u64,
+        waiter: W,
+        request: &MgrRequest,
+        reply: MgrReply,
+    ) {
+        let MgrRequest {
+            client, sequence, ..
+        } = *request;
         let mut inode = None;
         match (&request.operation, &reply) {
             (
@@ -152,18 +173,36 @@ impl<W> State<W> {
                 Ok(MgrResponse::Open(opened)),
             ) => {
                 inode = Some(opened.attr.inode);
-                let open = Open { client, inode: opened.attr.inode, access: *access };
+                let open = Open {
+                    client,
+                    inode: opened.attr.inode,
+                    access: *access,
+                };
                 if !self.opens.restore(opened.open, open) {
                     tracing::warn!("open {} of client {client} cannot be restored", opened.open);
                 }
             }
             (MgrOperation::SetAttr { inode: number, .. }, Ok(_)) => inode = Some(*number),
+            (
+                MgrOperation::RegisterIod { address, space, .. },
+                Ok(MgrResponse::Registered { iod, .. }),
+            ) => {
+                let ms = batch.moment.ms;
+                let before = self
+                    .registry
+                    .register(*iod, address, *space, connection, ms);
+                batch.registered.push(before);
+            }
             _ => {}
         }
         match inode.filter(|inode| self.work.is_cutting(*inode)) {
             Some(inode) => {
                 self.sessions.hold(client, sequence, waiter);
-                let withheld = Withheld { client, sequence, reply };
+                let withheld = Withheld {
+                    client,
+                    sequence,
+                    reply,
+                };
                 self.withheld.entry(inode).or_default().push(withheld);
             }
             None => batch.reply(waiter, reply),
@@ -182,7 +221,10 @@ impl<W> State<W> {
         match self.execute(view, batch, connection, &request) {
             Ok(ran) => self.note(batch, client, sequence, ran),
             Err(Halt::Blocked(inode)) => {
-                let blocked = Blocked { connection, request };
+                let blocked = Blocked {
+                    connection,
+                    request,
+                };
                 self.blocked.entry(inode).or_default().push_back(blocked);
                 Ok(())
             }
@@ -193,12 +235,26 @@ impl<W> State<W> {
                 }
                 Ok(())
             }
-            Err(Halt::Fs(error)) => {
-                self.note(batch, client, sequence, Ran { reply: Err(error), records: Records::new() })
-            }
+            Err(Halt::Fs(error)) => self.note(
+                batch,
+                client,
+                sequence,
+                Ran {
+                    reply: Err(error),
+                    records: Records::new(),
+                },
+            ),
             Err(Halt::Store(error)) => {
                 let reply = Err(store_failed(&error));
-                self.note(batch, client, sequence, Ran { reply, records: Records::new() })
+                self.note(
+                    batch,
+                    client,
+                    sequence,
+                    Ran {
+                        reply,
+                        records: Records::new(),
+                    },
+                )
             }
         }
     }
@@ -213,13 +269,24 @@ impl<W> State<W> {
     ) -> Result<Ran, Halt> {
         if matches!(request.operation, MgrOperation::RegisterIod { .. }) {
             let (reply, records) = self.register_iod(view, batch, connection, request)?;
-            return Ok(Ran { reply: Ok(reply), records });
+            return Ok(Ran {
+                reply: Ok(reply),
+                records,
+            });
         }
         let savepoint = self.opens.savepoint();
-        let context = context(batch, self.in_grace(batch.moment.ms), self.config.generation, request);
+        let context = context(
+            batch,
+            self.in_grace(batch.moment.ms),
+            self.config.generation,
+            request,
+        );
         let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
         match namespace::apply(&mut tx, &request.operation) {
-            Ok(response) => Ok(Ran { reply: Ok(response), records: tx.into_records() }),
+            Ok(response) => Ok(Ran {
+                reply: Ok(response),
+                records: tx.into_records(),
+            }),
             Err(halt) => {
                 drop(tx);
                 self.opens.roll_back(savepoint);
@@ -236,7 +303,12 @@ impl<W> State<W> {
         request: &MgrRequest,
     ) -> MgrReply {
         let nothing = Records::new();
-        let context = context(batch, self.in_grace(batch.moment.ms), self.config.generation, request);
+        let context = context(
+            batch,
+            self.in_grace(batch.moment.ms),
+            self.config.generation,
+            request,
+        );
         let mut tx = Transaction::new(view, &nothing, &context, &mut self.opens);
         match namespace::apply(&mut tx, &request.operation) {
             Ok(response) => Ok(response),
@@ -261,7 +333,13 @@ impl<W> State<W> {
             records.insert(key::reply(client, sequence), Some(value::encode(&reply)?));
         }
         batch.records.append(&mut records);
-        batch.finished.push(Finished { client, sequence, reply, durable, cut });
+        batch.finished.push(Finished {
+            client,
+            sequence,
+            reply,
+            durable,
+            cut,
+        });
         Ok(())
     }
 
@@ -272,7 +350,11 @@ impl<W> State<W> {
         batch: &mut Batch<W>,
         inode: InodeNumber,
     ) -> Result<(), StoreError> {
-        for Blocked { connection, request } in self.blocked.remove(&inode).unwrap_or_default() {
+        for Blocked {
+            connection,
+            request,
+        } in self.blocked.remove(&inode).unwrap_or_default()
+        {
             self.run(view, batch, connection, request)?;
         }
         Ok(())
@@ -281,10 +363,15 @@ impl<W> State<W> {
     /// Ends the sessions of silent clients.
     fn expire(&mut self, view: &dyn View, batch: &mut Batch<W>) -> Result<(), StoreError> {
         let timeout = u64::from(self.config.session_timeout_ms);
-        let Some(before) = batch.moment.ms.checked_sub(timeout) else { return Ok(()) };
+        let Some(before) = batch.moment.ms.checked_sub(timeout) else {
+            return Ok(());
+        };
         for client in self.sessions.expire(before) {
             let opens = self.opens.of_client(client);
-            tracing::info!("client {client} is silent: its {} opens are closed", opens.len());
+            tracing::info!(
+                "client {client} is silent: its {} opens are closed",
+                opens.len()
+            );
             for (open, inode) in opens {
                 self.opens.remove(client, open);
                 self.reap(view, batch, inode)?;
@@ -299,7 +386,9 @@ impl<W> State<W> {
         if self.in_grace(batch.moment.ms) {
             return Ok(());
         }
-        let Some(after) = self.orphans_after.take() else { return Ok(()) };
+        let Some(after) = self.orphans_after.take() else {
+            return Ok(());
+        };
         let end = key::end_of_prefix(&key::all(key::Tag::Orphan));
         let mut found = Vec::new();
         view.scan(&after, end.as_deref(), &mut |key, _| {
@@ -369,11 +458,22 @@ impl<W> State<W> {
                 self.send(withheld, actions);
             }
         }
-        for Finished { client, sequence, reply, durable, cut } in batch.finished {
+        for Finished {
+            client,
+            sequence,
+            reply,
+            durable,
+            cut,
+        } in batch.finished
+        {
             if self.sessions.wants(client, sequence) {
                 self.sessions.keep(client, sequence, reply.clone(), durable);
             }
-            let withheld = Withheld { client, sequence, reply };
+            let withheld = Withheld {
+                client,
+                sequence,
+                reply,
+            };
             match cut {
                 Some((inode, cut)) => {
                     self.work.add_cut(inode, cut);
@@ -385,7 +485,11 @@ impl<W> State<W> {
     }
 
     fn send(&mut self, withheld: Withheld, actions: &mut Vec<Action<W>>) {
-        let Withheld { client, sequence, reply } = withheld;
+        let Withheld {
+            client,
+            sequence,
+            reply,
+        } = withheld;
         for waiter in self.sessions.release(client, sequence) {
             actions.push(Action::Reply(waiter, reply.clone()));
         }
@@ -415,9 +519,27 @@ impl<W> State<W> {
         for inode in batch.cuts_done {
             self.work.again(inode, batch.moment.ms);
         }
-        for Finished { client, sequence, reply, durable, .. } in batch.finished {
-            let reply = if durable { Err(FsError::NoSpace) } else { reply };
-            self.send(Withheld { client, sequence, reply }, actions);
+        for Finished {
+            client,
+            sequence,
+            reply,
+            durable,
+            ..
+        } in batch.finished
+        {
+            let reply = if durable {
+                Err(FsError::NoSpace)
+            } else {
+                reply
+            };
+            self.send(
+                Withheld {
+                    client,
+                    sequence,
+                    reply,
+                },
+                actions,
+            );
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::namespace::opens::OpenTable;
 use crate::namespace::value;
 use crate::registry::{IodRecord, Registry};
 use crate::session::Sessions;
-use crate::store::{Store, StoreError, Usage, View};
+use crate::store::{Record, Store, StoreError, Usage, View};
 
 /// What the records of one inode with one name take, bytes, about: for statfs.
 pub const INODE_RECORDS_BYTES: u64 = 512;
@@ -144,7 +144,11 @@ impl<S: Store, W> Manager<S, W> {
             work: Work::default(),
             blocked: HashMap::new(),
             withheld: HashMap::new(),
-            grace_end_ms: if started.fresh { 0 } else { config.session_timeout_ms.into() },
+            grace_end_ms: if started.fresh {
+                0
+            } else {
+                config.session_timeout_ms.into()
+            },
             orphans_after: Some(key::all(Tag::Orphan)),
         };
         state.load(&store.view()?)?;
@@ -195,15 +199,19 @@ impl<S: Store, W> Manager<S, W> {
             }
         }
         self.state.add_trims(&mut batch);
-        let committed =
-            if batch.records.is_empty() { Ok(()) } else { self.store.commit(&batch.records) };
+        let committed = if batch.records.is_empty() {
+            Ok(())
+        } else {
+            self.store.commit(&batch.records)
+        };
         let mut actions = std::mem::take(&mut batch.actions);
         match committed {
             Ok(()) => self.state.finish(batch, &mut actions),
             Err(StoreError::Full) => self.state.roll_back(batch, &mut actions),
             Err(error) => return Err(error),
         }
-        self.state.start_work(&self.store.view()?, moment.ms, &mut actions)?;
+        self.state
+            .start_work(&self.store.view()?, moment.ms, &mut actions)?;
         Ok(actions)
     }
 }
@@ -233,7 +241,7 @@ impl<W> State<W> {
     }
 }
 
-fn all(view: &impl View, tag: Tag) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+fn all(view: &impl View, tag: Tag) -> Result<Vec<Record>, StoreError> {
     let prefix = key::all(tag);
     let end = key::end_of_prefix(&prefix);
     let mut found = Vec::new();

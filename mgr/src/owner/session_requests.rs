@@ -32,22 +32,17 @@ impl<W> State<W> {
                 false => Err(FsError::TryAgain),
             },
             MgrOperation::ListIods => Ok(MgrResponse::Iods(self.registry.statuses(ms))),
-            MgrOperation::IodHeartbeat { iod, space } => {
-                self.registry.heartbeat(*iod, *space, ms).map(|()| MgrResponse::Done)
-            }
+            MgrOperation::IodHeartbeat { iod, space } => self
+                .registry
+                .heartbeat(*iod, *space, ms)
+                .map(|()| MgrResponse::Done),
             MgrOperation::StatFs => self.stat_fs(view, batch),
             _ => self.look(view, batch, request),
         }
     }
 
     /// Starts or renews a session, and takes the opens that its client still holds.
-    fn hello(
-        &mut self,
-        view: &dyn View,
-        client: ClientId,
-        opens: &[Reopen],
-        ms: u64,
-    ) -> MgrReply {
+    fn hello(&mut self, view: &dyn View, client: ClientId, opens: &[Reopen], ms: u64) -> MgrReply {
         if opens.len() > REOPENS_PER_MESSAGE_MAX {
             return Err(FsError::InvalidArgument);
         }
@@ -55,7 +50,9 @@ impl<W> State<W> {
             return Err(FsError::TryAgain);
         }
         for reopen in opens {
-            let there = view.get(&key::inode(reopen.inode)).map_err(|e| store_failed(&e))?;
+            let there = view
+                .get(&key::inode(reopen.inode))
+                .map_err(|e| store_failed(&e))?;
             // An open that is not taken back is stale when its client uses it.
             if there.is_none() || !self.opens.reopen(client, reopen) {
                 tracing::warn!(
@@ -90,13 +87,23 @@ impl<W> State<W> {
         connection: u64,
         request: &MgrRequest,
     ) -> Result<(MgrResponse, Records), Halt> {
-        let MgrOperation::RegisterIod { iod, file_system, address, space } = &request.operation
+        let MgrOperation::RegisterIod {
+            iod,
+            file_system,
+            address,
+            space,
+        } = &request.operation
         else {
             return Err(FsError::Protocol.into());
         };
         let (iod, file_system) = (*iod, *file_system);
-        let introduction = Introduction { iod, file_system, address };
-        self.registry.judge(introduction, self.started.file_system, batch.moment.ms)?;
+        let introduction = Introduction {
+            iod,
+            file_system,
+            address,
+        };
+        self.registry
+            .judge(introduction, self.started.file_system, batch.moment.ms)?;
         let mut records = Records::new();
         let mut counters = read_counters(view, &batch.records)?;
         let iod = iod.unwrap_or(IodId(counters.iod_next));
@@ -105,14 +112,22 @@ impl<W> State<W> {
             records.insert(key::counters(), Some(value::encode(&counters)?));
         }
         if self.registry.address(iod) != Some(address) {
-            let record = IodRecord { address: address.clone() };
+            let record = IodRecord {
+                address: address.clone(),
+            };
             records.insert(key::iod(iod), Some(value::encode(&record)?));
         }
         tracing::info!("iod {iod} is at {address}");
         let ms = batch.moment.ms;
         batch.registered(self.registry.register(iod, address, *space, connection, ms));
         self.work.iod_is_back(iod);
-        Ok((MgrResponse::Registered { iod, file_system: self.started.file_system }, records))
+        Ok((
+            MgrResponse::Registered {
+                iod,
+                file_system: self.started.file_system,
+            },
+            records,
+        ))
     }
 }
 

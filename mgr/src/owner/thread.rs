@@ -47,7 +47,10 @@ pub fn run<S: Store>(
         stop = !gather(commands, &mut inputs);
         note_clients(&inputs, &mut clients);
         let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let moment = Moment { now: Timestamp::now(), ms };
+        let moment = Moment {
+            now: Timestamp::now(),
+            ms,
+        };
         for action in manager.handle(inputs.drain(..), moment)? {
             match action {
                 Action::Reply(waiter, reply) => waiter.send(reply),
@@ -65,14 +68,20 @@ pub fn run<S: Store>(
 
 /// Waits for one command and takes those that are there with it; false at the end.
 fn gather(commands: &mut Receiver<Command>, inputs: &mut Vec<Input<Waiter>>) -> bool {
-    let Some(first) = commands.blocking_recv() else { return false };
+    let Some(first) = commands.blocking_recv() else {
+        return false;
+    };
     let mut next = Some(first);
     while let Some(command) = next {
         match command {
             Command::Input(input) => inputs.push(input),
             Command::Stop => return false,
         }
-        next = if inputs.len() < BATCH_INPUTS_MAX { commands.try_recv().ok() } else { None };
+        next = if inputs.len() < BATCH_INPUTS_MAX {
+            commands.try_recv().ok()
+        } else {
+            None
+        };
     }
     true
 }
@@ -81,7 +90,9 @@ fn gather(commands: &mut Receiver<Command>, inputs: &mut Vec<Input<Waiter>>) -> 
 fn note_clients(inputs: &[Input<Waiter>], clients: &mut HashMap<ClientId, Handle>) {
     for input in inputs {
         match input {
-            Input::Request { waiter, request, .. } => {
+            Input::Request {
+                waiter, request, ..
+            } => {
                 let handle = waiter.handle();
                 let known = clients.get(&request.client);
                 if known.is_none_or(|known| known.id() != handle.id()) {

@@ -92,7 +92,13 @@ impl Work {
     /// Adds a truncation whose record is stored.
     pub fn add_cut(&mut self, inode: InodeNumber, cut: Cut) {
         let left = cut.layout.iods().to_vec();
-        let cutting = Cutting { cut, left, running: false, retry_ms: 0, warned: false };
+        let cutting = Cutting {
+            cut,
+            left,
+            running: false,
+            retry_ms: 0,
+            warned: false,
+        };
         self.cuts.insert(inode, cutting);
     }
 
@@ -153,9 +159,8 @@ impl Work {
 
     /// Says that the record of a truncation is gone.
     fn forget_cut(&mut self, inode: InodeNumber) {
-        if let Some(cutting) = self.cuts.remove(&inode)
-            && cutting.warned
-        {
+        let cutting = self.cuts.remove(&inode);
+        if cutting.is_some_and(|cutting| cutting.warned) {
             tracing::info!("truncation of inode {inode} is done");
         }
     }
@@ -181,23 +186,32 @@ impl<W> State<W> {
     }
 
     fn start_cuts(&mut self, ms: u64, actions: &mut Vec<Action<W>>) {
-        let Work { cuts, retry_now, .. } = &mut self.work;
+        let Work {
+            cuts, retry_now, ..
+        } = &mut self.work;
         let waiting = cuts.iter_mut().filter(|(_, cutting)| {
             !cutting.running && !cutting.left.is_empty() && (*retry_now || cutting.retry_ms <= ms)
         });
         for (inode, cutting) in waiting {
             cutting.running = true;
-            let Cut { generation, layout, size } = &cutting.cut;
+            let Cut {
+                generation,
+                layout,
+                size,
+            } = &cutting.cut;
             let slots = layout.iods().iter().enumerate();
-            let targets = slots.filter(|(_, iod)| cutting.left.contains(iod)).map(|(slot, iod)| {
-                Target {
+            let targets = slots
+                .filter(|(_, iod)| cutting.left.contains(iod))
+                .map(|(slot, iod)| Target {
                     iod: *iod,
                     address: self.registry.address(*iod).unwrap_or_default().to_owned(),
                     length: layout.local_size(slot, *size),
-                }
-            });
+                });
             actions.push(Action::Work(StripeWork {
-                object: ObjectId { inode: *inode, generation: *generation },
+                object: ObjectId {
+                    inode: *inode,
+                    generation: *generation,
+                },
                 order: Order::Truncate,
                 targets: targets.collect(),
             }));
@@ -229,8 +243,13 @@ impl<W> State<W> {
             }
             self.work.garbage_after = Some(key.clone());
             let garbage: Garbage = value::decode(key, value)?;
-            let Some(object) = key::object_of(key) else { continue };
-            let ready = garbage.iods.iter().all(|iod| self.registry.is_alive(*iod, ms));
+            let Some(object) = key::object_of(key) else {
+                continue;
+            };
+            let ready = garbage
+                .iods
+                .iter()
+                .all(|iod| self.registry.is_alive(*iod, ms));
             if ready && self.work.removing.insert(object) {
                 started += 1;
                 actions.push(Action::Work(self.removal(object, &garbage)));
@@ -251,7 +270,11 @@ impl<W> State<W> {
             address: self.registry.address(*iod).unwrap_or_default().to_owned(),
             length: 0,
         });
-        StripeWork { object, order: Order::Remove, targets: targets.collect() }
+        StripeWork {
+            object,
+            order: Order::Remove,
+            targets: targets.collect(),
+        }
     }
 
     /// The records of these truncations are gone.

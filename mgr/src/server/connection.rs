@@ -98,8 +98,16 @@ impl Waiter {
 
     /// Sends the reply.
     pub fn send(self, reply: MgrReply) {
-        let Self { handle, request_id, permit } = self;
-        let outgoing = Outgoing { request_id, reply, _permit: permit };
+        let Self {
+            handle,
+            request_id,
+            permit,
+        } = self;
+        let outgoing = Outgoing {
+            request_id,
+            reply,
+            _permit: permit,
+        };
         // There is room: each waiter holds a permit, and there are as many permits as places. A
         // closed channel is a connection that has ended; its client will ask again on another.
         let _ = handle.0.replies.try_send(outgoing);
@@ -110,7 +118,11 @@ impl Waiter {
 pub async fn serve(stream: TcpStream, peer: SocketAddr, id: u64, owner: Sender<Command>) {
     let (read, write) = stream.into_split();
     let (replies, outgoing) = channel(REQUESTS_IN_FLIGHT_MAX);
-    let handle = Handle(Arc::new(Shared { id, replies, close: Notify::new() }));
+    let handle = Handle(Arc::new(Shared {
+        id,
+        replies,
+        close: Notify::new(),
+    }));
     tracing::debug!("connection {id} from {peer}");
     let end = tokio::select! {
         end = read_requests(read, &handle, &owner) => end,
@@ -143,7 +155,9 @@ async fn read_all(
     let mut read = BufReader::with_capacity(READ_BUFFER_BYTES, read);
     let permits = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
     let mut body = Vec::new();
-    let mut first_byte = timeout(FRAME_TIMEOUT, read.read_u8()).await.map_err(|_| End::Slow)?;
+    let mut first_byte = timeout(FRAME_TIMEOUT, read.read_u8())
+        .await
+        .map_err(|_| End::Slow)?;
     loop {
         let first = match first_byte {
             Ok(first) => first,
@@ -152,12 +166,25 @@ async fn read_all(
         };
         let frame = timeout(FRAME_TIMEOUT, read_frame(&mut read, first, &mut body));
         let (request_id, request) = frame.await.map_err(|_| End::Slow)??;
-        let permit =
-            Arc::clone(&permits).acquire_owned().await.map_err(|_| End::Stopping)?;
-        let waiter = Waiter { handle: handle.clone(), request_id, permit };
+        let permit = Arc::clone(&permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| End::Stopping)?;
+        let waiter = Waiter {
+            handle: handle.clone(),
+            request_id,
+            permit,
+        };
         let connection = handle.id();
-        let input = Input::Request { waiter, connection, request: Box::new(request) };
-        owner.send(Command::Input(input)).await.map_err(|_| End::Stopping)?;
+        let input = Input::Request {
+            waiter,
+            connection,
+            request: Box::new(request),
+        };
+        owner
+            .send(Command::Input(input))
+            .await
+            .map_err(|_| End::Stopping)?;
         first_byte = read.read_u8().await;
     }
 }

@@ -31,7 +31,9 @@ pub async fn accept(listener: TcpListener, owner: Sender<Command>) {
     let numbers = AtomicU64::new(1);
     loop {
         // Without a permit, further clients wait in the listener's queue.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 if let Err(error) = tune(&stream) {
@@ -55,7 +57,8 @@ pub async fn accept(listener: TcpListener, owner: Sender<Command>) {
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }

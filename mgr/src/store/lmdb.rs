@@ -71,21 +71,38 @@ impl LmdbStore {
     pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, OpenError> {
         let lock = lock(directory)?;
         let path = || directory.to_owned();
-        let failed = |error| OpenError::Lmdb { path: path(), error };
+        let failed = |error| OpenError::Lmdb {
+            path: path(),
+            error,
+        };
         let reserve = (bytes_max / RESERVE_SHARE).max(RESERVE_BYTES_MIN);
-        let map = bytes_max.saturating_add(reserve).next_multiple_of(MAP_GRANULE_BYTES);
+        let map = bytes_max
+            .saturating_add(reserve)
+            .next_multiple_of(MAP_GRANULE_BYTES);
         let map = usize::try_from(map).unwrap_or(usize::MAX);
         let env = open_env(directory, map).map_err(failed)?;
         let database = create_database(&env).map_err(failed)?;
-        Ok(Self { env, database, bytes_max, _lock: lock })
+        Ok(Self {
+            env,
+            database,
+            bytes_max,
+            _lock: lock,
+        })
     }
 }
 
 fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
-    let failed = |error| OpenError::Directory { path: directory.to_owned(), error };
+    let failed = |error| OpenError::Directory {
+        path: directory.to_owned(),
+        error,
+    };
     std::fs::create_dir_all(directory).map_err(failed)?;
     let path = directory.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path);
     match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(OpenError::InUse(directory.to_owned())),
@@ -93,7 +110,10 @@ fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
     }
 }
 
-#[expect(unsafe_code, reason = "LMDB maps its file; docs/decisions/0010-lmdb.md")]
+#[expect(
+    unsafe_code,
+    reason = "LMDB maps its file; docs/decisions/0010-lmdb.md"
+)]
 fn open_env(directory: &Path, map_bytes: usize) -> Result<Env<WithoutTls>, heed::Error> {
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_bytes);
@@ -129,7 +149,9 @@ pub struct LmdbView<'a> {
 
 impl View for LmdbView<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
-        self.database.get(&self.transaction, key).map_err(store_error)
+        self.database
+            .get(&self.transaction, key)
+            .map_err(store_error)
     }
 
     fn scan(
@@ -141,8 +163,15 @@ impl View for LmdbView<'_> {
         if before.is_some_and(|before| before <= after) {
             return Ok(());
         }
-        let range = (Bound::Excluded(after), before.map_or(Bound::Unbounded, Bound::Excluded));
-        for record in self.database.range(&self.transaction, &range).map_err(store_error)? {
+        let range = (
+            Bound::Excluded(after),
+            before.map_or(Bound::Unbounded, Bound::Excluded),
+        );
+        for record in self
+            .database
+            .range(&self.transaction, &range)
+            .map_err(store_error)?
+        {
             let (key, value) = record.map_err(store_error)?;
             if !visit(key, value) {
                 break;
@@ -157,7 +186,10 @@ impl Store for LmdbStore {
 
     fn view(&self) -> Result<LmdbView<'_>, StoreError> {
         let transaction = self.env.read_txn().map_err(store_error)?;
-        Ok(LmdbView { transaction, database: self.database })
+        Ok(LmdbView {
+            transaction,
+            database: self.database,
+        })
     }
 
     fn commit(&mut self, records: &Records) -> Result<(), StoreError> {
@@ -177,6 +209,9 @@ impl Store for LmdbStore {
         let stat = self.database.stat(&view.transaction).map_err(store_error)?;
         let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
         let bytes_used = (pages as u64).saturating_mul(u64::from(stat.page_size));
-        Ok(Usage { bytes_used, bytes_max: self.bytes_max })
+        Ok(Usage {
+            bytes_used,
+            bytes_max: self.bytes_max,
+        })
     }
 }

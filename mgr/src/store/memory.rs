@@ -35,7 +35,10 @@ impl View for &MemoryStore {
         before: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        let range = (Bound::Excluded(after), before.map_or(Bound::Unbounded, Bound::Excluded));
+        let range = (
+            Bound::Excluded(after),
+            before.map_or(Bound::Unbounded, Bound::Excluded),
+        );
         if before.is_some_and(|before| before <= after) {
             return Ok(());
         }
@@ -70,7 +73,13 @@ impl Store for MemoryStore {
     }
 
     fn usage(&self) -> Result<Usage, StoreError> {
-        let bytes = self.records.iter().map(|(key, value)| key.len() + value.len());
-        Ok(Usage { bytes_used: bytes.sum::<usize>() as u64, bytes_max: 1 << 40 })
+        let bytes = self
+            .records
+            .iter()
+            .map(|(key, value)| key.len() + value.len());
+        Ok(Usage {
+            bytes_used: bytes.sum::<usize>() as u64,
+            bytes_max: 1 << 40,
+        })
     }
 }

@@ -11,11 +11,17 @@ use thiserror::Error;
 /// What a batch changes: a key's new value, or `None` where the key goes.
 pub type Records = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// A key and its value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
 /// What can go wrong with the store.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// A value that is not what its key says.
-    #[error("metadata record {} is damaged: restore the data directory from a backup", escape(key))]
+    #[error(
+        "metadata record {} is damaged: restore the data directory from a backup",
+        escape(key)
+    )]
     Corrupt {
         /// Where it stands.
         key: Vec<u8>,

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+//! The store on disk: what is committed is there after a crash, a full one refuses cleanly, and
+//! nobody opens it twice.
+
+use std::path::Path;
+
+use pvfs::error::FsError;
+use pvfs::ids::ROOT_INODE;
+use pvfs::proto::mgr::{MgrOperation, MgrResponse, XattrMode};
+use pvfs_mgr::namespace::key::{self, Tag};
+use pvfs_mgr::store::lmdb::{LmdbStore, METADATA_BYTES_MIN, OpenError};
+use pvfs_mgr::store::memory::MemoryStore;
+use pvfs_mgr::store::{Records, Store, View};
+use tempfile::TempDir;
+
+use crate::check::check;
+use crate::world::{World, name};
+
+fn open(directory: &Path) -> LmdbStore {
+    LmdbStore::open(directory, METADATA_BYTES_MIN).unwrap()
+}
+
+fn dump(view: &impl View) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    // LMDB has no empty key.
+    view.scan(b"\0", None, &mut |key, value| {
+        all.push((key.to_vec(), value.to_vec()));
+        true
+    })
+    .unwrap();
+    all
+}
+
+/// The same batch of changes for both stores: some keys are new, some change, some go.
+fn batch(round: u64) -> Records {
+    let mut records = Records::new();
+    for n in 0..40u64 {
+        let key = format!("key{}", (n * 7 + round * 13) % 100).into_bytes();
+        let length = usize::try_from((n * round) % 9000).unwrap();
+        let value = (n % 4 != 0).then(|| vec![u8::try_from(round % 251).unwrap(); length]);
+        records.insert(key, value);
+    }
+    records
+}
+
+#[test]
+fn the_disk_holds_what_memory_would_after_every_crash() {
+    let directory = TempDir::new().unwrap();
+    let mut memory = MemoryStore::default();
+    let mut disk = open(directory.path());
+    for round in 0..30 {
+        memory.commit(&batch(round)).unwrap();
+        disk.commit(&batch(round)).unwrap();
+        // What a kill -9 leaves behind is the files as they are now.
+        let crashed = TempDir::new().unwrap();
+        std::fs::copy(
+            directory.path().join("data.mdb"),
+            crashed.path().join("data.mdb"),
+        )
+        .unwrap();
+        let reopened = open(crashed.path());
+        assert_eq!(
+            dump(&reopened.view().unwrap()),
+            dump(&memory.view().unwrap())
+        );
+    }
+    assert_eq!(dump(&disk.view().unwrap()), dump(&memory.view().unwrap()));
+}
+
+#[test]
+fn scans_are_alike() {
+    let directory = TempDir::new().unwrap();
+    let mut memory = MemoryStore::default();
+    let mut disk = open(directory.path());
+    memory.commit(&batch(1)).unwrap();
+    disk.commit(&batch(1)).unwrap();
+    let range = |view: &dyn View, after: &[u8], before: Option<&[u8]>, max: usize| {
+        let mut keys = Vec::new();
+        view.scan(after, before, &mut |key, _| {
+            keys.push(key.to_vec());
+            keys.len() < max
+        })
+        .unwrap();
+        keys
+    };
+    let (memory, disk) = (memory.view().unwrap(), disk.view().unwrap());
+    for (after, before, max) in [
+        (&b"key3"[..], Some(&b"key7"[..]), 99),
+        (b"key3", None, 2),
+        (b"key7", Some(b"key3"), 99),
+        (b"key3", Some(b"key3"), 99),
+        (b"zzz", None, 99),
+    ] {
+        let (a, b) = (
+            range(&memory, after, before, max),
+            range(&disk, after, before, max),
+        );
+        assert_eq!(a, b);
+    }
+}
+
+#[test]
+fn a_directory_has_one_owner() {
+    let directory = TempDir::new().unwrap();
+    let store = open(directory.path());
+    let second = LmdbStore::open(directory.path(), METADATA_BYTES_MIN);
+    assert!(matches!(second, Err(OpenError::InUse(_))));
+    drop(store);
+    drop(open(directory.path()));
+}
+
+#[test]
+fn a_file_system_on_disk_survives() {
+    let directory = TempDir::new().unwrap();
+    let mut world = World::over(open(directory.path())).with_iods(3);
+    let d = world.mkdir(ROOT_INODE, "d");
+    for n in 0..50 {
+        world.mkfile(d, &format!("f{n}"));
+    }
+    world.unlink(d, "f7").unwrap();
+    let before = world.list(d);
+    drop(world.take_store());
+    world.restart_over(open(directory.path()));
+    assert_eq!(world.list(d), before);
+    assert_eq!(before.len(), 49);
+    check(&world.store().view().unwrap());
+    world.tick(2000);
+    check(&world.store().view().unwrap());
+}
+
+#[test]
+fn a_full_store_still_reads_and_removes() {
+    let directory = TempDir::new().unwrap();
+    let mut world = World::over(open(directory.path())).with_iods(1);
+    let fill = |world: &mut World<LmdbStore>, n: u32| {
+        let set = MgrOperation::SetXattr {
+            inode: ROOT_INODE,
+            name: format!("user.{n}").into_bytes(),
+            value: vec![7; 60_000],
+            mode: XattrMode::Set,
+        };
+        world.call(set)
+    };
+    world.mkfile(ROOT_INODE, "f");
+    let mut filled = 0;
+    let full = loop {
+        match fill(&mut world, filled) {
+            Ok(_) => filled += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, FsError::NoSpace);
+    assert!(filled > 200, "{filled}");
+    let created = world.make(ROOT_INODE, "g", pvfs::attr::FileKind::Directory, 0o755);
+    assert_eq!(created, Err(FsError::NoSpace));
+    let Ok(MgrResponse::StatFs(stat)) = world.call(MgrOperation::StatFs) else {
+        panic!()
+    };
+    assert_eq!(stat.inodes_free, 0);
+    world.unlink(ROOT_INODE, "f").unwrap();
+    assert_eq!(world.lookup(ROOT_INODE, "f"), Err(FsError::NotFound));
+    for n in 0..filled {
+        let name = format!("user.{n}").into_bytes();
+        world
+            .call(MgrOperation::RemoveXattr {
+                inode: ROOT_INODE,
+                name,
+            })
+            .unwrap();
+    }
+    let made = world.call(MgrOperation::Symlink {
+        parent: ROOT_INODE,
+        name: name("l"),
+        target: b"x".to_vec(),
+    });
+    assert!(made.is_ok(), "there is room again");
+}
+
+#[test]
+fn a_store_of_a_later_version_is_refused() {
+    use pvfs_mgr::owner::{Config, Manager};
+    use pvfs_mgr::store::StoreError;
+    let mut store = MemoryStore::default();
+    let records = [(key::all(Tag::FileSystem), Some(vec![2, 0, 0]))]
+        .into_iter()
+        .collect();
+    store.commit(&records).unwrap();
+    let config = Config {
+        session_timeout_ms: 1000,
+        generation: 1,
+        file_system: crate::world::FILE_SYSTEM,
+    };
+    let started = Manager::<_, u32>::start(store, config, crate::world::time(0));
+    let Err(error) = started else { panic!() };
+    assert!(matches!(error, StoreError::Version { version: 2, .. }));
+    assert!(error.to_string().contains("run the version that wrote it"));
+}

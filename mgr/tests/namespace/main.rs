@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+//! The name space, the open table, exactly-once and recovery, through the manager as the server
+//! sees it, with a store in memory or on disk and no network.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod attributes;
+mod check;
+mod durability;
+mod exactly_once;
+mod iods;
+mod model;
+mod names;
+mod on_disk;
+mod opens;
+mod renames;
+mod truncation;
+mod world;
+mod xattrs;
