@@ -4,7 +4,6 @@
 //! `director/` decides and knows no kernel; `kapi/` is the kernel and decides nothing; the files beside them connect the two.
 
 use kernel::prelude::*;
-use kernel::sync::rcu::rcu_barrier;
 
 pub mod director;
 pub mod uapi;
@@ -24,6 +23,7 @@ use control::ipvs::Ipvs;
 use control::mwlc::Mwlc;
 use kapi::netlink;
 use kapi::pernet;
+use kapi::rcu;
 use namespace::Namespace;
 
 module! {
@@ -60,6 +60,6 @@ struct PendingCallbacks;
 
 impl Drop for PendingCallbacks {
     fn drop(&mut self) {
-        rcu_barrier();
+        rcu::barrier();
     }
 }

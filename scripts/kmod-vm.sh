@@ -53,12 +53,14 @@ make_root() {
     cat >"$to/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
+# The sh of busybox would prefer its own ip to the real one.
+ln -sf /usr/bin/dash /bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir -p /run/netns /dev/net /var/run
 for m in $(cat /lib/modules/order); do insmod /lib/modules/$m || echo "init: no module $m"; done
 ip link set lo up
-/usr/bin/dash /script
+sh /script
 echo "guest exit status: $?"
 poweroff -f
 INIT

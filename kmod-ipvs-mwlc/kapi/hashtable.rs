@@ -16,12 +16,13 @@ use core::ptr;
 use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
-use kernel::sync::rcu::{read_lock, synchronize_rcu, Guard};
+use kernel::sync::rcu::{read_lock, Guard};
 use kernel::types::Opaque;
 
 use super::bindings;
 use super::clock::Ticks;
 use super::lock::{BhLock, Locks};
+use super::rcu;
 
 /// Locks that the buckets share; a power of two. Enough that CPUs rarely meet, small beside the buckets.
 const LOCKS: usize = 256;
@@ -262,7 +263,7 @@ impl<E: Entry> PinnedDrop for Table<E> {
     fn drop(self: Pin<&mut Self>) {
         self.clear();
         // Timer callbacks that had already started refer to the table.
-        synchronize_rcu();
+        rcu::synchronize();
     }
 }
 

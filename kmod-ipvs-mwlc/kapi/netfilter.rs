@@ -5,12 +5,13 @@ use core::ptr::NonNull;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::sync::rcu::{read_lock, synchronize_rcu, Guard};
+use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
 use super::bindings;
 use super::packet::Packet;
 use super::pernet::Net;
+use super::rcu;
 
 /// Between the raw table, where an administrator can still drop or mark, and connection tracking, which would make an entry of
 /// its own for every connection that the director has one for.
@@ -70,7 +71,7 @@ impl<T: PreRouting> Drop for Registration<T> {
         // SAFETY: By the invariants it is registered in this namespace.
         unsafe { bindings::nf_unregister_net_hook(self.net.as_ptr(), &*self.ops) };
         // CPUs may still be in the hook until a grace period is over; then the target may go.
-        synchronize_rcu();
+        rcu::synchronize();
     }
 }
 

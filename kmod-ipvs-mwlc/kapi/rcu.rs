@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A value that packets read without a lock while configuration replaces it.
+//! Grace periods, and a value that packets read without a lock while configuration replaces it.
 
 use kernel::alloc::AllocError;
 use kernel::container_of;
@@ -9,6 +9,20 @@ use kernel::sync::rcu::Guard;
 use kernel::types::Opaque;
 
 use super::bindings;
+
+/// Waits until every reader that is under way now is done. Sleeps.
+///
+/// The kernel crate has this and the next only from 7.3 on.
+pub(crate) fn synchronize() {
+    // SAFETY: No requirements but a context that may sleep; in another the kernel warns.
+    unsafe { bindings::synchronize_rcu() };
+}
+
+/// Waits until every callback that is queued now has run. Sleeps.
+pub(crate) fn barrier() {
+    // SAFETY: As above.
+    unsafe { bindings::rcu_barrier() };
+}
 
 /// A replaceable value; readers under RCU see the old one or the new one, whole.
 ///

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Just enough generic netlink to speak to the module's two families, well or badly."""
+
+import os
+import socket
+import struct
+
+from lab import SERVERS, TCP_PORT, VIP, inside
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
+
+
+def attribute(kind, payload):
+    return struct.pack("=HH", len(payload) + 4, kind) + payload + b"\0" * (-len(payload) % 4)
+
+
+def attributes(data):
+    """{type: payload} of a well-formed sequence."""
+    found = {}
+    while data:
+        length, kind = struct.unpack_from("=HH", data)
+        found[kind & 0x3FFF] = data[4:length]
+        data = data[(length + 3) & ~3:]
+    return found
+
+
+class Refused(Exception):
+    def __init__(self, errno, message):
+        super().__init__(errno, message)
+        self.errno, self.message = errno, message
+
+
+class Family:
+    """A generic-netlink family, in the director's namespace."""
+
+    def __init__(self, name, ns="director"):
+        with inside(ns):
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
+        self.socket.settimeout(10)
+        for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):
+            self.socket.setsockopt(SOL_NETLINK, option, 1)
+        self.sequence = 0
+        self.id = 16
+        reply = self.call(3, attribute(2, name.encode() + b"\0"))
+        self.id = struct.unpack("=H", attributes(reply[0])[1])[0]
+
+    def call(self, command, payload=b"", dump=False):
+        """The attribute bytes of each answer; Refused if there is an error."""
+        self.sequence += 1
+        flags = NLM_F_REQUEST | NLM_F_ACK | (NLM_F_DUMP if dump else 0)
+        body = struct.pack("=BBH", command, 1, 0) + payload
+        header = struct.pack("=IHHII", 16 + len(body), self.id, flags, self.sequence, 0)
+        self.socket.send(header + body)
+        return self.answers()
+
+    def answers(self):
+        answers = []
+        while True:
+            data = self.socket.recv(1 << 20)
+            while data:
+                length, kind, flags, sequence, _ = struct.unpack_from("=IHHII", data)
+                message, data = data[16:length], data[(length + 3) & ~3:]
+                if sequence != self.sequence:
+                    continue
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
+                    self.check(kind, message)
+                    return answers
+                answers.append(message[4:])
+
+    def check(self, kind, message):
+        error = struct.unpack_from("=i", message)[0]
+        if error < 0:
+            extra = attributes(message[20 if kind == NLMSG_ERROR else 4:])
+            raise Refused(-error, extra.get(1, b"").rstrip(b"\0").decode())
+
+
+def address(text):
+    return socket.inet_aton(text) + bytes(12)
+
+
+class Mwlc(Family):
+    """Our own family."""
+
+    GET_SERVICE, SET_SERVICE, GET_DEST, GET_CONN, SET_CONN = 1, 2, 3, 4, 5
+
+    def __init__(self, ns="director"):
+        super().__init__("ipvs_mwlc", ns)
+
+    def service_key(self, *more):
+        key = attribute(1, struct.pack("=H", 2)) + attribute(2, struct.pack("=H", 6))
+        key += attribute(3, address(VIP)) + attribute(4, struct.pack("!H", TCP_PORT))
+        return attribute(1, key + b"".join(more))
+
+    def expect(self, size_bytes):
+        self.call(self.SET_SERVICE, self.service_key(attribute(6, struct.pack("=Q", size_bytes))))
+
+    def set_size(self, client_address, client_port, size_bytes):
+        conn = attribute(1, struct.pack("=H", 2)) + attribute(2, struct.pack("=H", 6))
+        conn += attribute(3, address(client_address)) + attribute(4, struct.pack("!H", client_port))
+        conn += attribute(5, address(VIP)) + attribute(6, struct.pack("!H", TCP_PORT))
+        conn += attribute(10, struct.pack("=Q", size_bytes))
+        self.call(self.SET_CONN, attribute(3, conn))
+
+    def loads(self):
+        """{server: (Ci, pending, active, inactive)}"""
+        names = {socket.inet_aton(address): name for name, address in SERVERS.items()}
+        loads = {}
+        for answer in self.call(self.GET_DEST, dump=True):
+            dest = attributes(attributes(answer)[2])
+            numbers = [struct.unpack("=Q", dest[5])[0]]
+            numbers += [struct.unpack("=I", dest[kind])[0] for kind in (6, 7, 8)]
+            loads[names[dest[2][:4]]] = tuple(numbers)
+        return loads
+
+    def connections(self):
+        """{client port: (state, size)}"""
+        found = {}
+        for answer in self.call(self.GET_CONN, dump=True):
+            conn = attributes(attributes(answer)[3])
+            port = struct.unpack("!H", conn[4])[0]
+            found[port] = (conn[9][0], struct.unpack("=Q", conn[10])[0])
+        return found
+
+
+def random_attributes(random, depth=0):
+    """Attribute bytes that mean nothing: nested, cut off, of wrong length, of unknown type, or pure noise."""
+    if random.random() < 0.1:
+        return os.urandom(random.randrange(64))
+    data = b""
+    for _ in range(random.randrange(6)):
+        kind = random.choice([random.randrange(1, 16), random.randrange(65536)])
+        if depth < 3 and random.random() < 0.4:
+            payload = random_attributes(random, depth + 1)
+        else:
+            payload = os.urandom(random.choice([0, 1, 2, 4, 4, 8, 16, random.randrange(40)]))
+        data += attribute(kind, payload)
+    if data and random.random() < 0.2:
+        cut = random.randrange(len(data))
+        data = random.choice([data[:cut], data[:cut] + os.urandom(2) + data[cut + 2:]])
+    return data
