@@ -280,3 +280,24 @@ proptest! {
         }
     }
 }
+
+/// The bytes in docs/NETLINK.md are the bytes in the message.
+#[test]
+#[cfg(target_endian = "little")]
+fn the_documented_connection_is_what_is_sent() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/NETLINK.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let grid = page.split("```").nth(1).unwrap();
+    let is_byte = |word: &&str| {
+        word.len() == 2
+            && word
+                .bytes()
+                .all(|digit| b"0123456789abcdef".contains(&digit))
+    };
+    let documented: Vec<u8> = grid
+        .lines()
+        .flat_map(|line| line.split_whitespace().take_while(is_byte))
+        .map(|word| u8::from_str_radix(word, 16).unwrap())
+        .collect();
+    assert_eq!(connection_reply(77), documented);
+}
