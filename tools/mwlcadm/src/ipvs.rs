@@ -436,3 +436,161 @@ fn parse_stats(nest: Option<&Attribute<'_>>) -> Result<Stats, Reject> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    //! The director's own encoders write the answers that are read here, and its parser reads the
+    //! requests that are written here: both sides of the wire, without one.
+    use super::*;
+    use ipvs_mwlc::director::config::ServiceConfig;
+    use ipvs_mwlc::director::ipvs_family::{
+        Command, DestinationView, RequestKind, ServiceView, encode_destination, encode_service,
+        parse_command,
+    };
+    use ipvs_mwlc::director::sched::Scheduler;
+
+    fn build(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Vec<u8> {
+        let mut buffer = [0; 1024];
+        let mut encoder = Encoder::new(&mut buffer);
+        write(&mut encoder).unwrap();
+        encoder.written().to_vec()
+    }
+
+    fn answer(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Answer {
+        Answer {
+            command: 0,
+            attributes: build(write),
+        }
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey {
+            transport: Transport::Udp,
+            address: Address::V4([10, 0, 0, 100]),
+            port: 53,
+        }
+    }
+
+    fn dest() -> DestConfig {
+        DestConfig {
+            key: DestKey {
+                address: Address::V4([10, 0, 0, 1]),
+                port: 53,
+            },
+            forwarding: Forwarding::DirectRouting,
+            weight: 7,
+            thresholds: Thresholds { upper: 9, lower: 4 },
+        }
+    }
+
+    fn stats() -> Stats {
+        let counters = Counters {
+            connections: 1 << 40,
+            in_bytes: 2,
+            ..Counters::default()
+        };
+        Stats {
+            counters,
+            rates: Rates {
+                in_packets: 3,
+                ..Rates::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_service_is_read() {
+        let config = ServiceConfig {
+            key: key(),
+            scheduler: Scheduler::Wlc,
+            flags: 0x8,
+            timeout_s: 0,
+            netmask: [255; 4],
+        };
+        let view = ServiceView {
+            config,
+            stats: stats(),
+        };
+        let entry = parse_service(&answer(|encoder| encode_service(encoder, &view))).unwrap();
+        let expected = ServiceEntry {
+            key: key(),
+            scheduler: "wlc".to_owned(),
+            flags: 0x8,
+            stats: stats(),
+        };
+        assert_eq!(entry, expected);
+    }
+
+    #[test]
+    fn a_real_server_is_read() {
+        let view = DestinationView {
+            config: dest(),
+            active: 5,
+            inactive: 6,
+            stats: stats(),
+        };
+        let entry = parse_dest(&answer(|encoder| encode_destination(encoder, &view))).unwrap();
+        let expected = DestEntry {
+            config: dest(),
+            active: 5,
+            inactive: 6,
+            persistent: 0,
+            stats: stats(),
+        };
+        assert_eq!(entry, expected);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_understood() {
+        let new = NewService {
+            key: key(),
+            scheduler: "mwlc".to_owned(),
+            flags: FlagsUpdate {
+                flags: 0x8,
+                mask: !SERVICE_HASHED,
+            },
+            timeout_s: 0,
+            netmask: [255; 4],
+        };
+        let service = build(|encoder| full_service(encoder, &new));
+        let config = ServiceConfig {
+            key: key(),
+            scheduler: Scheduler::Mwlc,
+            flags: 0x8,
+            timeout_s: 0,
+            netmask: [255; 4],
+        };
+        let parsed = parse_command(command::NEW_SERVICE, RequestKind::Do, &service);
+        assert_eq!(parsed, Ok(Command::NewService(config)));
+        let new = NewDest {
+            key: dest().key,
+            forwarding: forwarding::DROUTE,
+            weight: 7,
+            thresholds: dest().thresholds,
+        };
+        let both = build(|encoder| {
+            service_nest(encoder, &key())?;
+            full_dest(encoder, &new)
+        });
+        let parsed = parse_command(command::SET_DEST, RequestKind::Do, &both);
+        assert_eq!(parsed, Ok(Command::SetDestination(key(), dest())));
+    }
+
+    #[test]
+    fn an_answer_that_lacks_something_is_an_error_and_not_a_guess() {
+        let view = DestinationView {
+            config: dest(),
+            active: 5,
+            inactive: 6,
+            stats: stats(),
+        };
+        let whole = answer(|encoder| encode_destination(encoder, &view)).attributes;
+        for end in 0..whole.len() {
+            let torn = Answer {
+                command: 0,
+                attributes: whole[..end].to_vec(),
+            };
+            assert!(parse_dest(&torn).is_err(), "{end}");
+        }
+    }
+}

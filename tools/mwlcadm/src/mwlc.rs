@@ -283,3 +283,134 @@ fn parse_conn(answer: &Answer) -> Result<ConnEntry, Reject> {
         expires_ms: number(conn::EXPIRES_MS, c"a connection has no expiry")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    //! The director's own encoders write the answers that are read here.
+    use super::*;
+    use ipvs_mwlc::director::load::ExpectedSize;
+    use ipvs_mwlc::director::mwlc_family::{
+        ConnectionView, DestinationView, ServiceView, encode_connection, encode_destination,
+        encode_service,
+    };
+    use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
+    use ipvs_mwlc::director::stats::Counters;
+    use ipvs_mwlc::director::tcp::TcpState;
+
+    fn answer(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Answer {
+        let mut buffer = [0; 1024];
+        let mut encoder = Encoder::new(&mut buffer);
+        write(&mut encoder).unwrap();
+        Answer {
+            command: 0,
+            attributes: encoder.written().to_vec(),
+        }
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey {
+            transport: Transport::Tcp,
+            address: Address::V4([10, 0, 0, 100]),
+            port: 80,
+        }
+    }
+
+    fn dest_key() -> DestKey {
+        DestKey {
+            address: Address::V4([10, 0, 0, 1]),
+            port: 80,
+        }
+    }
+
+    #[test]
+    fn a_service_is_read() {
+        let expected = ExpectedSize::new(9, SizePolicy::Learned).learn(5);
+        let view = ServiceView {
+            key: key(),
+            policy: Scheduler::Mwlc,
+            expected,
+        };
+        let sizes = parse_service(&answer(|encoder| encode_service(encoder, &view))).unwrap();
+        let expected = ServiceSizes {
+            key: key(),
+            policy: "mwlc".to_owned(),
+            configured_bytes: 9,
+            size_policy: SizePolicy::Learned,
+            expected_bytes: 5,
+            learned_count: 1,
+        };
+        assert_eq!(sizes, expected);
+    }
+
+    #[test]
+    fn a_load_is_read() {
+        let load = DestLoad {
+            weight: 1,
+            pending: 2,
+            active: 3,
+            inactive: 4,
+            bytes: 5,
+            overloaded: true,
+        };
+        let counters = Counters {
+            connections: 6,
+            in_packets: 7,
+            in_bytes: 8,
+            ..Counters::default()
+        };
+        let view = DestinationView {
+            service: key(),
+            key: dest_key(),
+            load,
+            counters,
+        };
+        let entry = parse_dest(&answer(|encoder| encode_destination(encoder, &view))).unwrap();
+        let expected = DestLoadEntry {
+            service: key(),
+            key: dest_key(),
+            weight: 1,
+            load_bytes: 5,
+            pending: 2,
+            active: 3,
+            inactive: 4,
+            overloaded: true,
+            connections: 6,
+            in_packets: 7,
+            in_bytes: 8,
+        };
+        assert_eq!(entry, expected);
+    }
+
+    #[test]
+    fn a_connection_is_read() {
+        let tuple = Ipv4Tuple {
+            transport: Transport::Tcp,
+            source: [10, 0, 0, 9],
+            source_port: 40_000,
+            destination: [10, 0, 0, 100],
+            destination_port: 80,
+        };
+        let view = ConnectionView {
+            tuple,
+            destination: dest_key(),
+            state: ConnState::Tcp(TcpState::FinWait),
+            size_bytes: 1,
+            size_known: true,
+            age_ms: 2,
+            expires_ms: 3,
+        };
+        let entry = parse_conn(&answer(|encoder| encode_connection(encoder, &view))).unwrap();
+        let expected = ConnEntry {
+            transport: Transport::Tcp,
+            client: (Address::V4([10, 0, 0, 9]), 40_000),
+            virtual_address: (Address::V4([10, 0, 0, 100]), 80),
+            dest: (Address::V4([10, 0, 0, 1]), 80),
+            state: ConnState::Tcp(TcpState::FinWait),
+            size_bytes: 1,
+            size_known: true,
+            age_ms: 2,
+            expires_ms: 3,
+        };
+        assert_eq!(entry, expected);
+    }
+}

@@ -256,3 +256,112 @@ fn write_connections(connections: &[ConnEntry], output: &mut impl Write) -> io::
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipvs_mwlc::director::config::{
+        Address, DestConfig, DestKey, ServiceKey, Thresholds, Transport,
+    };
+
+    fn tables() -> Tables {
+        let address = |host| Address::V4([10, 0, 0, host]);
+        let stats = Stats {
+            counters: Counters {
+                connections: 12,
+                in_packets: 123_456_789,
+                ..Counters::default()
+            },
+            rates: Rates {
+                in_bytes: 99,
+                ..Rates::default()
+            },
+        };
+        let service = ServiceEntry {
+            key: ServiceKey {
+                transport: Transport::Tcp,
+                address: address(100),
+                port: 80,
+            },
+            scheduler: "wlc".to_owned(),
+            flags: SERVICE_SCHED1 | SERVICE_SCHED3,
+            stats,
+        };
+        let dest = DestEntry {
+            config: DestConfig {
+                key: DestKey {
+                    address: address(1),
+                    port: 80,
+                },
+                forwarding: Forwarding::DirectRouting,
+                weight: 2,
+                thresholds: Thresholds { upper: 9, lower: 4 },
+            },
+            active: 3,
+            inactive: 5,
+            persistent: 0,
+            stats,
+        };
+        let info = Info {
+            version: 0x01_02_01,
+            table_size: 4096,
+        };
+        Tables {
+            info: Some(info),
+            services: vec![(service, vec![dest])],
+        }
+    }
+
+    fn shown(listing: Listing) -> String {
+        let mut output = Vec::new();
+        write_tables(&tables(), &listing, &mut output).unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    fn view(view: View) -> Listing {
+        Listing {
+            view,
+            ..Listing::default()
+        }
+    }
+
+    /// What ipvsadm 1.31 prints for the same answers.
+    #[test]
+    fn every_column_is_ipvsadms() {
+        assert_eq!(
+            shown(view(View::Plain)),
+            "IP Virtual Server version 1.2.1 (size=4096)\n\
+             Prot LocalAddress:Port Scheduler Flags\n  \
+             -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n\
+             TCP  10.0.0.100:80 wlc (flag-1,flag-3)\n  \
+             -> 10.0.0.1:80                  Route   2      3          5         \n"
+        );
+        let stats = shown(view(View::Stats));
+        assert!(stats.contains("Prot LocalAddress:Port               Conns   InPkts  OutPkts"));
+        assert!(stats.contains("TCP  10.0.0.100:80                      12  123456K        0"));
+        assert!(stats.contains("  -> 10.0.0.1:80                        12  123456K        0"));
+        let rate = shown(view(View::Rate));
+        assert!(
+            rate.contains("TCP  10.0.0.100:80                       0        0        0       99")
+        );
+        let thresholds = shown(view(View::Thresholds));
+        assert!(thresholds.contains("  -> 10.0.0.1:80                  9          4          3"));
+        let persistent = shown(view(View::Persistent));
+        assert!(persistent.contains("  -> 10.0.0.1:80                  2         0           3"));
+    }
+
+    #[test]
+    fn large_numbers_are_cut_unless_exact() {
+        for (number, text) in [
+            (0, "        0"),
+            (99_999_999, " 99999999"),
+            (100_000_000, "  100000K"),
+            (1_000_000_000, "    1000M"),
+            (100_000_000_000, "     100G"),
+            (u64::MAX, "18446744T"),
+        ] {
+            assert_eq!(show_number(number, false), text);
+        }
+        assert_eq!(show_number(100_000_000, true), " 100000000");
+    }
+}
