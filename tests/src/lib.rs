@@ -3,7 +3,9 @@
 //!
 //! [`pvfs_cluster`] starts real daemons and mounts. [`model`] is the simplest file system there
 //! is, [`operation`] what can be asked of it at random, and [`replay`] asks the same of a real one.
+//! [`director_vm`] is the director in a guest.
 
+pub mod director_vm;
 pub mod model;
 pub mod operation;
 pub mod programs;

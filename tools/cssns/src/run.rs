@@ -9,12 +9,16 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Characters of a run's id after which two runs are unlikely to have the same.
 const RUN_ID_CHARACTERS: usize = 5;
 
 /// A shell's exit status for a program that a signal ended is this and the signal's number.
 const STATUS_SIGNAL: i32 = 128;
+
+/// Set when a signal came: from then on the signal's thread alone ends the program.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// A run. Dropping it takes it apart, unless it was kept or ended.
 #[derive(Debug)]
@@ -116,6 +120,7 @@ impl Run {
                 let Some(signal) = signals.forever().next() else {
                     return;
                 };
+                INTERRUPTED.store(true, Ordering::SeqCst);
                 eprintln!(
                     "\ncssns: interrupted; taking run {} apart",
                     ledger.plan().run_id()
@@ -153,6 +158,10 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
+        // What failed now failed because everything is being taken apart; that thread then exits.
+        while INTERRUPTED.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
         if self.owned {
             // Only after an error: the logs stay, for whoever looks for its cause.
             if let Err(error) = self.ledger.take_apart(Strays::Expected) {
