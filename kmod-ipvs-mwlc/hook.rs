@@ -156,7 +156,10 @@ impl Balancer {
         };
         match service.schedule(tuple, state, guard) {
             Ok(connection) => Scheduled::Connection(connection),
-            Err(_reason) => Scheduled::NoDestination,
+            Err(cause) => {
+                service.complain(cause);
+                Scheduled::NoDestination
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ impl Traffic {
                 packets: Atomic::new(0),
                 bytes: Atomic::new(0),
             };
-            cells.push(cell, GFP_KERNEL)?;
+            cells.push_within_capacity(cell).map_err(|_| ENOMEM)?;
         }
         Ok(Traffic { cells })
     }

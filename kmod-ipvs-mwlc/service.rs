@@ -6,6 +6,7 @@
 //! one step, and connections that arrive together do not all find the same minimum.
 
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::director::load::{ExpectedSize, SizePolicy};
 use crate::director::packet::Ipv4Tuple;
 use crate::director::sched::{NoDestination, SchedState};
 use crate::director::stats::{Counters, Stats};
+use crate::kapi::clock::Ticks;
 use crate::kapi::lock::BhLock;
 use crate::kapi::rcu::RcuCell;
 
@@ -28,7 +30,12 @@ pub(crate) struct Service {
     destinations: RcuCell<Destinations>,
     #[pin]
     scheduling: BhLock<Scheduling>,
+    /// When the log last heard that no real server could take a connection.
+    complained: Atomic<u64>,
 }
+
+/// The log hears at most this often, for each service, that no real server can take a connection.
+const COMPLAINT_PERIOD_S: u32 = 10;
 
 /// What scheduling remembers.
 struct Scheduling {
@@ -51,10 +58,14 @@ impl Service {
         let config = RcuCell::new(config)?;
         let destinations = RcuCell::new(destinations)?;
         let start = Scheduling { state: SchedState::NEW, expected: ExpectedSize::default() };
-        Arc::pin_init(
-            pin_init!(Service { key, config, destinations, scheduling <- BhLock::new(start) }),
-            GFP_KERNEL,
-        )
+        let service = pin_init!(Service {
+            key,
+            config,
+            destinations,
+            scheduling <- BhLock::new(start),
+            complained: Atomic::new(0),
+        });
+        Arc::pin_init(service, GFP_KERNEL)
     }
 
     /// Its name.
@@ -113,7 +124,7 @@ impl Service {
     /// Adds a real server. Under the namespace's mutex.
     pub(crate) fn add(&self, destination: Arc<Destination>) -> Result {
         let (mut list, retired) = self.copy_destinations()?;
-        list.push(destination, GFP_KERNEL)?;
+        list.push_within_capacity(destination).map_err(|_| EAGAIN)?;
         Ok(self.destinations.replace(Destinations { list, retired })?)
     }
 
@@ -192,6 +203,32 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Says in the log why a client was turned away; not for every client.
+    pub(crate) fn complain(&self, cause: NoDestination) {
+        let now = Ticks::now();
+        let last = self.complained.load(Relaxed);
+        let due = last == 0 || now >= Ticks(last).after_s(COMPLAINT_PERIOD_S);
+        // Of several CPUs that find it due, one writes.
+        if !due || self.complained.cmpxchg(last, now.0, Relaxed).is_err() {
+            return;
+        }
+        let Address::V4([a, b, c, d]) = self.key.address else {
+            return;
+        };
+        pr_warn!(
+            "{} {}.{}.{}.{}:{}: a client was refused: {}\n",
+            self.key.transport.name(),
+            a,
+            b,
+            c,
+            d,
+            self.key.port,
+            cause.reason(),
+        );
+    }
+}
+
 /// The services of a namespace, sorted by name, so that a packet finds its service in a few comparisons.
 pub(crate) struct Services {
     sorted: KVec<Arc<Service>>,
@@ -205,8 +242,24 @@ impl Services {
 
     /// The service with this name.
     pub(crate) fn get(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        let index = self.sorted.binary_search_by(|service| service.key().cmp(key)).ok()?;
-        self.sorted.get(index)
+        self.sorted.get(self.first_from(key)).filter(|service| service.key() == *key)
+    }
+
+    /// The index of the first service whose name is `key` or comes after it. Packets call this, so it is not the library's
+    /// `partition_point`, whose overflow checks would be panics in the packet's path.
+    fn first_from(&self, key: &ServiceKey) -> usize {
+        let (mut from, mut length) = (0usize, self.sorted.len());
+        while length > 0 {
+            let half = length >> 1;
+            let middle = from.wrapping_add(half);
+            if self.sorted.get(middle).is_some_and(|service| service.key() < *key) {
+                from = middle.wrapping_add(1);
+                length = length.wrapping_sub(half).wrapping_sub(1);
+            } else {
+                length = half;
+            }
+        }
+        from
     }
 
     /// All of them, sorted.
@@ -218,8 +271,7 @@ impl Services {
     pub(crate) fn have_address(&self, address: [u8; 4]) -> bool {
         let address = Address::V4(address);
         [Transport::Tcp, Transport::Udp].into_iter().any(|transport| {
-            let lowest = ServiceKey { transport, address, port: 0 };
-            let first = self.sorted.partition_point(|service| service.key() < lowest);
+            let first = self.first_from(&ServiceKey { transport, address, port: 0 });
             self.sorted.get(first).is_some_and(|service| {
                 service.key().transport == transport && service.key().address == address
             })
@@ -241,7 +293,7 @@ impl Services {
 
     /// Adds a service at its place.
     pub(crate) fn insert(&mut self, service: Arc<Service>) -> Result {
-        let place = self.sorted.partition_point(|other| other.key() < service.key());
+        let place = self.first_from(&service.key());
         self.sorted.insert_within_capacity(place, service).map_err(|_| EAGAIN)
     }
 }

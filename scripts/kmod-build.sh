@@ -5,7 +5,7 @@
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 
-# What a panicking expression in Rust compiles to. The pure code must have none: a panic stops the whole machine.
+# What a panicking expression in Rust compiles to. The module must have none: a panic stops the whole machine.
 PANIC_SYMBOLS='panic|unwrap_failed|expect_failed|slice_.*_fail|bounds_check|option_expect|result_unwrap'
 
 # With `MO=` every output goes to a folder of its own, so the checkout stays clean and `make clean` harms nothing.
@@ -17,12 +17,14 @@ build_module() {
         cp "/out/obj-$0/kmod-ipvs-mwlc/ipvs_mwlc.ko" /out/ipvs_mwlc.ko.part' "$KVER"
 }
 
-# Fails if the pure code, compiled alone, refers to a panic.
+# Fails if the pure code, compiled alone, refers to a panic, or the module as a whole does.
 check_no_panic() {
-    local found
-    found=$(in_root nm -u --demangle "/out/obj-$KVER/kmod-ipvs-mwlc/director_check.o" | grep -E "$PANIC_SYMBOLS" || true)
-    [ -z "$found" ] || die "director/ can panic: $found
-Use get, checked_*, saturating_* or wrapping_* instead. Find the place with: objdump -dr build/kmod/obj-$KVER/kmod-ipvs-mwlc/director_check.o"
+    local object found
+    for object in "obj-$KVER/kmod-ipvs-mwlc/director_check.o" ipvs_mwlc.ko.part; do
+        found=$(in_root nm -u --demangle "/out/$object" | grep -E "$PANIC_SYMBOLS" || true)
+        [ -z "$found" ] || die "$object can panic: $found
+Use get, checked_*, saturating_* or wrapping_*, and push_within_capacity. Find the place with: objdump -dr $KMOD_BUILD/$object"
+    done
 }
 
 # Fails if the module needs a symbol that the stock kernel does not export; modpost only warns about some.

@@ -74,9 +74,15 @@ impl Stats {
         Stats {
             counters: self.counters.plus(&other.counters),
             rates: Rates {
-                connections: self.rates.connections.saturating_add(other.rates.connections),
+                connections: self
+                    .rates
+                    .connections
+                    .saturating_add(other.rates.connections),
                 in_packets: self.rates.in_packets.saturating_add(other.rates.in_packets),
-                out_packets: self.rates.out_packets.saturating_add(other.rates.out_packets),
+                out_packets: self
+                    .rates
+                    .out_packets
+                    .saturating_add(other.rates.out_packets),
                 in_bytes: self.rates.in_bytes.saturating_add(other.rates.in_bytes),
                 out_bytes: self.rates.out_bytes.saturating_add(other.rates.out_bytes),
             },
@@ -209,9 +215,15 @@ mod tests {
             out_bytes: 50000,
         };
         let b = a.plus(&a);
-        assert_eq!(b.in_bytes + b.connections + b.in_packets + b.out_packets + b.out_bytes, 108_642);
+        assert_eq!(
+            b.in_bytes + b.connections + b.in_packets + b.out_packets + b.out_bytes,
+            108_642
+        );
         assert_eq!(b.since(&a), a);
-        let rates = Rates { in_bytes: 7, ..Rates::default() };
+        let rates = Rates {
+            in_bytes: 7,
+            ..Rates::default()
+        };
         let both = Stats { counters: a, rates }.plus(&Stats { counters: a, rates });
         assert_eq!((both.counters, both.rates.in_bytes), (b, 14));
     }

@@ -106,7 +106,7 @@ impl<E: Entry> Table<E> {
         let size = 1usize.checked_shl(bits).ok_or(EINVAL)?;
         let mut buckets = KVVec::with_capacity(size, GFP_KERNEL)?;
         while buckets.len() < size {
-            buckets.push(Atomic::new(ptr::null_mut()), GFP_KERNEL)?;
+            buckets.push_within_capacity(Atomic::new(ptr::null_mut())).map_err(|_| ENOMEM)?;
         }
         let locks = Locks::new(LOCKS)?;
         Ok(pin_init!(Table { buckets, locks, count: Atomic::new(0), count_max, context }))

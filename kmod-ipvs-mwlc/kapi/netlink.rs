@@ -186,19 +186,17 @@ unsafe impl<F: Family> Sync for Registration<F> {}
 impl<F: Family> Registration<F> {
     /// Registers the family; `EEXIST` if the name is taken.
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
-        let mut operations = KVec::new();
+        let mut operations = KVec::with_capacity(F::OPERATIONS.len(), GFP_KERNEL)?;
         for operation in F::OPERATIONS {
-            operations.push(
-                bindings::genl_small_ops {
-                    doit: operation.acts.then_some(doit::<F> as _),
-                    dumpit: operation.dumps.then_some(dumpit::<F> as _),
-                    cmd: operation.command,
-                    flags: bindings::MWLC_GENL_ADMIN_PERM as u8,
-                    validate: bindings::MWLC_GENL_DONT_VALIDATE as u8,
-                    ..Default::default()
-                },
-                GFP_KERNEL,
-            )?;
+            let operation = bindings::genl_small_ops {
+                doit: operation.acts.then_some(doit::<F> as _),
+                dumpit: operation.dumps.then_some(dumpit::<F> as _),
+                cmd: operation.command,
+                flags: bindings::MWLC_GENL_ADMIN_PERM as u8,
+                validate: bindings::MWLC_GENL_DONT_VALIDATE as u8,
+                ..Default::default()
+            };
+            operations.push_within_capacity(operation).map_err(|_| ENOMEM)?;
         }
         let mut family = bindings::genl_family {
             version: c_uint::from(F::VERSION),
