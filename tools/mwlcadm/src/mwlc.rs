@@ -11,7 +11,7 @@ use ipvs_mwlc::uapi::mwlc::{FAMILY_NAME, attribute, command, conn, dest, service
 
 use crate::error::Error;
 use crate::genl::{Answer, Connection};
-use crate::ipvs::{INVALID, parse_address, parse_all};
+use crate::ipvs::answer::{INVALID, parse_address, parse_all};
 use crate::values::{show_endpoint, show_service};
 
 /// A connection to the director's own family.

@@ -55,6 +55,8 @@ struct Target {
     number: u16,
     /// The largest command number.
     commands: u8,
+    /// The commands that answer dumps.
+    dumps: &'static [u8],
     /// Attributes that make some commands of it right.
     example: Vec<u8>,
 }
@@ -71,11 +73,21 @@ pub(crate) fn send(count: u64, rng: &mut fastrand::Rng) -> anyhow::Result<Tally>
         Target {
             number: family_number(ipvs::FAMILY_NAME)?,
             commands: ipvs::command::FLUSH,
+            dumps: &[
+                ipvs::command::GET_SERVICE,
+                ipvs::command::GET_DEST,
+                ipvs::command::GET_DAEMON,
+            ],
             example: ipvs_example().map_err(|Full| anyhow::anyhow!("the example is too long"))?,
         },
         Target {
             number: family_number(mwlc::FAMILY_NAME)?,
             commands: mwlc::command::SET_CONN,
+            dumps: &[
+                mwlc::command::GET_SERVICE,
+                mwlc::command::GET_DEST,
+                mwlc::command::GET_CONN,
+            ],
             example: mwlc_example().map_err(|Full| anyhow::anyhow!("the example is too long"))?,
         },
     ];
@@ -184,11 +196,9 @@ fn message(target: &Target, sequence: u32, rng: &mut fastrand::Rng) -> Vec<u8> {
     if rng.u8(..64) == 0 {
         body.truncate(rng.usize(..=GENERIC_HEADER_BYTES));
     }
-    let how = if rng.u8(..4) == 0 {
-        NLM_F_DUMP
-    } else {
-        NLM_F_ACK
-    };
+    // Sometimes the wrong way round.
+    let dumps = target.dumps.contains(&command) != (rng.u8(..16) == 0);
+    let how = if dumps { NLM_F_DUMP } else { NLM_F_ACK };
     let mut message = Vec::with_capacity(HEADER_BYTES + body.len());
     message.extend(((HEADER_BYTES + body.len()) as u32).to_ne_bytes());
     message.extend(target.number.to_ne_bytes());

@@ -5,6 +5,7 @@
 //! thresholds, timeouts and expected sizes, which ipvsadm loses.
 
 mod list;
+mod options;
 mod parse;
 mod restore;
 
