@@ -16,7 +16,7 @@ use crate::kapi::hashtable::{Node, Table};
 use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
 use crate::kapi::work::Periodic;
-use crate::service::Services;
+use crate::services::Services;
 
 /// The connection table has `1 << TABLE_BITS` buckets: 512 KiB, and chains of three at 200,000 connections.
 pub(crate) const TABLE_BITS: u32 = 16;

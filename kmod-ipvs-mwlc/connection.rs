@@ -38,7 +38,10 @@ pub(crate) struct Word(u64);
 const KNOWN_BIT: u64 = 1 << 8;
 const SIZE_SHIFT: u32 = 16;
 
-const _: () = assert!(CONNECTION_SIZE_BYTES_MAX <= u64::MAX >> SIZE_SHIFT, "a size fits its bits");
+const _: () = assert!(
+    CONNECTION_SIZE_BYTES_MAX <= u64::MAX >> SIZE_SHIFT,
+    "a size fits its bits"
+);
 
 impl Word {
     const ENDED: Word = Word(0);
@@ -70,7 +73,10 @@ impl Word {
 
     /// What the connection adds to its real server's load.
     fn share(self) -> Option<Share> {
-        self.state().map(|state| Share { class: state.class(), size_bytes: self.size_bytes() })
+        self.state().map(|state| Share {
+            class: state.class(),
+            size_bytes: self.size_bytes(),
+        })
     }
 }
 
@@ -157,7 +163,8 @@ impl Connection {
 
     /// Sets the size in bytes; false if the connection has ended.
     pub(crate) fn set_size(&self, size_bytes: u64) -> bool {
-        self.update(|word| word.state().map(|state| Word::new(state, size_bytes, true))).is_ok()
+        self.update(|word| word.state().map(|state| Word::new(state, size_bytes, true)))
+            .is_ok()
     }
 
     /// Ends it: it counts for nothing any more. The second time nothing happens.
@@ -168,10 +175,7 @@ impl Connection {
 
     /// Changes the word as `next` says, and the load with it. `next` may be asked more than once; if it answers `None`, the
     /// word at that time is the error.
-    fn update(
-        &self,
-        mut next: impl FnMut(Word) -> Option<Word>,
-    ) -> core::result::Result<(), Word> {
+    fn update(&self, mut next: impl FnMut(Word) -> Option<Word>) -> core::result::Result<(), Word> {
         let mut old = self.word();
         loop {
             let new = next(old).ok_or(old)?;

@@ -47,7 +47,10 @@ impl Destination {
     /// A new one, without connections.
     pub(crate) fn new(config: &DestConfig) -> Result<Arc<Destination>> {
         let traffic = Traffic::new()?;
-        let books = Books { baseline: Counters::default(), estimator: Estimator::NEW };
+        let books = Books {
+            baseline: Counters::default(),
+            estimator: Estimator::NEW,
+        };
         let destination = pin_init!(Destination {
             key: config.key,
             weight: Atomic::new(config.weight),
@@ -75,7 +78,8 @@ impl Destination {
     /// Takes new settings; connections go on.
     pub(crate) fn configure(&self, config: &DestConfig) {
         self.weight.store(config.weight, Relaxed);
-        self.local.store(config.forwarding == Forwarding::LocalNode, Relaxed);
+        self.local
+            .store(config.forwarding == Forwarding::LocalNode, Relaxed);
         self.upper.store(config.thresholds.upper, Relaxed);
         self.lower.store(config.thresholds.lower, Relaxed);
     }
@@ -92,11 +96,18 @@ impl Destination {
 
     /// How packets reach it.
     pub(crate) fn forwarding(&self) -> Forwarding {
-        if self.local.load(Relaxed) { Forwarding::LocalNode } else { Forwarding::DirectRouting }
+        if self.local.load(Relaxed) {
+            Forwarding::LocalNode
+        } else {
+            Forwarding::DirectRouting
+        }
     }
 
     fn thresholds(&self) -> Thresholds {
-        Thresholds { upper: self.upper.load(Relaxed), lower: self.lower.load(Relaxed) }
+        Thresholds {
+            upper: self.upper.load(Relaxed),
+            lower: self.lower.load(Relaxed),
+        }
     }
 
     /// Marks it as no longer configured: its connections end with their next packet.
@@ -112,10 +123,17 @@ impl Destination {
 
     /// Counts a connection's change.
     pub(crate) fn apply(&self, change: LoadChange) {
-        let LoadChange { pending, active, inactive, bytes } = change;
-        for (counter, difference) in
-            [(&self.pending, pending), (&self.active, active), (&self.inactive, inactive)]
-        {
+        let LoadChange {
+            pending,
+            active,
+            inactive,
+            bytes,
+        } = change;
+        for (counter, difference) in [
+            (&self.pending, pending),
+            (&self.active, active),
+            (&self.inactive, inactive),
+        ] {
             if difference != 0 {
                 counter.add(difference, Relaxed);
             }
@@ -140,7 +158,10 @@ impl Destination {
     /// Compares its connections with its thresholds. Under the service's scheduling lock.
     pub(crate) fn update_overload(&self) {
         let load = self.load();
-        let connections = load.pending.saturating_add(load.active).saturating_add(load.inactive);
+        let connections = load
+            .pending
+            .saturating_add(load.active)
+            .saturating_add(load.inactive);
         let now = self.thresholds().overloaded(load.overloaded, connections);
         if now != load.overloaded {
             self.overloaded.store(now, Relaxed);
@@ -165,7 +186,8 @@ impl Destination {
     /// Estimates the rates anew, `elapsed_ms` after the last time.
     pub(crate) fn estimate(&self, elapsed_ms: u64) {
         let total = self.traffic.total();
-        self.books.with(|books| books.estimator = books.estimator.estimate(total, elapsed_ms));
+        self.books
+            .with(|books| books.estimator = books.estimator.estimate(total, elapsed_ms));
     }
 }
 

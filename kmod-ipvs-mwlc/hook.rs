@@ -8,9 +8,7 @@ use crate::connection::{Connection, Observed};
 use crate::destination::Destination;
 use crate::director::config::{Address, Forwarding, ServiceKey, Transport};
 use crate::director::conn::ConnState;
-use crate::director::packet::{
-    parse_ipv4, Fragment, Ipv4Packet, Ipv4Tuple, ParseError, Payload,
-};
+use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, Ipv4Tuple, ParseError, Payload};
 use crate::director::tcp::{self, TcpEvent};
 use crate::kapi::hashtable::{InsertError, Node};
 use crate::kapi::netfilter::{PreRouting, Verdict};

@@ -18,6 +18,7 @@ mod namespace;
 mod percpu;
 mod proc;
 mod service;
+mod services;
 
 use control::ipvs::Ipvs;
 use control::mwlc::Mwlc;
@@ -51,7 +52,12 @@ impl kernel::Module for Director {
             pr_err!("cannot register the IPVS family: is ip_vs loaded? then rmmod it first\n");
         })?;
         let mwlc = netlink::Registration::new(module)?;
-        Ok(Director { _mwlc: mwlc, _ipvs: ipvs, _namespaces: namespaces, _callbacks: callbacks })
+        Ok(Director {
+            _mwlc: mwlc,
+            _ipvs: ipvs,
+            _namespaces: namespaces,
+            _callbacks: callbacks,
+        })
     }
 }
 

@@ -31,8 +31,10 @@ pub(crate) struct Namespace {
     _stats_file: procfs::Entry<StatsFile>,
 }
 
-const NO_START: Reject =
-    Reject::new(Errno::NoMemory, c"no memory for the connection table and its hook");
+const NO_START: Reject = Reject::new(
+    Errno::NoMemory,
+    c"no memory for the connection table and its hook",
+);
 
 /// A balancer at work. The fields are dropped in this order: first nothing estimates any more, then no packet comes any more,
 /// then services and connections go.
@@ -45,7 +47,10 @@ struct Running {
 impl Namespace {
     /// The balancer, if anything was ever configured.
     pub(crate) fn balancer(&self) -> Option<Arc<Balancer>> {
-        self.running.lock().as_ref().map(|running| running.balancer.clone())
+        self.running
+            .lock()
+            .as_ref()
+            .map(|running| running.balancer.clone())
     }
 
     /// Changes the configuration, alone; makes the balancer if there is none yet.
@@ -67,7 +72,11 @@ impl Running {
         let balancer = Balancer::new()?;
         let hook = netfilter::Registration::new(net, balancer.clone())?;
         let estimator = Repeater::start(balancer.clone())?;
-        Ok(Running { _estimator: estimator, _hook: hook, balancer })
+        Ok(Running {
+            _estimator: estimator,
+            _hook: hook,
+            balancer,
+        })
     }
 }
 

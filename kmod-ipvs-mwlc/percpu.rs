@@ -55,7 +55,9 @@ impl Traffic {
     pub(crate) fn total(&self) -> Counters {
         let mut total = Counters::default();
         for cell in &self.cells {
-            total.connections = total.connections.wrapping_add(cell.connections.load(Relaxed));
+            total.connections = total
+                .connections
+                .wrapping_add(cell.connections.load(Relaxed));
             total.in_packets = total.in_packets.wrapping_add(cell.packets.load(Relaxed));
             total.in_bytes = total.in_bytes.wrapping_add(cell.bytes.load(Relaxed));
         }

@@ -157,7 +157,9 @@ impl File for StatsFile {
         let Stats { counters, rates } = balancer(net).map_or_else(Stats::default, |balancer| {
             let guard = read_lock();
             let services = balancer.services.load(&guard).all();
-            services.iter().fold(Stats::default(), |sum, service| sum.plus(&service.stats(&guard)))
+            services.iter().fold(Stats::default(), |sum, service| {
+                sum.plus(&service.stats(&guard))
+            })
         });
         text.write(fmt!(
             "   Total Incoming Outgoing         Incoming         Outgoing\n   \

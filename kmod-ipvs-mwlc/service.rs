@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Virtual services: what is configured, and which real server gets the next connection.
+//! A virtual service: what is configured, and which real server gets the next connection.
 //!
 //! Lists are immutable and replaced whole under the namespace's mutex, so packets read them under RCU without a lock. Only
 //! scheduling a new connection takes the service's lock, so that choosing a real server and counting the connection there are
@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 
 use crate::connection::Connection;
 use crate::destination::Destination;
-use crate::director::config::{Address, DestKey, ServiceConfig, ServiceKey, Transport};
+use crate::director::config::{Address, DestKey, ServiceConfig, ServiceKey};
 use crate::director::conn::ConnState;
 use crate::director::load::{ExpectedSize, SizePolicy};
 use crate::director::packet::Ipv4Tuple;
@@ -53,11 +53,17 @@ pub(crate) struct Destinations {
 impl Service {
     /// A service without real servers.
     pub(crate) fn new(config: ServiceConfig) -> Result<Arc<Service>> {
-        let destinations = Destinations { list: KVec::new(), retired: Counters::default() };
+        let destinations = Destinations {
+            list: KVec::new(),
+            retired: Counters::default(),
+        };
         let key = config.key;
         let config = RcuCell::new(config)?;
         let destinations = RcuCell::new(destinations)?;
-        let start = Scheduling { state: SchedState::NEW, expected: ExpectedSize::default() };
+        let start = Scheduling {
+            state: SchedState::NEW,
+            expected: ExpectedSize::default(),
+        };
         let service = pin_init!(Service {
             key,
             config,
@@ -81,7 +87,8 @@ impl Service {
     /// Takes another configuration of the same name. A change of the scheduler begins its rounds anew.
     pub(crate) fn configure(&self, config: ServiceConfig) -> Result {
         self.config.replace(config)?;
-        self.scheduling.with(|scheduling| scheduling.state = SchedState::NEW);
+        self.scheduling
+            .with(|scheduling| scheduling.state = SchedState::NEW);
         Ok(())
     }
 
@@ -118,7 +125,9 @@ impl Service {
         key: &DestKey,
         guard: &'a Guard,
     ) -> Option<&'a Arc<Destination>> {
-        self.destinations(guard).iter().find(|destination| destination.key() == *key)
+        self.destinations(guard)
+            .iter()
+            .find(|destination| destination.key() == *key)
     }
 
     /// Adds a real server. Under the namespace's mutex.
@@ -159,7 +168,8 @@ impl Service {
         let guard = read_lock();
         let present = self.destinations.load(&guard);
         for destination in &present.list {
-            list.push_within_capacity(destination.clone()).map_err(|_| EAGAIN)?;
+            list.push_within_capacity(destination.clone())
+                .map_err(|_| EAGAIN)?;
         }
         Ok((list, present.retired))
     }
@@ -167,8 +177,14 @@ impl Service {
     /// The sums over its real servers, removed ones included.
     pub(crate) fn stats(&self, guard: &Guard) -> Stats {
         let destinations = self.destinations.load(guard);
-        let retired = Stats { counters: destinations.retired, ..Stats::default() };
-        destinations.list.iter().fold(retired, |sum, destination| sum.plus(&destination.stats()))
+        let retired = Stats {
+            counters: destinations.retired,
+            ..Stats::default()
+        };
+        destinations
+            .list
+            .iter()
+            .fold(retired, |sum, destination| sum.plus(&destination.stats()))
     }
 
     /// Starts counting anew. Under the namespace's mutex.
@@ -177,7 +193,10 @@ impl Service {
         for destination in &list {
             destination.zero();
         }
-        Ok(self.destinations.replace(Destinations { list, retired: Counters::default() })?)
+        Ok(self.destinations.replace(Destinations {
+            list,
+            retired: Counters::default(),
+        })?)
     }
 
     /// Chooses a real server for a new connection and counts it there.
@@ -196,9 +215,16 @@ impl Service {
             let loads = destinations.iter().map(|destination| destination.load());
             let expected_bytes = scheduling.expected.bytes();
             let choice = policy.schedule(loads, scheduling.state, expected_bytes)?;
-            let chosen = destinations.get(choice.index as usize).ok_or(NoDestination::Empty)?;
+            let chosen = destinations
+                .get(choice.index as usize)
+                .ok_or(NoDestination::Empty)?;
             scheduling.state = choice.state;
-            Ok(Connection::start(*tuple, chosen.clone(), state, expected_bytes))
+            Ok(Connection::start(
+                *tuple,
+                chosen.clone(),
+                state,
+                expected_bytes,
+            ))
         })
     }
 }
@@ -226,74 +252,5 @@ impl Service {
             self.key.port,
             cause.reason(),
         );
-    }
-}
-
-/// The services of a namespace, sorted by name, so that a packet finds its service in a few comparisons.
-pub(crate) struct Services {
-    sorted: KVec<Arc<Service>>,
-}
-
-impl Services {
-    /// None.
-    pub(crate) const fn new() -> Services {
-        Services { sorted: KVec::new() }
-    }
-
-    /// The service with this name.
-    pub(crate) fn get(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.sorted.get(self.first_from(key)).filter(|service| service.key() == *key)
-    }
-
-    /// The index of the first service whose name is `key` or comes after it. Packets call this, so it is not the library's
-    /// `partition_point`, whose overflow checks would be panics in the packet's path.
-    fn first_from(&self, key: &ServiceKey) -> usize {
-        let (mut from, mut length) = (0usize, self.sorted.len());
-        while length > 0 {
-            let half = length >> 1;
-            let middle = from.wrapping_add(half);
-            if self.sorted.get(middle).is_some_and(|service| service.key() < *key) {
-                from = middle.wrapping_add(1);
-                length = length.wrapping_sub(half).wrapping_sub(1);
-            } else {
-                length = half;
-            }
-        }
-        from
-    }
-
-    /// All of them, sorted.
-    pub(crate) fn all(&self) -> &[Arc<Service>] {
-        &self.sorted
-    }
-
-    /// Whether any service has this address: then fragments to it concern the director.
-    pub(crate) fn have_address(&self, address: [u8; 4]) -> bool {
-        let address = Address::V4(address);
-        [Transport::Tcp, Transport::Udp].into_iter().any(|transport| {
-            let first = self.first_from(&ServiceKey { transport, address, port: 0 });
-            self.sorted.get(first).is_some_and(|service| {
-                service.key().transport == transport && service.key().address == address
-            })
-        })
-    }
-
-    /// A copy with room for one more, for `add` or `remove`; `length` is that of `old` under the namespace's mutex.
-    pub(crate) fn with_capacity_for(length: usize) -> Result<Services> {
-        Ok(Services { sorted: KVec::with_capacity(length.saturating_add(1), GFP_KERNEL)? })
-    }
-
-    /// Fills an empty list made by [`Services::with_capacity_for`] with those of `old` that `keep` keeps. Does not sleep.
-    pub(crate) fn fill(&mut self, old: &Services, keep: impl Fn(&Service) -> bool) -> Result {
-        for service in old.sorted.iter().filter(|service| keep(service)) {
-            self.sorted.push_within_capacity(service.clone()).map_err(|_| EAGAIN)?;
-        }
-        Ok(())
-    }
-
-    /// Adds a service at its place.
-    pub(crate) fn insert(&mut self, service: Arc<Service>) -> Result {
-        let place = self.first_from(&service.key());
-        self.sorted.insert_within_capacity(place, service).map_err(|_| EAGAIN)
     }
 }

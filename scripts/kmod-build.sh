@@ -37,6 +37,10 @@ check_symbols() {
 }
 
 main() {
+    # Two builds into the same folder would tread on each other.
+    mkdir -p "$KMOD_BUILD"
+    exec 8>"$KMOD_BUILD/.lock"
+    flock 8
     "$KMOD_TOP/scripts/kmod-env.sh" build
     # shellcheck source=/dev/null
     . "$KMOD_BUILD/env"

@@ -49,6 +49,7 @@ in_root() {
         mount -o remount,bind,ro "$root/src"
         mount --bind "$out" "$root/out"
         mount -t proc proc "$root/proc"
+        mount --rbind /dev "$root/dev"
         exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
             ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} "$@"
     ' in_root "$TRIXIE_ROOT" "$KMOD_CACHE/kernels" "$KMOD_TOP" "$KMOD_BUILD" "$@"

@@ -7,7 +7,8 @@
 #
 # In the guest: / is a RAM disk with dash, busybox, ip, ipvsadm (stock), python3 and the kernel's own modules; /ipvs_mwlc.ko is the module,
 # the FILEs lie in /. Environment: CPUS (2), MEM (768, in MB), ACCEL (tcg,thread=single: TCG with a thread for each CPU
-# breaks the kernel's patching of its own code), TIMEOUT (300, in seconds), MODULES (more of the kernel's).
+# breaks the kernel's patching of its own code), TIMEOUT (300, in seconds), MODULES (more of the kernel's),
+# QEMU_ARGS (more arguments).
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 
@@ -70,7 +71,7 @@ INIT
 
 make_root "$@"
 timeout "${TIMEOUT:-300}" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=single}" -smp "${CPUS:-2}" -m "${MEM:-768}" -nographic -no-reboot \
-    -monitor none -serial stdio -nic none -device virtio-rng-pci \
+    -monitor none -serial stdio -nic none -device virtio-rng-pci ${QEMU_ARGS:-} \
     -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" -append "console=ttyS0 quiet loglevel=6 panic=-1 ${APPEND:-}" </dev/null |
     tee "$work/console"
 grep -q 'guest exit status: 0' "$work/console"

@@ -23,7 +23,8 @@ use crate::director::timeouts::{Timeouts, TimeoutsUpdate};
 use crate::kapi::netlink::{
     Cursor, DumpMessage, Family, Operation, Reply, Request, REPLY_BYTES_MAX,
 };
-use crate::service::{Service, Services};
+use crate::service::Service;
+use crate::services::Services;
 use crate::uapi::ipvs::{command, FAMILY_NAME, FAMILY_VERSION};
 
 type Result<T = ()> = core::result::Result<T, Reject>;
@@ -42,11 +43,19 @@ const NO_DESTINATION: Reject = Reject::new(
 pub(crate) struct Ipvs;
 
 const fn acts(command: u8) -> Operation {
-    Operation { command, acts: true, dumps: false }
+    Operation {
+        command,
+        acts: true,
+        dumps: false,
+    }
 }
 
 const fn dumps(command: u8) -> Operation {
-    Operation { command, acts: false, dumps: true }
+    Operation {
+        command,
+        acts: false,
+        dumps: true,
+    }
 }
 
 impl Family for Ipvs {
@@ -56,7 +65,11 @@ impl Family for Ipvs {
         acts(command::NEW_SERVICE),
         acts(command::SET_SERVICE),
         acts(command::DEL_SERVICE),
-        Operation { command: command::GET_SERVICE, acts: true, dumps: true },
+        Operation {
+            command: command::GET_SERVICE,
+            acts: true,
+            dumps: true,
+        },
         acts(command::NEW_DEST),
         acts(command::SET_DEST),
         acts(command::DEL_DEST),
@@ -94,17 +107,21 @@ impl Family for Ipvs {
                 let balancer = namespace.balancer().ok_or(NO_SERVICE)?;
                 let guard = read_lock();
                 let view = view_service(service(&balancer, &key, &guard)?, &guard);
-                reply.put(command::NEW_SERVICE, |to| encode_service(to, &view)).map_err(too_long)
+                reply
+                    .put(command::NEW_SERVICE, |to| encode_service(to, &view))
+                    .map_err(too_long)
             }
             Command::GetConfig => {
-                let timeouts = namespace
-                    .balancer()
-                    .map_or(Timeouts::DEFAULT, |balancer| *balancer.timeouts(&read_lock()));
-                reply.put(command::SET_CONFIG, |to| encode_config(to, &timeouts)).map_err(too_long)
+                let timeouts = namespace.balancer().map_or(Timeouts::DEFAULT, |balancer| {
+                    *balancer.timeouts(&read_lock())
+                });
+                reply
+                    .put(command::SET_CONFIG, |to| encode_config(to, &timeouts))
+                    .map_err(too_long)
             }
-            Command::GetInfo => {
-                reply.put(command::SET_INFO, |to| encode_info(to, 1 << TABLE_BITS)).map_err(too_long)
-            }
+            Command::GetInfo => reply
+                .put(command::SET_INFO, |to| encode_info(to, 1 << TABLE_BITS))
+                .map_err(too_long),
             // `parse_command` gives these for dumps only.
             Command::DumpServices | Command::DumpDestinations(_) | Command::DumpDaemons => Ok(()),
         }
@@ -137,7 +154,10 @@ fn new_service(balancer: &Balancer, config: ServiceConfig) -> Result {
         ));
     }
     if services.all().len() >= SERVICES_MAX {
-        return Err(Reject::new(Errno::NoSpace, c"a namespace has at most 1024 virtual services"));
+        return Err(Reject::new(
+            Errno::NoSpace,
+            c"a namespace has at most 1024 virtual services",
+        ));
     }
     let service = Service::new(config).map_err(no_memory)?;
     services.insert(service).map_err(no_memory)?;
@@ -160,7 +180,10 @@ fn delete_service(balancer: &Balancer, key: &ServiceKey) -> Result {
 
 fn flush(balancer: &Balancer) -> Result {
     let gone = copy_services(balancer, |_| true)?;
-    balancer.services.replace(Services::new()).map_err(no_memory)?;
+    balancer
+        .services
+        .replace(Services::new())
+        .map_err(no_memory)?;
     for service in gone.all() {
         service.retire();
     }
@@ -171,7 +194,10 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
     let service = find_service(balancer, key)?;
     let (exists, count) = {
         let guard = read_lock();
-        (service.destination(&config.key, &guard).is_some(), service.destinations(&guard).len())
+        (
+            service.destination(&config.key, &guard).is_some(),
+            service.destinations(&guard).len(),
+        )
     };
     if exists {
         return Err(Reject::new(
@@ -180,7 +206,10 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
         ));
     }
     if count >= DESTINATIONS_PER_SERVICE_MAX {
-        return Err(Reject::new(Errno::NoSpace, c"a virtual service has at most 256 real servers"));
+        return Err(Reject::new(
+            Errno::NoSpace,
+            c"a virtual service has at most 256 real servers",
+        ));
     }
     let destination = Destination::new(config).map_err(no_memory)?;
     service.add(destination).map_err(no_memory)
@@ -189,15 +218,19 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
 fn set_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -> Result {
     let guard = read_lock();
     let service = service(balancer, key, &guard)?;
-    let destination = service.destination(&config.key, &guard).ok_or(NO_DESTINATION)?;
+    let destination = service
+        .destination(&config.key, &guard)
+        .ok_or(NO_DESTINATION)?;
     destination.configure(config);
     Ok(())
 }
 
 fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> Result {
     let service = find_service(balancer, key)?;
-    let gone: Arc<Destination> =
-        service.destination(gone, &read_lock()).cloned().ok_or(NO_DESTINATION)?;
+    let gone: Arc<Destination> = service
+        .destination(gone, &read_lock())
+        .cloned()
+        .ok_or(NO_DESTINATION)?;
     service.remove(&gone).map_err(no_memory)
 }
 
@@ -217,7 +250,10 @@ fn zero(balancer: &Balancer, key: Option<&ServiceKey>) -> Result {
 }
 
 fn view_service(service: &Service, guard: &Guard) -> ServiceView {
-    ServiceView { config: *service.config(guard), stats: service.stats(guard) }
+    ServiceView {
+        config: *service.config(guard),
+        stats: service.stats(guard),
+    }
 }
 
 fn view_destination(destination: &Destination) -> DestinationView {
@@ -240,7 +276,10 @@ fn dump_services(
     let services = balancer.services.load(guard).all();
     for service in services.iter().skip(cursor[0] as usize) {
         let view = view_service(service, guard);
-        if message.entry(command::NEW_SERVICE, |to| encode_service(to, &view)).is_err() {
+        if message
+            .entry(command::NEW_SERVICE, |to| encode_service(to, &view))
+            .is_err()
+        {
             return;
         }
         cursor[0] = cursor[0].wrapping_add(1);
@@ -260,7 +299,10 @@ fn dump_destinations(
     };
     for destination in service.destinations(guard).iter().skip(cursor[0] as usize) {
         let view = view_destination(destination);
-        if message.entry(command::NEW_DEST, |to| encode_destination(to, &view)).is_err() {
+        if message
+            .entry(command::NEW_DEST, |to| encode_destination(to, &view))
+            .is_err()
+        {
             return;
         }
         cursor[0] = cursor[0].wrapping_add(1);

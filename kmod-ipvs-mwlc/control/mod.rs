@@ -18,15 +18,18 @@ use crate::director::netlink::Full;
 use crate::kapi::netlink::Request;
 use crate::kapi::pernet;
 use crate::namespace::Namespace;
-use crate::service::{Service, Services};
+use crate::service::Service;
+use crate::services::Services;
 
 const NO_SERVICE: Reject = Reject::new(
     Errno::NoService,
     c"no such virtual service: ipvsadm -Ln lists them, ipvsadm -A adds one",
 );
 const NO_MEMORY: Reject = Reject::new(Errno::NoMemory, c"no memory for this change");
-const REPLY_TOO_LONG: Reject =
-    Reject::new(Errno::MessageSize, c"the reply does not fit its buffer; please report this");
+const REPLY_TOO_LONG: Reject = Reject::new(
+    Errno::MessageSize,
+    c"the reply does not fit its buffer; please report this",
+);
 
 /// The state of the namespace that a request comes from.
 fn namespace<'a>(request: &'a Request<'_>) -> core::result::Result<&'a Namespace, Reject> {
@@ -70,6 +73,7 @@ fn copy_services(
 ) -> core::result::Result<Services, Reject> {
     let length = balancer.services.load(&read_lock()).all().len();
     let mut copy = Services::with_capacity_for(length).map_err(no_memory)?;
-    copy.fill(balancer.services.load(&read_lock()), keep).map_err(no_memory)?;
+    copy.fill(balancer.services.load(&read_lock()), keep)
+        .map_err(no_memory)?;
     Ok(copy)
 }

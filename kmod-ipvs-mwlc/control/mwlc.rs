@@ -25,20 +25,33 @@ use crate::uapi::mwlc::{command, FAMILY_NAME, FAMILY_VERSION};
 
 type Result<T = ()> = core::result::Result<T, Reject>;
 
-const _: () = assert!(MWLC_REPLY_BYTES_MAX <= REPLY_BYTES_MAX, "every reply fits its buffer");
+const _: () = assert!(
+    MWLC_REPLY_BYTES_MAX <= REPLY_BYTES_MAX,
+    "every reply fits its buffer"
+);
 
-const NO_CONNECTION: Reject =
-    Reject::new(Errno::NoEntry, c"no such connection: it has ended, or never was");
+const NO_CONNECTION: Reject = Reject::new(
+    Errno::NoEntry,
+    c"no such connection: it has ended, or never was",
+);
 
 /// The family.
 pub(crate) struct Mwlc;
 
 const fn acts(command: u8) -> Operation {
-    Operation { command, acts: true, dumps: false }
+    Operation {
+        command,
+        acts: true,
+        dumps: false,
+    }
 }
 
 const fn dumps(command: u8) -> Operation {
-    Operation { command, acts: false, dumps: true }
+    Operation {
+        command,
+        acts: false,
+        dumps: true,
+    }
 }
 
 impl Family for Mwlc {
@@ -56,12 +69,14 @@ impl Family for Mwlc {
         let parsed = parse_command(request.command, RequestKind::Do, request.attributes)?;
         let namespace = namespace(request)?;
         match parsed {
-            Command::SetExpectedSize { service, configured_bytes, policy } => {
-                namespace.configure(|balancer| {
-                    find_service(balancer, &service)?.expect(configured_bytes, policy);
-                    Ok(())
-                })
-            }
+            Command::SetExpectedSize {
+                service,
+                configured_bytes,
+                policy,
+            } => namespace.configure(|balancer| {
+                find_service(balancer, &service)?.expect(configured_bytes, policy);
+                Ok(())
+            }),
             Command::SetConnectionSize { tuple, size_bytes } => {
                 let balancer = namespace.balancer().ok_or(NO_CONNECTION)?;
                 set_connection_size(&balancer, &tuple, size_bytes)
@@ -127,7 +142,10 @@ fn dump_services(
             policy: service.config(guard).policy(),
             expected: service.expected(),
         };
-        if message.entry(command::GET_SERVICE, |to| encode_service(to, &view)).is_err() {
+        if message
+            .entry(command::GET_SERVICE, |to| encode_service(to, &view))
+            .is_err()
+        {
             return;
         }
         cursor[0] = cursor[0].wrapping_add(1);
@@ -171,7 +189,10 @@ fn dump_destinations_of(
             load: destination.load(),
             counters: destination.stats().counters,
         };
-        if message.entry(command::GET_DEST, |to| encode_destination(to, &view)).is_err() {
+        if message
+            .entry(command::GET_DEST, |to| encode_destination(to, &view))
+            .is_err()
+        {
             return false;
         }
         *next = next.wrapping_add(1);
@@ -191,7 +212,10 @@ fn dump_connections(
         let chain = balancer.connections.entries(at.bucket as usize, guard);
         for connection in chain.skip(at.skip as usize) {
             if let Some(view) = view_connection(balancer, connection, guard) {
-                if message.entry(command::GET_CONN, |to| encode_connection(to, &view)).is_err() {
+                if message
+                    .entry(command::GET_CONN, |to| encode_connection(to, &view))
+                    .is_err()
+                {
                     cursor[0] = at.to_bits();
                     return;
                 }
@@ -218,6 +242,8 @@ fn view_connection(
         size_bytes: word.size_bytes(),
         size_known: word.size_known(),
         age_ms: now.ms_since(connection.started()),
-        expires_ms: connection.deadline_with(balancer.timeouts(guard)).ms_since(now),
+        expires_ms: connection
+            .deadline_with(balancer.timeouts(guard))
+            .ms_since(now),
     })
 }

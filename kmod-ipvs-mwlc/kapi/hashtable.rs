@@ -106,10 +106,18 @@ impl<E: Entry> Table<E> {
         let size = 1usize.checked_shl(bits).ok_or(EINVAL)?;
         let mut buckets = KVVec::with_capacity(size, GFP_KERNEL)?;
         while buckets.len() < size {
-            buckets.push_within_capacity(Atomic::new(ptr::null_mut())).map_err(|_| ENOMEM)?;
+            buckets
+                .push_within_capacity(Atomic::new(ptr::null_mut()))
+                .map_err(|_| ENOMEM)?;
         }
         let locks = Locks::new(LOCKS)?;
-        Ok(pin_init!(Table { buckets, locks, count: Atomic::new(0), count_max, context }))
+        Ok(pin_init!(Table {
+            buckets,
+            locks,
+            count: Atomic::new(0),
+            count_max,
+            context
+        }))
     }
 
     /// What the table was made with.
@@ -129,14 +137,19 @@ impl<E: Entry> Table<E> {
         key: &E::Key,
         guard: &'g Guard,
     ) -> Option<&'g Node<E>> {
-        self.entries(hash as usize, guard).find(|node| node.hash == hash && node.entry.key() == key)
+        self.entries(hash as usize, guard)
+            .find(|node| node.hash == hash && node.entry.key() == key)
     }
 
     /// The entries of a bucket, newest first. An index beyond the last bucket wraps.
     pub(crate) fn entries<'g>(&self, bucket: usize, _guard: &'g Guard) -> Chain<'g, E> {
-        let first = self.bucket(bucket).map_or(ptr::null_mut(), |bucket| bucket.load(Acquire));
+        let first = self
+            .bucket(bucket)
+            .map_or(ptr::null_mut(), |bucket| bucket.load(Acquire));
         // SAFETY: By the invariants it is null or a node that outlives the guard.
-        Chain { next: unsafe { first.as_ref() } }
+        Chain {
+            next: unsafe { first.as_ref() },
+        }
     }
 
     /// Puts an entry into the table until it is removed or `deadline` has passed.
@@ -167,9 +180,10 @@ impl<E: Entry> Table<E> {
     fn link(&self, node: KBox<Node<E>>, deadline: Ticks) -> Result<(), InsertError> {
         // SAFETY: The timer is the node's own memory, which does not move any more.
         unsafe { bindings::mwlc_timer_setup(node.timer.get(), Some(fired::<E>)) };
-        let (Some(bucket), Some(lock)) =
-            (self.bucket(node.hash as usize), self.lock(node.hash as usize))
-        else {
+        let (Some(bucket), Some(lock)) = (
+            self.bucket(node.hash as usize),
+            self.lock(node.hash as usize),
+        ) else {
             return Err(InsertError::Full);
         };
         lock.with(|()| {
@@ -194,9 +208,10 @@ impl<E: Entry> Table<E> {
 
     /// Ends an entry; false if somebody else has.
     pub(crate) fn remove(&self, node: &Node<E>) -> bool {
-        let (Some(bucket), Some(lock)) =
-            (self.bucket(node.hash as usize), self.lock(node.hash as usize))
-        else {
+        let (Some(bucket), Some(lock)) = (
+            self.bucket(node.hash as usize),
+            self.lock(node.hash as usize),
+        ) else {
             return false;
         };
         let unlinked = lock.with(|()| {
@@ -254,7 +269,8 @@ impl<E: Entry> Table<E> {
 
     fn lock(&self, hash: usize) -> Option<&BhLock<()>> {
         // Buckets outnumber locks, so equal buckets have equal locks.
-        self.locks.get(hash & self.buckets.len().wrapping_sub(1) & (LOCKS - 1))
+        self.locks
+            .get(hash & self.buckets.len().wrapping_sub(1) & (LOCKS - 1))
     }
 }
 

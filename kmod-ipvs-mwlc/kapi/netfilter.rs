@@ -62,7 +62,11 @@ impl<T: PreRouting> Registration<T> {
         // SAFETY: `ops` stays where it is until it is unregistered, and `priv` lives as long.
         to_result(unsafe { bindings::nf_register_net_hook(net.as_ptr(), &*ops) })?;
         // INVARIANT: It has just been registered.
-        Ok(Registration { ops, net, _target: target })
+        Ok(Registration {
+            ops,
+            net,
+            _target: target,
+        })
     }
 }
 

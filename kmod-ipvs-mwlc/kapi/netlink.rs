@@ -73,7 +73,11 @@ pub(crate) struct Reply {
 
 impl Reply {
     const fn new() -> Reply {
-        Reply { command: None, buffer: [0; REPLY_BYTES_MAX], used: 0 }
+        Reply {
+            command: None,
+            buffer: [0; REPLY_BYTES_MAX],
+            used: 0,
+        }
     }
 
     /// Answers with `command` and what `encode` writes.
@@ -134,9 +138,21 @@ impl DumpMessage {
         let flags = bindings::MWLC_NLM_F_MULTI as i32;
         // SAFETY: The pointers are those of the running dump, which made this value.
         let fitted = unsafe {
-            append(self.skb, self.port, self.seq, self.family, flags, command, encoder.written())
+            append(
+                self.skb,
+                self.port,
+                self.seq,
+                self.family,
+                flags,
+                command,
+                encoder.written(),
+            )
         };
-        if fitted { Ok(()) } else { Err(Full) }
+        if fitted {
+            Ok(())
+        } else {
+            Err(Full)
+        }
     }
 }
 
@@ -196,7 +212,9 @@ impl<F: Family> Registration<F> {
                 validate: bindings::MWLC_GENL_DONT_VALIDATE as u8,
                 ..Default::default()
             };
-            operations.push_within_capacity(operation).map_err(|_| ENOMEM)?;
+            operations
+                .push_within_capacity(operation)
+                .map_err(|_| ENOMEM)?;
         }
         let mut family = bindings::genl_family {
             version: c_uint::from(F::VERSION),
@@ -215,7 +233,11 @@ impl<F: Family> Registration<F> {
         let family = KBox::pin(Opaque::new(family), GFP_KERNEL)?;
         // SAFETY: The family and its operations stay where they are until it is unregistered.
         to_result(unsafe { bindings::genl_register_family(family.get()) })?;
-        Ok(Registration { family, _operations: operations, _family: PhantomData })
+        Ok(Registration {
+            family,
+            _operations: operations,
+            _family: PhantomData,
+        })
     }
 }
 
@@ -252,7 +274,10 @@ unsafe fn refuse(
     // SAFETY: By the function's contract.
     if let Some(extack) = unsafe { extack.as_mut() } {
         extack._msg = reject.message.as_ptr().cast();
-        if let Some(attribute) = reject.attribute_offset.and_then(|offset| attributes.get(offset..)) {
+        if let Some(attribute) = reject
+            .attribute_offset
+            .and_then(|offset| attributes.get(offset..))
+        {
             extack.bad_attr = attribute.as_ptr().cast();
         }
     }
@@ -272,10 +297,16 @@ unsafe extern "C" fn doit<F: Family>(
             return EINVAL.to_errno();
         };
         let attributes = attributes((*info).nlhdr);
-        let request = Request { command: (*(*info).genlhdr).cmd, attributes, net };
+        let request = Request {
+            command: (*(*info).genlhdr).cmd,
+            attributes,
+            net,
+        };
         let mut reply = Reply::new();
         match F::act(&request, &mut reply) {
-            Ok(()) => reply.send(info).map_or_else(|error| error.to_errno(), |()| 0),
+            Ok(()) => reply
+                .send(info)
+                .map_or_else(|error| error.to_errno(), |()| 0),
             Err(reject) => refuse(&reject, (*info).extack, attributes),
         }
     }
@@ -295,7 +326,11 @@ unsafe extern "C" fn dumpit<F: Family>(
         };
         let info = bindings::mwlc_info_of_dump(callback);
         let attributes = attributes((*callback).nlh);
-        let request = Request { command: (*(*info).genlhdr).cmd, attributes, net };
+        let request = Request {
+            command: (*(*info).genlhdr).cmd,
+            attributes,
+            net,
+        };
         let mut message = DumpMessage {
             skb,
             port: (*info).snd_portid,

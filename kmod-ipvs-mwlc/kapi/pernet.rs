@@ -61,7 +61,10 @@ unsafe impl<T> Sync for Slot<T> {}
 impl<T: PerNet> Slot<T> {
     /// A slot without a number.
     pub(crate) const fn new() -> Slot<T> {
-        Slot { id: UnsafeCell::new(0), _state: PhantomData }
+        Slot {
+            id: UnsafeCell::new(0),
+            _state: PhantomData,
+        }
     }
 }
 
@@ -72,7 +75,9 @@ pub(crate) fn state<T: PerNet>(net: &Net) -> Option<&T> {
     // SAFETY: The namespace is valid. The slot's cell is big enough for a pointer, zeroed by the kernel before `init`.
     unsafe {
         let cell = bindings::mwlc_net_generic(net.as_ptr(), *T::slot().id.get());
-        cell.cast::<*const T>().as_ref().and_then(|state| state.as_ref())
+        cell.cast::<*const T>()
+            .as_ref()
+            .and_then(|state| state.as_ref())
     }
 }
 
@@ -100,7 +105,10 @@ impl<T: PerNet> Registration<T> {
         let ops = KBox::pin(Opaque::new(ops), GFP_KERNEL)?;
         // SAFETY: The operations stay where they are until they are unregistered.
         to_result(unsafe { bindings::register_pernet_subsys(ops.get()) })?;
-        Ok(Registration { ops, _state: PhantomData })
+        Ok(Registration {
+            ops,
+            _state: PhantomData,
+        })
     }
 }
 

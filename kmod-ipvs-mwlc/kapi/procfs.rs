@@ -58,7 +58,14 @@ impl<F: File> Entry<F> {
                 &Operations::<F>::TABLE,
             )
         };
-        if made { Ok(Entry { net, _file: PhantomData }) } else { Err(ENOMEM) }
+        if made {
+            Ok(Entry {
+                net,
+                _file: PhantomData,
+            })
+        } else {
+            Err(ENOMEM)
+        }
     }
 }
 
@@ -89,7 +96,11 @@ const PIECES_MAX: i64 = 1 << 32;
 /// Called by seq_file with a valid position.
 unsafe extern "C" fn start(_seq: *mut bindings::seq_file, position: *mut i64) -> *mut c_void {
     // SAFETY: By the function's contract.
-    if unsafe { *position } < PIECES_MAX { position.cast() } else { ptr::null_mut() }
+    if unsafe { *position } < PIECES_MAX {
+        position.cast()
+    } else {
+        ptr::null_mut()
+    }
 }
 
 /// # Safety
@@ -103,7 +114,11 @@ unsafe extern "C" fn next(
     // SAFETY: By the function's contract.
     unsafe {
         *position = (*position).saturating_add(1);
-        if *position < PIECES_MAX { position.cast() } else { ptr::null_mut() }
+        if *position < PIECES_MAX {
+            position.cast()
+        } else {
+            ptr::null_mut()
+        }
     }
 }
 

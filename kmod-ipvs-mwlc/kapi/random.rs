@@ -12,7 +12,9 @@ impl HashKey {
         let mut key = [0usize; 2];
         // SAFETY: The buffer is writable for its whole size.
         unsafe { bindings::get_random_bytes(key.as_mut_ptr().cast(), size_of_val(&key)) };
-        HashKey(bindings::hsiphash_key_t { key: key.map(|word| word as _) })
+        HashKey(bindings::hsiphash_key_t {
+            key: key.map(|word| word as _),
+        })
     }
 
     /// The keyed hash of three words.

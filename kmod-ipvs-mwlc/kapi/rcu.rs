@@ -47,7 +47,9 @@ impl<T: Send + Sync + 'static> RcuCell<T> {
     /// A cell with this value.
     pub(crate) fn new(value: T) -> Result<Self, AllocError> {
         // INVARIANT: `boxed` comes from `KBox::into_raw`.
-        Ok(RcuCell { current: Atomic::new(boxed(value)?) })
+        Ok(RcuCell {
+            current: Atomic::new(boxed(value)?),
+        })
     }
 
     /// The present value, valid for as long as the guard is held.
@@ -77,7 +79,13 @@ impl<T: Send + Sync + 'static> Drop for RcuCell<T> {
 }
 
 fn boxed<T>(value: T) -> Result<*mut Boxed<T>, AllocError> {
-    Ok(KBox::into_raw(KBox::new(Boxed { head: Opaque::uninit(), value }, GFP_KERNEL)?))
+    Ok(KBox::into_raw(KBox::new(
+        Boxed {
+            head: Opaque::uninit(),
+            value,
+        },
+        GFP_KERNEL,
+    )?))
 }
 
 /// Drops a replaced value.

@@ -36,11 +36,18 @@ impl RouteCell {
     /// A cell that knows no route yet.
     pub(crate) const fn new() -> RouteCell {
         // INVARIANT: `dst` is null.
-        RouteCell { dst: Atomic::new(ptr::null_mut()) }
+        RouteCell {
+            dst: Atomic::new(ptr::null_mut()),
+        }
     }
 
     /// The route to `address`, the same in every call; `None` if there is none.
-    pub(crate) fn get<'g>(&self, net: Net, address: [u8; 4], guard: &'g Guard) -> Option<Route<'g>> {
+    pub(crate) fn get<'g>(
+        &self,
+        net: Net,
+        address: [u8; 4],
+        guard: &'g Guard,
+    ) -> Option<Route<'g>> {
         if let Some(dst) = NonNull::new(self.dst.load(Acquire)) {
             // SAFETY: By the invariants it is valid under RCU.
             if unsafe { bindings::mwlc_dst_is_valid(dst.as_ptr()) } {
@@ -48,9 +55,8 @@ impl RouteCell {
             }
         }
         // SAFETY: The namespace is alive while its packets are handled.
-        let found = unsafe {
-            bindings::mwlc_route_output(net.as_ptr(), u32::from_ne_bytes(address))
-        };
+        let found =
+            unsafe { bindings::mwlc_route_output(net.as_ptr(), u32::from_ne_bytes(address)) };
         self.put(found);
         // It may be taken out again at once by another CPU, but not freed before the guard is dropped.
         NonNull::new(found).map(|dst| Route { dst, _guard: guard })

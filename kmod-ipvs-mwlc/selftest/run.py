@@ -14,7 +14,7 @@ import lab
 
 SPLAT = re.compile(r"BUG|WARNING|Oops|panic|general protection|rcu.*stall|soft lockup|Call Trace|refcount|KASAN|leaked", re.I)
 # The kernel's own start-up says these.
-HARMLESS = re.compile(r"out-of-tree|verification failed|rcu: |RCU |Command line|calibrate|PCI:|report a bug")
+HARMLESS = re.compile(r"out-of-tree|verification failed|rcu: |RCU |Command line|calibrate|PCI:|report a bug", re.I)
 
 
 def main():

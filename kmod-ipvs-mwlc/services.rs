@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The list of a namespace's virtual services, in which a packet finds its own.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::director::config::{Address, ServiceKey, Transport};
+use crate::service::Service;
+
+/// The services of a namespace, sorted by name, so that a packet finds its service in a few comparisons.
+pub(crate) struct Services {
+    sorted: KVec<Arc<Service>>,
+}
+
+impl Services {
+    /// None.
+    pub(crate) const fn new() -> Services {
+        Services {
+            sorted: KVec::new(),
+        }
+    }
+
+    /// The service with this name.
+    pub(crate) fn get(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.sorted
+            .get(self.first_from(key))
+            .filter(|service| service.key() == *key)
+    }
+
+    /// The index of the first service whose name is `key` or comes after it. Packets call this, so it is not the library's
+    /// `partition_point`, whose overflow checks would be panics in the packet's path.
+    fn first_from(&self, key: &ServiceKey) -> usize {
+        let (mut from, mut length) = (0usize, self.sorted.len());
+        while length > 0 {
+            let half = length >> 1;
+            let middle = from.wrapping_add(half);
+            if self
+                .sorted
+                .get(middle)
+                .is_some_and(|service| service.key() < *key)
+            {
+                from = middle.wrapping_add(1);
+                length = length.wrapping_sub(half).wrapping_sub(1);
+            } else {
+                length = half;
+            }
+        }
+        from
+    }
+
+    /// All of them, sorted.
+    pub(crate) fn all(&self) -> &[Arc<Service>] {
+        &self.sorted
+    }
+
+    /// Whether any service has this address: then fragments to it concern the director.
+    pub(crate) fn have_address(&self, address: [u8; 4]) -> bool {
+        let address = Address::V4(address);
+        [Transport::Tcp, Transport::Udp]
+            .into_iter()
+            .any(|transport| {
+                let first = self.first_from(&ServiceKey {
+                    transport,
+                    address,
+                    port: 0,
+                });
+                self.sorted.get(first).is_some_and(|service| {
+                    service.key().transport == transport && service.key().address == address
+                })
+            })
+    }
+
+    /// A copy with room for one more, for `add` or `remove`; `length` is that of `old` under the namespace's mutex.
+    pub(crate) fn with_capacity_for(length: usize) -> Result<Services> {
+        Ok(Services {
+            sorted: KVec::with_capacity(length.saturating_add(1), GFP_KERNEL)?,
+        })
+    }
+
+    /// Fills an empty list made by [`Services::with_capacity_for`] with those of `old` that `keep` keeps. Does not sleep.
+    pub(crate) fn fill(&mut self, old: &Services, keep: impl Fn(&Service) -> bool) -> Result {
+        for service in old.sorted.iter().filter(|service| keep(service)) {
+            self.sorted
+                .push_within_capacity(service.clone())
+                .map_err(|_| EAGAIN)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a service at its place.
+    pub(crate) fn insert(&mut self, service: Arc<Service>) -> Result {
+        let place = self.first_from(&service.key());
+        self.sorted
+            .insert_within_capacity(place, service)
+            .map_err(|_| EAGAIN)
+    }
+}
