@@ -5,8 +5,10 @@
 //! `cargo bench -p pvfs-iod --bench data_path -- [--dir DIR] [--iods N] [--seconds S]`
 //!
 //! DIR should be on tmpfs (default /dev/shm). Prints one table: a row for each stripe size, the
-//! columns read and write with one and two threads, in GB/s and in parts of raw TCP. Each cell is
-//! the best of several short runs, taken in turn, since other load only ever slows a run down.
+//! columns read and write with one and two threads. A cell says GB/s, the same in parts of raw TCP,
+//! and processor seconds of client and iods for each GB. The throughput is the best of several short
+//! runs, taken in turn, since other load only ever slows a run down; the processor time is that of
+//! all runs, and other load hardly touches it.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,7 +42,7 @@ const FILE_BYTES: u64 = 128 << 20;
 /// The stripe sizes that are compared, KiB.
 const STRIPES_KIB: [u32; 5] = [64, 128, 256, 512, 1024];
 /// Runs of each cell; the best counts.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 6;
 
 struct Arguments {
     directory: PathBuf,
@@ -65,45 +67,86 @@ fn main() {
     let pool = IodPool::new(Arc::new(Table(table)), PoolOptions::default());
     let limit = Duration::from_secs_f64(arguments.seconds);
 
-    let mut raw = [0f64; 2];
-    let mut cells = vec![[0f64; 4]; STRIPES_KIB.len()];
+    let mut raw = [Cell::default(); 2];
+    let mut cells = [[Cell::default(); 4]; STRIPES_KIB.len()];
+    let processes: Vec<u32> = iods.iter().map(|iod| iod.child.id()).collect();
     for _ in 0..ROUNDS {
-        for (best, streams) in raw.iter_mut().zip([1, 2]) {
-            *best = best.max(raw_tcp(streams, limit));
+        for (cell, streams) in raw.iter_mut().zip([1, 2]) {
+            cell.add(&[], || raw_tcp(streams, limit));
         }
         for (row, kib) in cells.iter_mut().zip(STRIPES_KIB) {
             let ids = iods.iter().map(|iod| iod.id).collect();
             let layout = Layout::new(kib << 10, 0, ids).expect("layout");
             let runs = [(true, 1), (true, 2), (false, 1), (false, 2)];
-            for (best, (is_write, threads)) in row.iter_mut().zip(runs) {
-                *best = best.max(run(&pool, &layout, is_write, threads, limit));
+            for (cell, (is_write, threads)) in row.iter_mut().zip(runs) {
+                cell.add(&processes, || run(&pool, &layout, is_write, threads, limit));
             }
         }
     }
     println!(
-        "raw TCP: {:.2} GB/s with one stream, {:.2} with two",
-        raw[0], raw[1]
+        "raw TCP, one stream: {}; two: {}",
+        raw[0].show(&raw[0]),
+        raw[1].show(&raw[1])
     );
     println!("| stripe KiB | read, 1 thread | read, 2 | write, 1 | write, 2 |");
     println!("|---|---|---|---|---|");
-    for (row, kib) in cells.iter().zip(STRIPES_KIB) {
-        let cell = |value: f64, raw: f64| format!("{value:.2} ({:.2})", value / raw);
-        let [write1, write2, read1, read2] = *row;
+    for ([write1, write2, read1, read2], kib) in cells.iter().zip(STRIPES_KIB) {
         println!(
             "| {kib} | {} | {} | {} | {} |",
-            cell(read1, raw[0]),
-            cell(read2, raw[1]),
-            cell(write1, raw[0]),
-            cell(write2, raw[1]),
+            read1.show(&raw[0]),
+            read2.show(&raw[1]),
+            write1.show(&raw[0]),
+            write2.show(&raw[1]),
         );
     }
+}
+
+/// What some runs of the same kind came to.
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    best: f64,
+    bytes: u64,
+    cpu_seconds: f64,
+}
+
+impl Cell {
+    /// Adds a run, which returns bytes and seconds, and the processor time that it took in this
+    /// process and in `processes`.
+    fn add(&mut self, processes: &[u32], run: impl FnOnce() -> (u64, f64)) {
+        let before = cpu_seconds(processes);
+        let (bytes, seconds) = run();
+        self.cpu_seconds += cpu_seconds(processes) - before;
+        self.bytes += bytes;
+        self.best = self.best.max(bytes as f64 / seconds / 1e9);
+    }
+
+    fn show(&self, raw: &Self) -> String {
+        let cpu = self.cpu_seconds / (self.bytes as f64 / 1e9);
+        format!("{:.2} ({:.2}) {cpu:.2}", self.best, self.best / raw.best)
+    }
+}
+
+/// Processor time of this process and of `processes` since they started (proc_pid_stat(5)).
+fn cpu_seconds(processes: &[u32]) -> f64 {
+    /// `_SC_CLK_TCK`, which is this on every Linux.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let others = processes.iter().map(u32::to_string);
+    let ticks = others.chain(["self".to_owned()]).map(|process| {
+        let text = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("stat");
+        let (_, fields) = text.rsplit_once(')').expect("a command's name");
+        let times = fields.split_whitespace().skip(11).take(2);
+        times
+            .map(|ticks| ticks.parse::<f64>().expect("ticks"))
+            .sum::<f64>()
+    });
+    ticks.sum::<f64>() / TICKS_PER_SECOND
 }
 
 fn parse(words: impl Iterator<Item = String>) -> Arguments {
     let mut arguments = Arguments {
         directory: "/dev/shm".into(),
         iods: 3,
-        seconds: 0.7,
+        seconds: 0.4,
     };
     let mut words = words.filter(|word| word != "--bench");
     while let Some(word) = words.next() {
@@ -186,8 +229,14 @@ impl IodDirectory for Table {
     fn refresh(&self) {}
 }
 
-/// GB/s of `threads` threads, each on its own file, round and round.
-fn run(pool: &IodPool, layout: &Layout, is_write: bool, threads: u64, limit: Duration) -> f64 {
+/// Bytes and seconds of `threads` threads, each on its own file, round and round.
+fn run(
+    pool: &IodPool,
+    layout: &Layout,
+    is_write: bool,
+    threads: u64,
+    limit: Duration,
+) -> (u64, f64) {
     timed(threads, |thread| {
         let object = ObjectId {
             inode: InodeNumber(100 + thread),
@@ -210,8 +259,8 @@ fn run(pool: &IodPool, layout: &Layout, is_write: bool, threads: u64, limit: Dur
     })
 }
 
-/// GB/s of one process' threads writing to others' sockets: what the machine's loopback gives.
-fn raw_tcp(streams: u64, limit: Duration) -> f64 {
+/// Bytes and seconds of threads that write to others' sockets: what the machine's loopback gives.
+fn raw_tcp(streams: u64, limit: Duration) -> (u64, f64) {
     timed(streams, |_| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
@@ -234,22 +283,18 @@ fn raw_tcp(streams: u64, limit: Duration) -> f64 {
     })
 }
 
-/// Runs `work` in each of `threads` threads; bytes moved by all over the time until the last ends.
-fn timed(threads: u64, work: impl Fn(u64) -> u64 + Sync) -> f64 {
+/// Runs `work` in each of `threads` threads; bytes moved by all, and seconds until the last ended.
+fn timed(threads: u64, work: impl Fn(u64) -> u64 + Sync) -> (u64, f64) {
     let start = Instant::now();
+    let work = &work;
     let moved: u64 = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
-            .map(|t| {
-                scope.spawn({
-                    let work = &work;
-                    move || work(t)
-                })
-            })
+            .map(|thread| scope.spawn(move || work(thread)))
             .collect();
         workers
             .into_iter()
             .map(|worker| worker.join().expect("worker"))
             .sum()
     });
-    moved as f64 / start.elapsed().as_secs_f64() / 1e9
+    (moved, start.elapsed().as_secs_f64())
 }
