@@ -61,7 +61,7 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir -p /run/netns /dev/net /var/run
 for m in $(cat /lib/modules/order); do insmod /lib/modules/$m || echo "init: no module $m"; done
 ip link set lo up
-sh /script
+/usr/bin/dash /script
 echo "guest exit status: $?"
 poweroff -f
 INIT
