@@ -32,8 +32,8 @@ pub struct LayoutPolicy {
     pub base: Option<u32>,
 }
 
-/// Default stripe. Measured: see `docs/decisions/`.
-pub const STRIPE_SIZE_BYTES_DEFAULT: u32 = 256 << 10;
+/// Default stripe. Measured: see `docs/decisions/0020-default-stripe.md`.
+pub const STRIPE_SIZE_BYTES_DEFAULT: u32 = 512 << 10;
 
 impl Default for LayoutPolicy {
     fn default() -> Self {

@@ -34,20 +34,20 @@ fn slow() -> (World, InodeNumber) {
 #[test]
 fn the_reply_waits_for_every_iod() {
     let (mut world, file) = slow();
-    let (waiter, _) = world.send(ALICE, truncate(file, 300_000));
+    let (waiter, _) = world.send(ALICE, truncate(file, 600_000));
     assert!(!world.replies.contains_key(&waiter));
     assert_eq!(world.work.len(), 1);
     let work = &world.work[0];
     assert_eq!((work.order, work.object.inode), (Order::Truncate, file));
     let mut lengths: Vec<u64> = work.targets.iter().map(|target| target.length).collect();
     lengths.sort_unstable();
-    // Stripes of 256 KiB: one whole one, then the rest of 300,000 bytes, then nothing.
-    assert_eq!(lengths, [0, 300_000 - (256 << 10), 256 << 10]);
+    // Stripes of 512 KiB: one whole one, then the rest of 600,000 bytes, then nothing.
+    assert_eq!(lengths, [0, 600_000 - (512 << 10), 512 << 10]);
     world.iods_answer(false);
     let Some(Ok(MgrResponse::Attr(attr))) = world.replies.get(&waiter) else {
         panic!()
     };
-    assert_eq!((attr.size, attr.mtime), (300_000, world.now()));
+    assert_eq!((attr.size, attr.mtime), (600_000, world.now()));
     check(&world.store());
 }
 
