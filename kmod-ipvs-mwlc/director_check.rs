@@ -8,7 +8,7 @@ pub mod uapi;
 use director::sched::{Choice, DestLoad, NoDestination, SchedState, Scheduler};
 
 /// Every scheduler, over a slice as the module has it.
-#[no_mangle]
+#[inline(never)]
 pub fn check_schedule(
     scheduler: Scheduler,
     destinations: &[DestLoad],

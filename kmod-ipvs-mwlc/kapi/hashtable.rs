@@ -147,9 +147,8 @@ impl<E: Entry> Table<E> {
             .bucket(bucket)
             .map_or(ptr::null_mut(), |bucket| bucket.load(Acquire));
         // SAFETY: By the invariants it is null or a node that outlives the guard.
-        Chain {
-            next: unsafe { first.as_ref() },
-        }
+        let next = unsafe { first.as_ref() };
+        Chain { next }
     }
 
     /// Puts an entry into the table until it is removed or `deadline` has passed.
@@ -287,7 +286,7 @@ impl<E: Entry> Node<E> {
     /// Makes the timer fire at `deadline` instead of when it would; does nothing once the entry has ended.
     pub(crate) fn arm(&self, deadline: Ticks) {
         // SAFETY: The timer was set up before the node was linked; after a shutdown this has no effect.
-        unsafe { bindings::mod_timer(self.timer.get(), deadline.0 as _) };
+        unsafe { bindings::mod_timer(self.timer.get(), deadline.0 as c_ulong) };
     }
 }
 

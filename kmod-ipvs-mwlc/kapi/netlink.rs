@@ -135,7 +135,7 @@ impl DumpMessage {
         let mut buffer = [0; REPLY_BYTES_MAX];
         let mut encoder = Encoder::new(&mut buffer);
         encode(&mut encoder)?;
-        let flags = bindings::MWLC_NLM_F_MULTI as i32;
+        let flags = bindings::MWLC_NLM_F_MULTI;
         // SAFETY: The pointers are those of the running dump, which made this value.
         let fitted = unsafe {
             append(
@@ -205,8 +205,8 @@ impl<F: Family> Registration<F> {
         let mut operations = KVec::with_capacity(F::OPERATIONS.len(), GFP_KERNEL)?;
         for operation in F::OPERATIONS {
             let operation = bindings::genl_small_ops {
-                doit: operation.acts.then_some(doit::<F> as _),
-                dumpit: operation.dumps.then_some(dumpit::<F> as _),
+                doit: operation.acts.then_some(doit::<F>),
+                dumpit: operation.dumps.then_some(dumpit::<F>),
                 cmd: operation.command,
                 flags: bindings::MWLC_GENL_ADMIN_PERM as u8,
                 validate: bindings::MWLC_GENL_DONT_VALIDATE as u8,
@@ -226,7 +226,7 @@ impl<F: Family> Registration<F> {
             ..Default::default()
         };
         for (to, from) in family.name.iter_mut().zip(F::NAME.to_bytes_with_nul()) {
-            *to = *from as _;
+            *to = *from;
         }
         family.set_netnsok(1);
         family.set_parallel_ops(1);
@@ -273,7 +273,7 @@ unsafe fn refuse(
 ) -> c_int {
     // SAFETY: By the function's contract.
     if let Some(extack) = unsafe { extack.as_mut() } {
-        extack._msg = reject.message.as_ptr().cast();
+        extack._msg = reject.message.as_char_ptr();
         if let Some(attribute) = reject
             .attribute_offset
             .and_then(|offset| attributes.get(offset..))
@@ -340,7 +340,7 @@ unsafe extern "C" fn dumpit<F: Family>(
         let args = &mut (*callback).__bindgen_anon_1.args;
         let mut cursor: Cursor = [args[0] as u64, args[1] as u64];
         let result = F::dump(&request, &mut cursor, &mut message);
-        [args[0], args[1]] = cursor.map(|word| word as _);
+        [args[0], args[1]] = cursor.map(|word| word as c_long);
         match result {
             Ok(()) => (*skb).len as c_int,
             Err(reject) => refuse(&reject, (*callback).extack, attributes),

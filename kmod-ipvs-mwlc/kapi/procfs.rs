@@ -54,7 +54,7 @@ impl<F: File> Entry<F> {
         let made = unsafe {
             bindings::mwlc_proc_create_seq(
                 net.as_ptr(),
-                F::NAME.as_ptr().cast(),
+                F::NAME.as_char_ptr(),
                 &Operations::<F>::TABLE,
             )
         };
@@ -72,7 +72,7 @@ impl<F: File> Entry<F> {
 impl<F: File> Drop for Entry<F> {
     fn drop(&mut self) {
         // SAFETY: `new` made it, and the namespace is valid as long as its state is.
-        unsafe { bindings::mwlc_proc_remove(self.net.as_ptr(), F::NAME.as_ptr().cast()) };
+        unsafe { bindings::mwlc_proc_remove(self.net.as_ptr(), F::NAME.as_char_ptr()) };
     }
 }
 

@@ -9,12 +9,10 @@ pub(crate) struct HashKey(bindings::hsiphash_key_t);
 impl HashKey {
     /// A new random key.
     pub(crate) fn random() -> HashKey {
-        let mut key = [0usize; 2];
+        let mut key = [0; 2];
         // SAFETY: The buffer is writable for its whole size.
         unsafe { bindings::get_random_bytes(key.as_mut_ptr().cast(), size_of_val(&key)) };
-        HashKey(bindings::hsiphash_key_t {
-            key: key.map(|word| word as _),
-        })
+        HashKey(bindings::hsiphash_key_t { key })
     }
 
     /// The keyed hash of three words.

@@ -56,7 +56,7 @@ impl<T: Periodic> Repeater<T> {
     fn queue(&self) {
         let delay = u64::from(T::PERIOD_S).saturating_mul(HZ);
         // SAFETY: The work item was set up by `start`.
-        unsafe { bindings::mwlc_delayed_work_queue(self.work.get(), delay as _) };
+        unsafe { bindings::mwlc_delayed_work_queue(self.work.get(), delay as c_ulong) };
     }
 }
 
