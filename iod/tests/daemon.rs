@@ -16,12 +16,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use common::{FILE_SYSTEM, FakeMgr, TEST_TIMEOUT, Table, object, pattern};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pvfs::address::Endpoint;
 use pvfs::client::iod::{IodConnection, IodError};
+use pvfs::client::patience::Patience;
 use pvfs::client::pool::IodPool;
 use pvfs::client::striped;
 use pvfs::error::FsError;
@@ -332,4 +334,33 @@ fn acknowledged_writes_survive_kill_9() {
     for inode in 0..3 {
         striped::sync(&pool, &layout, object(inode)).unwrap();
     }
+}
+
+/// A process that hangs keeps its connections: a mount waits, a tool with a deadline gives up.
+#[test]
+fn a_hanging_iod_is_waited_for_and_given_up_by_a_deadline() {
+    let mgr = FakeMgr::start(local(), FILE_SYSTEM);
+    let data = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(data.path(), mgr.address, "127.0.0.1:0", &[]);
+    let table = Arc::new(Table::default());
+    table.set(IodId(1), daemon.ready());
+    let pool = IodPool::new(table, pvfs::client::pool::PoolOptions::default());
+    let layout = Layout::new(4096, 0, vec![IodId(1)]).unwrap();
+    let bytes = pattern(1, 3 << 20);
+    striped::write(&pool, &layout, object(1), 0, &bytes).unwrap();
+    let process = Pid::from_raw(daemon.child.id() as i32);
+    kill(process, Signal::SIGSTOP).unwrap();
+    let deadline = Patience::endless().at_most(Duration::from_millis(200));
+    let hurried = pool.with_patience(deadline);
+    let outcome = striped::read(&hurried, &layout, object(1), 0, &mut [0; 100]);
+    assert_eq!(outcome, Err(FsError::Io));
+    let writer = std::thread::spawn({
+        let (pool, layout, bytes) = (pool.clone(), layout.clone(), bytes.clone());
+        move || striped::write(&pool, &layout, object(2), 0, &bytes)
+    });
+    kill(process, Signal::SIGCONT).unwrap();
+    assert_eq!(writer.join().unwrap(), Ok(()));
+    let mut buffer = vec![0; bytes.len()];
+    striped::read(&pool, &layout, object(2), 0, &mut buffer).unwrap();
+    assert!(buffer == bytes);
 }

@@ -15,9 +15,12 @@ use crate::proto::iod::{IodReply, IodRequest, IodResponse};
 use crate::wire::blocking::{ConnectionError, read_message, write_message};
 use crate::wire::header::{FrameError, FrameKind, HEADER_BYTES};
 
-/// A peer that accepts or returns no byte for so long is given up and connected to anew. Longer
-/// than a loaded disk takes for a flush; a repeated flush finds the work of the first one done.
-pub const STALL_TIMEOUT_MS: u64 = 30_000;
+/// The log says that an iod is slow when it has moved no byte for so long.
+///
+/// The connection is kept all the same, for as long as TCP keeps it: were a write abandoned here
+/// and sent again on another connection, the iod could still be storing the first one when later
+/// writes to the same place are done already.
+const SILENCE_LOGGED_MS: u64 = 10_000;
 
 /// Header and body of a reply that carries data. A reader of exactly this size takes both in one
 /// system call and not one byte of the payload, which then goes straight to the caller's pages.
@@ -75,16 +78,20 @@ pub struct IodConnection {
 }
 
 impl IodConnection {
-    /// Connects over TCP.
+    /// Connects over TCP, for a caller that wants an answer soon: connecting and all calls together
+    /// end within about twice the `timeout`, unless [`IodConnection::set_patience`] says otherwise.
     ///
     /// # Errors
     ///
     /// [`IodError::Connect`].
     pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, IodError> {
-        Self::connect_by(&Tcp, endpoint, timeout)
+        let mut connection = Self::connect_by(&Tcp, endpoint, timeout)?;
+        connection.set_patience(Patience::endless().at_most(timeout));
+        Ok(connection)
     }
 
-    /// Connects over `transport`.
+    /// Connects over `transport`; calls on the connection wait for ever unless they are told
+    /// otherwise.
     ///
     /// # Errors
     ///
@@ -102,6 +109,7 @@ impl IodConnection {
             })?;
         let waiting = Waiting {
             stream,
+            name: endpoint.to_string(),
             patience: Patience::endless(),
         };
         Ok(Self {
@@ -219,9 +227,11 @@ fn read_scattered(
     Ok(())
 }
 
-/// A stream that waits for its peer as long as the caller's patience and [`STALL_TIMEOUT_MS`] last.
+/// A stream that waits for its peer as long as the caller's patience lasts.
 struct Waiting {
     stream: Box<dyn ByteStream>,
+    /// For the log.
+    name: String,
     patience: Patience,
 }
 
@@ -230,21 +240,43 @@ impl Waiting {
         &mut self,
         mut attempt: impl FnMut(&mut dyn ByteStream) -> io::Result<T>,
     ) -> io::Result<T> {
-        let mut since = None;
+        let mut silence = Silence::default();
         loop {
             match attempt(self.stream.as_mut()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let since = *since.get_or_insert_with(Instant::now);
                     if self.patience.is_over() {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "gave up waiting"));
                     }
-                    if since.elapsed() >= Duration::from_millis(STALL_TIMEOUT_MS) {
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply in time"));
+                    if silence.is_news(Instant::now()) {
+                        tracing::warn!("iod at {} has been silent for a while: waiting", self.name);
                     }
                 }
-                outcome => return outcome,
+                outcome => {
+                    if silence.was_logged {
+                        tracing::info!("iod at {} is not silent any more", self.name);
+                    }
+                    return outcome;
+                }
             }
         }
+    }
+}
+
+/// How long a peer has been silent, and whether that was said.
+#[derive(Default)]
+struct Silence {
+    since: Option<Instant>,
+    was_logged: bool,
+}
+
+impl Silence {
+    /// Whether the silence is to be logged at `now`: once, when it has lasted long.
+    fn is_news(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let long = Duration::from_millis(SILENCE_LOGGED_MS);
+        let is_news = !self.was_logged && now.saturating_duration_since(since) >= long;
+        self.was_logged |= is_news;
+        is_news
     }
 }
 
@@ -375,6 +407,17 @@ mod tests {
             assert!(received.is_err(), "{name}");
         }
         assert!(asked([]).receive(&mut []).is_err());
+    }
+
+    #[test]
+    fn a_long_silence_is_news_once() {
+        let start = Instant::now();
+        let mut silence = Silence::default();
+        let news: Vec<bool> = [0, 5_000, 9_999, 10_000, 20_000]
+            .into_iter()
+            .map(|ms| silence.is_news(start + Duration::from_millis(ms)))
+            .collect();
+        assert_eq!(news, [false, false, false, true, false]);
     }
 
     #[test]

@@ -290,8 +290,10 @@ impl IodPool {
         let mut connection =
             IodConnection::connect_by(options.transport.as_ref(), &endpoint, timeout)
                 .map_err(away)?;
+        connection.set_patience(self.patience.clone().at_most(PONG_TIMEOUT));
+        let pong = connection.call(&IodRequest::Ping).map_err(away)?;
         connection.set_patience(self.patience.clone());
-        match connection.call(&IodRequest::Ping).map_err(away)? {
+        match pong {
             IodResponse::Pong {
                 iod: Some(found),
                 file_system,
@@ -311,6 +313,9 @@ impl IodPool {
     }
 }
 
+/// A process that accepts connections and does not answer may be one that was replaced: after so
+/// long its address is asked for anew.
+const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// `TcpStream::connect_timeout` refuses a timeout of zero.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 

@@ -16,8 +16,9 @@ pub const WAIT_SLICE_MS: u64 = 500;
 const KEEPALIVE_IDLE_SECONDS: u64 = 10;
 /// Pause between probes.
 const KEEPALIVE_INTERVAL_SECONDS: u64 = 5;
-/// Unanswered probes until the peer counts as dead.
-const KEEPALIVE_PROBES: u32 = 4;
+/// A peer that answers no probe, acknowledges no data or keeps its receive window shut for so long
+/// counts as dead. A disk that hangs shuts the window too, so this is longer than a disk hangs.
+const UNACKNOWLEDGED_SECONDS_MAX: u64 = 120;
 
 /// A connected byte stream. Reads and writes wait at most about [`WAIT_SLICE_MS`].
 pub trait ByteStream: Read + Write + Send {}
@@ -72,7 +73,7 @@ pub fn enable_keepalive(stream: &TcpStream) -> io::Result<()> {
     let interval = Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS);
     let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
     let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
-    // Probes are not sent while data is unacknowledged; this bounds that case.
-    socket.set_tcp_user_timeout(Some(idle + interval * KEEPALIVE_PROBES))
+    socket.set_tcp_keepalive(&keepalive)?;
+    // Bounds unanswered probes as well as unacknowledged data (tcp(7)).
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(UNACKNOWLEDGED_SECONDS_MAX)))
 }
