@@ -166,10 +166,14 @@ impl<W> Sessions<W> {
         session.is_some_and(|session| sequence >= session.answered_below)
     }
 
-    /// Keeps a reply; the request stays in flight.
+    /// Keeps a reply that the client may ask for again; the request stays in flight. One that it no
+    /// longer wants, since it has given up waiting, leaves at most its record to be removed.
     pub fn keep(&mut self, client: ClientId, sequence: u64, reply: MgrReply, durable: bool) {
-        if let Some(session) = self.sessions.get_mut(&client) {
-            session.kept.insert(sequence, Kept { reply, durable });
+        let session = self.sessions.get_mut(&client);
+        match session.filter(|session| sequence >= session.answered_below) {
+            Some(session) => drop(session.kept.insert(sequence, Kept { reply, durable })),
+            None if durable => self.trims.push((client, sequence)),
+            None => {}
         }
     }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //! The rim towards the iods: truncations and removals of stripes, several at a time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pvfs::ids::ObjectId;
+use pvfs::ids::{IodId, ObjectId};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
@@ -73,19 +74,22 @@ impl Executor {
             order,
             targets,
         } = work;
+        // Only what an iod has acknowledged is done, whatever else may happen to a call.
+        let unanswered = |target: &Target| (target.iod, "no answer".to_owned());
+        let mut failed: BTreeMap<IodId, String> = targets.iter().map(unanswered).collect();
         let mut calls = JoinSet::new();
-        let mut failed = Vec::new();
         for target in targets {
             let executor = self.clone();
             calls.spawn(async move { executor.call(order, target, object).await });
         }
         while let Some(ended) = calls.join_next().await {
             match ended {
-                Ok((_, Ok(()))) => {}
-                Ok((target, Err(reason))) => failed.push((target.iod, reason)),
+                Ok((target, Ok(()))) => drop(failed.remove(&target.iod)),
+                Ok((target, Err(reason))) => drop(failed.insert(target.iod, reason)),
                 Err(error) => tracing::error!("a call to an iod ended badly: {error}"),
             }
         }
+        let failed = failed.into_iter().collect();
         WorkDone {
             object,
             order,

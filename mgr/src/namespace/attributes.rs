@@ -24,6 +24,9 @@ impl Transaction<'_> {
         open: Option<OpenId>,
     ) -> Result<MgrResponse, Halt> {
         let mut found = self.inode(inode)?;
+        if *set == SetAttr::default() {
+            return Ok(MgrResponse::Attr(found.attr));
+        }
         let before = found.attr;
         let attr = &mut found.attr;
         self.change_owner(&before, attr, set)?;
@@ -123,7 +126,9 @@ impl Transaction<'_> {
             return Err(FsError::FileTooLarge.into());
         }
         self.check_settled(attr.inode)?;
-        if size < attr.size {
+        // A writer may have written beyond the size that it has reported so far.
+        let written_beyond = size == attr.size && self.opens.has_writers(attr.inode);
+        if size < attr.size || written_beyond {
             self.note_cut(attr, size)?;
         }
         attr.size = size;

@@ -30,12 +30,14 @@ pub(super) struct Batch<W> {
     /// All iods at the batch's start.
     slots: Vec<IodSlot>,
     pub(super) records: Records,
-    /// Replies and the like that need no commit.
+    /// Replies and the like that do not depend on the commit.
     pub(super) actions: Vec<Action<W>>,
     finished: Vec<Finished>,
     registered: Vec<Before>,
     /// Truncations that iods have carried out altogether.
     cuts_done: Vec<InodeNumber>,
+    /// Clients whose sessions have ended.
+    expired: Vec<ClientId>,
     tick: bool,
 }
 
@@ -62,6 +64,7 @@ impl<W> Batch<W> {
             finished: Vec::new(),
             registered: Vec::new(),
             cuts_done: Vec::new(),
+            expired: Vec::new(),
             tick: false,
         }
     }
@@ -377,6 +380,7 @@ impl<W> State<W> {
                 self.reap(view, batch, inode)?;
             }
             batch.actions.push(Action::Expired(client));
+            batch.expired.push(client);
         }
         Ok(())
     }
@@ -466,9 +470,7 @@ impl<W> State<W> {
             cut,
         } in batch.finished
         {
-            if self.sessions.wants(client, sequence) {
-                self.sessions.keep(client, sequence, reply.clone(), durable);
-            }
+            self.sessions.keep(client, sequence, reply.clone(), durable);
             let withheld = Withheld {
                 client,
                 sequence,
@@ -507,11 +509,9 @@ impl<W> State<W> {
         if batch.tick {
             self.orphans_after = Some(key::all(key::Tag::Orphan));
         }
-        for action in actions.iter() {
+        for client in batch.expired {
             // Its opens are back; they go when it has been silent for another while.
-            if let Action::Expired(client) = action {
-                self.sessions.hear(*client, batch.moment.ms);
-            }
+            self.sessions.hear(client, batch.moment.ms);
         }
         for before in batch.registered.into_iter().rev() {
             self.registry.undo(before);

@@ -179,7 +179,8 @@ impl<S: Store, W> Manager<S, W> {
         &mut self.store
     }
 
-    /// Takes a batch of inputs; everything that it changed is durable when this returns.
+    /// Takes a batch of inputs; everything that it changed is durable when this returns. What is to
+    /// be done goes to `act`: at once where it does not depend on the commit, else after it.
     ///
     /// # Errors
     ///
@@ -189,7 +190,8 @@ impl<S: Store, W> Manager<S, W> {
         &mut self,
         inputs: impl IntoIterator<Item = Input<W>>,
         moment: Moment,
-    ) -> Result<Vec<Action<W>>, StoreError> {
+        act: &mut dyn FnMut(Action<W>),
+    ) -> Result<(), StoreError> {
         let usage = self.store.usage()?;
         let mut batch = Batch::new(moment, usage, self.state.registry.slots(moment.ms));
         {
@@ -198,13 +200,14 @@ impl<S: Store, W> Manager<S, W> {
                 self.state.take(&view, &mut batch, input)?;
             }
         }
+        batch.actions.drain(..).for_each(&mut *act);
         self.state.add_trims(&mut batch);
         let committed = if batch.records.is_empty() {
             Ok(())
         } else {
             self.store.commit(&batch.records)
         };
-        let mut actions = std::mem::take(&mut batch.actions);
+        let mut actions = Vec::new();
         match committed {
             Ok(()) => self.state.finish(batch, &mut actions),
             Err(StoreError::Full) => self.state.roll_back(batch, &mut actions),
@@ -212,7 +215,8 @@ impl<S: Store, W> Manager<S, W> {
         }
         self.state
             .start_work(&self.store.view()?, moment.ms, &mut actions)?;
-        Ok(actions)
+        actions.into_iter().for_each(act);
+        Ok(())
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use pvfs::attr::Timestamp;
 use pvfs::ids::ClientId;
+use pvfs::proto::mgr::MgrOperation;
 use tokio::sync::mpsc::Receiver;
 
 use super::{Action, Input, Manager, Moment};
 use crate::server::connection::{Handle, Waiter};
+use crate::session::SESSIONS_MAX;
 use crate::store::{Store, StoreError};
 use crate::stripes::Executor;
 
@@ -51,17 +53,15 @@ pub fn run<S: Store>(
             now: Timestamp::now(),
             ms,
         };
-        for action in manager.handle(inputs.drain(..), moment)? {
-            match action {
-                Action::Reply(waiter, reply) => waiter.send(reply),
-                Action::Work(work) => executor.start(work),
-                Action::Expired(client) => {
-                    if let Some(handle) = clients.remove(&client) {
-                        handle.close();
-                    }
+        manager.handle(inputs.drain(..), moment, &mut |action| match action {
+            Action::Reply(waiter, reply) => waiter.send(reply),
+            Action::Work(work) => executor.start(work),
+            Action::Expired(client) => {
+                if let Some(handle) = clients.remove(&client) {
+                    handle.close();
                 }
             }
-        }
+        })?;
     }
     Ok(())
 }
@@ -86,17 +86,17 @@ fn gather(commands: &mut Receiver<Command>, inputs: &mut Vec<Input<Waiter>>) -> 
     true
 }
 
-/// Remembers through which connection each client is heard, and forgets connections that are gone.
+/// Remembers on which connection each client greeted, and forgets connections that are gone.
 fn note_clients(inputs: &[Input<Waiter>], clients: &mut HashMap<ClientId, Handle>) {
     for input in inputs {
         match input {
             Input::Request {
                 waiter, request, ..
             } => {
-                let handle = waiter.handle();
-                let known = clients.get(&request.client);
-                if known.is_none_or(|known| known.id() != handle.id()) {
-                    clients.insert(request.client, handle.clone());
+                let greets = matches!(request.operation, MgrOperation::Hello { .. });
+                let known = clients.contains_key(&request.client);
+                if greets && (known || clients.len() < SESSIONS_MAX) {
+                    clients.insert(request.client, waiter.handle().clone());
                 }
             }
             Input::Disconnected(connection) => {

@@ -158,6 +158,15 @@ fn writing_drops_privilege_unless_root_writes() {
 }
 
 #[test]
+fn no_change_at_all_is_anybodys() {
+    let (mut world, file) = owned_by(7, 7, 0o600);
+    let before = world.stat(file).unwrap();
+    world.who = user(8);
+    assert_eq!(world.set(file, SetAttr::default()), Ok(before));
+    assert_eq!(world.stat(file), Ok(before));
+}
+
+#[test]
 fn a_refused_change_changes_nothing() {
     let (mut world, file) = owned_by(7, 7, 0o644);
     let before = world.stat(file);

@@ -4,6 +4,7 @@
 
 use pvfs::attr::FileKind;
 use pvfs::ids::{InodeNumber, ROOT_INODE};
+use pvfs::layout::LayoutPolicy;
 use pvfs::proto::mgr::{MgrOperation, XattrMode};
 use pvfs_mgr::namespace::key::{self, Tag};
 use pvfs_mgr::namespace::value::VALUE_VERSION;
@@ -13,6 +14,17 @@ use crate::world::{ALICE, BOTH, Memory, World, name};
 /// A file system with one record of each kind.
 fn sample() -> World {
     let mut world = World::new();
+    let policy = LayoutPolicy {
+        stripe_size: 256 << 10,
+        pcount: 0,
+        base: None,
+    };
+    world
+        .call(MgrOperation::SetLayout {
+            inode: ROOT_INODE,
+            policy: Some(policy),
+        })
+        .unwrap();
     let d = world.mkdir(ROOT_INODE, "dir");
     let file = world.file_of(d, "file", 70_000);
     let target = b"dir/file".to_vec();

@@ -169,6 +169,15 @@ fn opening_with_truncation() {
     let second = opened(world.replies.remove(&duplicate).unwrap()).unwrap();
     assert_eq!(first.open, second.open);
     assert_eq!(first.attr.size, 0);
+    let (waiter, _) = world.send(ALICE, operation.clone());
+    assert!(
+        !world.replies.contains_key(&waiter),
+        "a writer may not have reported all"
+    );
+    world.iods_answer(false);
+    let third = opened(world.replies.remove(&waiter).unwrap()).unwrap();
+    world.close(ALICE, file, first.open);
+    world.close(ALICE, file, third.open);
     let (waiter, _) = world.send(ALICE, operation);
     assert!(
         world.replies.contains_key(&waiter),

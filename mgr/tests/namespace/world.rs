@@ -170,7 +170,7 @@ impl<S: Store> World<S> {
             now: self.now(),
             ms: self.ms,
         };
-        let mut actions = self.manager().handle(inputs, moment).unwrap();
+        let mut actions = self.handle(inputs, moment);
         while !actions.is_empty() {
             let mut done = Vec::new();
             for action in actions.drain(..) {
@@ -191,9 +191,17 @@ impl<S: Store> World<S> {
                     now: self.now(),
                     ms: self.ms,
                 };
-                actions = self.manager().handle(done, moment).unwrap();
+                actions = self.handle(done, moment);
             }
         }
+    }
+
+    fn handle(&mut self, inputs: Vec<Input<u32>>, moment: Moment) -> Vec<Action<u32>> {
+        let mut actions = Vec::new();
+        self.manager()
+            .handle(inputs, moment, &mut |action| actions.push(action))
+            .unwrap();
+        actions
     }
 
     fn note_done(&mut self, work: StripeWork) -> Input<u32> {
