@@ -25,6 +25,9 @@ use crate::options::{MountFlag, MountOptions};
 const SUBTYPE: &str = "subtype=pvfs";
 /// After the unmount, daemons that are away are waited for so long to hear of the last writes.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+/// After SIGTERM, programs that still use the mount have so long to finish: less than the 10 s to
+/// 90 s after which supervisors send SIGKILL.
+const DETACHED_TIME_MAX: Duration = Duration::from_secs(5);
 /// Readahead of a backing device, in KiB.
 const READ_AHEAD_FILE: &str = "read_ahead_kb";
 
@@ -64,8 +67,8 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
         .context("cloning /dev/fuse")?;
     let (served, ended) = channel::<()>();
     spawn("signals", {
-        let mountpoint = mountpoint.clone();
-        move || unmount_on_signal(signals, unmounter, &mountpoint)
+        let (mountpoint, pvfs) = (mountpoint.clone(), Arc::clone(&pvfs));
+        move || unmount_on_signal(signals, unmounter, &mountpoint, &pvfs)
     })?;
     spawn("reports", {
         let pvfs = Arc::downgrade(&pvfs);
@@ -164,20 +167,45 @@ fn ending_signals() -> SigSet {
     signals
 }
 
-/// Unmounts at the first signal. A mount that is in use is detached: it goes with its last user,
-/// or with the second signal.
-fn unmount_on_signal(signals: SigSet, mut unmounter: SessionUnmounter, mountpoint: &Path) {
+/// Unmounts at the first signal. A mount that is in use is detached, and ends with its last user or
+/// when [`DETACHED_TIME_MAX`] is over, or with the second signal.
+fn unmount_on_signal(
+    signals: SigSet,
+    mut unmounter: SessionUnmounter,
+    mountpoint: &Path,
+    pvfs: &Pvfs,
+) {
     let Ok(signal) = signals.wait() else { return };
     tracing::info!("{signal}: unmounting {}", mountpoint.display());
-    if let Err(error) = unmounter.unmount() {
-        tracing::warn!("{} is in use ({error}): detaching it", mountpoint.display());
-        if let Err(error) = umount2(mountpoint, MntFlags::MNT_DETACH) {
-            tracing::error!("detaching {}: {error}", mountpoint.display());
+    let Err(error) = unmounter.unmount() else {
+        return;
+    };
+    tracing::warn!(
+        "{} is in use ({error}): detaching it; its users have {} s left",
+        mountpoint.display(),
+        DETACHED_TIME_MAX.as_secs()
+    );
+    if let Err(error) = umount2(mountpoint, MntFlags::MNT_DETACH) {
+        tracing::error!("detaching {}: {error}", mountpoint.display());
+    }
+    // Both may be overtaken by the end of the process.
+    let second = spawn("second signal", move || {
+        if signals.wait().is_ok() {
+            std::process::exit(1);
         }
+    });
+    if let Err(error) = second {
+        tracing::warn!("{error:#}");
     }
-    if signals.wait().is_ok() {
-        std::process::exit(1);
+    std::thread::sleep(DETACHED_TIME_MAX);
+    let farewell = spawn("last exit", || {
+        std::thread::sleep(FAREWELL_TIMEOUT);
+        std::process::exit(0);
+    });
+    if farewell.is_ok() {
+        pvfs.report_all();
     }
+    std::process::exit(0);
 }
 
 /// Tells mgr of writes until the mount ends.

@@ -160,6 +160,7 @@ fn a_mount_sees_its_own_writes_at_once_through_every_descriptor() {
     }
     let expected: Vec<u8> = (0..50u8).flat_map(|line| [line; 100]).collect();
     assert_eq!(seen, expected);
+    drop((writer, reader));
     cluster.finish().unwrap();
 }
 
@@ -224,6 +225,7 @@ fn after_fsync_another_node_sees_the_writes_of_an_open_file() {
     }
     let expected: Vec<u8> = (0..10).flat_map(|round| content(round, 10_000)).collect();
     assert!(seen == expected);
+    drop((writer, reader));
     cluster.finish().unwrap();
 }
 
@@ -318,6 +320,9 @@ fn an_unlinked_open_file_lives_on_through_a_restart_of_mgr() {
     fs::remove_file(cluster.mount(1).join("f")).unwrap();
     assert!(!path.exists());
     file.write_all(b"after").unwrap();
+    // The process that starts mgr anew inherits the file and closes it: a close that has writes to
+    // report would wait for the mgr that it is about to start.
+    file.sync_all().unwrap();
     cluster.kill_mgr().unwrap();
     cluster.restart_mgr().unwrap();
     file.write_all(b" and later").unwrap();
@@ -327,6 +332,7 @@ fn an_unlinked_open_file_lives_on_through_a_restart_of_mgr() {
     file.read_to_string(&mut text).unwrap();
     assert_eq!(text, "before after and later");
     assert_eq!(file.metadata().unwrap().nlink(), 0);
+    drop(file);
     cluster.finish().unwrap();
 }
 
