@@ -25,7 +25,7 @@ use failure_log::FailureLog;
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
     /// Connections at once. Each takes a thread, a stack and a buffer of
-    /// [`transfer::BUFFER_BYTES`]: 256 MiB for all.
+    /// 256 KiB: 256 MiB of buffers for all.
     pub connections_max: usize,
     /// A peer that moves no byte for so long within a frame is cut off.
     pub stall_timeout: Duration,
