@@ -6,6 +6,7 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
+use crate::complaint::Complaint;
 use crate::connection::Connection;
 use crate::director::config::CONNECTIONS_MAX;
 use crate::director::packet::Ipv4Tuple;
@@ -13,6 +14,7 @@ use crate::director::stats::ESTIMATE_PERIOD_MS;
 use crate::director::timeouts::Timeouts;
 use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::{Node, Table};
+use crate::kapi::memory;
 use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
 use crate::kapi::work::Periodic;
@@ -20,6 +22,19 @@ use crate::services::Services;
 
 /// The connection table has `1 << TABLE_BITS` buckets: 512 KiB, and chains of three at 200,000 connections.
 pub(crate) const TABLE_BITS: u32 = 16;
+
+/// Connections take at most this part of the machine's RAM, so that a flood of SYNs cannot take it all.
+const RAM_PART: u64 = 8;
+/// A connection's entry fills two cache lines and the allocator's size for them, and no more.
+const ENTRY_BYTES: u64 = 128;
+
+const _: () = assert!(size_of::<Node<Connection>>() as u64 <= ENTRY_BYTES);
+
+/// How many connections a namespace may have on this machine.
+fn connections_max() -> u32 {
+    let fitting = memory::ram_bytes() / RAM_PART / ENTRY_BYTES;
+    u32::try_from(fitting.min(CONNECTIONS_MAX as u64)).unwrap_or(u32::MAX)
+}
 
 /// The balancer. Packets and dumps read it under RCU; configuration changes it under the namespace's mutex.
 #[pin_data(PinnedDrop)]
@@ -31,22 +46,34 @@ pub(crate) struct Balancer {
     pub(crate) connections: Table<Connection>,
     key: HashKey,
     estimated: Atomic<u64>,
+    /// A connection found no room in the table, or no memory.
+    full: Complaint,
 }
 
 impl Balancer {
     /// A balancer without services.
     pub(crate) fn new() -> Result<Arc<Balancer>> {
         let timeouts = RcuCell::new(Timeouts::DEFAULT)?;
-        let count_max = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
-        let table = Table::new(TABLE_BITS, count_max, timeouts)?;
+        let table = Table::new(TABLE_BITS, connections_max(), timeouts)?;
         let services = RcuCell::new(Services::new())?;
         let balancer = pin_init!(Balancer {
             services,
             connections <- table,
             key: HashKey::random(),
             estimated: Atomic::new(Ticks::now().0),
+            full: Complaint::new(),
         });
         Arc::pin_init(balancer, GFP_KERNEL)
+    }
+
+    /// Says in the log that a connection found no room; not for every connection.
+    pub(crate) fn complain_of_room(&self) {
+        if self.full.is_due() {
+            pr_warn!(
+                "a connection was dropped: the table has its {} entries, or there is no memory\n",
+                connections_max()
+            );
+        }
     }
 
     /// The timeouts in force.

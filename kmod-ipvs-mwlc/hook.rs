@@ -107,7 +107,10 @@ impl Balancer {
                 // Another CPU had the same client's packet: that one's connection counts.
                 Err(InsertError::Exists) => {}
                 // The client sends its SYN again; by then there may be room.
-                Err(InsertError::Full | InsertError::NoMemory) => return Verdict::Consumed,
+                Err(InsertError::Full | InsertError::NoMemory) => {
+                    self.complain_of_room();
+                    return Verdict::Consumed;
+                }
             }
         }
         Verdict::Consumed

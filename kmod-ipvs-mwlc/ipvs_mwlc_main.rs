@@ -9,6 +9,7 @@ pub mod director;
 pub mod uapi;
 
 mod balancer;
+mod complaint;
 mod connection;
 mod control;
 mod destination;

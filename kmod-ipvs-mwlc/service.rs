@@ -6,10 +6,10 @@
 //! one step, and connections that arrive together do not all find the same minimum.
 
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
+use crate::complaint::Complaint;
 use crate::connection::Connection;
 use crate::destination::Destination;
 use crate::director::config::{Address, DestKey, ServiceConfig, ServiceKey};
@@ -18,7 +18,6 @@ use crate::director::load::{ExpectedSize, SizePolicy};
 use crate::director::packet::Ipv4Tuple;
 use crate::director::sched::{NoDestination, SchedState};
 use crate::director::stats::{Counters, Stats};
-use crate::kapi::clock::Ticks;
 use crate::kapi::lock::BhLock;
 use crate::kapi::rcu::RcuCell;
 
@@ -30,12 +29,9 @@ pub(crate) struct Service {
     destinations: RcuCell<Destinations>,
     #[pin]
     scheduling: BhLock<Scheduling>,
-    /// When the log last heard that no real server could take a connection.
-    complained: Atomic<u64>,
+    /// No real server could take a connection.
+    refused: Complaint,
 }
-
-/// The log hears at most this often, for each service, that no real server can take a connection.
-const COMPLAINT_PERIOD_S: u32 = 10;
 
 /// What scheduling remembers.
 struct Scheduling {
@@ -69,7 +65,7 @@ impl Service {
             config,
             destinations,
             scheduling <- BhLock::new(start),
-            complained: Atomic::new(0),
+            refused: Complaint::new(),
         });
         Arc::pin_init(service, GFP_KERNEL)
     }
@@ -232,11 +228,7 @@ impl Service {
 impl Service {
     /// Says in the log why a client was turned away; not for every client.
     pub(crate) fn complain(&self, cause: NoDestination) {
-        let now = Ticks::now();
-        let last = self.complained.load(Relaxed);
-        let due = last == 0 || now >= Ticks(last).after_s(COMPLAINT_PERIOD_S);
-        // Of several CPUs that find it due, one writes.
-        if !due || self.complained.cmpxchg(last, now.0, Relaxed).is_err() {
+        if !self.refused.is_due() {
             return;
         }
         let Address::V4([a, b, c, d]) = self.key.address else {

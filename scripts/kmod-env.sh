@@ -21,6 +21,7 @@ set -euo pipefail
 ROOT_PACKAGES=rustc,rust-src,bindgen,clang,libclang-dev,gcc-14,make,flex,bison,libelf-dev,libssl-dev,bc,kmod,xz-utils,zstd,pahole,cpio,python3-minimal,ipvsadm,iproute2,busybox-static,ca-certificates
 HOST_PACKAGES="mmdebstrap qemu-system-x86 cpio busybox-static kmod xz-utils debian-archive-keyring arch-test"
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -e "$KEYRING" ] || KEYRING=${KEYRING%.gpg}.pgp
 
 APT="apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0"
 
@@ -34,7 +35,6 @@ install_host_packages() {
     local missing
     missing=$(host_packages_missing)
     [ -z "$missing" ] && return
-    [ "$(id -u)" = 0 ] || die "these packages are missing and only root can install them: $missing"
     step "installing on this machine: $missing" apt-host.log \
         bash -c "$APT update && DEBIAN_FRONTEND=noninteractive $APT install -y --no-install-recommends $missing"
 }
@@ -55,9 +55,12 @@ make_root() {
     TRIXIE_ROOT=$KMOD_CACHE/$KSUITE-$(printf %s "$ROOT_PACKAGES" | cksum | cut -d' ' -f1)
     [ -e "$TRIXIE_ROOT/.complete" ] && return
     local mirror proxy
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -q . ||
-        step "reading the package lists" apt-update.log $APT update
     mirror=$(debian_mirror)
+    if [ -z "$mirror" ]; then
+        # What a mirror is the origin of is known only after its lists were read.
+        step "reading the package lists" apt-update.log $APT update
+        mirror=$(debian_mirror)
+    fi
     [ -n "$mirror" ] || die "this machine's apt configuration names no Debian mirror (see /etc/apt/sources.list.d): add one"
     proxy=$(apt-config dump --format '%f "%v";%n' Acquire::http::Proxy)
     need_keyring
@@ -101,7 +104,8 @@ fetch_unpack() {
         unpack=$1
         shift
         cd "/kernels/$0" && rm -rf "$unpack" "$unpack.dl" && mkdir -p "$unpack" "$unpack.dl" && cd "$unpack.dl"
-        apt-get -q download "$@" || { apt-get -q update && apt-get -q download "$@"; }
+        apt-get -q download "$@" || { apt-get -q update && apt-get -q download "$@"; } ||
+            { echo "If the archive has a newer kernel instead, KREFRESH=1 makes the next run take it."; exit 1; }
         for deb in *.deb; do dpkg-deb -x "$deb" "../$unpack"; done
         cd .. && rm -rf "$unpack.dl"' "$KVER" "$@"
 }
@@ -177,6 +181,7 @@ main() {
         boot | build) ;;
         *) die "usage: kmod-env.sh [boot|build]" ;;
     esac
+    [ "$(id -u)" = 0 ] || die "only root can make the build root and mount in it: run this as root"
     command -v apt-get >/dev/null || die "this needs a Debian 12 or 13 machine (no apt-get here)"
     mkdir -p "$KMOD_CACHE"
     exec 9>"$KMOD_CACHE/.lock"

@@ -14,7 +14,7 @@ pub const SCHEDULER_NAME_BYTES_MAX: usize = 15;
 /// The largest size that one connection may be given: 1 TiB. The sums of [`CONNECTIONS_MAX`] of
 /// these fit 63 bits.
 pub const CONNECTION_SIZE_BYTES_MAX: u64 = 1 << 40;
-/// Connections in one network namespace: at about 256 bytes each, 1 GiB at the most.
+/// Connections in one network namespace: at 128 bytes each, 512 MiB at the most.
 pub const CONNECTIONS_MAX: usize = 1 << 22;
 
 const _: () = assert!(

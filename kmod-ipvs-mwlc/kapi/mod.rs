@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod hashtable;
 pub(crate) mod lock;
+pub(crate) mod memory;
 pub(crate) mod netfilter;
 pub(crate) mod netlink;
 pub(crate) mod packet;

@@ -4,6 +4,7 @@
 
 #include <linux/icmp.h>
 #include <linux/jiffies.h>
+#include <linux/mm.h>
 #include <linux/spinlock.h>
 #include <net/gso.h>
 #include <net/icmp.h>
@@ -56,6 +57,11 @@ unsigned int mwlc_cpu(void)
 unsigned int mwlc_cpus(void)
 {
 	return nr_cpu_ids;
+}
+
+unsigned long mwlc_ram_bytes(void)
+{
+	return totalram_pages() << PAGE_SHIFT;
 }
 
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes)

@@ -48,6 +48,9 @@ bool mwlc_delayed_work_queue(struct delayed_work *work, unsigned long delay);
 unsigned int mwlc_cpu(void);
 unsigned int mwlc_cpus(void);
 
+/* Memory. */
+unsigned long mwlc_ram_bytes(void);
+
 /* Packets. The header is that at skb->data, as in PRE_ROUTING. */
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes);
 bool mwlc_skb_is_multicast(const struct sk_buff *skb);
