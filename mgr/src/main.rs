@@ -2,7 +2,7 @@
 //! pvfs-mgr, the process: start in order, run until told to stop, stop in the reverse order.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +86,7 @@ fn set_up_log(level: &str) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     Ok(())
 }

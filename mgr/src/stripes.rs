@@ -119,3 +119,76 @@ impl Executor {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pvfs::ids::InodeNumber;
+    use tokio::sync::mpsc::channel;
+
+    const OBJECT: ObjectId = ObjectId {
+        inode: InodeNumber(4),
+        generation: 1,
+    };
+
+    /// The iod with an even id refuses, number 7 panics, the others do what they are told.
+    struct Moody;
+
+    impl StripeStore for Moody {
+        fn truncate(&self, target: &Target, object: ObjectId) -> Result<(), String> {
+            assert_ne!(target.iod, IodId(7));
+            assert_eq!(
+                (target.length, object),
+                (u64::from(target.iod.0) * 10, OBJECT)
+            );
+            if target.iod.0 % 2 == 0 {
+                Err("busy".to_owned())
+            } else {
+                Ok(())
+            }
+        }
+
+        fn remove(&self, _: &Target, _: ObjectId) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    async fn run(order: Order, iods: &[u32]) -> Vec<(IodId, String)> {
+        let (owner, mut reports) = channel(1);
+        let executor = Executor::new(Arc::new(Moody), Handle::current(), owner);
+        let target = |iod: &u32| {
+            let (iod, length) = (IodId(*iod), u64::from(*iod) * 10);
+            Target {
+                iod,
+                address: String::new(),
+                length,
+            }
+        };
+        let targets = iods.iter().map(target).collect();
+        executor.start(StripeWork {
+            object: OBJECT,
+            order,
+            targets,
+        });
+        match reports.recv().await {
+            Some(Command::Input(Input::WorkDone(done))) => {
+                assert_eq!((done.object, done.order), (OBJECT, order));
+                done.failed
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_was_acknowledged_is_done() {
+        let many: Vec<u32> = (100..100 + 2 * CALLS_RUNNING_MAX as u32).collect();
+        assert_eq!(run(Order::Truncate, &many).await.len(), CALLS_RUNNING_MAX);
+        let failed = run(Order::Truncate, &[1, 2, 3, 7]).await;
+        assert_eq!(
+            failed.iter().map(|(iod, _)| iod.0).collect::<Vec<_>>(),
+            [2, 7]
+        );
+        assert_eq!(failed.first(), Some(&(IodId(2), "busy".to_owned())));
+        assert_eq!(run(Order::Remove, &[1, 2, 3]).await, []);
+    }
+}

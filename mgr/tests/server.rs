@@ -38,7 +38,13 @@ struct Daemon {
 
 impl Daemon {
     fn start(data: &Path, listen: &str) -> Self {
-        let mut child = command(data, listen)
+        Self::start_with(data, listen, &[])
+    }
+
+    fn start_with(data: &Path, listen: &str, options: &[&str]) -> Self {
+        let mut command = command(data, listen);
+        let mut child = command
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -286,6 +292,32 @@ fn requests_are_pipelined() {
         assert!(ids.remove(&id));
     }
     assert_eq!(names(&mut client).len(), 500);
+}
+
+#[test]
+fn a_silent_client_is_disconnected_and_an_active_one_is_not() {
+    let data = TempDir::new().unwrap();
+    let timeout = Duration::from_millis(600);
+    let options = ["--session-timeout-ms", "600"];
+    let daemon = Daemon::start_with(data.path(), "127.0.0.1:0", &options);
+    let (mut silent, mut active) = (daemon.connect(1), daemon.connect(2));
+    silent.hello();
+    active.hello();
+    let stop = Arc::new(AtomicBool::new(false));
+    let beating = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(active.call(MgrOperation::KeepAlive), Ok(MgrResponse::Done));
+                std::thread::sleep(timeout / 6);
+            }
+            active
+        })
+    };
+    assert_eq!(silent.read(), None, "the server ends the connection");
+    stop.store(true, Ordering::Relaxed);
+    let mut active = beating.join().unwrap();
+    assert!(active.call(MgrOperation::StatFs).is_ok());
 }
 
 #[test]

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! One batch: the requests that are committed together.
 
-use pvfs::attr::Credentials;
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, InodeNumber};
 use pvfs::limits::GROUPS_MAX;
@@ -16,41 +15,35 @@ use crate::registry::Before;
 use crate::session::Admission;
 use crate::store::{Records, StoreError, Usage, View};
 
-/// Orphans that are looked at in one batch after the grace: the others wait for the next tick.
-const ORPHANS_PER_BATCH_MAX: usize = 256;
-/// Records of answered requests go along with other changes; when so many are left, or time
-/// passes, they are a reason to commit of their own.
-const TRIMS_WAITING_MAX: usize = 4096;
-
 /// What a batch has done so far.
 #[derive(Debug)]
 pub(super) struct Batch<W> {
     pub(super) moment: Moment,
     pub(super) usage: Usage,
     /// All iods at the batch's start.
-    slots: Vec<IodSlot>,
+    pub(super) slots: Vec<IodSlot>,
     pub(super) records: Records,
     /// Replies and the like that do not depend on the commit.
     pub(super) actions: Vec<Action<W>>,
-    finished: Vec<Finished>,
-    registered: Vec<Before>,
+    pub(super) finished: Vec<Finished>,
+    pub(super) registered: Vec<Before>,
     /// Truncations that iods have carried out altogether.
-    cuts_done: Vec<InodeNumber>,
+    pub(super) cuts_done: Vec<InodeNumber>,
     /// Clients whose sessions have ended.
-    expired: Vec<ClientId>,
-    tick: bool,
+    pub(super) expired: Vec<ClientId>,
+    pub(super) tick: bool,
 }
 
 /// A mutating request that has its reply.
 #[derive(Debug)]
-struct Finished {
-    client: ClientId,
-    sequence: u64,
-    reply: MgrReply,
+pub(super) struct Finished {
+    pub(super) client: ClientId,
+    pub(super) sequence: u64,
+    pub(super) reply: MgrReply,
     /// The request changed records.
-    durable: bool,
+    pub(super) durable: bool,
     /// The truncation that must be done before the reply leaves.
-    cut: Option<(InodeNumber, Cut)>,
+    pub(super) cut: Option<(InodeNumber, Cut)>,
 }
 
 impl<W> Batch<W> {
@@ -362,186 +355,6 @@ impl<W> State<W> {
         }
         Ok(())
     }
-
-    /// Ends the sessions of silent clients.
-    fn expire(&mut self, view: &dyn View, batch: &mut Batch<W>) -> Result<(), StoreError> {
-        let timeout = u64::from(self.config.session_timeout_ms);
-        let Some(before) = batch.moment.ms.checked_sub(timeout) else {
-            return Ok(());
-        };
-        for client in self.sessions.expire(before) {
-            let opens = self.opens.of_client(client);
-            tracing::info!(
-                "client {client} is silent: its {} opens are closed",
-                opens.len()
-            );
-            for (open, inode) in opens {
-                self.opens.remove(client, open);
-                self.reap(view, batch, inode)?;
-            }
-            batch.actions.push(Action::Expired(client));
-            batch.expired.push(client);
-        }
-        Ok(())
-    }
-
-    /// After the grace, removes inodes without a name that nobody has declared open.
-    fn reap_orphans(&mut self, view: &dyn View, batch: &mut Batch<W>) -> Result<(), StoreError> {
-        if self.in_grace(batch.moment.ms) {
-            return Ok(());
-        }
-        let Some(after) = self.orphans_after.take() else {
-            return Ok(());
-        };
-        let end = key::end_of_prefix(&key::all(key::Tag::Orphan));
-        let mut found = Vec::new();
-        view.scan(&after, end.as_deref(), &mut |key, _| {
-            found.push(key.to_vec());
-            found.len() < ORPHANS_PER_BATCH_MAX
-        })?;
-        for inode in found.iter().filter_map(|key| key::inode_of(key)) {
-            self.reap(view, batch, inode)?;
-        }
-        if found.len() == ORPHANS_PER_BATCH_MAX {
-            self.orphans_after = found.pop();
-        }
-        Ok(())
-    }
-
-    fn reap(
-        &mut self,
-        view: &dyn View,
-        batch: &mut Batch<W>,
-        inode: InodeNumber,
-    ) -> Result<(), StoreError> {
-        let context = Context {
-            now: batch.moment.now,
-            generation: self.config.generation,
-            grace: self.in_grace(batch.moment.ms),
-            room: true,
-            credentials: &Credentials::ROOT,
-            client: ClientId(0),
-            iods: &batch.slots,
-        };
-        let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
-        match tx.reap(inode) {
-            Ok(()) => {
-                let mut records = tx.into_records();
-                batch.records.append(&mut records);
-                Ok(())
-            }
-            Err(Halt::Store(error)) => Err(error),
-            Err(Halt::Fs(error)) => {
-                tracing::error!("inode {inode} without a name cannot be removed: {error}");
-                Ok(())
-            }
-            Err(Halt::Blocked(_)) => Ok(()),
-        }
-    }
-
-    /// Lets the records of answered requests go along with the batch's others.
-    pub(super) fn add_trims(&self, batch: &mut Batch<W>) {
-        let trims = self.sessions.trims();
-        if batch.records.is_empty() && !batch.tick && trims.len() < TRIMS_WAITING_MAX {
-            return;
-        }
-        for (client, sequence) in trims {
-            batch.records.insert(key::reply(*client, *sequence), None);
-        }
-    }
-
-    /// The batch is committed: its replies leave, but for those that wait for a truncation.
-    pub(super) fn finish(&mut self, batch: Batch<W>, actions: &mut Vec<Action<W>>) {
-        self.opens.commit();
-        if !batch.records.is_empty() {
-            self.sessions.trimmed();
-        }
-        self.forget_cuts(&batch.cuts_done);
-        for inode in batch.cuts_done {
-            for withheld in self.withheld.remove(&inode).unwrap_or_default() {
-                self.send(withheld, actions);
-            }
-        }
-        for Finished {
-            client,
-            sequence,
-            reply,
-            durable,
-            cut,
-        } in batch.finished
-        {
-            self.sessions.keep(client, sequence, reply.clone(), durable);
-            let withheld = Withheld {
-                client,
-                sequence,
-                reply,
-            };
-            match cut {
-                Some((inode, cut)) => {
-                    self.work.add_cut(inode, cut);
-                    self.withheld.entry(inode).or_default().push(withheld);
-                }
-                None => self.send(withheld, actions),
-            }
-        }
-    }
-
-    fn send(&mut self, withheld: Withheld, actions: &mut Vec<Action<W>>) {
-        let Withheld {
-            client,
-            sequence,
-            reply,
-        } = withheld;
-        for waiter in self.sessions.release(client, sequence) {
-            actions.push(Action::Reply(waiter, reply.clone()));
-        }
-    }
-
-    /// The store is full: nothing of the batch has happened, and nothing of it is remembered.
-    pub(super) fn roll_back(&mut self, batch: Batch<W>, actions: &mut Vec<Action<W>>) {
-        tracing::error!(
-            "the metadata store is full ({} of {} bytes): remove files, or restart pvfs-mgr with \
-             a larger --metadata-bytes-max or a larger disk under --data",
-            batch.usage.bytes_used,
-            batch.usage.bytes_max
-        );
-        self.opens.roll_back_all();
-        if batch.tick {
-            self.orphans_after = Some(key::all(key::Tag::Orphan));
-        }
-        for client in batch.expired {
-            // Its opens are back; they go when it has been silent for another while.
-            self.sessions.hear(client, batch.moment.ms);
-        }
-        for before in batch.registered.into_iter().rev() {
-            self.registry.undo(before);
-        }
-        for inode in batch.cuts_done {
-            self.work.again(inode, batch.moment.ms);
-        }
-        for Finished {
-            client,
-            sequence,
-            reply,
-            durable,
-            ..
-        } in batch.finished
-        {
-            let reply = if durable {
-                Err(FsError::NoSpace)
-            } else {
-                reply
-            };
-            self.send(
-                Withheld {
-                    client,
-                    sequence,
-                    reply,
-                },
-                actions,
-            );
-        }
-    }
 }
 
 /// The truncation that a request started, if it did.
@@ -568,7 +381,7 @@ fn context<'a, W>(
         now: batch.moment.now,
         generation,
         grace,
-        room: batch.usage.bytes_used < batch.usage.bytes_max,
+        room: batch.usage.has_room(),
         credentials: &request.credentials,
         client: request.client,
         iods: &batch.slots,

@@ -10,7 +10,9 @@
 //! commit that finds the store full leaves everything as it was before the batch.
 
 pub mod batch;
+pub mod due;
 pub mod session_requests;
+pub mod settle;
 pub mod thread;
 pub mod work;
 
@@ -117,6 +119,8 @@ struct State<W> {
     /// Inodes without a name up to this key have been looked at since the grace ended; `None` when
     /// all have.
     orphans_after: Option<Vec<u8>>,
+    /// The log says that the store is full.
+    full: bool,
 }
 
 /// See the module.
@@ -150,6 +154,7 @@ impl<S: Store, W> Manager<S, W> {
                 config.session_timeout_ms.into()
             },
             orphans_after: Some(key::all(Tag::Orphan)),
+            full: false,
         };
         state.load(&store.view()?)?;
         Ok(Self { store, state })
@@ -193,6 +198,7 @@ impl<S: Store, W> Manager<S, W> {
         act: &mut dyn FnMut(Action<W>),
     ) -> Result<(), StoreError> {
         let usage = self.store.usage()?;
+        self.state.note_usage(usage);
         let mut batch = Batch::new(moment, usage, self.state.registry.slots(moment.ms));
         {
             let view = self.store.view()?;
@@ -240,6 +246,16 @@ impl<W> State<W> {
         Ok(())
     }
 
+    /// Says once that the store is full, and once that it no longer is.
+    fn note_usage(&mut self, usage: Usage) {
+        let full = !usage.has_room();
+        match (std::mem::replace(&mut self.full, full), full) {
+            (false, true) => tracing::error!("{}", full_message(usage)),
+            (true, false) => tracing::info!("the metadata store has room again"),
+            (false, false) | (true, true) => {}
+        }
+    }
+
     const fn in_grace(&self, ms: u64) -> bool {
         ms < self.grace_end_ms
     }
@@ -254,6 +270,14 @@ fn all(view: &impl View, tag: Tag) -> Result<Vec<Record>, StoreError> {
         true
     })?;
     Ok(found)
+}
+
+fn full_message(usage: Usage) -> String {
+    format!(
+        "the metadata store is full ({} of {} bytes): remove files, or restart pvfs-mgr with a \
+         larger --metadata-bytes-max or a larger disk under --data",
+        usage.bytes_used, usage.bytes_max
+    )
 }
 
 /// How much of the metadata store is free, for statfs.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use heed::types::Bytes;
 use heed::{Database, Env, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::statvfs;
 use thiserror::Error;
 
 use super::{Records, Store, StoreError, Usage, View};
@@ -23,6 +24,9 @@ pub const METADATA_BYTES_MIN: u64 = 16 << 20;
 const RESERVE_SHARE: u64 = 4;
 /// Least reserve, bytes: a whole batch's dirty pages fit.
 const RESERVE_BYTES_MIN: u64 = 64 << 20;
+/// What is left free of a small disk, as a share, for the same reason; of a large one,
+/// [`RESERVE_BYTES_MIN`].
+const DISK_RESERVE_SHARE: u64 = 16;
 /// LMDB maps whole pages; this is a multiple of each page size in use.
 const MAP_GRANULE_BYTES: u64 = 64 << 10;
 
@@ -204,14 +208,29 @@ impl Store for LmdbStore {
         transaction.commit().map_err(store_error)
     }
 
+    /// The limit is the one given, or the end of the disk less a reserve where that comes first.
     fn usage(&self) -> Result<Usage, StoreError> {
         let view = self.view()?;
         let stat = self.database.stat(&view.transaction).map_err(store_error)?;
         let pages = stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
         let bytes_used = (pages as u64).saturating_mul(u64::from(stat.page_size));
+        let bytes_max = self.bytes_max.min(self.disk_bytes()?);
         Ok(Usage {
             bytes_used,
-            bytes_max: self.bytes_max,
+            bytes_max,
         })
+    }
+}
+
+impl LmdbStore {
+    /// How large the file may grow before its disk's reserve is touched.
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        let failed = |errno: nix::errno::Errno| StoreError::Backend(errno.to_string());
+        let disk = statvfs(self.env.path()).map_err(failed)?;
+        let file_bytes = self.env.real_disk_size().map_err(store_error)?;
+        let available = disk.blocks_available().saturating_mul(disk.fragment_size());
+        let total = disk.blocks().saturating_mul(disk.fragment_size());
+        let reserve = (total / DISK_RESERVE_SHARE).min(RESERVE_BYTES_MIN);
+        Ok(file_bytes.saturating_add(available).saturating_sub(reserve))
     }
 }

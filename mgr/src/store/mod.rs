@@ -115,3 +115,11 @@ pub struct Usage {
     /// Bytes that may be used.
     pub bytes_max: u64,
 }
+
+impl Usage {
+    /// Whether more may be stored.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.bytes_used < self.bytes_max
+    }
+}

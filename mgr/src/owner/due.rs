@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+//! What becomes due as time passes: silent clients lose their opens, and after the grace that
+//! follows a start, inodes without a name or an open go.
+
+use pvfs::attr::Credentials;
+use pvfs::ids::{ClientId, InodeNumber};
+
+use super::batch::Batch;
+use super::{Action, State};
+use crate::namespace::transaction::{Halt, Transaction};
+use crate::namespace::{Context, key};
+use crate::store::{StoreError, View};
+
+/// Orphans that are looked at in one batch after the grace: the others wait for the next tick.
+const ORPHANS_PER_BATCH_MAX: usize = 256;
+
+impl<W> State<W> {
+    /// Ends the sessions of silent clients.
+    pub(super) fn expire(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+    ) -> Result<(), StoreError> {
+        let timeout = u64::from(self.config.session_timeout_ms);
+        let Some(before) = batch.moment.ms.checked_sub(timeout) else {
+            return Ok(());
+        };
+        for client in self.sessions.expire(before) {
+            let opens = self.opens.of_client(client);
+            tracing::info!(
+                "client {client} is silent: its {} opens are closed",
+                opens.len()
+            );
+            for (open, inode) in opens {
+                self.opens.remove(client, open);
+                self.reap(view, batch, inode)?;
+            }
+            batch.actions.push(Action::Expired(client));
+            batch.expired.push(client);
+        }
+        Ok(())
+    }
+
+    /// After the grace, removes inodes without a name that nobody has declared open.
+    pub(super) fn reap_orphans(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+    ) -> Result<(), StoreError> {
+        if self.in_grace(batch.moment.ms) {
+            return Ok(());
+        }
+        let Some(after) = self.orphans_after.take() else {
+            return Ok(());
+        };
+        let end = key::end_of_prefix(&key::all(key::Tag::Orphan));
+        let mut found = Vec::new();
+        view.scan(&after, end.as_deref(), &mut |key, _| {
+            found.push(key.to_vec());
+            found.len() < ORPHANS_PER_BATCH_MAX
+        })?;
+        for inode in found.iter().filter_map(|key| key::inode_of(key)) {
+            self.reap(view, batch, inode)?;
+        }
+        if found.len() == ORPHANS_PER_BATCH_MAX {
+            self.orphans_after = found.pop();
+        }
+        Ok(())
+    }
+
+    fn reap(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        inode: InodeNumber,
+    ) -> Result<(), StoreError> {
+        let context = Context {
+            now: batch.moment.now,
+            generation: self.config.generation,
+            grace: self.in_grace(batch.moment.ms),
+            room: true,
+            credentials: &Credentials::ROOT,
+            client: ClientId(0),
+            iods: &batch.slots,
+        };
+        let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
+        match tx.reap(inode) {
+            Ok(()) => {
+                let mut records = tx.into_records();
+                batch.records.append(&mut records);
+                Ok(())
+            }
+            Err(Halt::Store(error)) => Err(error),
+            Err(Halt::Fs(error)) => {
+                tracing::error!("inode {inode} without a name cannot be removed: {error}");
+                Ok(())
+            }
+            Err(Halt::Blocked(_)) => Ok(()),
+        }
+    }
+}
