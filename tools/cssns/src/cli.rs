@@ -5,6 +5,7 @@ mod cluster;
 mod vm;
 
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 /// The cluster on one machine: the director VM, network namespaces, daemons, the demo.
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .init();
     let result = match Cli::parse().verb {

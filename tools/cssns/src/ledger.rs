@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Directory of the ledgers; emptied by a reboot, as what they list is.
 pub const STATE_DIR: &str = "/run/cssns";
@@ -194,9 +195,11 @@ impl Ledger {
             complaints.extend(end_strays(&state.record, &self.plan));
         }
         while let Some(resource) = state.record.resources.pop() {
+            let started = Instant::now();
             if let Err(error) = take_apart(&resource) {
                 complaints.push(format!("{error:#}"));
             }
+            tracing::debug!(?resource, elapsed = ?started.elapsed(), "taken apart");
         }
         for process in process::of_run(self.plan.run_id()) {
             complaints.push(format!(
@@ -261,17 +264,18 @@ fn save(file: &Path, record: &Record) -> anyhow::Result<()> {
     std::fs::rename(&draft, file).with_context(|| format!("writing {}", file.display()))
 }
 
-/// Ends the run's processes that are not in the record; returns complaints.
+/// Ends the run's processes that are neither in the record nor children of one that is (which ends
+/// its own); returns complaints.
 fn end_strays(record: &Record, plan: &Plan) -> Vec<String> {
-    let written = |process: &ProcessId| {
+    let written = |pid: i32| {
         record
             .resources
             .iter()
-            .any(|r| matches!(r, Resource::Process { id, .. } if id == process))
+            .any(|r| matches!(r, Resource::Process { id, .. } if id.pid == pid))
     };
     process::of_run(plan.run_id())
         .into_iter()
-        .filter(|process| !written(process))
+        .filter(|process| !written(process.pid) && !process.parent().is_some_and(written))
         .filter_map(|process| process.end().err().map(|error| format!("{error:#}")))
         .collect()
 }

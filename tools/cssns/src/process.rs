@@ -40,9 +40,14 @@ impl ProcessId {
     /// Identifies the process that now has this id; `None` when there is none.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, start_ticks) = parse_stat(&stat)?;
+        let start_ticks = Stat::of(pid)?.start_ticks;
         Some(Self { pid, start_ticks })
+    }
+
+    /// The process id of its parent, while it runs.
+    #[must_use]
+    pub fn parent(self) -> Option<i32> {
+        Some(Stat::of(self.pid)?.parent)
     }
 
     /// Whether the process runs (a zombie does not).
@@ -50,10 +55,9 @@ impl ProcessId {
     pub fn is_running(self) -> bool {
         // Reaps it when it is our child; for others this is an error that means nothing.
         let _ = waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG));
-        std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
-            .ok()
-            .and_then(|stat| parse_stat(&stat))
-            .is_some_and(|(state, start)| start == self.start_ticks && !matches!(state, 'Z' | 'X'))
+        Stat::of(self.pid).is_some_and(|stat| {
+            stat.start_ticks == self.start_ticks && !matches!(stat.state, 'Z' | 'X')
+        })
     }
 
     /// Ends the process: SIGTERM, and SIGKILL when that does not help.
@@ -82,15 +86,34 @@ impl ProcessId {
     }
 }
 
-/// State letter and start time in the text of `/proc/PID/stat` (proc_pid_stat(5)). The command's
-/// name in parentheses may contain anything, so fields count from the last parenthesis.
-fn parse_stat(stat: &str) -> Option<(char, u64)> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    // Fields 4 to 21 stand between the state and the start time.
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((state, start))
+/// What `/proc/PID/stat` says of a process; the fields that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    parent: i32,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Understands the text of `/proc/PID/stat` (proc_pid_stat(5)). The command's name in
+    /// parentheses may contain anything, so fields count from the last parenthesis.
+    fn parse(stat: &str) -> Option<Self> {
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        // Fields 5 to 21 stand between the parent and the start time.
+        let start_ticks = fields.nth(17)?.parse().ok()?;
+        Some(Self {
+            state,
+            parent,
+            start_ticks,
+        })
+    }
 }
 
 /// The processes that carry `run_id` in their environment, this one excepted.
@@ -321,9 +344,14 @@ mod tests {
     #[test]
     fn stat_is_read_from_the_last_parenthesis() {
         let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 0 0";
-        assert_eq!(parse_stat(stat), Some(('S', 98765)));
+        let expected = Stat {
+            state: 'S',
+            parent: 1,
+            start_ticks: 98765,
+        };
+        assert_eq!(Stat::parse(stat), Some(expected));
         for torn in ["", "7 (a", "7 (a)", "7 (a) S 1 2"] {
-            assert_eq!(parse_stat(torn), None);
+            assert_eq!(Stat::parse(torn), None);
         }
     }
 

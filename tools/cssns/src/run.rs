@@ -167,7 +167,10 @@ impl Drop for Run {
             if let Err(error) = self.ledger.take_apart(Strays::Expected) {
                 eprintln!("cssns: {error:#}");
             }
-            eprintln!("cssns: logs are in {}", self.launcher.logs.display());
+            // Nothing was logged when the directory can be removed.
+            if std::fs::remove_dir(&self.launcher.logs).is_err() {
+                eprintln!("cssns: logs are in {}", self.launcher.logs.display());
+            }
         }
     }
 }
