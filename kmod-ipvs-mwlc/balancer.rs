@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One namespace's balancer: its services, its connections, its timeouts, and what repeats every two seconds.
+//! One namespace's balancer: its services, its connections, its timeouts, and what repeats every
+//! two seconds.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -20,10 +21,12 @@ use crate::kapi::rcu::RcuCell;
 use crate::kapi::work::Periodic;
 use crate::services::Services;
 
-/// The connection table has `1 << TABLE_BITS` buckets: 512 KiB, and chains of three at 200,000 connections.
+/// The connection table has `1 << TABLE_BITS` buckets: 512 KiB, and chains of three at 200,000
+/// connections.
 pub(crate) const TABLE_BITS: u32 = 16;
 
-/// Connections take at most this part of the machine's RAM, so that a flood of SYNs cannot take it all.
+/// Connections take at most this part of the machine's RAM, so that a flood of SYNs cannot take it
+/// all.
 const RAM_PART: u64 = 8;
 /// A connection's entry fills two cache lines and the allocator's size for them, and no more.
 const ENTRY_BYTES: u64 = 128;
@@ -32,11 +35,16 @@ const _: () = assert!(size_of::<Node<Connection>>() as u64 <= ENTRY_BYTES);
 
 /// How many connections a namespace may have on this machine.
 fn connections_max() -> u32 {
+    let asked = crate::module_parameters::connections_max.value();
+    if asked != 0 {
+        return asked.min(CONNECTIONS_MAX as u32);
+    }
     let fitting = memory::ram_bytes() / RAM_PART / ENTRY_BYTES;
     u32::try_from(fitting.min(CONNECTIONS_MAX as u64)).unwrap_or(u32::MAX)
 }
 
-/// The balancer. Packets and dumps read it under RCU; configuration changes it under the namespace's mutex.
+/// The balancer. Packets and dumps read it under RCU; configuration changes it under the
+/// namespace's mutex.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Balancer {
     /// Virtual services.
@@ -81,12 +89,14 @@ impl Balancer {
         self.connections.context().load(guard)
     }
 
-    /// Changes the timeouts; connections take them when their timers fire. Under the namespace's mutex.
+    /// Changes the timeouts; connections take them when their timers fire. Under the namespace's
+    /// mutex.
     pub(crate) fn set_timeouts(&self, timeouts: Timeouts) -> Result {
         Ok(self.connections.context().replace(timeouts)?)
     }
 
-    /// Where a connection is in the table. The key is secret, so that a stranger cannot fill one bucket.
+    /// Where a connection is in the table. The key is secret, so that a stranger cannot fill one
+    /// bucket.
     pub(crate) fn hash(&self, tuple: &Ipv4Tuple) -> u32 {
         let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
         let source = u32::from_ne_bytes(tuple.source);
@@ -107,7 +117,8 @@ impl Balancer {
 #[pinned_drop]
 impl PinnedDrop for Balancer {
     fn drop(self: Pin<&mut Self>) {
-        // Connections may outlive this by a grace period, and hold their destinations; those shall hold no route.
+        // Connections may outlive this by a grace period, and hold their destinations; those shall
+        // hold no route.
         for service in self.services.load(&read_lock()).all() {
             service.retire();
         }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A connection entry: one client's connection and the real server that has it.
 //!
-//! State and size are one atomic word, and every change of the word is applied to the real server's load as the difference
-//! between the two words. So the sums are exact without a lock, whatever CPUs do at the same time.
+//! State and size are one atomic word, and every change of the word is applied to the real server's
+//! load as the difference between the two words. So the sums are exact without a lock, whatever
+//! CPUs do at the same time.
 
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::rcu::read_lock;
@@ -31,7 +32,8 @@ pub(crate) struct Connection {
     last_seen: Atomic<u64>,
 }
 
-/// State and size in 64 bits: bits 0 to 7 the state's number (0: ended), bit 8 whether the size is known, the rest the size.
+/// State and size in 64 bits: bits 0 to 7 the state's number (0: ended), bit 8 whether the size is
+/// known, the rest the size.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 
@@ -94,7 +96,8 @@ pub(crate) enum Observed {
 }
 
 impl Connection {
-    /// A connection that `destination` gets now; its load counts from here on, until [`Connection::end`] or the drop.
+    /// A connection that `destination` gets now; its load counts from here on, until
+    /// [`Connection::end`] or the drop.
     pub(crate) fn start(
         tuple: Ipv4Tuple,
         destination: Arc<Destination>,
@@ -173,8 +176,8 @@ impl Connection {
         self.destination.apply(change(old.share(), None));
     }
 
-    /// Changes the word as `next` says, and the load with it. `next` may be asked more than once; if it answers `None`, the
-    /// word at that time is the error.
+    /// Changes the word as `next` says, and the load with it. `next` may be asked more than once;
+    /// if it answers `None`, the word at that time is the error.
     fn update(&self, mut next: impl FnMut(Word) -> Option<Word>) -> core::result::Result<(), Word> {
         let mut old = self.word();
         loop {
@@ -209,6 +212,9 @@ impl Entry for Connection {
     }
 
     fn deadline(&self, timeouts: &RcuCell<Timeouts>) -> Ticks {
+        if self.destination.is_removed() {
+            return Ticks::now();
+        }
         self.deadline_with(timeouts.load(&read_lock()))
     }
 

@@ -191,8 +191,8 @@ impl Destination {
     }
 }
 
-/// A counter as it is read: additions and subtractions of two CPUs may be seen in either order, so it can look negative for a
-/// moment.
+/// A counter as it is read: additions and subtractions of two CPUs may be seen in either order, so
+/// it can look negative for a moment.
 fn count(counter: &Atomic<i32>) -> u32 {
     u32::try_from(counter.load(Relaxed)).unwrap_or(0)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The pure code compiled alone with the kernel's flags, so that the build can look for panic symbols in it.
-//! Nothing is linked from here. Generic functions are instantiated below, so that they are looked at as well.
+//! The pure code compiled alone with the kernel's flags, so that the build can look for panic
+//! symbols in it. Nothing is linked from here. Generic functions are instantiated below, so that
+//! they are looked at as well.
 
 pub mod director;
 pub mod uapi;

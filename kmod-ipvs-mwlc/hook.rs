@@ -14,10 +14,12 @@ use crate::kapi::hashtable::{InsertError, Node};
 use crate::kapi::netfilter::{PreRouting, Verdict};
 use crate::kapi::packet::{Defragmented, IcmpReply, Packet};
 
-/// A packet is looked up again when its connection ended under it. Twice is rare; more often, only an attack does it.
+/// A packet is looked up again when its connection ended under it. Twice is rare; more often, only
+/// an attack does it.
 const LOOKUPS_MAX: u32 = 3;
 
-/// A packet is parsed again when more of it had to be made linear: IP header, ports, and both again for an ICMP error.
+/// A packet is parsed again when more of it had to be made linear: IP header, ports, and both again
+/// for an ICMP error.
 const PULLS_MAX: u32 = 4;
 
 impl PreRouting for Balancer {
@@ -36,7 +38,8 @@ impl PreRouting for Balancer {
         if !self.services.load(guard).have_address(parsed.destination) {
             return Verdict::Accept(packet);
         }
-        // Only the first fragment has ports, and it may come last: the kernel's reassembly collects them.
+        // Only the first fragment has ports, and it may come last: the kernel's reassembly collects
+        // them.
         let Defragmented::Whole(packet) = packet.defragment() else {
             return Verdict::Consumed;
         };
@@ -67,7 +70,8 @@ impl Balancer {
             }
             (Payload::Udp(_), Some(tuple)) => self.packet_of(packet, parsed, &tuple, None, guard),
             (Payload::IcmpError(error), _) => {
-                // The packet that it is about was sent by a real server, with the VIP as its source, to the client.
+                // The packet that it is about was sent by a real server, with the VIP as its
+                // source, to the client.
                 match self.connection(&error.embedded.reversed(), guard) {
                     Some(node) => send(packet, parsed, &node.destination, guard),
                     None => Verdict::Accept(packet),
@@ -116,7 +120,8 @@ impl Balancer {
         Verdict::Consumed
     }
 
-    /// Takes note of a packet of an existing connection; false if the packet belongs to none any more.
+    /// Takes note of a packet of an existing connection; false if the packet belongs to none any
+    /// more.
     fn goes_on(&self, node: &Node<Connection>, event: Option<TcpEvent>, guard: &Guard) -> bool {
         if node.destination.is_removed() {
             self.connections.remove(node);
@@ -150,7 +155,8 @@ impl Balancer {
         let state = match (tuple.transport, event) {
             (Transport::Tcp, Some(event)) => match tcp::open(event) {
                 Some(state) => ConnState::Tcp(state),
-                // A segment of a connection that is over: this host answers it with a reset, and the client knows.
+                // A segment of a connection that is over: this host answers it with a reset, and
+                // the client knows.
                 None => return Scheduled::NotOurs,
             },
             (Transport::Tcp | Transport::Udp, _) => ConnState::Udp,

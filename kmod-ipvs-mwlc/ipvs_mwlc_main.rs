@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The director: a layer-4 load balancer in direct routing, with the MWLC scheduler.
 //!
-//! `director/` decides and knows no kernel; `kapi/` is the kernel and decides nothing; the files beside them connect the two.
+//! `director/` decides and knows no kernel; `kapi/` is the kernel and decides nothing; the files
+//! beside them connect the two.
 
 use kernel::prelude::*;
 
@@ -35,6 +36,12 @@ module! {
     description: "Virtual services in direct routing with MWLC scheduling",
     license: "GPL",
     alias: ["net-pf-16-proto-16-family-IPVS", "net-pf-16-proto-16-family-ipvs_mwlc"],
+    params: {
+        connections_max: u32 {
+            default: 0,
+            description: "Connections of each network namespace at most (0: an eighth of the RAM)",
+        },
+    },
 }
 
 /// What the module has registered, dropped in this order, which is that of making it reversed.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What each network namespace has: nothing at first, a balancer with its hook once something is configured.
+//! What each network namespace has: nothing at first, a balancer with its hook once something is
+//! configured.
 //!
 //! # Lock order
 //!
@@ -7,7 +8,8 @@
 //! 2. a service's scheduling lock, or a destination's books (spinlocks, never both);
 //! 3. a connection bucket's lock (see `kapi/hashtable.rs`).
 //!
-//! Packets take no lock for an established connection, and 2 then 3, one after the other, for a new one.
+//! Packets take no lock for an established connection, and 2 then 3, one after the other, for a new
+//! one.
 
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
@@ -36,8 +38,8 @@ const NO_START: Reject = Reject::new(
     c"no memory for the connection table and its hook",
 );
 
-/// A balancer at work. The fields are dropped in this order: first nothing estimates any more, then no packet comes any more,
-/// then services and connections go.
+/// A balancer at work. The fields are dropped in this order: first nothing estimates any more, then
+/// no packet comes any more, then services and connections go.
 struct Running {
     _estimator: Pin<KBox<Repeater<Balancer>>>,
     _hook: netfilter::Registration<Balancer>,

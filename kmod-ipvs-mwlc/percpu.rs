@@ -7,7 +7,8 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use crate::director::stats::Counters;
 use crate::kapi::cpu;
 
-/// What has come from clients, counted without an atomic addition: only softirqs of one CPU write one cell.
+/// What has come from clients, counted without an atomic addition: only softirqs of one CPU write
+/// one cell.
 pub(crate) struct Traffic {
     cells: KVec<Cell>,
 }

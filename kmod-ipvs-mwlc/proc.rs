@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `/proc/net/ip_vs`, `ip_vs_conn` and `ip_vs_stats`, in the format of IPVS: ipvsadm -Lc and node_exporter read them.
+//! `/proc/net/ip_vs`, `ip_vs_conn` and `ip_vs_stats`, in the format of IPVS: ipvsadm -Lc and
+//! node_exporter read them.
 
 use core::ffi::CStr;
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A virtual service: what is configured, and which real server gets the next connection.
 //!
-//! Lists are immutable and replaced whole under the namespace's mutex, so packets read them under RCU without a lock. Only
-//! scheduling a new connection takes the service's lock, so that choosing a real server and counting the connection there are
-//! one step, and connections that arrive together do not all find the same minimum.
+//! Lists are immutable and replaced whole under the namespace's mutex, so packets read them under
+//! RCU without a lock. Only scheduling a new connection takes the service's lock, so that choosing
+//! a real server and counting the connection there are one step, and connections that arrive
+//! together do not all find the same minimum.
 
 use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
@@ -80,7 +81,8 @@ impl Service {
         self.config.load(guard)
     }
 
-    /// Takes another configuration of the same name. A change of the scheduler begins its rounds anew.
+    /// Takes another configuration of the same name. A change of the scheduler begins its rounds
+    /// anew.
     pub(crate) fn configure(&self, config: ServiceConfig) -> Result {
         self.config.replace(config)?;
         self.scheduling
@@ -133,7 +135,8 @@ impl Service {
         Ok(self.destinations.replace(Destinations { list, retired })?)
     }
 
-    /// Removes a real server, which ends its connections with their next packet. Under the namespace's mutex.
+    /// Removes a real server, which ends its connections with their next packet. Under the
+    /// namespace's mutex.
     pub(crate) fn remove(&self, gone: &Arc<Destination>) -> Result {
         let (mut list, retired) = self.copy_destinations()?;
         let Some(index) = list.iter().position(|other| Arc::ptr_eq(other, gone)) else {
@@ -156,7 +159,8 @@ impl Service {
         }
     }
 
-    /// A list to change and put in the place of the present one. Under the namespace's mutex, so it does not change between.
+    /// A list to change and put in the place of the present one. Under the namespace's mutex, so it
+    /// does not change between.
     fn copy_destinations(&self) -> Result<(KVec<Arc<Destination>>, Counters)> {
         let length = self.destinations(&read_lock()).len();
         // Room for one more; allocated first, because that may sleep and a guard forbids it.

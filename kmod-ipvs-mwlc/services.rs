@@ -7,7 +7,8 @@ use kernel::sync::Arc;
 use crate::director::config::{Address, ServiceKey, Transport};
 use crate::service::Service;
 
-/// The services of a namespace, sorted by name, so that a packet finds its service in a few comparisons.
+/// The services of a namespace, sorted by name, so that a packet finds its service in a few
+/// comparisons.
 pub(crate) struct Services {
     sorted: KVec<Arc<Service>>,
 }
@@ -27,8 +28,9 @@ impl Services {
             .filter(|service| service.key() == *key)
     }
 
-    /// The index of the first service whose name is `key` or comes after it. Packets call this, so it is not the library's
-    /// `partition_point`, whose overflow checks would be panics in the packet's path.
+    /// The index of the first service whose name is `key` or comes after it. Packets call this, so
+    /// it is not the library's `partition_point`, whose overflow checks would be panics in the
+    /// packet's path.
     fn first_from(&self, key: &ServiceKey) -> usize {
         let (mut from, mut length) = (0usize, self.sorted.len());
         while length > 0 {
@@ -70,14 +72,16 @@ impl Services {
             })
     }
 
-    /// A copy with room for one more, for `add` or `remove`; `length` is that of `old` under the namespace's mutex.
+    /// A copy with room for one more, for `add` or `remove`; `length` is that of `old` under the
+    /// namespace's mutex.
     pub(crate) fn with_capacity_for(length: usize) -> Result<Services> {
         Ok(Services {
             sorted: KVec::with_capacity(length.saturating_add(1), GFP_KERNEL)?,
         })
     }
 
-    /// Fills an empty list made by [`Services::with_capacity_for`] with those of `old` that `keep` keeps. Does not sleep.
+    /// Fills an empty list made by [`Services::with_capacity_for`] with those of `old` that `keep`
+    /// keeps. Does not sleep.
     pub(crate) fn fill(&mut self, old: &Services, keep: impl Fn(&Service) -> bool) -> Result {
         for service in old.sorted.iter().filter(|service| keep(service)) {
             self.sorted

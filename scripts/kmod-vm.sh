@@ -22,7 +22,10 @@ GUEST_MODULES="veth tun pktgen bridge nf_conntrack sch_ingress cls_matchall act_
 PROGRAMS="/usr/bin/dash /usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/python3"
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+guest=
+# `timeout` passes the signal on to QEMU.
+trap '[ -z "$guest" ] || kill "$guest" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
 
 # with_libraries DIR PROGRAM...: copies programs of the trixie root with the libraries they load.
 with_libraries() {
@@ -70,8 +73,10 @@ INIT
 }
 
 make_root "$@"
-timeout "${TIMEOUT:-300}" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=single}" -smp "${CPUS:-2}" -m "${MEM:-768}" -nographic -no-reboot \
-    -monitor none -serial stdio -nic none -device virtio-rng-pci ${QEMU_ARGS:-} \
-    -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" -append "console=ttyS0 quiet loglevel=6 panic=-1 ${APPEND:-}" </dev/null |
-    tee "$work/console"
+timeout "${TIMEOUT:-300}" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=single}" -smp "${CPUS:-2}" -m "${MEM:-768}" \
+    -nographic -no-reboot -monitor none -serial stdio -nic none -device virtio-rng-pci ${QEMU_ARGS:-} \
+    -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" -append "console=ttyS0 quiet loglevel=6 panic=-1 ${APPEND:-}" \
+    </dev/null > >(tee "$work/console") &
+guest=$!
+wait "$guest" || true
 grep -q 'guest exit status: 0' "$work/console"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The stock `IPVS` family, so that ipvsadm, keepalived and moby/ipvs configure the director unchanged.
+//! The stock `IPVS` family, so that ipvsadm, keepalived and moby/ipvs configure the director
+//! unchanged.
 
 use core::ffi::CStr;
 
@@ -286,7 +287,8 @@ fn dump_services(
     }
 }
 
-/// The cursor's first word is the index of the next destination. Without the service there is nothing to say.
+/// The cursor's first word is the index of the next destination. Without the service there is
+/// nothing to say.
 fn dump_destinations(
     balancer: &Balancer,
     key: &ServiceKey,

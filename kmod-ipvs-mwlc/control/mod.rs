@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Configuration: the two generic-netlink families, carried out on a namespace's balancer.
 //!
-//! Parsing, refusing what makes no sense by itself, and writing replies are pure code in `director/`. Here is what depends on
-//! what is configured already.
+//! Parsing, refusing what makes no sense by itself, and writing replies are pure code in
+//! `director/`. Here is what depends on what is configured already.
 
 pub(crate) mod ipvs;
 pub(crate) mod mwlc;
@@ -65,8 +65,8 @@ fn find_service(
     service(balancer, key, &read_lock()).cloned()
 }
 
-/// A list of services to change and put in the place of the present one: those that `keep` keeps, and room for one more.
-/// Under the namespace's mutex.
+/// A list of services to change and put in the place of the present one: those that `keep` keeps,
+/// and room for one more. Under the namespace's mutex.
 fn copy_services(
     balancer: &Balancer,
     keep: impl Fn(&Service) -> bool,

@@ -152,7 +152,8 @@ fn dump_services(
     }
 }
 
-/// The cursor is the indices of the next service and its next destination. With a key, that service is the only one.
+/// The cursor is the indices of the next service and its next destination. With a key, that service
+/// is the only one.
 fn dump_destinations(
     balancer: &Balancer,
     key: Option<&ServiceKey>,

@@ -3,12 +3,14 @@
 //!
 //! # Life of an entry
 //!
-//! [`Table::insert`] links it into a bucket and arms its timer. It ends once, by [`Table::remove`], by its own timer or with
-//! the table; whoever unlinks it under the bucket's lock shuts its timer down, calls [`Entry::unlinked`] and frees it after a
-//! grace period. A timer callback that is already running is waited for by that grace period as well, because it runs in a
-//! softirq; re-arming a timer that was shut down does nothing.
+//! [`Table::insert`] links it into a bucket and arms its timer. It ends once, by [`Table::remove`],
+//! by its own timer or with the table; whoever unlinks it under the bucket's lock shuts its timer
+//! down, calls [`Entry::unlinked`] and frees it after a grace period. A timer callback that is
+//! already running is waited for by that grace period as well, because it runs in a softirq;
+//! re-arming a timer that was shut down does nothing.
 //!
-//! Lock order: a bucket's lock, then (inside the kernel) the timer base's lock. Nothing else is taken under a bucket's lock.
+//! Lock order: a bucket's lock, then (inside the kernel) the timer base's lock. Nothing else is
+//! taken under a bucket's lock.
 
 use core::ops::Deref;
 use core::ptr;
@@ -24,7 +26,8 @@ use super::clock::Ticks;
 use super::lock::{BhLock, Locks};
 use super::rcu;
 
-/// Locks that the buckets share; a power of two. Enough that CPUs rarely meet, small beside the buckets.
+/// Locks that the buckets share; a power of two. Enough that CPUs rarely meet, small beside the
+/// buckets.
 const LOCKS: usize = 256;
 
 /// What the table holds.
@@ -46,7 +49,8 @@ pub(crate) trait Entry: Send + Sync + Sized + 'static {
 ///
 /// # Invariants
 ///
-/// `next` is null or points to a node that is freed no earlier than a grace period after it was unlinked.
+/// `next` is null or points to a node that is freed no earlier than a grace period after it was
+/// unlinked.
 pub(crate) struct Node<E: Entry> {
     next: Atomic<*mut Node<E>>,
     table: *const Table<E>,
@@ -70,8 +74,8 @@ impl<E: Entry> Deref for Node<E> {
 ///
 /// # Invariants
 ///
-/// Each bucket's chain consists of nodes made by `KBox::into_raw`, each with a timer that is set up. The table does not move
-/// (nodes point to it) and is only dropped where sleeping is allowed.
+/// Each bucket's chain consists of nodes made by `KBox::into_raw`, each with a timer that is set
+/// up. The table does not move (nodes point to it) and is only dropped where sleeping is allowed.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Table<E: Entry> {
     buckets: KVVec<Atomic<*mut Node<E>>>,
@@ -81,7 +85,8 @@ pub(crate) struct Table<E: Entry> {
     context: E::Context,
 }
 
-// SAFETY: The raw pointers own nodes, which are `Send` and `Sync` as `E` is; shared changes are under the buckets' locks.
+// SAFETY: The raw pointers own nodes, which are `Send` and `Sync` as `E` is; shared changes are
+// under the buckets' locks.
 unsafe impl<E: Entry> Send for Table<E> {}
 // SAFETY: As above.
 unsafe impl<E: Entry> Sync for Table<E> {}
@@ -242,15 +247,16 @@ impl<E: Entry> Table<E> {
         // SAFETY: The timer was set up before the node was linked.
         unsafe { bindings::timer_shutdown(node.timer.get()) };
         node.entry.unlinked();
-        // SAFETY: Only the one who unlinked the node comes here, so its head is queued once. Readers and a running timer
-        // callback are done when the grace period is.
+        // SAFETY: Only the one who unlinked the node comes here, so its head is queued once.
+        // Readers and a running timer callback are done when the grace period is.
         unsafe { bindings::call_rcu(node.head.get(), Some(free::<E>)) };
     }
 
     /// Ends every entry.
     pub(crate) fn clear(&self) {
         for bucket in 0..self.buckets.len() {
-            // A guard for each entry, for there may be millions and grace periods must not wait that long.
+            // A guard for each entry, for there may be millions and grace periods must not wait
+            // that long.
             loop {
                 let guard = read_lock();
                 match self.entries(bucket, &guard).next() {
@@ -283,9 +289,11 @@ impl<E: Entry> PinnedDrop for Table<E> {
 }
 
 impl<E: Entry> Node<E> {
-    /// Makes the timer fire at `deadline` instead of when it would; does nothing once the entry has ended.
+    /// Makes the timer fire at `deadline` instead of when it would; does nothing once the entry has
+    /// ended.
     pub(crate) fn arm(&self, deadline: Ticks) {
-        // SAFETY: The timer was set up before the node was linked; after a shutdown this has no effect.
+        // SAFETY: The timer was set up before the node was linked; after a shutdown this has no
+        // effect.
         unsafe { bindings::mod_timer(self.timer.get(), deadline.0 as c_ulong) };
     }
 }
@@ -297,8 +305,8 @@ impl<E: Entry> Node<E> {
 /// `timer` is in a `Node<E>` in a live table; the kernel calls this in a softirq.
 unsafe extern "C" fn fired<E: Entry>(timer: *mut bindings::timer_list) {
     let timer = timer.cast::<Opaque<bindings::timer_list>>();
-    // SAFETY: By the function's contract. The node is freed a grace period after its timer's shutdown, which this softirq
-    // holds up.
+    // SAFETY: By the function's contract. The node is freed a grace period after its timer's
+    // shutdown, which this softirq holds up.
     let node = unsafe { &*container_of!(timer, Node<E>, timer) };
     // SAFETY: A table waits for running callbacks before it goes.
     let table = unsafe { &*node.table };

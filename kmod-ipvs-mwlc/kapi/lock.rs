@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A spinlock that also keeps softirqs off this CPU, for data that packets and configuration both change.
+//! A spinlock that also keeps softirqs off this CPU, for data that packets and configuration both
+//! change.
 
 use core::cell::UnsafeCell;
 

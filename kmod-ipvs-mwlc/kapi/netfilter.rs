@@ -13,8 +13,8 @@ use super::packet::Packet;
 use super::pernet::Net;
 use super::rcu;
 
-/// Between the raw table, where an administrator can still drop or mark, and connection tracking, which would make an entry of
-/// its own for every connection that the director has one for.
+/// Between the raw table, where an administrator can still drop or mark, and connection tracking,
+/// which would make an entry of its own for every connection that the director has one for.
 const PRIORITY: i32 = bindings::MWLC_NF_IP_PRI_RAW + 10;
 
 /// What a hook decides.
@@ -83,21 +83,24 @@ impl<T: PreRouting> Drop for Registration<T> {
 ///
 /// # Safety
 ///
-/// Called by netfilter for a hook registered by [`Registration::new`], which makes `target` an `Arc<T>`'s value.
+/// Called by netfilter for a hook registered by [`Registration::new`], which makes `target` an
+/// `Arc<T>`'s value.
 unsafe extern "C" fn hook<T: PreRouting>(
     target: *mut c_void,
     skb: *mut bindings::sk_buff,
     state: *const bindings::nf_hook_state,
 ) -> c_uint {
     let guard = read_lock();
-    // SAFETY: By the function's contract; the registration keeps the target for as long as hooks run.
+    // SAFETY: By the function's contract; the registration keeps the target for as long as hooks
+    // run.
     let target = unsafe { &*target.cast::<T>() };
     // SAFETY: Netfilter passes a valid state with its namespace.
     let net = unsafe { Net::from_raw((*state).net) };
     let (Some(skb), Some(net)) = (NonNull::new(skb), net) else {
         return bindings::MWLC_NF_ACCEPT as c_uint;
     };
-    // SAFETY: In PRE_ROUTING the data begins with an IP header that the stack has checked, and the hook may keep the skb.
+    // SAFETY: In PRE_ROUTING the data begins with an IP header that the stack has checked, and the
+    // hook may keep the skb.
     let packet = unsafe { Packet::from_raw(skb, net) };
     match target.packet(packet, &guard) {
         Verdict::Accept(packet) => {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Generic-netlink families, down to bytes: requests as attribute bytes, replies through the pure encoder.
+//! Generic-netlink families, down to bytes: requests as attribute bytes, replies through the pure
+//! encoder.
 //!
-//! The kernel's own attribute parsing is not used (no policy): the pure code parses, is fuzzed in userspace, and names the
-//! attribute that it refuses.
+//! The kernel's own attribute parsing is not used (no policy): the pure code parses, is fuzzed in
+//! userspace, and names the attribute that it refuses.
 
 use core::marker::PhantomData;
 use core::pin::Pin;
@@ -16,7 +17,8 @@ use super::pernet::Net;
 use crate::director::errno::Reject;
 use crate::director::netlink::{Encoder, Full};
 
-/// No single reply's attributes are longer; the families' own limits are checked against it where they are defined.
+/// No single reply's attributes are longer; the families' own limits are checked against it where
+/// they are defined.
 pub(crate) const REPLY_BYTES_MAX: usize = 512;
 /// Both headers of a generic-netlink message.
 const HEADER_BYTES: usize = (bindings::MWLC_NLMSG_HDRLEN + bindings::MWLC_GENL_HDRLEN) as usize;
@@ -56,7 +58,8 @@ pub(crate) trait Family: 'static {
     /// Carries out one command.
     fn act(request: &Request<'_>, reply: &mut Reply) -> core::result::Result<(), Reject>;
 
-    /// Writes entries from `cursor` on, until all are written or one does not fit, and moves the cursor.
+    /// Writes entries from `cursor` on, until all are written or one does not fit, and moves the
+    /// cursor.
     fn dump(
         request: &Request<'_>,
         cursor: &mut Cursor,
@@ -101,7 +104,8 @@ impl Reply {
             return Ok(());
         };
         let bytes = self.buffer.get(..self.used).unwrap_or_default();
-        // SAFETY: `info` is valid by the function's contract; the message is freed or given away on every path.
+        // SAFETY: `info` is valid by the function's contract; the message is freed or given away on
+        // every path.
         unsafe {
             let skb = bindings::mwlc_genlmsg_new(bytes.len());
             if skb.is_null() {
@@ -156,7 +160,8 @@ impl DumpMessage {
     }
 }
 
-/// Adds a message with these attributes to `skb`; false if there is no room, and then nothing was added.
+/// Adds a message with these attributes to `skb`; false if there is no room, and then nothing was
+/// added.
 ///
 /// # Safety
 ///
@@ -170,7 +175,8 @@ unsafe fn append(
     command: u8,
     attributes: &[u8],
 ) -> bool {
-    // SAFETY: By the function's contract; `skb_put` is within the tailroom that was just compared with.
+    // SAFETY: By the function's contract; `skb_put` is within the tailroom that was just compared
+    // with.
     unsafe {
         let room = usize::try_from(bindings::mwlc_skb_tailroom(skb)).unwrap_or(0);
         if room < attributes.len().saturating_add(HEADER_BYTES) {
@@ -220,7 +226,8 @@ impl<F: Family> Registration<F> {
             version: c_uint::from(F::VERSION),
             n_small_ops: u8::try_from(operations.len()).map_err(|_| EINVAL)?,
             small_ops: operations.as_ptr(),
-            // Commands below this keep their own parsing; from here on the kernel would refuse every attribute.
+            // Commands below this keep their own parsing; from here on the kernel would refuse
+            // every attribute.
             resv_start_op: u8::MAX,
             module: module.as_ptr().cast(),
             ..Default::default()

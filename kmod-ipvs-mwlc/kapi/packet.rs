@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A packet that a netfilter hook was given: an owned `sk_buff` whose data begins with its IP header.
+//! A packet that a netfilter hook was given: an owned `sk_buff` whose data begins with its IP
+//! header.
 
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
@@ -11,8 +12,8 @@ use super::pernet::Net;
 ///
 /// # Invariants
 ///
-/// The pointer is a valid `sk_buff` that nobody else owns, `skb->data` is at its IP header, and at least the header that
-/// netfilter has checked is linear.
+/// The pointer is a valid `sk_buff` that nobody else owns, `skb->data` is at its IP header, and at
+/// least the header that netfilter has checked is linear.
 pub(crate) struct Packet {
     skb: NonNull<bindings::sk_buff>,
     net: Net,
@@ -47,7 +48,8 @@ impl Packet {
     ///
     /// # Safety
     ///
-    /// `skb` must be as the type's invariants say, and belong to the caller, who gives it away. `net` is its namespace.
+    /// `skb` must be as the type's invariants say, and belong to the caller, who gives it away.
+    /// `net` is its namespace.
     pub(super) unsafe fn from_raw(skb: NonNull<bindings::sk_buff>, net: Net) -> Packet {
         // INVARIANT: By the function's contract.
         Packet { skb, net }
@@ -83,7 +85,8 @@ impl Packet {
         let Ok(bytes) = u32::try_from(bytes) else {
             return false;
         };
-        // SAFETY: By the invariants the skb is valid and ours. Slices of the old data are gone, for this borrows mutably.
+        // SAFETY: By the invariants the skb is valid and ours. Slices of the old data are gone, for
+        // this borrows mutably.
         unsafe { bindings::mwlc_skb_may_pull(self.skb.as_ptr(), bytes) }
     }
 
@@ -97,7 +100,8 @@ impl Packet {
     pub(crate) fn defragment(self) -> Defragmented {
         let net = self.net;
         let skb = self.into_raw();
-        // SAFETY: The skb is valid and given away here; on 0 the kernel gives back the whole datagram in it.
+        // SAFETY: The skb is valid and given away here; on 0 the kernel gives back the whole
+        // datagram in it.
         if unsafe { bindings::mwlc_skb_defrag(net.as_ptr(), skb.as_ptr()) } == 0 {
             // INVARIANT: `ip_defrag` returned the datagram with data at its IP header.
             Defragmented::Whole(Packet { skb, net })

@@ -16,7 +16,8 @@ use super::bindings;
 ///
 /// # Invariants
 ///
-/// The pointer is valid: values are only kept in what the namespace's exit takes down, or for the time of a callback.
+/// The pointer is valid: values are only kept in what the namespace's exit takes down, or for the
+/// time of a callback.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Net(NonNull<bindings::net>);
 
@@ -41,7 +42,8 @@ impl Net {
     }
 }
 
-/// State that every network namespace has, from its start or the module's to its end or the module's.
+/// State that every network namespace has, from its start or the module's to its end or the
+/// module's.
 pub(crate) trait PerNet: Send + Sync + Sized + 'static {
     /// The state of a new namespace.
     fn new(net: Net) -> Result<Pin<KBox<Self>>>;
@@ -55,7 +57,8 @@ pub(crate) struct Slot<T> {
     _state: PhantomData<fn() -> T>,
 }
 
-// SAFETY: The kernel writes `id` once in `register_pernet_subsys`, before it calls anything that reads it.
+// SAFETY: The kernel writes `id` once in `register_pernet_subsys`, before it calls anything that
+// reads it.
 unsafe impl<T> Sync for Slot<T> {}
 
 impl<T: PerNet> Slot<T> {
@@ -70,9 +73,11 @@ impl<T: PerNet> Slot<T> {
 
 /// The state of a namespace.
 ///
-/// The reference is as short as the callback that has the `Net`: whoever can name a namespace keeps its exit from running.
+/// The reference is as short as the callback that has the `Net`: whoever can name a namespace keeps
+/// its exit from running.
 pub(crate) fn state<T: PerNet>(net: &Net) -> Option<&T> {
-    // SAFETY: The namespace is valid. The slot's cell is big enough for a pointer, zeroed by the kernel before `init`.
+    // SAFETY: The namespace is valid. The slot's cell is big enough for a pointer, zeroed by the
+    // kernel before `init`.
     unsafe {
         let cell = bindings::mwlc_net_generic(net.as_ptr(), *T::slot().id.get());
         cell.cast::<*const T>()
@@ -129,8 +134,9 @@ unsafe extern "C" fn init<T: PerNet>(net: *mut bindings::net) -> c_int {
     };
     match T::new(namespace) {
         Ok(state) => {
-            // SAFETY: The kernel has allocated `size` bytes for us, and nobody reads them before `init` returns. The
-            // pinned value is not moved, only its owner is forgotten until `exit`.
+            // SAFETY: The kernel has allocated `size` bytes for us, and nobody reads them before
+            // `init` returns. The pinned value is not moved, only its owner is forgotten until
+            // `exit`.
             unsafe {
                 let cell = bindings::mwlc_net_generic(net, *T::slot().id.get()).cast::<*mut T>();
                 *cell = KBox::into_raw(Pin::into_inner_unchecked(state));
@@ -145,8 +151,8 @@ unsafe extern "C" fn init<T: PerNet>(net: *mut bindings::net) -> c_int {
 ///
 /// Called by the kernel for a namespace that ends, or on unregistration.
 unsafe extern "C" fn exit<T: PerNet>(net: *mut bindings::net) {
-    // SAFETY: `init` stored a pointer from `KBox::into_raw` here. Netlink sockets and /proc of the namespace can no longer be
-    // used, so nobody else refers to the state.
+    // SAFETY: `init` stored a pointer from `KBox::into_raw` here. Netlink sockets and /proc of the
+    // namespace can no longer be used, so nobody else refers to the state.
     unsafe {
         let cell = bindings::mwlc_net_generic(net, *T::slot().id.get()).cast::<*mut T>();
         let state = core::mem::replace(&mut *cell, core::ptr::null_mut());

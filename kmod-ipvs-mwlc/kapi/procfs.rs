@@ -15,7 +15,8 @@ pub(crate) trait File: Send + Sync + 'static {
     /// Its name in `/proc/net`.
     const NAME: &'static CStr;
 
-    /// Writes piece `index` (0 is the first); false if there is no such piece, and then nothing was written.
+    /// Writes piece `index` (0 is the first); false if there is no such piece, and then nothing was
+    /// written.
     ///
     /// A piece that does not fit the reader's buffer is asked for again with a larger one.
     fn piece(net: &Net, index: u64, text: &mut Text) -> bool;
@@ -27,7 +28,8 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    /// Adds formatted text. Overflow is remembered by the kernel, which then asks again with a larger buffer.
+    /// Adds formatted text. Overflow is remembered by the kernel, which then asks again with a
+    /// larger buffer.
     pub(crate) fn write(&mut self, arguments: fmt::Arguments<'_>) {
         let _ = fmt::Write::write_fmt(self, arguments);
     }
@@ -41,7 +43,8 @@ impl fmt::Write for Text {
     }
 }
 
-/// A file in a namespace's `/proc/net`; dropping it removes it and waits for readers that are in it.
+/// A file in a namespace's `/proc/net`; dropping it removes it and waits for readers that are in
+/// it.
 pub(crate) struct Entry<F: File> {
     net: Net,
     _file: PhantomData<fn() -> F>,
@@ -87,8 +90,9 @@ impl<F: File> Operations<F> {
     };
 }
 
-/// The end of a file is only known once its next piece was asked for, so the position itself is the iterator: `show` stands on
-/// it, and writes nothing beyond the end. A position past this many pieces ends the file whatever it says.
+/// The end of a file is only known once its next piece was asked for, so the position itself is the
+/// iterator: `show` stands on it, and writes nothing beyond the end. A position past this many
+/// pieces ends the file whatever it says.
 const PIECES_MAX: i64 = 1 << 32;
 
 /// # Safety

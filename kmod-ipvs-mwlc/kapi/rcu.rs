@@ -28,7 +28,8 @@ pub(crate) fn barrier() {
 ///
 /// # Invariants
 ///
-/// `current` comes from `KBox::into_raw` and is freed only a grace period after it was replaced, or with the cell.
+/// `current` comes from `KBox::into_raw` and is freed only a grace period after it was replaced, or
+/// with the cell.
 pub(crate) struct RcuCell<T: Send + Sync + 'static> {
     current: Atomic<*mut Boxed<T>>,
 }
@@ -54,18 +55,19 @@ impl<T: Send + Sync + 'static> RcuCell<T> {
 
     /// The present value, valid for as long as the guard is held.
     pub(crate) fn load<'a>(&'a self, _guard: &'a Guard) -> &'a T {
-        // SAFETY: By the type's invariant the pointer is valid for a grace period after any replacement, and the guard
-        // keeps that from ending.
+        // SAFETY: By the type's invariant the pointer is valid for a grace period after any
+        // replacement, and the guard keeps that from ending.
         unsafe { &(*self.current.load(Acquire)).value }
     }
 
     /// Puts `value` in the place of the present one, which is freed when its last reader is done.
     ///
-    /// Replacing is atomic, but a caller that derives the new value from the old one holds the namespace's mutex.
+    /// Replacing is atomic, but a caller that derives the new value from the old one holds the
+    /// namespace's mutex.
     pub(crate) fn replace(&self, value: T) -> Result<(), AllocError> {
         let old = self.current.xchg(boxed(value)?, Full);
-        // SAFETY: `old` was the cell's and no new reader can find it; its head is not queued yet. `free` takes it after
-        // every present reader is done.
+        // SAFETY: `old` was the cell's and no new reader can find it; its head is not queued yet.
+        // `free` takes it after every present reader is done.
         unsafe { bindings::call_rcu((*old).head.get(), Some(free::<T>)) };
         Ok(())
     }
@@ -73,7 +75,8 @@ impl<T: Send + Sync + 'static> RcuCell<T> {
 
 impl<T: Send + Sync + 'static> Drop for RcuCell<T> {
     fn drop(&mut self) {
-        // SAFETY: By the invariant the pointer comes from `KBox::into_raw`; readers borrow the cell, so there are none.
+        // SAFETY: By the invariant the pointer comes from `KBox::into_raw`; readers borrow the
+        // cell, so there are none.
         drop(unsafe { KBox::from_raw(self.current.load(Acquire)) });
     }
 }

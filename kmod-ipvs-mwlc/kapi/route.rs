@@ -14,8 +14,8 @@ use super::pernet::Net;
 ///
 /// # Invariants
 ///
-/// `dst` is null, or a reference that this cell owns; it is released only after it was taken out, and the kernel frees a
-/// released one after a grace period.
+/// `dst` is null, or a reference that this cell owns; it is released only after it was taken out,
+/// and the kernel frees a released one after a grace period.
 pub(crate) struct RouteCell {
     dst: Atomic<*mut bindings::dst_entry>,
 }
@@ -58,7 +58,8 @@ impl RouteCell {
         let found =
             unsafe { bindings::mwlc_route_output(net.as_ptr(), u32::from_ne_bytes(address)) };
         self.put(found);
-        // It may be taken out again at once by another CPU, but not freed before the guard is dropped.
+        // It may be taken out again at once by another CPU, but not freed before the guard is
+        // dropped.
         NonNull::new(found).map(|dst| Route { dst, _guard: guard })
     }
 
@@ -99,15 +100,16 @@ impl Route<'_> {
         }
     }
 
-    /// Decrements the time to live, which must be above 1, and sends the packet to the real server's link-layer address.
-    /// False if it was freed for want of memory.
+    /// Decrements the time to live, which must be above 1, and sends the packet to the real
+    /// server's link-layer address. False if it was freed for want of memory.
     pub(crate) fn forward(self, packet: Packet) -> bool {
         // SAFETY: The packet is valid and ours, and the route is valid while the guard is held.
         if unsafe { bindings::mwlc_skb_prepare_forward(packet.as_ptr(), self.dst.as_ptr()) } != 0 {
             return false;
         }
         let net = packet.net();
-        // SAFETY: The packet is given away here; the guard keeps the route until the neighbour has it.
+        // SAFETY: The packet is given away here; the guard keeps the route until the neighbour has
+        // it.
         unsafe {
             bindings::mwlc_skb_transmit(net.as_ptr(), packet.into_raw().as_ptr(), self.dst.as_ptr())
         };

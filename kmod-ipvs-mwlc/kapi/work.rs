@@ -63,7 +63,8 @@ impl<T: Periodic> Repeater<T> {
 #[pinned_drop]
 impl<T: Periodic> PinnedDrop for Repeater<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: The work item was set up; this waits for a run and keeps it from queueing itself again.
+        // SAFETY: The work item was set up; this waits for a run and keeps it from queueing itself
+        // again.
         unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
     }
 }
