@@ -3,6 +3,7 @@
 //!
 //! [`pvfs_cluster`] starts real daemons and mounts. [`model`] is the simplest file system there
 //! is, [`operation`] what can be asked of it at random, and [`replay`] asks the same of a real one.
+//! [`workload`] is what runs while daemons are killed.
 //! [`director_vm`] is the director in a guest.
 
 pub mod director_vm;

@@ -286,6 +286,7 @@ impl Cluster {
             .arg(std::process::id().to_string())
             .arg("--")
             .arg(programs::find(program)?)
+            .env("NO_COLOR", "1")
             .current_dir(self.dir.path());
         Ok(command)
     }

@@ -264,7 +264,7 @@ fn attributes(root: &Path, other: &Path) -> anyhow::Result<()> {
     std::fs::write(&path, "changed")?;
     ensure!(seen.metadata()?.modified()? > time, "a write advances it");
     xattr::set(&path, "user.test", b"value")?;
-    ensure!(xattr::get(&seen, "user.test")?.as_deref() == Some(b"value"));
+    ensure!(xattr::get(&seen, "user.test")?.as_deref() == Some(&b"value"[..]));
     ensure!(xattr::list(&seen)?.any(|name| name == "user.test"));
     xattr::set(&path, "user.large", &[7; 60_000])?;
     ensure!(xattr::get(&seen, "user.large")?.is_some_and(|value| value == [7; 60_000]));

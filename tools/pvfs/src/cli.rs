@@ -22,14 +22,32 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run mgr, iods and mounts on this machine until Ctrl-C
+    ///
+    /// The way to try PVFS without any set-up. Prints one line, `ready mgr HOST:PORT, N iods,
+    /// mounted on DIR...`, when everything is usable. SIGINT, SIGTERM and SIGHUP stop it with
+    /// status 0; a daemon that ends by itself stops it with status 1 and is named, with the end of
+    /// its log. The logs are in the data directory under log/.
     Dev(dev::Args),
     /// Ask mgr and every iod whether they are alive
+    ///
+    /// Without an argument and without PVFS_MGR, mgr is that of the mount in which the command runs,
+    /// or of the only PVFS file system mounted here. Status 0: all are alive; 1: something is away,
+    /// and its line says what; 2: it is not clear whom to ask.
     Ping(ping::Args),
     /// Show a file's striping and the bytes on each iod
+    ///
+    /// For each iod of a file, the length of the part that it holds and the disk space that this
+    /// takes; for a directory, what new files in it get. Status 1 where an iod is away.
     Stat(stat::Args),
     /// Copy files into, out of or within PVFS, all iods in parallel
+    ///
+    /// A file on PVFS is read and written through mgr and the iods themselves where they can be
+    /// reached from here, else through its mount. The last line says what was copied at how many MB/s
+    /// (of a million bytes). Status 1 where something was not copied.
     Cp(cp::Args),
     /// Show the space on each iod and in all
+    ///
+    /// Status 1 where an iod is away; its line then shows what it said last.
     Df(df::Args),
     /// Show or set how files are striped
     #[command(subcommand)]

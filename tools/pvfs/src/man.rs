@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! `pvfs man`: the manual page, made from the command line's own description so that it stays true.
+//! `pvfs man`: the manual pages, made from the command line's own description so that they stay
+//! true. A test compares them with those in docs/man.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +20,33 @@ pub struct Args {
 /// Writes `pvfs.1` and `pvfs-VERB.1`.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    clap_mangen::generate_to(Cli::command(), &args.out)
-        .with_context(|| args.out.display().to_string())?;
+    // `pvfs help` needs no page of its own.
+    let command = Cli::command().disable_help_subcommand(true);
+    clap_mangen::generate_to(command, &args.out).with_context(|| args.out.display().to_string())?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_pages_in_the_documentation_are_these() {
+        let dir = tempfile::tempdir().unwrap();
+        run(&Args {
+            out: dir.path().to_owned(),
+        })
+        .unwrap();
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/man");
+        let mut pages = 0;
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let name = entry.unwrap().file_name();
+            let page = std::fs::read_to_string(dir.path().join(&name)).unwrap();
+            let old = std::fs::read_to_string(kept.join(&name)).unwrap_or_default();
+            assert_eq!(page, old, "{name:?} has changed: run `pvfs man docs/man`");
+            pages += 1;
+        }
+        assert!(pages > 5);
+    }
 }

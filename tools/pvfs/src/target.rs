@@ -112,8 +112,11 @@ pub fn mgr(given: Option<&str>) -> Result<Endpoint, TargetError> {
 }
 
 fn named_mgr(text: &str) -> Result<Endpoint, TargetError> {
-    if text.starts_with(['/', '.']) {
-        return pvfs_path(Path::new(text)).map(|path| path.mgr);
+    // A name that is there on a PVFS mount is a path; so is what can be nothing else.
+    match pvfs_path(Path::new(text)) {
+        Ok(path) => return Ok(path.mgr),
+        Err(error) if text.starts_with(['/', '.']) => return Err(error),
+        Err(_) => {}
     }
     match text.parse::<MountSource>() {
         Ok(source) => Ok(source.mgr),

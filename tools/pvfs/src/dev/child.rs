@@ -67,6 +67,8 @@ impl Running {
             ))
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log_file))
+            // A log is read with less and grep.
+            .env("NO_COLOR", "1")
             // Ctrl-C on the terminal goes to `pvfs dev` alone, which ends its children in order.
             .process_group(0);
         let mut child = command
