@@ -4,6 +4,8 @@
 //! Where a test says that something comes from the page cache, it has killed all iods first: bytes
 //! that are read then can have come from nowhere else.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;

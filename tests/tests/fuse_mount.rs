@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! Mounting and unmounting as mount(8), fstab and people do it.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
