@@ -2,6 +2,8 @@
 //! One namespace's balancer: its services, its connections, its timeouts, and what repeats every
 //! two seconds.
 
+use core::borrow::Borrow;
+
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::rcu::{read_lock, Guard};
@@ -35,7 +37,8 @@ const _: () = assert!(size_of::<Node<Connection>>() as u64 <= ENTRY_BYTES);
 
 /// How many connections a namespace may have on this machine.
 fn connections_max() -> u32 {
-    let asked = crate::module_parameters::connections_max.value();
+    // A value from kernel 7.3 on, a reference before; both can be borrowed.
+    let asked: u32 = *crate::module_parameters::connections_max.value().borrow();
     if asked != 0 {
         return asked.min(CONNECTIONS_MAX as u32);
     }

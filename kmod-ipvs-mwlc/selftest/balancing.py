@@ -4,7 +4,7 @@
 import socket
 import struct
 
-from lab import (CLIENT, HOSTS, MODULE, SERVERS, TCP_PORT, VIP, Connection, ask_udp, director, inside, service, sh, until)
+from lab import (CLIENT, HOSTS, MODULE, SERVERS, TCP_PORT, VIP, Connection, ask_udp, director, inside, serve, service, sh, until)
 from nl import Mwlc
 
 NOTHING = (0, 0, 0, 0)
@@ -32,7 +32,7 @@ def close_all(connections):
 def ends_at_zero():
     """After all connections, every Ci is 0 and nobody is active or pending."""
     mwlc = Mwlc()
-    until(lambda: all(load[:3] == (0, 0, 0) for load in mwlc.loads().values()), f"Ci 0: {mwlc.loads()}")
+    until(lambda: all(load[:3] == (0, 0, 0) for load in mwlc.loads().values()), "every Ci is 0")
 
 
 def test_rr_goes_round():
@@ -242,6 +242,54 @@ def test_icmp_errors_reach_the_server_that_they_are_about():
     connection.close()
 
 
+def test_too_long_a_packet_is_answered_with_the_mtu():
+    service("rr", protocol="u")
+    for address in SERVERS.values():
+        director(f"ip route add {address} dev eth0 mtu lock 1300")
+    with inside("client"):
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+    udp.connect((VIP, 53))
+
+    def learned():
+        try:
+            udp.send(b"x" * 1400)
+        except OSError as error:
+            assert error.errno == 90, error
+            return True
+        return False
+
+    until(learned, "the client learns the MTU")
+    assert udp.getsockopt(socket.IPPROTO_IP, 14) == 1300  # IP_MTU
+    udp.close()
+    # What may be fragmented is.
+    assert ask_udp(b"x" * 5000) in SERVERS
+    for address in SERVERS.values():
+        director(f"ip route del {address}")
+    sh("ip route flush cache", ns="client")
+
+
+def test_the_director_may_serve_as_well():
+    serve("director")
+    director(f"ipvsadm -C && ipvsadm -A -t {VIP}:80 -s rr")
+    director(f"ipvsadm -a -t {VIP}:80 -r {HOSTS['director']}:80 -g && ipvsadm -a -t {VIP}:80 -r {SERVERS['s1']}:80 -g")
+    assert servers_of(4) == ["director", "s1"] * 2
+    ends_at_zero()
+
+
+def test_expected_sizes_are_learned_when_asked():
+    service("mwlc")
+    mwlc = Mwlc()
+    mwlc.expect(1000, policy=1)
+    first = Connection()
+    assert mwlc.connections()[first.port][1] == 1000
+    mwlc.set_size(CLIENT, first.port, 64000)
+    second = Connection()
+    assert mwlc.connections()[second.port][1] == 64000, mwlc.connections()
+    close_all([first, second])
+    ends_at_zero()
+
+
 def test_stock_ipvsadm_round_trip():
     director("ipvsadm -C")
     rules = "".join(
@@ -311,4 +359,4 @@ def test_namespaces_are_apart():
     sh(f"ipvsadm -A -t {VIP}:80 -s wlc", ns="client")
     assert director("ipvsadm -Sn").startswith(f"-A -t {VIP}:80 -s rr")
     sh("ipvsadm -C", ns="client")
-    assert len(HOSTS) == 5 and servers_of(3) == ["s1", "s2", "s3"]
+    assert servers_of(3) == ["s1", "s2", "s3"]

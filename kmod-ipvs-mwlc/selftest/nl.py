@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 
-from lab import SERVERS, TCP_PORT, VIP, inside
+from lab import HOSTS, TCP_PORT, VIP, inside
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -93,8 +93,9 @@ class Mwlc(Family):
         key += attribute(3, address(VIP)) + attribute(4, struct.pack("!H", TCP_PORT))
         return attribute(1, key + b"".join(more))
 
-    def expect(self, size_bytes):
-        self.call(self.SET_SERVICE, self.service_key(attribute(6, struct.pack("=Q", size_bytes))))
+    def expect(self, size_bytes, policy=0):
+        more = attribute(6, struct.pack("=Q", size_bytes)), attribute(7, bytes([policy]))
+        self.call(self.SET_SERVICE, self.service_key(*more))
 
     def set_size(self, client_address, client_port, size_bytes):
         conn = attribute(1, struct.pack("=H", 2)) + attribute(2, struct.pack("=H", 6))
@@ -105,7 +106,7 @@ class Mwlc(Family):
 
     def loads(self):
         """{server: (Ci, pending, active, inactive)}"""
-        names = {socket.inet_aton(address): name for name, address in SERVERS.items()}
+        names = {socket.inet_aton(address): name for name, address in HOSTS.items()}
         loads = {}
         for answer in self.call(self.GET_DEST, dump=True):
             dest = attributes(attributes(answer)[2])
