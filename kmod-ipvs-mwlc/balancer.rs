@@ -92,10 +92,11 @@ impl Balancer {
         self.connections.context().load(guard)
     }
 
-    /// Changes the timeouts; connections take them when their timers fire. Under the namespace's
-    /// mutex.
+    /// Changes the timeouts, of present connections as well. Under the namespace's mutex.
     pub(crate) fn set_timeouts(&self, timeouts: Timeouts) -> Result {
-        Ok(self.connections.context().replace(timeouts)?)
+        self.connections.context().replace(timeouts)?;
+        self.connections.rearm();
+        Ok(())
     }
 
     /// Where a connection is in the table. The key is secret, so that a stranger cannot fill one

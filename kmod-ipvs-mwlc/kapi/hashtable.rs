@@ -252,6 +252,15 @@ impl<E: Entry> Table<E> {
         unsafe { bindings::call_rcu(node.head.get(), Some(free::<E>)) };
     }
 
+    /// Arms every timer anew, after the context has changed.
+    pub(crate) fn rearm(&self) {
+        for bucket in 0..self.buckets.len() {
+            for node in self.entries(bucket, &read_lock()) {
+                node.arm(node.entry.deadline(&self.context));
+            }
+        }
+    }
+
     /// Ends every entry.
     pub(crate) fn clear(&self) {
         for bucket in 0..self.buckets.len() {

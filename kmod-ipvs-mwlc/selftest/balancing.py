@@ -38,15 +38,14 @@ def ends_at_zero():
 def test_rr_goes_round():
     service("rr", (1, 5, 1))
     order = servers_of(6)
-    assert order in (["s1", "s2", "s3"] * 2,), order
+    assert order == ["s1", "s2", "s3"] * 2, order
     ends_at_zero()
 
 
 def test_wrr_interleaves_by_weight():
     service("wrr", (4, 3, 2))
     order = "".join(server[1] for server in servers_of(18))
-    assert order == "112123123" * 2 or order == "112121323" * 2 or sorted(order) == sorted("112123123" * 2), order
-    assert [order.count(digit) for digit in "123"] == [8, 6, 4]
+    assert order == "112123123" * 2, order
 
 
 def test_lc_takes_the_least_connections():
@@ -114,8 +113,8 @@ def test_reset_and_timeout_release_the_size():
     mwlc.set_size(CLIENT, connection.port, 5000)
     connection.reset()
     until(lambda: all(load[0] == 0 for load in mwlc.loads().values()), "released by RST")
-    director("ipvsadm --set 1 1 1")
     idle = Connection()
+    director("ipvsadm --set 1 1 1")
     until(lambda: mwlc.loads()[idle.server] == NOTHING, "released by timeout")
     assert idle.port not in mwlc.connections()
     director("ipvsadm --set 900 120 300")
