@@ -1,37 +1,46 @@
 // SPDX-License-Identifier: MIT
 //! The demo in its small form, as a user runs it: the whole cluster, and nothing left behind.
 
+use anyhow::Context as _;
 use cssns_tests::programs;
-use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
-/// Network namespaces, run directories and ledgers of the demo that are there now.
-fn traces() -> BTreeSet<String> {
+/// Whatever carries the run's name: namespaces, directories, its ledger, mounts, processes.
+fn left_of(run_id: &str) -> Vec<String> {
     let places = [
-        "/run/netns",
-        "/run/cssns",
-        &std::env::temp_dir().display().to_string(),
+        Path::new("/run/netns"),
+        Path::new("/run/cssns"),
+        &std::env::temp_dir(),
     ];
     let entries = places
         .iter()
         .filter_map(|dir| std::fs::read_dir(dir).ok())
         .flatten()
         .flatten();
-    let paths = entries.map(|entry| entry.path().display().to_string());
-    paths.filter(|path| path.contains("cssns")).collect()
-}
-
-fn run_ids(traces: &BTreeSet<String>) -> BTreeSet<String> {
-    let ids = traces
-        .iter()
-        .filter_map(|path| path.strip_prefix("/run/cssns/")?.strip_suffix(".json"));
-    ids.map(str::to_owned).collect()
+    let mut left: Vec<String> = entries
+        .map(|entry| entry.path().display().to_string())
+        .filter(|path| path.contains(run_id))
+        .collect();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    left.extend(
+        mounts
+            .lines()
+            .filter(|line| line.contains(run_id))
+            .map(str::to_owned),
+    );
+    let processes = cssns::process::of_run(run_id);
+    left.extend(
+        processes
+            .iter()
+            .map(|process| cssns::process::command_line(process.pid)),
+    );
+    left
 }
 
 #[test]
 fn the_small_demo_serves_every_byte_and_leaves_nothing() -> anyhow::Result<()> {
     programs::require_root()?;
-    let before = traces();
     let output = Command::new(programs::find("cssns")?)
         .args(["demo", "--small"])
         .output()?;
@@ -47,21 +56,60 @@ fn the_small_demo_serves_every_byte_and_leaves_nothing() -> anyhow::Result<()> {
         let row = stdout
             .lines()
             .find(|line| line.starts_with(node))
-            .expect(node);
-        let connections: u64 = row.split_whitespace().nth(2).expect(row).parse()?;
+            .context("a row per node")?;
+        let connections: u64 = row
+            .split_whitespace()
+            .nth(2)
+            .context("connections")?
+            .parse()?;
         assert!(connections > 0, "{node} served nobody:\n{stdout}");
     }
-    assert!(stdout.contains("16 downloads of 4 files by 8 clients at a time, every SHA-256 right"));
-    assert!(stdout.contains("director: "), "{stdout}");
+    let work = "16 downloads of 4 files by 8 clients at a time, every SHA-256 right: 80.0 MB";
+    assert!(stdout.contains(work), "{stdout}");
 
-    // Other runs may come and go meanwhile; what is new and belongs to no run is a leak.
-    let after = traces();
-    let others = run_ids(&after);
-    let left: Vec<&String> = after
-        .difference(&before)
-        .filter(|path| path.contains("/cssns-") && !others.iter().any(|run| path.contains(run)))
-        .filter(|path| !path.contains("cssns-director-test-") && !path.contains("cssns-test-"))
-        .collect();
-    assert!(left.is_empty(), "left behind: {left:?}");
+    let first = stderr
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("run "));
+    let (run_id, _) = first
+        .and_then(|rest| rest.split_once(','))
+        .context("the run's id")?;
+    assert_eq!(left_of(run_id), Vec::<String>::new(), "left behind");
+    Ok(())
+}
+
+/// The demo says which part failed and where its log is, and takes the rest apart.
+#[test]
+fn a_failure_names_the_part_and_its_log() -> anyhow::Result<()> {
+    programs::require_root()?;
+    // An empty module is not one: the director's part fails, after the rest is up.
+    let checkout = tempfile::tempdir()?;
+    let kmod = checkout.path().join("build/kmod");
+    std::fs::create_dir_all(&kmod)?;
+    std::fs::write(kmod.join("ipvs_mwlc.ko"), b"not a module")?;
+    let env = cssns::paths::checkout_file(cssns::vm::env::ENV_FILE).context("run `make kmod`")?;
+    let output = Command::new(programs::find("cssns")?)
+        .args(["demo", "--small"])
+        .current_dir(checkout.path())
+        .env(cssns::vm::env::ENV_FILE_VARIABLE, env)
+        .output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{stderr}");
+    assert!(stderr.contains("cssns: director: "), "{stderr}");
+    let logs = stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("cssns: logs are in "));
+    let logs = Path::new(logs.context("where the logs are")?);
+    assert!(logs.join("director/console.log").is_file(), "{stderr}");
+    std::fs::remove_dir_all(logs)?;
+
+    let first = stderr
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("run "));
+    let (run_id, _) = first
+        .and_then(|rest| rest.split_once(','))
+        .context("the run's id")?;
+    assert_eq!(left_of(run_id), Vec::<String>::new(), "left behind");
     Ok(())
 }

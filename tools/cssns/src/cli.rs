@@ -5,7 +5,7 @@ mod cluster;
 mod vm;
 
 use clap::{Parser, Subcommand};
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 /// The cluster on one machine: the director VM, network namespaces, daemons, the demo.
@@ -78,4 +78,10 @@ pub fn main() -> ExitCode {
         eprintln!("cssns: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Prints what a command in the cluster said. A reader who has seen enough (`| head`) is no error.
+fn print_output(output: &cssns::vm::Output) {
+    let _ = std::io::stdout().write_all(output.stdout.as_bytes());
+    let _ = std::io::stderr().write_all(output.stderr.as_bytes());
 }

@@ -61,6 +61,11 @@ impl Cluster {
         let nodes = Node::first(options.nodes).map_err(anyhow::Error::msg)?;
         let run = Run::begin(options.keep)?;
         run.end_on_signals()?;
+        steps.say(&format!(
+            "run {}, logs in {}",
+            run.ledger().plan().run_id(),
+            run.launcher().logs.display()
+        ));
         let note = Note {
             dir: run.dir().to_path_buf(),
             logs: run.launcher().logs.clone(),

@@ -4,14 +4,14 @@
 mod host;
 
 use crate::ipvs_text;
-use crate::ledger::{Ledger, Resource};
+use crate::ledger::Ledger;
 use crate::plan::{self, HTTP_PORT, Node, PREFIX_LENGTH};
 use crate::process::{Launcher, ProcessId};
 use crate::vm::{Acceleration, Addition, KmodEnv, Output, Tap, Vm, VmConfig};
 use crate::{loads, net};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where `make kmod` leaves the module.
@@ -356,23 +356,4 @@ sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.c
         own = plan::director_address(),
         vip = plan::vip(),
     )
-}
-
-/// The directory of the guest's console, for messages.
-#[must_use]
-pub fn console_log(launcher: &Launcher) -> PathBuf {
-    vm_dir(launcher).join("console.log")
-}
-
-impl Resource {
-    fn module(name: &str) -> Self {
-        Self::Module {
-            name: name.to_owned(),
-        }
-    }
-}
-
-/// Whether `path` exists, for the checks of [`host`].
-fn exists(path: &str) -> bool {
-    Path::new(path).exists()
 }

@@ -3,11 +3,15 @@
 
 use std::path::PathBuf;
 
-/// The file `relative` in the working directory or the nearest directory above that has it.
+/// The file `relative` in the nearest directory that has it: the working directory and those above,
+/// then those above the running program, which stands in the checkout's `target/`.
 #[must_use]
 pub fn checkout_file(relative: &str) -> Option<PathBuf> {
-    let here = std::env::current_dir().ok()?;
-    here.ancestors()
+    let starts = [std::env::current_dir(), std::env::current_exe()];
+    starts
+        .iter()
+        .flatten()
+        .flat_map(|start| start.ancestors())
         .map(|dir| dir.join(relative))
         .find(|path| path.exists())
 }

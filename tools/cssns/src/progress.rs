@@ -23,6 +23,11 @@ impl Steps {
         }
     }
 
+    /// Says a line.
+    pub fn say(&self, line: &str) {
+        eprintln!("{line}");
+    }
+
     /// Runs a step, saying its name before and its time after.
     ///
     /// # Errors

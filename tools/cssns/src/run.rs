@@ -110,28 +110,19 @@ impl Run {
     /// # Errors
     /// When the handlers cannot be installed.
     pub fn end_on_signals(&self) -> anyhow::Result<()> {
-        let mut signals =
-            Signals::new([SIGINT, SIGTERM, SIGHUP]).context("installing signal handlers")?;
         let ledger = Arc::clone(&self.ledger);
         let logs = self.launcher.logs.clone();
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || {
-                let Some(signal) = signals.forever().next() else {
-                    return;
-                };
-                INTERRUPTED.store(true, Ordering::SeqCst);
-                eprintln!(
-                    "\ncssns: interrupted; taking run {} apart",
-                    ledger.plan().run_id()
-                );
-                match ledger.take_apart(Strays::Expected) {
-                    Ok(()) => drop(std::fs::remove_dir_all(&logs)),
-                    Err(error) => eprintln!("cssns: {error:#}\nlogs: {}", logs.display()),
-                }
-                std::process::exit(STATUS_SIGNAL + signal);
-            })?;
-        Ok(())
+        on_signal(move || {
+            INTERRUPTED.store(true, Ordering::SeqCst);
+            eprintln!(
+                "\ncssns: interrupted; taking run {} apart",
+                ledger.plan().run_id()
+            );
+            match ledger.take_apart(Strays::Expected) {
+                Ok(()) => drop(std::fs::remove_dir_all(&logs)),
+                Err(error) => eprintln!("cssns: {error:#}\nlogs: {}", logs.display()),
+            }
+        })
     }
 
     /// Leaves the run as it is, for `cssns down` to take apart.
@@ -154,6 +145,30 @@ impl Run {
             _ => Ok(()),
         }
     }
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP remove `dir` and end this program, and with it a guest that
+/// is not detached.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn remove_on_signals(dir: &Path) -> anyhow::Result<()> {
+    let dir = dir.to_path_buf();
+    on_signal(move || drop(std::fs::remove_dir_all(&dir)))
+}
+
+fn on_signal(clean_up: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("installing signal handlers")?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                clean_up();
+                std::process::exit(STATUS_SIGNAL + signal);
+            }
+        })?;
+    Ok(())
 }
 
 impl Drop for Run {

@@ -195,8 +195,7 @@ pub fn node(verb: &NodeVerb) -> anyhow::Result<ExitCode> {
 pub fn director(which: &Which, command: &[String]) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::attach(which.run.as_deref())?;
     let output = cluster.director().run(&command.join(" "))?;
-    print!("{}", output.stdout);
-    eprint!("{}", output.stderr);
+    super::print_output(&output);
     Ok(ExitCode::from(u8::try_from(output.status).unwrap_or(1)))
 }
 

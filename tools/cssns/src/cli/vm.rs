@@ -77,6 +77,7 @@ fn run_scripts(run: Run) -> anyhow::Result<ExitCode> {
     config.kernel_arguments = run.append;
     config.qemu_arguments = run.qemu_arguments;
     let dir = tempfile::Builder::new().prefix("cssns-vm-").tempdir()?;
+    cssns::run::remove_on_signals(dir.path())?;
     let vm = Vm::boot(&config, dir.path());
     if let Some(kept) = &run.console_log {
         std::fs::copy(dir.path().join("console.log"), kept)
@@ -87,8 +88,7 @@ fn run_scripts(run: Run) -> anyhow::Result<ExitCode> {
     let result = run.scripts.iter().try_for_each(|script| {
         if status == 0 {
             let output = vm.run(script, Duration::from_secs(run.timeout_s))?;
-            print!("{}", output.stdout);
-            eprint!("{}", output.stderr);
+            super::print_output(&output);
             status = output.status;
         }
         anyhow::Ok(())

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Inserts the module into this machine's own kernel, where that kernel can.
 
-use super::{Resource, exists};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Resource};
 use crate::process::run;
 use anyhow::{Context as _, bail};
 use std::path::Path;
@@ -29,10 +28,19 @@ pub(super) fn insert(name: &str, file: Option<&Path>, ledger: &Ledger) -> anyhow
     ) {
         bail!("HOST=1: {reason}; without HOST=1 the director is a guest with the right kernel");
     }
-    ledger.make(Resource::module(name), || match file {
-        Some(file) => run(&["insmod", &file.display().to_string()]).map(drop),
-        None => run(&["modprobe", name]).map(drop),
-    })
+    ledger.make(
+        Resource::Module {
+            name: name.to_owned(),
+        },
+        || match file {
+            Some(file) => run(&["insmod", &file.display().to_string()]).map(drop),
+            None => run(&["modprobe", name]).map(drop),
+        },
+    )
+}
+
+fn exists(path: &str) -> bool {
+    Path::new(path).exists()
 }
 
 /// Whether a kernel can take the module: one that loads modules, is the release in `vermagic` (whose
