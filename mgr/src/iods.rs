@@ -26,7 +26,7 @@ pub struct Iods {
     cancel: Cancel,
 }
 
-/// Where each iod was when it was last needed: the owner says so with each order.
+/// Where each iod is: the owner says so when it registers.
 struct AddressBook {
     file_system: FileSystemId,
     endpoints: Mutex<HashMap<IodId, Endpoint>>,
@@ -45,6 +45,20 @@ impl IodDirectory for AddressBook {
 
     fn file_system(&self) -> Option<FileSystemId> {
         Some(self.file_system)
+    }
+}
+
+impl AddressBook {
+    /// After a restart of mgr, an iod's address is the stored one until it registers.
+    fn learn_if_unknown(&self, target: &Target) -> Result<(), String> {
+        let endpoint = Endpoint::parse(&target.address, IOD_PORT_DEFAULT);
+        let endpoint = endpoint.map_err(|error| error.to_string())?;
+        let mut endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        endpoints.entry(target.iod).or_insert(endpoint);
+        Ok(())
     }
 }
 
@@ -69,13 +83,7 @@ impl Iods {
         if target.address.is_empty() {
             return Err("it has never registered".to_owned());
         }
-        let endpoint = Endpoint::parse(&target.address, IOD_PORT_DEFAULT);
-        let endpoint = endpoint.map_err(|error| error.to_string())?;
-        {
-            let endpoints = &self.addresses.endpoints;
-            let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-            endpoints.insert(target.iod, endpoint);
-        }
+        self.addresses.learn_if_unknown(target)?;
         let patience = Patience::until_cancelled(&self.cancel).at_most(CALL_TIMEOUT);
         match self.pool.with_patience(patience).call(target.iod, request) {
             Ok(_) => Ok(()),
@@ -85,6 +93,15 @@ impl Iods {
 }
 
 impl StripeStore for Iods {
+    fn iod_is_at(&self, iod: IodId, address: &str) {
+        // mgr registers no iod whose address does not parse.
+        if let Ok(endpoint) = Endpoint::parse(address, IOD_PORT_DEFAULT) {
+            let endpoints = &self.addresses.endpoints;
+            let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+            endpoints.insert(iod, endpoint);
+        }
+    }
+
     fn truncate(&self, target: &Target, object: ObjectId) -> Result<(), String> {
         self.call(
             target,

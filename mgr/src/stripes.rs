@@ -19,6 +19,9 @@ pub const CALLS_RUNNING_MAX: usize = 64;
 
 /// What mgr wants of iods. Both calls are idempotent, block, and give up by themselves.
 pub trait StripeStore: Send + Sync + 'static {
+    /// Learns where an iod is, also for calls that are trying to reach it.
+    fn iod_is_at(&self, iod: IodId, address: &str);
+
     /// Cuts an object's local file to `target.length`; never extends it.
     ///
     /// # Errors
@@ -53,6 +56,11 @@ impl Executor {
             permits: Arc::new(Semaphore::new(CALLS_RUNNING_MAX)),
             owner,
         }
+    }
+
+    /// Tells calls that are under way where an iod is.
+    pub fn iod_is_at(&self, iod: IodId, address: &str) {
+        self.store.iod_is_at(iod, address);
     }
 
     /// Starts some work, on all of its iods at once; [`Input::WorkDone`] follows.
@@ -135,6 +143,8 @@ mod tests {
     struct Moody;
 
     impl StripeStore for Moody {
+        fn iod_is_at(&self, _: IodId, _: &str) {}
+
         fn truncate(&self, target: &Target, object: ObjectId) -> Result<(), String> {
             assert_ne!(target.iod, IodId(7));
             assert_eq!(

@@ -65,10 +65,6 @@ impl<W> Batch<W> {
     pub(super) fn reply(&mut self, waiter: W, reply: MgrReply) {
         self.actions.push(Action::Reply(waiter, reply));
     }
-
-    pub(super) fn registered(&mut self, before: Before) {
-        self.registered.push(before);
-    }
 }
 
 /// What running a request gave.
@@ -183,11 +179,7 @@ impl<W> State<W> {
                 MgrOperation::RegisterIod { address, space, .. },
                 Ok(MgrResponse::Registered { iod, .. }),
             ) => {
-                let ms = batch.moment.ms;
-                let before = self
-                    .registry
-                    .register(*iod, address, *space, connection, ms);
-                batch.registered.push(before);
+                self.note_iod(batch, *iod, address, *space, connection);
             }
             _ => {}
         }

@@ -20,7 +20,7 @@ use std::collections::{HashMap, VecDeque};
 
 use pvfs::attr::Timestamp;
 use pvfs::error::FsError;
-use pvfs::ids::{ClientId, FileSystemId, InodeNumber};
+use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId};
 use pvfs::proto::mgr::{MgrReply, MgrRequest};
 
 use self::batch::Batch;
@@ -84,6 +84,8 @@ pub enum Action<W> {
     Reply(W, MgrReply),
     /// Have iods do something.
     Work(StripeWork),
+    /// An iod has registered: whoever is trying to reach it should try this address.
+    IodIsAt(IodId, String),
     /// A client's session has ended: end its connection, so that it greets anew if it is there.
     Expired(ClientId),
 }

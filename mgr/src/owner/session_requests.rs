@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Requests that are not about names: greetings, the iods, the totals.
 
+use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, IodId};
 use pvfs::limits::REOPENS_PER_MESSAGE_MAX;
@@ -9,7 +10,7 @@ use pvfs::proto::mgr::{
 };
 
 use super::batch::Batch;
-use super::{State, inodes_free, store_failed};
+use super::{Action, State, inodes_free, store_failed};
 use crate::namespace::inode::Counters;
 use crate::namespace::transaction::Halt;
 use crate::namespace::{key, value};
@@ -117,10 +118,7 @@ impl<W> State<W> {
             };
             records.insert(key::iod(iod), Some(value::encode(&record)?));
         }
-        tracing::info!("iod {iod} is at {address}");
-        let ms = batch.moment.ms;
-        batch.registered(self.registry.register(iod, address, *space, connection, ms));
-        self.work.iod_is_back(iod);
+        self.note_iod(batch, iod, address, *space, connection);
         Ok((
             MgrResponse::Registered {
                 iod,
@@ -128,6 +126,25 @@ impl<W> State<W> {
             },
             records,
         ))
+    }
+}
+
+impl<W> State<W> {
+    /// Notes in memory that an iod is there, until the batch is rolled back.
+    pub(super) fn note_iod(
+        &mut self,
+        batch: &mut Batch<W>,
+        iod: IodId,
+        address: &str,
+        space: Space,
+        connection: u64,
+    ) {
+        tracing::info!("iod {iod} is at {address}");
+        let ms = batch.moment.ms;
+        let before = self.registry.register(iod, address, space, connection, ms);
+        batch.registered.push(before);
+        batch.actions.push(Action::IodIsAt(iod, address.to_owned()));
+        self.work.iod_is_back();
     }
 }
 

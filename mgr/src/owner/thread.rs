@@ -56,6 +56,7 @@ pub fn run<S: Store>(
         manager.handle(inputs.drain(..), moment, &mut |action| match action {
             Action::Reply(waiter, reply) => waiter.send(reply),
             Action::Work(work) => executor.start(work),
+            Action::IodIsAt(iod, address) => executor.iod_is_at(iod, &address),
             Action::Expired(client) => {
                 if let Some(handle) = clients.remove(&client) {
                     handle.close();

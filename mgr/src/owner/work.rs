@@ -109,7 +109,7 @@ impl Work {
     }
 
     /// An iod registered: what waits for it is tried at once.
-    pub fn iod_is_back(&mut self, _iod: IodId) {
+    pub const fn iod_is_back(&mut self) {
         self.retry_now = true;
     }
 

@@ -39,6 +39,7 @@ fn ids_are_given_once() {
         "it has moved"
     );
     assert_eq!(alive(&mut world), [false, true, true]);
+    assert_eq!(world.iods[&IodId(2)], "b:2");
     // An iod that a restored backup of the metadata does not know.
     assert_eq!(world.register(Some(9), "i:1"), Ok(registered(9)));
     assert_eq!(world.register(None, "j:1"), Ok(registered(10)));

@@ -75,6 +75,8 @@ pub struct World<S: Store = MemoryStore> {
     /// The iods do all work at once.
     pub diligent: bool,
     pub expired: Vec<ClientId>,
+    /// Where the iods are, as whoever carries out work was told.
+    pub iods: HashMap<IodId, String>,
     /// On whose behalf the short forms below ask.
     pub who: Credentials,
 }
@@ -102,6 +104,7 @@ impl<S: Store> World<S> {
             done: Vec::new(),
             diligent: true,
             expired: Vec::new(),
+            iods: HashMap::new(),
             who: Credentials::ROOT,
         };
         world.start(store);
@@ -182,6 +185,7 @@ impl<S: Store> World<S> {
                         );
                     }
                     Action::Expired(client) => self.expired.push(client),
+                    Action::IodIsAt(iod, address) => drop(self.iods.insert(iod, address)),
                     Action::Work(work) if self.diligent => done.push(self.note_done(work)),
                     Action::Work(work) => self.work.push(work),
                 }
