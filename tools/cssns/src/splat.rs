@@ -87,12 +87,6 @@ const PHRASES: &[(&str, Kind)] = &[
     ("disagrees about version of symbol", Kind::Module),
 ];
 
-/// Phrases of a stock kernel in a virtual machine that contain one of the above and mean nothing.
-const HARMLESS: &[&str] = &[
-    // The emulator's timer, not the module: the kernel says so while it calibrates under load.
-    "WARNING: CPU count",
-];
-
 /// All complaints in `log`, a kernel log as `dmesg` or the serial console prints it, in order.
 ///
 /// Lines inside the excerpt of a complaint are not reported again, so one oops is one splat.
@@ -123,9 +117,6 @@ pub fn find(log: &str) -> Vec<Splat> {
 }
 
 fn classify(line: &str) -> Option<Kind> {
-    if HARMLESS.iter().any(|phrase| line.contains(phrase)) {
-        return None;
-    }
     PHRASES
         .iter()
         .find(|(phrase, _)| line.contains(phrase))

@@ -75,12 +75,12 @@ impl Storage<'_> {
         let source = format!("{}:/", mgr_address());
         let argv = words(&[&program("pvfs-fuse")?, &source, &mount_point, "-f"]);
         let path = PathBuf::from(mount_point);
-        let daemon = self.start(&format!("pvfs-fuse-{node}"), node, &argv)?;
-        // Written after its process, so that it is unmounted before its process is ended.
+        // Written before its process, so that the process is ended first and unmounts by itself;
+        // what a killed one leaves is unmounted then.
         self.ledger
-            .make(Resource::Mount { path: path.clone() }, || {
-                daemon.wait_ready(READY_TIMEOUT)
-            })?;
+            .make(Resource::Mount { path: path.clone() }, || Ok(()))?;
+        let daemon = self.start(&format!("pvfs-fuse-{node}"), node, &argv)?;
+        daemon.wait_ready(READY_TIMEOUT)?;
         Ok(path)
     }
 

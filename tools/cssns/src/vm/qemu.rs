@@ -61,8 +61,11 @@ pub struct Machine<'a> {
     pub extra: &'a [String],
 }
 
-/// The guest ends (and QEMU with it) at a panic, so that a dead guest is noticed at once.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 rcupdate.rcu_cpu_stall_suppress_at_boot=1";
+/// The guest ends (and QEMU with it) at a panic, so that a dead guest is noticed at once. Its
+/// detectors of stalls and lockups are patient: they measure the host's time, of which an emulated
+/// processor on a busy machine may get none for many seconds.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 rcupdate.rcu_cpu_stall_suppress_at_boot=1 \
+    rcupdate.rcu_cpu_stall_timeout=60 watchdog_thresh=60";
 
 /// Arguments for `qemu-system-x86_64`.
 #[must_use]
