@@ -25,6 +25,7 @@ demo: build kmod ## the whole cluster on this machine: KEEP=1 leaves it up, ACCE
 
 test: setup kmod ## every test: pure code, real daemons and mounts, the module in the VM, the small demo
 	$(CARGO) build --locked --workspace --bins
+	scripts/kmod-test.sh
 	$(CARGO) nextest run --locked --workspace
 
 check: setup ## formatting, lints, documentation, dependencies
