@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The same operations on a real file system, and the comparison with the model.
 
+use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -13,6 +14,9 @@ use nix::sys::time::TimeSpec;
 
 use crate::model::{Kind, Model, Outcome, Stat};
 use crate::operation::Operation;
+
+/// Operations before the one that failed which its message shows.
+const RECENT_MAX: usize = 60;
 
 /// Does `operation` below the directory `root`; the unlink of [`Operation::UnlinkOpen`] goes through
 /// `other`, which is the same file system seen from elsewhere.
@@ -66,7 +70,15 @@ fn run(root: &Path, other: &Path, operation: &Operation) -> io::Result<Outcome> 
             let size = i64::try_from(*size).map_err(io::Error::other)?;
             nix::unistd::truncate(&at(path), size)?;
         }
-        Operation::Rename { from, to } => std::fs::rename(at(from), at(to))?,
+        Operation::Rename { from, to } => {
+            // As mv(1) does. Without it, a rename between directories may fail with ESTALE where
+            // another mount has moved the directory that is replaced: the kernel finds out while it
+            // holds the lock that it needs to move its own entry (see docs/SEMANTICS.md).
+            for path in [from, to] {
+                let _ = std::fs::symlink_metadata(at(path));
+            }
+            std::fs::rename(at(from), at(to))?;
+        }
         Operation::Unlink { path } => nix::unistd::unlink(&at(path))?,
         Operation::UnlinkOpen { path, data } => {
             return unlink_open(&at(path), &other.join(path), &data.bytes()).map(Outcome::Bytes);
@@ -269,7 +281,7 @@ pub fn compare_all(root: &Path, model: &mut Model) -> anyhow::Result<()> {
 }
 
 /// Runs `count` operations drawn from `seed`, in turn below each of `roots`, which are the same file
-/// system seen from several places.
+/// system seen from several places. Returns how many succeeded; the others failed as they should.
 ///
 /// # Errors
 ///
@@ -279,23 +291,31 @@ pub fn run_random(
     model: &mut Model,
     seed: u64,
     count: usize,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<usize> {
+    let mut succeeded = 0;
+    let mut recent = VecDeque::new();
     let mut rng = fastrand::Rng::with_seed(seed);
     for number in 0..count {
         let operation = Operation::draw(&mut rng, model);
-        let (at, other) = (rng.usize(0..roots.len()), rng.usize(0..roots.len()));
-        let (Some(root), Some(other)) = (roots.get(at), roots.get(other)) else {
+        let (at, other_at) = (rng.usize(0..roots.len()), rng.usize(0..roots.len()));
+        let (Some(root), Some(other)) = (roots.get(at), roots.get(other_at)) else {
             anyhow::bail!("no directory to run in");
         };
         let expected = model.apply(&operation);
         let found = replay(root, other, &operation);
         anyhow::ensure!(
             agree(&expected, &found),
-            "seed {seed}, operation {number}, through {} (and {}): {operation:?}\n{}",
+            "seed {seed}, operation {number}, through {} (and {}): {operation:?}\n{}\nbefore it:\n{}",
             root.display(),
             other.display(),
-            describe(&expected, &found)
+            describe(&expected, &found),
+            Vec::from(recent).join("\n")
         );
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(format!("{number} through {at}, {other_at}: {operation:?}"));
+        succeeded += usize::from(!matches!(expected, Outcome::Failed(_)));
     }
-    Ok(())
+    Ok(succeeded)
 }

@@ -77,6 +77,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let null_point = dir.path().join("null");
     std::fs::create_dir(&null_point)?;
     let bytes = args.size_mib << 20;
+    let load_average = load_average()?;
     let null = null_fuse::mount(&null_point, bytes)?;
     let dev = Dev::start(dir.path())?;
     let mut rows = rows();
@@ -92,7 +93,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     null.umount_and_join()?;
     dev.stop()?;
     let report = Report {
-        setup: setup(args)?,
+        setup: setup(args, load_average)?,
         rows,
     };
     print!("{}", report.table());
@@ -191,7 +192,16 @@ fn judge(report: &Report) -> bool {
     enough
 }
 
-fn setup(args: &Args) -> anyhow::Result<Setup> {
+/// Of the last minute: see proc(5).
+fn load_average() -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg")?;
+    text.split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .context("/proc/loadavg")
+}
+
+fn setup(args: &Args, load_average: f64) -> anyhow::Result<Setup> {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = cpuinfo
         .lines()
@@ -204,6 +214,7 @@ fn setup(args: &Args) -> anyhow::Result<Setup> {
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?
             .trim()
             .to_owned(),
+        load_average,
         iods: IODS,
         file_bytes: args.size_mib << 20,
         rounds: args.rounds,

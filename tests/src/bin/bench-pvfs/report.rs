@@ -21,6 +21,8 @@ pub struct Setup {
     pub cores: usize,
     /// Kernel release.
     pub kernel: String,
+    /// Processes that wanted a processor in the minute before: other work disturbs the figures.
+    pub load_average: f64,
     /// Number of iods.
     pub iods: u16,
     /// Bytes of each job's file.
@@ -93,13 +95,14 @@ impl Report {
         let setup = &self.setup;
         let mut text = format!(
             "{} ({} cores), Linux {}; `pvfs dev` with {} iods on tmpfs, files of {} MiB, best of {} \
-             rounds, all layers in the same run.\n\n",
+             rounds, all layers in the same run; load average before it {:.1}.\n\n",
             setup.cpu,
             setup.cores,
             setup.kernel,
             setup.iods,
             setup.file_bytes >> 20,
-            setup.rounds
+            setup.rounds,
+            setup.load_average
         );
         text.push_str(&format!(
             "| {:<34} | {:<7} | {:>8} | {:>9} | {:>8} | {:>8} | {:>14} |\n",
