@@ -21,7 +21,7 @@ def main():
     wanted = sys.argv[1:]
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
-    failed = []
+    passed, failed = [], []
     for module in (balancing, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
@@ -29,6 +29,7 @@ def main():
             started = time.monotonic()
             try:
                 test()
+                passed.append(name)
                 print(f"ok   {name} ({time.monotonic() - started:.1f} s)", flush=True)
             except BaseException:
                 failed.append(name)
@@ -38,8 +39,9 @@ def main():
     splats = [line for line in lab.sh("dmesg").splitlines() if SPLAT.search(line) and not HARMLESS.search(line)]
     for line in splats:
         print("dmesg:", line)
-    print(f"{len(failed)} failed, {len(splats)} lines of complaint in the kernel's log", flush=True)
-    return 1 if failed or splats else 0
+    print(f"{len(splats)} lines of complaint in the kernel's log", flush=True)
+    print(f"{len(passed)} passed, {len(failed)} failed", flush=True)
+    return 1 if failed or splats or not passed else 0
 
 
 sys.exit(main())
