@@ -275,6 +275,15 @@ pub fn down(run_id: Option<&str>) -> anyhow::Result<String> {
     Ok(run_id)
 }
 
+/// The clients' namespace of a kept cluster: the run with this id, or the only one there is.
+///
+/// # Errors
+/// When there is none, or more than one and no id.
+pub fn client_namespace(run_id: Option<&str>) -> anyhow::Result<String> {
+    let (run, _) = find(run_id)?;
+    Ok(run.ledger().plan().client_namespace())
+}
+
 fn find(run_id: Option<&str>) -> anyhow::Result<(Run, serde_json::Value)> {
     let runs = ledger::runs();
     let run_id = match (run_id, runs.as_slice()) {

@@ -32,6 +32,9 @@ pub const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a guest may take to power off before it is killed.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long a running guest may take to answer; it serves one connection after another.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// How often a condition of another process is looked at while waiting for it.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -213,10 +216,14 @@ impl Vm {
             detached: true,
         };
         vm.connection.hello()?;
-        vm.connection
-            .wait_ready(POWER_OFF_TIMEOUT)
-            .map_err(|e| vm.explain(e))?;
-        Ok(vm)
+        match vm.connection.wait_ready(ATTACH_TIMEOUT) {
+            Err(VmError::Timeout { what, seconds, .. }) => Err(VmError::Timeout {
+                what,
+                seconds,
+                detail: ": is another command using its control port?".to_owned(),
+            }),
+            other => other.map(|()| vm),
+        }
     }
 
     /// Process id of QEMU, when this value started it.

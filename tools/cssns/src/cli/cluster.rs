@@ -201,8 +201,7 @@ pub fn director(which: &Which, command: &[String]) -> anyhow::Result<ExitCode> {
 
 /// Runs a command in the clients' namespace of a kept cluster.
 pub fn client(which: &Which, command: &[String]) -> anyhow::Result<ExitCode> {
-    let cluster = Cluster::attach(which.run.as_deref())?;
-    let namespace = cluster.run().ledger().plan().client_namespace();
+    let namespace = cluster::client_namespace(which.run.as_deref())?;
     let status = std::process::Command::new("nsenter")
         .arg(format!("--net=/run/netns/{namespace}"))
         .arg("--")
