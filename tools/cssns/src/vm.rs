@@ -347,6 +347,10 @@ fn socket_path(dir: &Path) -> PathBuf {
     dir.join("control.sock")
 }
 
+fn qemu_log_path(dir: &Path) -> PathBuf {
+    dir.join("qemu.log")
+}
+
 fn archive_path(dir: &Path) -> PathBuf {
     dir.join("initramfs.cpio")
 }
@@ -387,7 +391,7 @@ fn spawn(config: &VmConfig, dir: &Path, archive: &Path) -> Result<Child, VmError
         tap: config.tap.as_ref(),
         extra: &config.qemu_arguments,
     }));
-    let log_path = dir.join("qemu.log");
+    let log_path = qemu_log_path(dir);
     let log = std::fs::File::create(&log_path).map_err(|e| VmError::file(&log_path, &e))?;
     let log_too = log.try_clone().map_err(|e| VmError::file(&log_path, &e))?;
     let (program, arguments) = argv
@@ -414,7 +418,7 @@ fn connect(dir: &Path, child: &mut Child) -> Result<Connection, VmError> {
             return Ok(connection);
         }
         if let Ok(Some(status)) = child.try_wait() {
-            let log = std::fs::read_to_string(dir.join("qemu.log")).unwrap_or_default();
+            let log = std::fs::read_to_string(qemu_log_path(dir)).unwrap_or_default();
             return Err(VmError::Ended(format!("qemu: {status}: {}", log.trim())));
         }
         if Instant::now() > deadline {
@@ -428,14 +432,21 @@ fn connect(dir: &Path, child: &mut Child) -> Result<Connection, VmError> {
     }
 }
 
+/// What QEMU said, if anything, and the part of the console that tells most.
 fn console_tail(dir: &Path) -> String {
+    let said = std::fs::read_to_string(qemu_log_path(dir)).unwrap_or_default();
+    let said = if said.trim().is_empty() {
+        String::new()
+    } else {
+        format!("\nqemu: {}", said.trim())
+    };
     let path = console_path(dir);
     let bytes = std::fs::read(&path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     // A dead guest's reason is where the kernel first complained, not where its log ends.
     if let Some(first) = splat::find(&text).into_iter().next() {
         return format!(
-            "\n--- {} line {} ---\n{}",
+            "{said}\n--- {} line {} ---\n{}",
             path.display(),
             first.line_number,
             first.excerpt
@@ -448,7 +459,7 @@ fn console_tail(dir: &Path) -> String {
         .copied();
     let tail: Vec<&str> = tail.collect();
     format!(
-        "\n--- last lines of {} ---\n{}",
+        "{said}\n--- last lines of {} ---\n{}",
         path.display(),
         tail.join("\n")
     )
