@@ -10,10 +10,13 @@ use crate::web;
 use crate::workload::{self, Downloads, Progress, StoredFile};
 use anyhow::Context as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest time that the loads are looked at; all downloads together end long before.
 const SAMPLING_LIMIT: Duration = Duration::from_secs(3600);
+
+/// How long counters may take to show what happened.
+const COUNTERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a progress bar moves.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
@@ -162,6 +165,27 @@ fn follow(ended: &AtomicBool, look: impl Fn()) {
     }
 }
 
+/// The counters once they show all connections. Stock `ip_vs` shows what its estimator last added up,
+/// every two seconds; what it has not shown by the deadline is reported as it is.
+fn settled_counters(
+    cluster: &Cluster,
+    before: &Counted,
+    downloads: &Downloads,
+) -> anyhow::Result<Counted> {
+    let connections = |service: &Counted| service.counters().map_or(0, |c| c.connections);
+    let deadline = Instant::now() + COUNTERS_TIMEOUT;
+    loop {
+        let after = cluster.director().counters()?;
+        let seen = connections(&after).saturating_sub(connections(before));
+        if usize::try_from(seen).is_ok_and(|seen| seen >= downloads.count)
+            || Instant::now() > deadline
+        {
+            return Ok(after);
+        }
+        std::thread::sleep(BAR_INTERVAL);
+    }
+}
+
 type Counted = crate::ipvs_text::Service<crate::ipvs_text::Counters>;
 
 fn gather(
@@ -171,7 +195,7 @@ fn gather(
     before: &Counted,
     samples: &[Vec<Load>],
 ) -> anyhow::Result<DemoResult> {
-    let after = cluster.director().counters()?;
+    let after = settled_counters(cluster, before, downloads)?;
     let connections = |service: &Counted, node: Node| {
         let of_node = |c: &&crate::ipvs_text::Counters| *c.address.ip() == node.address();
         service
