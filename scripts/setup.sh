@@ -11,6 +11,8 @@ PACKAGES=(
     iproute2 iputils-ping nginx-light curl procps                    # the demo's cluster and its clients
     qemu-system-x86 busybox-static cpio kmod xz-utils mmdebstrap debian-archive-keyring arch-test  # the director's VM, its module
 )
+# With the module in this machine's own kernel, its own ipvsadm configures it.
+[ "${HOST:-0}" != 1 ] || PACKAGES+=(ipvsadm)
 RUST_VERSION_MIN=1.85
 # The newest that Rust 1.85 builds.
 NEXTEST_VERSION=0.9.100

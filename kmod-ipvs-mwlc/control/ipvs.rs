@@ -43,46 +43,30 @@ const NO_DESTINATION: Reject = Reject::new(
 /// The family.
 pub(crate) struct Ipvs;
 
-const fn acts(command: u8) -> Operation {
-    Operation {
-        command,
-        acts: true,
-        dumps: false,
-    }
-}
-
-const fn dumps(command: u8) -> Operation {
-    Operation {
-        command,
-        acts: false,
-        dumps: true,
-    }
-}
-
 impl Family for Ipvs {
     const NAME: &'static CStr = FAMILY_NAME;
     const VERSION: u8 = FAMILY_VERSION;
     const OPERATIONS: &'static [Operation] = &[
-        acts(command::NEW_SERVICE),
-        acts(command::SET_SERVICE),
-        acts(command::DEL_SERVICE),
+        Operation::acts(command::NEW_SERVICE),
+        Operation::acts(command::SET_SERVICE),
+        Operation::acts(command::DEL_SERVICE),
         Operation {
             command: command::GET_SERVICE,
             acts: true,
             dumps: true,
         },
-        acts(command::NEW_DEST),
-        acts(command::SET_DEST),
-        acts(command::DEL_DEST),
-        dumps(command::GET_DEST),
-        acts(command::NEW_DAEMON),
-        acts(command::DEL_DAEMON),
-        dumps(command::GET_DAEMON),
-        acts(command::SET_CONFIG),
-        acts(command::GET_CONFIG),
-        acts(command::GET_INFO),
-        acts(command::ZERO),
-        acts(command::FLUSH),
+        Operation::acts(command::NEW_DEST),
+        Operation::acts(command::SET_DEST),
+        Operation::acts(command::DEL_DEST),
+        Operation::dumps(command::GET_DEST),
+        Operation::acts(command::NEW_DAEMON),
+        Operation::acts(command::DEL_DAEMON),
+        Operation::dumps(command::GET_DAEMON),
+        Operation::acts(command::SET_CONFIG),
+        Operation::acts(command::GET_CONFIG),
+        Operation::acts(command::GET_INFO),
+        Operation::acts(command::ZERO),
+        Operation::acts(command::FLUSH),
     ];
 
     fn act(request: &Request<'_>, reply: &mut Reply) -> Result {

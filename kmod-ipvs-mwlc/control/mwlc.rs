@@ -38,31 +38,15 @@ const NO_CONNECTION: Reject = Reject::new(
 /// The family.
 pub(crate) struct Mwlc;
 
-const fn acts(command: u8) -> Operation {
-    Operation {
-        command,
-        acts: true,
-        dumps: false,
-    }
-}
-
-const fn dumps(command: u8) -> Operation {
-    Operation {
-        command,
-        acts: false,
-        dumps: true,
-    }
-}
-
 impl Family for Mwlc {
     const NAME: &'static CStr = FAMILY_NAME;
     const VERSION: u8 = FAMILY_VERSION;
     const OPERATIONS: &'static [Operation] = &[
-        dumps(command::GET_SERVICE),
-        acts(command::SET_SERVICE),
-        dumps(command::GET_DEST),
-        dumps(command::GET_CONN),
-        acts(command::SET_CONN),
+        Operation::dumps(command::GET_SERVICE),
+        Operation::acts(command::SET_SERVICE),
+        Operation::dumps(command::GET_DEST),
+        Operation::dumps(command::GET_CONN),
+        Operation::acts(command::SET_CONN),
     ];
 
     fn act(request: &Request<'_>, _reply: &mut Reply) -> Result {

@@ -33,6 +33,26 @@ pub(crate) struct Operation {
     pub(crate) dumps: bool,
 }
 
+impl Operation {
+    /// A command that acts or answers once.
+    pub(crate) const fn acts(command: u8) -> Operation {
+        Operation {
+            command,
+            acts: true,
+            dumps: false,
+        }
+    }
+
+    /// A command that dumps.
+    pub(crate) const fn dumps(command: u8) -> Operation {
+        Operation {
+            command,
+            acts: false,
+            dumps: true,
+        }
+    }
+}
+
 /// A request.
 pub(crate) struct Request<'a> {
     /// The command's number.
