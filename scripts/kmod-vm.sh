@@ -24,7 +24,12 @@ PROGRAMS="/usr/bin/dash /usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/pyt
 work=$(mktemp -d)
 guest=
 # `timeout` passes the signal on to QEMU.
-trap '[ -z "$guest" ] || kill "$guest" 2>/dev/null; rm -rf "$work"' EXIT
+cleanup() {
+    # It is gone already unless this script was interrupted.
+    [ -z "$guest" ] || kill "$guest" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
 trap 'exit 1' INT TERM
 
 # with_libraries DIR PROGRAM...: copies programs of the trixie root with the libraries they load.
@@ -73,10 +78,14 @@ INIT
 }
 
 make_root "$@"
+mkfifo "$work/serial"
+tee "$work/console" <"$work/serial" &
+shown=$!
 timeout "${TIMEOUT:-300}" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=single}" -smp "${CPUS:-2}" -m "${MEM:-768}" \
     -nographic -no-reboot -monitor none -serial stdio -nic none -device virtio-rng-pci ${QEMU_ARGS:-} \
     -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" -append "console=ttyS0 quiet loglevel=6 panic=-1 ${APPEND:-}" \
-    </dev/null > >(tee "$work/console") &
+    </dev/null >"$work/serial" &
 guest=$!
 wait "$guest" || true
+wait "$shown"
 grep -q 'guest exit status: 0' "$work/console"
