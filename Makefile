@@ -6,13 +6,16 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build demo test check kmod install bench-pvfs clean
+.PHONY: help setup setup-test build demo test check kmod install bench-pvfs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what building, testing and the demo need (as root, Debian 12 or 13)
+setup: ## install what building and the demo need (as root, Debian 12 or 13)
 	scripts/setup.sh
+
+setup-test: ## the same, and the test runner
+	scripts/setup.sh test
 
 build: setup ## build every program, release profile
 	$(CARGO) build --locked --release --workspace --bins
@@ -23,7 +26,7 @@ kmod: setup ## build build/kmod/ipvs_mwlc.ko for the stock Debian 13 backports k
 demo: build kmod ## the whole cluster on this machine: KEEP=1 leaves it up, ACCEL=kvm, HOST=1
 	target/release/cssns demo
 
-test: setup kmod ## every test: pure code, real daemons and mounts, the module in the VM, the small demo
+test: setup-test kmod ## every test: pure code, real daemons and mounts, the module in the VM, the small demo
 	$(CARGO) build --locked --workspace --bins
 	scripts/kmod-test.sh
 	$(CARGO) nextest run --locked --workspace

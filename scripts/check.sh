@@ -15,7 +15,7 @@ RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" run cargo doc --l
 run scripts/kmod-clippy.sh
 for script in scripts/*.sh .ci/run; do run bash -n "$script"; done
 
-command -v cargo-deny >/dev/null || {
+cargo deny --version >/dev/null 2>&1 || {
     echo "check: building cargo-deny (a few minutes, once)" >&2
     cargo install --quiet --locked --version "$DENY_VERSION" cargo-deny
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs what building, testing and the demo need on Debian 12 or 13. Prints nothing and takes a moment where all is there.
+# Installs what building and the demo need on Debian 12 or 13, and with `test` the test runner too. Prints nothing and takes a
+# moment where all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -69,7 +70,7 @@ mapfile -t missing < <(missing_packages "${PACKAGES[@]}")
 [ "${#missing[@]}" = 0 ] || install_packages "${missing[@]}"
 # shellcheck disable=SC2046  # one word a package
 rust_is_there || install_packages $(rust_packages)
-cargo nextest --version >/dev/null 2>&1 || {
+[ "${1-}" != test ] || cargo nextest --version >/dev/null 2>&1 || {
     echo "setup: building cargo-nextest (a few minutes, once)" >&2
     cargo install --quiet --locked --version "$NEXTEST_VERSION" cargo-nextest >"$LOG" 2>&1 || { tail -n 20 "$LOG" >&2; fail "cargo install cargo-nextest failed: see $LOG"; }
 }
