@@ -21,9 +21,9 @@ use pvfs_mgr::server;
 use pvfs_mgr::server::connection::Waiter;
 use pvfs_mgr::store::StoreError;
 use pvfs_mgr::store::lmdb::LmdbStore;
-use pvfs_mgr::stripes::Executor;
+use pvfs_mgr::stripes::{CALLS_RUNNING_MAX, Executor};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
@@ -51,7 +51,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     raise_descriptor_limit();
     let store = LmdbStore::open(&arguments.data, arguments.metadata_bytes_max)?;
     let mut manager = start(store, arguments)?;
-    let runtime = Runtime::new().context("cannot start the runtime")?;
+    // A call to an iod has a thread for itself; without the bound, the runtime would start a new
+    // one for each call while the last is still on its way to rest.
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(CALLS_RUNNING_MAX)
+        .build()
+        .context("cannot start the runtime")?;
     let listener = listen(&runtime, arguments)?;
     let (owner, mut commands) = channel(INPUTS_WAITING_MAX);
     let cancel = Cancel::new();
