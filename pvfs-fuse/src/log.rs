@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Where messages go: to standard error, or from the background to the system log.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
@@ -35,7 +35,8 @@ pub fn start(level: &str, background: bool) {
             .with_writer(writer)
             .init();
     } else {
-        builder.with_writer(io::stderr).init();
+        let colours = io::stderr().is_terminal();
+        builder.with_ansi(colours).with_writer(io::stderr).init();
     }
 }
 

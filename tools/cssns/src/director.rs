@@ -11,6 +11,7 @@ use crate::vm::{Acceleration, Addition, KmodEnv, Output, Tap, Vm, VmConfig};
 use crate::{loads, net};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -205,10 +206,11 @@ impl Director {
             Self::Guest(vm) => Ok(vm.run(script, limit)?),
             Self::Namespace { name, launcher } => {
                 let argv = ["sh".to_owned(), "-c".to_owned(), script.to_owned()];
-                let output = launcher
-                    .command(Some(name), &argv)
-                    .output()
-                    .context("starting sh")?;
+                let mut command = launcher.command(Some(name), &argv);
+                if let Some(path) = path_with_own_programs() {
+                    command.env("PATH", path);
+                }
+                let output = command.output().context("starting sh")?;
                 Ok(Output {
                     status: output.status.code().unwrap_or(-1),
                     stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -329,6 +331,15 @@ pub fn service() -> String {
 
 fn real_server(node: Node) -> String {
     format!("{}:{HTTP_PORT}", node.address())
+}
+
+/// `PATH` with the directory of our own programs in front, for a director on this machine: `mwlcadm`
+/// may be built and not installed. A guest has it installed.
+fn path_with_own_programs() -> Option<OsString> {
+    let mwlcadm = crate::paths::program("mwlcadm")?;
+    let own = mwlcadm.parent()?.to_path_buf();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path))).ok()
 }
 
 fn vm_dir(launcher: &Launcher) -> PathBuf {
