@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::attr::{Attr, FileKind, SetAttr, Space, Timestamp};
+use crate::attr::{SetAttr, Space};
+use crate::client::session::tests::opened;
 use crate::ids::{InodeNumber, OpenId};
-use crate::proto::mgr::{Access, HelloResponse, MgrRequest, OpenResponse, Reopen};
+use crate::proto::mgr::{Access, HelloResponse, MgrRequest, Reopen};
 use crate::wire::blocking::{frame_start, read_message};
 use crate::wire::header::FrameKind;
 
@@ -144,29 +145,6 @@ fn unlink() -> MgrOperation {
     }
 }
 
-fn open_reply(open: u64) -> MgrReply {
-    let attr = Attr {
-        inode: InodeNumber(7),
-        generation: 1,
-        kind: FileKind::Regular,
-        mode: 0o644,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        atime: Timestamp::default(),
-        mtime: Timestamp::default(),
-        ctime: Timestamp::default(),
-        change: 0,
-    };
-    Ok(MgrResponse::Open(OpenResponse {
-        open: OpenId(open),
-        attr,
-        layout: None,
-    }))
-}
-
 fn open() -> MgrOperation {
     MgrOperation::Open {
         inode: InodeNumber(7),
@@ -260,8 +238,8 @@ fn a_connection_on_which_mgr_falls_silent_is_given_up() {
 #[test]
 fn opens_are_declared_anew() {
     let acts = [
-        Act::Reply(open_reply(5)),
-        Act::Reply(open_reply(6)),
+        Act::Reply(opened(5)),
+        Act::Reply(opened(6)),
         Act::CutBeforeReply,
     ];
     let fake = FakeMgr::start(acts);
@@ -285,12 +263,9 @@ fn opens_are_declared_anew() {
 
 #[test]
 fn what_mgr_cannot_do_yet_is_asked_again_under_a_new_number() {
-    let fake = FakeMgr::start([
-        Act::Reply(Err(FsError::TryAgain)),
-        Act::Reply(open_reply(1)),
-    ]);
+    let fake = FakeMgr::start([Act::Reply(Err(FsError::TryAgain)), Act::Reply(opened(1))]);
     let client = fake.client();
-    assert_eq!(client.call(&Credentials::ROOT, open()), open_reply(1));
+    assert_eq!(client.call(&Credentials::ROOT, open()), opened(1));
     assert_eq!(fake.sequences(), [1, 2]);
 }
 

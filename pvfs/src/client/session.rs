@@ -235,7 +235,7 @@ impl<W> Session<W> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::attr::{Attr, FileKind, Timestamp};
     use crate::ids::InodeNumber;
@@ -267,7 +267,8 @@ mod tests {
         }
     }
 
-    fn opened(open: u64) -> MgrReply {
+    /// mgr's grant of an open of inode 7.
+    pub(in crate::client) fn opened(open: u64) -> MgrReply {
         let attr = Attr {
             inode: InodeNumber(7),
             generation: 1,
