@@ -6,15 +6,14 @@
 pub mod director;
 pub mod uapi;
 
-use director::sched::{Choice, DestLoad, NoDestination, SchedState, Scheduler};
+use director::sched::{Choice, DestLoad, NoDestination, Request, Scheduler};
 
 /// Every scheduler, over a slice as the module has it.
 #[inline(never)]
 pub fn check_schedule(
     scheduler: Scheduler,
     destinations: &[DestLoad],
-    state: SchedState,
-    expected_size_bytes: u64,
+    request: &Request<'_>,
 ) -> Result<Choice, NoDestination> {
-    scheduler.schedule(destinations.iter().copied(), state, expected_size_bytes)
+    scheduler.schedule(destinations.iter().copied(), request)
 }

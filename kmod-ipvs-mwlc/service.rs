@@ -17,7 +17,7 @@ use crate::director::config::{Address, DestKey, ServiceConfig, ServiceKey};
 use crate::director::conn::ConnState;
 use crate::director::load::{ExpectedSize, SizePolicy};
 use crate::director::packet::Ipv4Tuple;
-use crate::director::sched::{NoDestination, SchedState};
+use crate::director::sched::{NoDestination, Request, SchedState};
 use crate::director::stats::{Counters, Stats};
 use crate::kapi::lock::BhLock;
 use crate::kapi::rcu::RcuCell;
@@ -206,7 +206,7 @@ impl Service {
         state: ConnState,
         guard: &Guard,
     ) -> core::result::Result<Connection, NoDestination> {
-        let policy = self.config(guard).policy();
+        let config = self.config(guard);
         let destinations = self.destinations(guard);
         self.scheduling.with(|scheduling| {
             for destination in destinations {
@@ -214,7 +214,13 @@ impl Service {
             }
             let loads = destinations.iter().map(|destination| destination.load());
             let expected_bytes = scheduling.expected.bytes();
-            let choice = policy.schedule(loads, scheduling.state, expected_bytes)?;
+            let request = Request {
+                flags: config.flags,
+                client: Address::V4(tuple.source),
+                client_port: tuple.source_port,
+                ..Request::new(scheduling.state, expected_bytes)
+            };
+            let choice = config.policy().schedule(loads, &request)?;
             let chosen = destinations
                 .get(choice.index as usize)
                 .ok_or(NoDestination::Empty)?;

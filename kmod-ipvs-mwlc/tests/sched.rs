@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 use ipvs_mwlc::director::sched::{
-    DestLoad, NoDestination, SchedState, Scheduler, PENDING_PER_WEIGHT_MAX,
+    DestLoad, NoDestination, Request, SchedState, Scheduler, PENDING_PER_WEIGHT_MAX,
 };
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ fn order(scheduler: Scheduler, destinations: &[DestLoad], count: usize) -> Vec<u
     (0..count)
         .map(|_| {
             let choice = scheduler
-                .schedule(destinations.iter().copied(), state, SIZE)
+                .schedule(destinations.iter().copied(), &Request::new(state, SIZE))
                 .unwrap();
             state = choice.state;
             choice.index
@@ -37,7 +37,7 @@ fn order(scheduler: Scheduler, destinations: &[DestLoad], count: usize) -> Vec<u
 fn choose(scheduler: Scheduler, destinations: &[DestLoad]) -> Result<u32, NoDestination> {
     let destinations = destinations.iter().copied();
     scheduler
-        .schedule(destinations, SchedState::NEW, SIZE)
+        .schedule(destinations, &Request::new(SchedState::NEW, SIZE))
         .map(|choice| choice.index)
 }
 
@@ -79,10 +79,10 @@ fn round_robin_passes_over_quiesced_and_overloaded() {
 fn round_robin_goes_on_after_a_removal() {
     let three = weights(&[1, 1, 1]);
     let choice = Scheduler::RoundRobin
-        .schedule(three.iter().copied(), SchedState::NEW, SIZE)
+        .schedule(three.iter().copied(), &Request::new(SchedState::NEW, SIZE))
         .unwrap();
     let choice = Scheduler::RoundRobin
-        .schedule(three.iter().copied(), choice.state, SIZE)
+        .schedule(three.iter().copied(), &Request::new(choice.state, SIZE))
         .unwrap();
     assert_eq!(choice.index, 1);
     // Node 0 leaves: it is now the turn of what was node 2 and is node 1.
@@ -90,7 +90,7 @@ fn round_robin_goes_on_after_a_removal() {
     let two = weights(&[1, 1]);
     assert_eq!(
         Scheduler::RoundRobin
-            .schedule(two.into_iter(), state, SIZE)
+            .schedule(two.into_iter(), &Request::new(state, SIZE))
             .unwrap()
             .index,
         1
@@ -182,7 +182,7 @@ fn syns_of_one_round_trip_spread_by_weight() {
         let mut state = SchedState::NEW;
         for _ in 0..40 {
             let choice = scheduler
-                .schedule(destinations.iter().copied(), state, SIZE)
+                .schedule(destinations.iter().copied(), &Request::new(state, SIZE))
                 .unwrap();
             destinations[choice.index as usize].pending += 1;
             state = choice.state;
@@ -234,7 +234,7 @@ fn the_largest_loads_do_not_overflow() {
     };
     for scheduler in Scheduler::ALL {
         let state = SchedState::from_bits(u64::MAX);
-        let choice = scheduler.schedule([largest; 3].into_iter(), state, u64::MAX);
+        let choice = scheduler.schedule([largest; 3].into_iter(), &Request::new(state, u64::MAX));
         assert!(choice.is_ok(), "{scheduler:?}");
     }
 }
@@ -308,7 +308,7 @@ proptest! {
                     }
                 }
             };
-            let choice = scheduler.schedule(destinations.iter().copied(), state, size);
+            let choice = scheduler.schedule(destinations.iter().copied(), &Request::new(state, size));
             prop_assert_eq!(choice.is_ok(), !eligible.is_empty());
             let Ok(choice) = choice else { continue };
             let chosen = choice.index as usize;
@@ -357,7 +357,7 @@ proptest! {
         for scheduler in Scheduler::ALL {
             let state = SchedState::from_bits(bits);
             prop_assert_eq!(state.to_bits(), bits);
-            if let Ok(choice) = scheduler.schedule(destinations.iter().copied(), state, SIZE) {
+            if let Ok(choice) = scheduler.schedule(destinations.iter().copied(), &Request::new(state, SIZE)) {
                 let dest = destinations[choice.index as usize];
                 prop_assert!(dest.weight > 0 && !dest.overloaded);
             } else {

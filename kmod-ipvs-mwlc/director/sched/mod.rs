@@ -12,6 +12,8 @@ mod rr;
 mod wlc;
 mod wrr;
 
+use crate::director::config::Address;
+
 /// Half-open connections that count as load, per unit of weight.
 ///
 /// They keep SYNs of one round trip apart. When a flood fills every destination up to this bound, each
@@ -81,6 +83,40 @@ impl SchedState {
         SchedState {
             next: (bits >> 32) as u32,
             round_weight: bits as u32,
+        }
+    }
+}
+
+/// The connection that wants a destination, and what its service has to say about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What the scheduler remembered at its last choice for this service.
+    pub state: SchedState,
+    /// What a half-open connection of this service is expected to fetch, in bytes.
+    pub expected_size_bytes: u64,
+    /// The service's flags; schedulers look at `SERVICE_SCHED1` to `3`.
+    pub flags: u32,
+    /// The client's address.
+    pub client: Address,
+    /// The client's port, in host order.
+    pub client_port: u16,
+    /// A random number, for schedulers that draw lots; 0 for any other.
+    pub random: u64,
+    /// The service's lookup table, for a scheduler that needs one; empty for any other.
+    pub table: &'a [u16],
+}
+
+impl Request<'_> {
+    /// A request of which no more than this is known: client 0.0.0.0 port 0, no flags, no table.
+    pub const fn new(state: SchedState, expected_size_bytes: u64) -> Request<'static> {
+        Request {
+            state,
+            expected_size_bytes,
+            flags: 0,
+            client: Address::V4([0; 4]),
+            client_port: 0,
+            random: 0,
+            table: &[],
         }
     }
 }
@@ -164,23 +200,23 @@ impl Scheduler {
     }
 
     /// The destination for the next connection.
-    ///
-    /// `expected_size_bytes` is what a half-open connection of this service is expected to fetch.
     pub fn schedule<I>(
         self,
         destinations: I,
-        state: SchedState,
-        expected_size_bytes: u64,
+        request: &Request<'_>,
     ) -> Result<Choice, NoDestination>
     where
         I: Iterator<Item = DestLoad> + Clone,
     {
+        let state = request.state;
         let choice = match self {
             Scheduler::RoundRobin => rr::schedule(destinations.clone(), state),
             Scheduler::WeightedRoundRobin => wrr::schedule(destinations.clone(), state),
             Scheduler::Lc => lc::schedule(destinations.clone(), state),
             Scheduler::Wlc => wlc::schedule(destinations.clone(), state),
-            Scheduler::Mwlc => mwlc::schedule(destinations.clone(), state, expected_size_bytes),
+            Scheduler::Mwlc => {
+                mwlc::schedule(destinations.clone(), state, request.expected_size_bytes)
+            }
         };
         choice.ok_or_else(|| why_none(destinations))
     }

@@ -9,17 +9,16 @@ pub mod director;
 pub mod uapi;
 
 use director::netlink::{AttributeTable, Attributes};
-use director::sched::{Choice, DestLoad, NoDestination, SchedState, Scheduler};
+use director::sched::{Choice, DestLoad, NoDestination, Request, Scheduler};
 
 /// Every scheduler over a slice.
 #[inline(never)]
 pub fn schedule(
     scheduler: Scheduler,
     destinations: &[DestLoad],
-    state: SchedState,
-    size_bytes: u64,
+    request: &Request<'_>,
 ) -> Result<Choice, NoDestination> {
-    scheduler.schedule(destinations.iter().copied(), state, size_bytes)
+    scheduler.schedule(destinations.iter().copied(), request)
 }
 
 /// A table of the most slots in use.
