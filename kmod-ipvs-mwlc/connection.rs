@@ -16,6 +16,7 @@ use crate::director::load::{change, Share};
 use crate::director::packet::Ipv4Tuple;
 use crate::director::tcp::{step, TcpEvent, Transition};
 use crate::director::timeouts::Timeouts;
+use crate::dispatch::Pick;
 use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::Entry;
 use crate::kapi::rcu::RcuCell;
@@ -33,11 +34,13 @@ pub(crate) struct Connection {
 }
 
 /// State and size in 64 bits: bits 0 to 7 the state's number (0: ended), bit 8 whether the size is
-/// known, the rest the size.
+/// known, bits 9 and 10 what is watched for, the rest the size.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 
 const KNOWN_BIT: u64 = 1 << 8;
+const REQUEST_BIT: u64 = 1 << 9;
+const REMAINING_BIT: u64 = 1 << 10;
 const SIZE_SHIFT: u32 = 16;
 
 const _: () = assert!(
@@ -45,13 +48,31 @@ const _: () = assert!(
     "a size fits its bits"
 );
 
+/// What a connection's packets are looked at for, beside being sent on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// Requests, in the client's data: the next one's size is to be learned.
+    pub(crate) request: bool,
+    /// The client's acknowledgements: what was delivered counts no more.
+    pub(crate) remaining: bool,
+}
+
+impl Watch {
+    /// A connection whose packets are sent on and that is all.
+    pub(crate) const NOTHING: Watch = Watch {
+        request: false,
+        remaining: false,
+    };
+}
+
 impl Word {
     const ENDED: Word = Word(0);
 
-    fn new(state: ConnState, size_bytes: u64, size_known: bool) -> Word {
+    fn new(state: ConnState, size_bytes: u64, watch: Watch) -> Word {
         let size = size_bytes.min(CONNECTION_SIZE_BYTES_MAX);
-        let known = if size_known { KNOWN_BIT } else { 0 };
-        Word(size << SIZE_SHIFT | known | u64::from(state.to_u8()))
+        let request = if watch.request { REQUEST_BIT } else { 0 };
+        let remaining = if watch.remaining { REMAINING_BIT } else { 0 };
+        Word(size << SIZE_SHIFT | request | remaining | u64::from(state.to_u8()))
     }
 
     /// The state; `None` if the connection has ended.
@@ -70,7 +91,15 @@ impl Word {
     }
 
     fn with_state(self, state: ConnState) -> Word {
-        Word::new(state, self.size_bytes(), self.size_known())
+        Word(self.0 & !0xff | u64::from(state.to_u8()))
+    }
+
+    /// With a size that was set; `None` of a connection that has ended.
+    fn with_size(self, size_bytes: u64) -> Option<Word> {
+        self.state()?;
+        let size = size_bytes.min(CONNECTION_SIZE_BYTES_MAX);
+        let rest = self.0 & ((1 << SIZE_SHIFT) - 1);
+        Some(Word(size << SIZE_SHIFT | rest | KNOWN_BIT))
     }
 
     /// What the connection adds to its real server's load.
@@ -96,15 +125,11 @@ pub(crate) enum Observed {
 }
 
 impl Connection {
-    /// A connection that `destination` gets now; its load counts from here on, until
+    /// A connection that a real server gets now; its load counts from here on, until
     /// [`Connection::end`] or the drop.
-    pub(crate) fn start(
-        tuple: Ipv4Tuple,
-        destination: Arc<Destination>,
-        state: ConnState,
-        size_bytes: u64,
-    ) -> Connection {
-        let word = Word::new(state, size_bytes, false);
+    pub(crate) fn start(tuple: Ipv4Tuple, pick: Pick) -> Connection {
+        let destination = pick.destination;
+        let word = Word::new(pick.state, pick.size_bytes, pick.watch);
         let now = Ticks::now();
         destination.apply(change(None, word.share()));
         destination.traffic.connection();
@@ -166,8 +191,7 @@ impl Connection {
 
     /// Sets the size in bytes; false if the connection has ended.
     pub(crate) fn set_size(&self, size_bytes: u64) -> bool {
-        self.update(|word| word.state().map(|state| Word::new(state, size_bytes, true)))
-            .is_ok()
+        self.update(|word| word.with_size(size_bytes)).is_ok()
     }
 
     /// Ends it: it counts for nothing any more. The second time nothing happens.

@@ -6,10 +6,10 @@ use kernel::sync::rcu::Guard;
 use crate::balancer::Balancer;
 use crate::connection::{Connection, Observed};
 use crate::destination::Destination;
-use crate::director::config::{Address, Forwarding, ServiceKey, Transport};
-use crate::director::conn::ConnState;
+use crate::director::config::{Address, Forwarding};
 use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, Ipv4Tuple, ParseError, Payload};
-use crate::director::tcp::{self, TcpEvent};
+use crate::director::tcp::TcpEvent;
+use crate::dispatch::{Flow, Pick, Scheduled};
 use crate::kapi::hashtable::{InsertError, Node};
 use crate::kapi::netfilter::{PreRouting, Verdict};
 use crate::kapi::packet::{Defragmented, IcmpReply, Packet};
@@ -96,8 +96,14 @@ impl Balancer {
                     return send(packet, parsed, &node.destination, guard);
                 }
             }
-            let connection = match self.schedule(tuple, event, guard) {
-                Scheduled::Connection(connection) => connection,
+            let flow = flow_of(tuple, packet.mark());
+            let start = |pick: Pick| (pick.one_packet, Connection::start(*tuple, pick));
+            let connection = match self.schedule(&flow, event, guard, start) {
+                Scheduled::Connection((false, connection)) => connection,
+                // Its drop ends it: it was counted, and that is all.
+                Scheduled::Connection((true, passing)) => {
+                    return send(packet, parsed, &passing.destination, guard)
+                }
                 Scheduled::NotOurs => return Verdict::Accept(packet),
                 Scheduled::NoDestination => {
                     packet.reject(IcmpReply::PortUnreachable);
@@ -141,44 +147,18 @@ impl Balancer {
             Observed::Ended => false,
         }
     }
-
-    /// Makes a connection for a packet that belongs to none, if a service is meant.
-    fn schedule(&self, tuple: &Ipv4Tuple, event: Option<TcpEvent>, guard: &Guard) -> Scheduled {
-        let key = ServiceKey {
-            transport: tuple.transport,
-            address: Address::V4(tuple.destination),
-            port: tuple.destination_port,
-        };
-        let Some(service) = self.services.load(guard).get(&key) else {
-            return Scheduled::NotOurs;
-        };
-        let state = match (tuple.transport, event) {
-            (Transport::Tcp, Some(event)) => match tcp::open(event) {
-                Some(state) => ConnState::Tcp(state),
-                // A segment of a connection that is over: this host answers it with a reset, and
-                // the client knows.
-                None => return Scheduled::NotOurs,
-            },
-            (Transport::Tcp | Transport::Udp, _) => ConnState::Udp,
-        };
-        match service.schedule(tuple, state, guard) {
-            Ok(connection) => Scheduled::Connection(connection),
-            Err(cause) => {
-                service.complain(cause);
-                Scheduled::NoDestination
-            }
-        }
-    }
 }
 
-/// What scheduling came to.
-enum Scheduled {
-    /// A connection, counted at its real server.
-    Connection(Connection),
-    /// No service is meant.
-    NotOurs,
-    /// No real server can take it.
-    NoDestination,
+/// What scheduling is told of a packet.
+fn flow_of(tuple: &Ipv4Tuple, mark: u32) -> Flow {
+    Flow {
+        transport: tuple.transport,
+        client: Address::V4(tuple.source),
+        client_port: tuple.source_port,
+        virtual_address: Address::V4(tuple.destination),
+        virtual_port: tuple.destination_port,
+        mark,
+    }
 }
 
 /// Sends a packet to its real server, or tells the client why not.

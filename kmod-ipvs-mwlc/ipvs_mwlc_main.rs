@@ -14,6 +14,7 @@ mod complaint;
 mod connection;
 mod control;
 mod destination;
+mod dispatch;
 mod hook;
 mod kapi;
 mod namespace;

@@ -11,14 +11,14 @@ use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
 use crate::complaint::Complaint;
-use crate::connection::Connection;
+use crate::connection::Watch;
 use crate::destination::Destination;
 use crate::director::config::{Address, DestKey, ServiceConfig, ServiceKey};
 use crate::director::conn::ConnState;
 use crate::director::load::{ExpectedSize, SizePolicy};
-use crate::director::packet::Ipv4Tuple;
 use crate::director::sched::{NoDestination, Request, SchedState};
 use crate::director::stats::{Counters, Stats};
+use crate::dispatch::{Flow, Pick};
 use crate::kapi::lock::BhLock;
 use crate::kapi::rcu::RcuCell;
 
@@ -199,13 +199,14 @@ impl Service {
         })?)
     }
 
-    /// Chooses a real server for a new connection and counts it there.
-    pub(crate) fn schedule(
+    /// Chooses a real server for a new connection; `start` counts it there.
+    pub(crate) fn schedule<C>(
         &self,
-        tuple: &Ipv4Tuple,
+        flow: &Flow,
         state: ConnState,
         guard: &Guard,
-    ) -> core::result::Result<Connection, NoDestination> {
+        start: impl FnOnce(Pick) -> C,
+    ) -> core::result::Result<C, NoDestination> {
         let config = self.config(guard);
         let destinations = self.destinations(guard);
         self.scheduling.with(|scheduling| {
@@ -216,8 +217,8 @@ impl Service {
             let expected_bytes = scheduling.expected.bytes();
             let request = Request {
                 flags: config.flags,
-                client: Address::V4(tuple.source),
-                client_port: tuple.source_port,
+                client: flow.client,
+                client_port: flow.client_port,
                 ..Request::new(scheduling.state, expected_bytes)
             };
             let choice = config.policy().schedule(loads, &request)?;
@@ -225,12 +226,13 @@ impl Service {
                 .get(choice.index as usize)
                 .ok_or(NoDestination::Empty)?;
             scheduling.state = choice.state;
-            Ok(Connection::start(
-                *tuple,
-                chosen.clone(),
+            Ok(start(Pick {
+                destination: chosen.clone(),
                 state,
-                expected_bytes,
-            ))
+                size_bytes: expected_bytes,
+                watch: Watch::NOTHING,
+                one_packet: false,
+            }))
         })
     }
 }

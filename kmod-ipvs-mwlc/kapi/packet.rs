@@ -96,6 +96,12 @@ impl Packet {
         !unsafe { bindings::mwlc_skb_is_multicast(self.skb.as_ptr()) }
     }
 
+    /// The mark that the firewall gave it; 0 for none.
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: By the invariants the skb is valid and ours.
+        unsafe { bindings::mwlc_skb_mark(self.skb.as_ptr()) }
+    }
+
     /// Hands a fragment to the kernel's reassembly.
     pub(crate) fn defragment(self) -> Defragmented {
         let net = self.net;

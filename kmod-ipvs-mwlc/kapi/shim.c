@@ -75,6 +75,11 @@ bool mwlc_skb_is_multicast(const struct sk_buff *skb)
 	return skb->pkt_type != PACKET_HOST;
 }
 
+u32 mwlc_skb_mark(const struct sk_buff *skb)
+{
+	return skb->mark;
+}
+
 /*
  * 0: the skb is a whole datagram. Otherwise the skb was kept or freed. The queue is that of IPVS (IP_DEFRAG_VS_IN), so fragments
  * never mix with those of conntrack or of local delivery.

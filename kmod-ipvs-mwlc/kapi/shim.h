@@ -54,6 +54,7 @@ unsigned long mwlc_ram_bytes(void);
 /* Packets. The header is that at skb->data, as in PRE_ROUTING. */
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes);
 bool mwlc_skb_is_multicast(const struct sk_buff *skb);
+u32 mwlc_skb_mark(const struct sk_buff *skb);
 int mwlc_skb_defrag(struct net *net, struct sk_buff *skb);
 void mwlc_skb_drop(struct sk_buff *skb);
 void mwlc_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info);

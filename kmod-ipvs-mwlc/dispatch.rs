@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Which real server a packet's flow gets, when it belongs to no connection yet.
+
+use kernel::sync::rcu::Guard;
+use kernel::sync::Arc;
+
+use crate::balancer::Balancer;
+use crate::connection::Watch;
+use crate::destination::Destination;
+use crate::director::config::{Address, ServiceKey, Transport};
+use crate::director::conn::ConnState;
+use crate::director::tcp::{self, TcpEvent};
+
+/// What a packet from a client says about who wants what.
+pub(crate) struct Flow {
+    /// TCP or UDP.
+    pub(crate) transport: Transport,
+    /// Who.
+    pub(crate) client: Address,
+    /// From which port, in host order.
+    pub(crate) client_port: u16,
+    /// Where the packet is addressed to.
+    pub(crate) virtual_address: Address,
+    /// To which port, in host order.
+    pub(crate) virtual_port: u16,
+    /// The mark that the firewall gave the packet; 0 for none.
+    #[expect(dead_code, reason = "no service is chosen by a mark yet")]
+    pub(crate) mark: u32,
+}
+
+/// A real server for a new connection.
+pub(crate) struct Pick {
+    /// The real server.
+    pub(crate) destination: Arc<Destination>,
+    /// The connection's first state.
+    pub(crate) state: ConnState,
+    /// What it is expected to fetch, in bytes.
+    pub(crate) size_bytes: u64,
+    /// What its packets are looked at for, beside being sent on.
+    pub(crate) watch: Watch,
+    /// Each datagram is a connection of its own: there is no entry to keep.
+    pub(crate) one_packet: bool,
+}
+
+/// What scheduling came to.
+pub(crate) enum Scheduled<C> {
+    /// What the caller made of the pick.
+    Connection(C),
+    /// No service is meant.
+    NotOurs,
+    /// No real server can take it; the log knows why.
+    NoDestination,
+}
+
+impl Balancer {
+    /// Picks a real server for a flow that has no connection, if a service is meant. `start` counts
+    /// the connection there; it runs under the service's scheduling lock, so that choosing and
+    /// counting are one step.
+    pub(crate) fn schedule<C>(
+        &self,
+        flow: &Flow,
+        event: Option<TcpEvent>,
+        guard: &Guard,
+        start: impl FnOnce(Pick) -> C,
+    ) -> Scheduled<C> {
+        let key = ServiceKey {
+            transport: flow.transport,
+            address: flow.virtual_address,
+            port: flow.virtual_port,
+        };
+        let Some(service) = self.services.load(guard).get(&key) else {
+            return Scheduled::NotOurs;
+        };
+        let state = match (flow.transport, event) {
+            (Transport::Tcp, Some(event)) => match tcp::open(event) {
+                Some(state) => ConnState::Tcp(state),
+                // A segment of a connection that is over: this host answers it with a reset, and
+                // the client knows.
+                None => return Scheduled::NotOurs,
+            },
+            (Transport::Tcp | Transport::Udp, _) => ConnState::Udp,
+        };
+        match service.schedule(flow, state, guard, start) {
+            Ok(connection) => Scheduled::Connection(connection),
+            Err(cause) => {
+                service.complain(cause);
+                Scheduled::NoDestination
+            }
+        }
+    }
+}
