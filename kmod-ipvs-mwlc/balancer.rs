@@ -12,12 +12,15 @@ use kernel::sync::Arc;
 use crate::complaint::Complaint;
 use crate::connection::Connection;
 use crate::director::config::CONNECTIONS_MAX;
+use crate::director::event::Event;
 use crate::director::packet::Ipv4Tuple;
 use crate::director::stats::ESTIMATE_PERIOD_MS;
 use crate::director::timeouts::Timeouts;
+use crate::events::Events;
 use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::{Node, Table};
 use crate::kapi::memory;
+use crate::kapi::pernet::Net;
 use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
 use crate::kapi::work::Periodic;
@@ -57,13 +60,16 @@ pub(crate) struct Balancer {
     pub(crate) connections: Table<Connection>,
     key: HashKey,
     estimated: Atomic<u64>,
+    /// What it tells those who listen.
+    #[pin]
+    pub(crate) events: Events,
     /// A connection found no room in the table, or no memory.
     full: Complaint,
 }
 
 impl Balancer {
     /// A balancer without services.
-    pub(crate) fn new() -> Result<Arc<Balancer>> {
+    pub(crate) fn new(net: Net) -> Result<Arc<Balancer>> {
         let timeouts = RcuCell::new(Timeouts::DEFAULT)?;
         let table = Table::new(TABLE_BITS, connections_max(), timeouts)?;
         let services = RcuCell::new(Services::new())?;
@@ -72,6 +78,7 @@ impl Balancer {
             connections <- table,
             key: HashKey::random(),
             estimated: Atomic::new(Ticks::now().0),
+            events <- Events::new(net),
             full: Complaint::new(),
         });
         Arc::pin_init(balancer, GFP_KERNEL)
@@ -85,6 +92,11 @@ impl Balancer {
                 connections_max()
             );
         }
+    }
+
+    /// Tells those who listen of an event.
+    pub(crate) fn tell(&self, event: &Event) {
+        self.events.notify(event, &read_lock());
     }
 
     /// The timeouts in force.

@@ -9,6 +9,7 @@ use crate::connection::Watch;
 use crate::destination::Destination;
 use crate::director::config::{Address, ServiceKey, Transport};
 use crate::director::conn::ConnState;
+use crate::director::event::Event;
 use crate::director::tcp::{self, TcpEvent};
 
 /// What a packet from a client says about who wants what.
@@ -84,6 +85,7 @@ impl Balancer {
             Ok(connection) => Scheduled::Connection(connection),
             Err(cause) => {
                 service.complain(cause);
+                self.events.notify(&Event::NoDest(key, cause), guard);
                 Scheduled::NoDestination
             }
         }

@@ -14,6 +14,7 @@ mod complaint;
 mod connection;
 mod control;
 mod destination;
+mod events;
 mod dispatch;
 mod hook;
 mod kapi;

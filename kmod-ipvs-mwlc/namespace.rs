@@ -71,7 +71,7 @@ impl Namespace {
 
 impl Running {
     fn start(net: Net) -> Result<Running> {
-        let balancer = Balancer::new()?;
+        let balancer = Balancer::new(net)?;
         let hook = netfilter::Registration::new(net, balancer.clone())?;
         let estimator = Repeater::start(balancer.clone())?;
         Ok(Running {

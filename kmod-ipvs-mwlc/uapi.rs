@@ -143,6 +143,17 @@ pub mod mwlc {
         pub const GET_CONN: u8 = 4;
         /// Do: set the size of the connection that the CONN nest's tuple names.
         pub const SET_CONN: u8 = 5;
+        /// Multicast in group [`super::group::EVENTS`]: an EVENT nest, and SERVICE and DEST nests of
+        /// what it is about.
+        pub const EVENT: u8 = 14;
+    }
+
+    /// Multicast groups; only who has `CAP_NET_ADMIN` may listen.
+    pub mod group {
+        use core::ffi::CStr;
+
+        /// What changed or went wrong.
+        pub const EVENTS: &CStr = c"events";
     }
 
     /// Attributes of a message.
@@ -153,8 +164,10 @@ pub mod mwlc {
         pub const DEST: u16 = 2;
         /// Nest: a connection.
         pub const CONN: u16 = 3;
+        /// Nest: an event.
+        pub const EVENT: u16 = 7;
         /// The largest of these.
-        pub const MAX: u16 = 3;
+        pub const MAX: u16 = 7;
     }
 
     /// Attributes in a service nest.
@@ -235,5 +248,37 @@ pub mod mwlc {
         pub const AGE_MS: u16 = 12;
         /// u64: milliseconds until it expires if no packet comes.
         pub const EXPIRES_MS: u16 = 13;
+    }
+
+    /// Attributes in an event nest.
+    pub mod event {
+        /// u8: what happened, see [`super::event_kind`].
+        pub const KIND: u16 = 1;
+        /// String: why a client was turned away.
+        pub const CAUSE: u16 = 2;
+        /// u32: events before this one that were not sent, because there were too many.
+        pub const SUPPRESSED: u16 = 3;
+    }
+
+    /// What an event tells.
+    #[allow(missing_docs, reason = "the names say it")]
+    pub mod event_kind {
+        pub const SERVICE_ADDED: u8 = 1;
+        pub const SERVICE_EDITED: u8 = 2;
+        pub const SERVICE_REMOVED: u8 = 3;
+        pub const DEST_ADDED: u8 = 4;
+        pub const DEST_EDITED: u8 = 5;
+        pub const DEST_REMOVED: u8 = 6;
+        /// At its upper threshold: no new connections.
+        pub const DEST_OVERLOADED: u8 = 7;
+        /// Below its lower threshold again.
+        pub const DEST_RELIEVED: u8 = 8;
+        /// The last connection of a draining real server is gone.
+        pub const DEST_DRAINED: u8 = 9;
+        /// A client was turned away; the CAUSE says why.
+        pub const NO_DEST: u8 = 10;
+        /// Half-open connections are being dropped.
+        pub const FLOOD_BEGAN: u8 = 11;
+        pub const FLOOD_ENDED: u8 = 12;
     }
 }

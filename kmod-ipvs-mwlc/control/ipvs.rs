@@ -15,6 +15,7 @@ use crate::director::config::{
     SERVICES_MAX,
 };
 use crate::director::errno::{Errno, Reject};
+use crate::director::event::Event;
 use crate::director::ipvs_family::{
     encode_config, encode_destination, encode_info, encode_service, parse_command, Command,
     DestinationView, RequestKind, ServiceView, DESTINATION_REPLY_BYTES_MAX,
@@ -144,15 +145,20 @@ fn new_service(balancer: &Balancer, config: ServiceConfig) -> Result {
             c"a namespace has at most 1024 virtual services",
         ));
     }
+    let key = config.key;
     let service = Service::new(config).map_err(no_memory)?;
     services.insert(service).map_err(no_memory)?;
-    balancer.services.replace(services).map_err(no_memory)
+    balancer.services.replace(services).map_err(no_memory)?;
+    balancer.tell(&Event::ServiceAdded(key));
+    Ok(())
 }
 
 fn set_service(balancer: &Balancer, edit: &ServiceEdit) -> Result {
     let service = find_service(balancer, &edit.key)?;
     let config = edit.apply(service.config(&read_lock()));
-    service.configure(config).map_err(no_memory)
+    service.configure(config).map_err(no_memory)?;
+    balancer.tell(&Event::ServiceEdited(edit.key));
+    Ok(())
 }
 
 fn delete_service(balancer: &Balancer, key: &ServiceKey) -> Result {
@@ -160,6 +166,7 @@ fn delete_service(balancer: &Balancer, key: &ServiceKey) -> Result {
     let services = copy_services(balancer, |other| other.key() != *key)?;
     balancer.services.replace(services).map_err(no_memory)?;
     gone.retire();
+    balancer.tell(&Event::ServiceRemoved(*key));
     Ok(())
 }
 
@@ -171,6 +178,7 @@ fn flush(balancer: &Balancer) -> Result {
         .map_err(no_memory)?;
     for service in gone.all() {
         service.retire();
+        balancer.tell(&Event::ServiceRemoved(service.key()));
     }
     Ok(())
 }
@@ -197,7 +205,9 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
         ));
     }
     let destination = Destination::new(config).map_err(no_memory)?;
-    service.add(destination).map_err(no_memory)
+    service.add(destination).map_err(no_memory)?;
+    balancer.tell(&Event::DestAdded(*key, config.key));
+    Ok(())
 }
 
 fn set_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -> Result {
@@ -207,6 +217,7 @@ fn set_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
         .destination(&config.key, &guard)
         .ok_or(NO_DESTINATION)?;
     destination.configure(config);
+    balancer.tell(&Event::DestEdited(*key, config.key));
     Ok(())
 }
 
@@ -216,7 +227,9 @@ fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> 
         .destination(gone, &read_lock())
         .cloned()
         .ok_or(NO_DESTINATION)?;
-    service.remove(&gone).map_err(no_memory)
+    service.remove(&gone).map_err(no_memory)?;
+    balancer.tell(&Event::DestRemoved(*key, gone.key()));
+    Ok(())
 }
 
 fn set_timeouts(balancer: &Balancer, update: TimeoutsUpdate) -> Result {

@@ -18,10 +18,10 @@ use crate::director::mwlc_family::{
 use crate::director::packet::Ipv4Tuple;
 use crate::kapi::clock::Ticks;
 use crate::kapi::netlink::{
-    Cursor, DumpMessage, Family, Operation, Reply, Request, REPLY_BYTES_MAX,
+    Cursor, DumpMessage, Family, Operation, Published, Reply, Request, REPLY_BYTES_MAX,
 };
 use crate::service::Service;
-use crate::uapi::mwlc::{command, FAMILY_NAME, FAMILY_VERSION};
+use crate::uapi::mwlc::{command, group, FAMILY_NAME, FAMILY_VERSION};
 
 type Result<T = ()> = core::result::Result<T, Reject>;
 
@@ -34,6 +34,11 @@ const NO_CONNECTION: Reject = Reject::new(
     Errno::NoEntry,
     c"no such connection: it has ended, or never was",
 );
+
+/// Through what events are sent.
+pub(crate) static PUBLISHED: Published = Published::new();
+/// The index of the group of events.
+pub(crate) const GROUP_EVENTS: u32 = 0;
 
 /// The family.
 pub(crate) struct Mwlc;
@@ -48,6 +53,11 @@ impl Family for Mwlc {
         Operation::dumps(command::GET_CONN),
         Operation::acts(command::SET_CONN),
     ];
+    const GROUPS: &'static [&'static CStr] = &[group::EVENTS];
+
+    fn published() -> Option<&'static Published> {
+        Some(&PUBLISHED)
+    }
 
     fn act(request: &Request<'_>, _reply: &mut Reply) -> Result {
         let parsed = parse_command(request.command, RequestKind::Do, request.attributes)?;

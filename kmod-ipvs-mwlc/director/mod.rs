@@ -8,11 +8,13 @@
 pub mod config;
 pub mod conn;
 pub mod errno;
+pub mod event;
 pub mod ipvs_family;
 pub mod load;
 pub mod mwlc_family;
 pub mod netlink;
 pub mod packet;
+pub mod rate;
 pub mod sched;
 pub mod stats;
 pub mod tcp;

@@ -10,10 +10,13 @@ use core::pin::Pin;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Release};
+use kernel::sync::rcu::Guard;
 use kernel::types::Opaque;
 
 use super::bindings;
 use super::pernet::Net;
+use super::rcu;
 use crate::director::errno::Reject;
 use crate::director::netlink::{Encoder, Full};
 
@@ -74,6 +77,14 @@ pub(crate) trait Family: 'static {
     const VERSION: u8;
     /// Its commands.
     const OPERATIONS: &'static [Operation];
+    /// Its multicast groups, each name at most 15 bytes; only `CAP_NET_ADMIN` may listen.
+    const GROUPS: &'static [&'static CStr] = &[];
+
+    /// Through what it is found by those who send to its groups; one static for each family that has
+    /// any.
+    fn published() -> Option<&'static Published> {
+        None
+    }
 
     /// Carries out one command.
     fn act(request: &Request<'_>, reply: &mut Reply) -> core::result::Result<(), Reject>;
@@ -213,10 +224,63 @@ unsafe fn append(
     true
 }
 
+/// A family as senders of multicast messages find it: nothing while it is not registered.
+///
+/// # Invariants
+///
+/// Null, or a family that stays registered for a grace period after this became null again.
+pub(crate) struct Published(Atomic<*mut bindings::genl_family>);
+
+impl Published {
+    /// Not registered.
+    pub(crate) const fn new() -> Published {
+        Published(Atomic::new(core::ptr::null_mut()))
+    }
+
+    /// Sends to everybody who listens to group `group`, an index into [`Family::GROUPS`], in `net`.
+    /// Without a listener this costs one look; a listener whose buffer is full misses the message and
+    /// is told so by its socket. Does not sleep.
+    pub(crate) fn multicast(
+        &self,
+        net: Net,
+        group: u32,
+        command: u8,
+        encode: impl FnOnce(&mut Encoder<'_>) -> core::result::Result<(), Full>,
+        _guard: &Guard,
+    ) {
+        let family = self.0.load(Acquire);
+        // SAFETY: By the invariants it is null or registered for as long as the guard is held, and
+        // the namespace is valid.
+        if family.is_null() || !unsafe { bindings::mwlc_has_listeners(family, net.as_ptr(), group) }
+        {
+            return;
+        }
+        let mut buffer = [0; REPLY_BYTES_MAX];
+        let mut encoder = Encoder::new(&mut buffer);
+        if encode(&mut encoder).is_err() {
+            return;
+        }
+        let bytes = encoder.written();
+        // SAFETY: As above; the message is freed or given away on every path.
+        unsafe {
+            let skb = bindings::mwlc_genlmsg_new_atomic(bytes.len());
+            if skb.is_null() {
+                return;
+            }
+            if append(skb, 0, 0, family, 0, command, bytes) {
+                bindings::mwlc_genlmsg_multicast(family, net.as_ptr(), skb, group);
+            } else {
+                bindings::mwlc_nlmsg_free(skb);
+            }
+        }
+    }
+}
+
 /// A registered family; dropping it unregisters and waits for requests that are under way.
 pub(crate) struct Registration<F: Family> {
     family: Pin<KBox<Opaque<bindings::genl_family>>>,
     _operations: KVec<bindings::genl_small_ops>,
+    _groups: KVec<bindings::genl_multicast_group>,
     _family: PhantomData<fn() -> F>,
 }
 
@@ -242,6 +306,17 @@ impl<F: Family> Registration<F> {
                 .push_within_capacity(operation)
                 .map_err(|_| ENOMEM)?;
         }
+        let mut groups = KVec::with_capacity(F::GROUPS.len(), GFP_KERNEL)?;
+        for name in F::GROUPS {
+            let mut group = bindings::genl_multicast_group {
+                flags: bindings::MWLC_GENL_MCAST_CAP_NET_ADMIN as u8,
+                ..Default::default()
+            };
+            for (to, from) in group.name.iter_mut().zip(name.to_bytes_with_nul()) {
+                *to = *from;
+            }
+            groups.push_within_capacity(group).map_err(|_| ENOMEM)?;
+        }
         let mut family = bindings::genl_family {
             version: c_uint::from(F::VERSION),
             n_small_ops: u8::try_from(operations.len()).map_err(|_| EINVAL)?,
@@ -249,6 +324,8 @@ impl<F: Family> Registration<F> {
             // Commands below this keep their own parsing; from here on the kernel would refuse
             // every attribute.
             resv_start_op: u8::MAX,
+            n_mcgrps: u8::try_from(groups.len()).map_err(|_| EINVAL)?,
+            mcgrps: groups.as_ptr(),
             module: module.as_ptr().cast(),
             ..Default::default()
         };
@@ -260,9 +337,14 @@ impl<F: Family> Registration<F> {
         let family = KBox::pin(Opaque::new(family), GFP_KERNEL)?;
         // SAFETY: The family and its operations stay where they are until it is unregistered.
         to_result(unsafe { bindings::genl_register_family(family.get()) })?;
+        if let Some(published) = F::published() {
+            // INVARIANT: It is registered; the drop takes it back first.
+            published.0.store(family.get(), Release);
+        }
         Ok(Registration {
             family,
             _operations: operations,
+            _groups: groups,
             _family: PhantomData,
         })
     }
@@ -270,6 +352,11 @@ impl<F: Family> Registration<F> {
 
 impl<F: Family> Drop for Registration<F> {
     fn drop(&mut self) {
+        if let Some(published) = F::published() {
+            // INVARIANT: Senders that have found it are done when the grace period is.
+            published.0.store(core::ptr::null_mut(), Release);
+            rcu::synchronize();
+        }
         // SAFETY: It was registered by `new`.
         unsafe { bindings::genl_unregister_family(self.family.get()) };
     }

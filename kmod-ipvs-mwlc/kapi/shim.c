@@ -210,6 +210,22 @@ struct sk_buff *mwlc_genlmsg_new(size_t payload)
 	return genlmsg_new(payload, GFP_KERNEL);
 }
 
+struct sk_buff *mwlc_genlmsg_new_atomic(size_t payload)
+{
+	return genlmsg_new(payload, GFP_ATOMIC);
+}
+
+bool mwlc_has_listeners(const struct genl_family *family, struct net *net, unsigned int group)
+{
+	return genl_has_listeners(family, net, group) > 0;
+}
+
+/* Consumes the skb. That nobody listens any more, or that a listener has no room, is not the sender's trouble. */
+void mwlc_genlmsg_multicast(const struct genl_family *family, struct net *net, struct sk_buff *skb, unsigned int group)
+{
+	genlmsg_multicast_netns(family, net, skb, 0, group, GFP_ATOMIC);
+}
+
 void mwlc_genlmsg_end(struct sk_buff *skb, void *header)
 {
 	genlmsg_end(skb, header);

@@ -26,6 +26,7 @@ enum {
 	MWLC_GENL_HDRLEN = GENL_HDRLEN,
 	MWLC_GENL_ADMIN_PERM = GENL_ADMIN_PERM,
 	MWLC_GENL_DONT_VALIDATE = GENL_DONT_VALIDATE_STRICT | GENL_DONT_VALIDATE_DUMP | GENL_DONT_VALIDATE_DUMP_STRICT,
+	MWLC_GENL_MCAST_CAP_NET_ADMIN = GENL_MCAST_CAP_NET_ADMIN,
 	MWLC_NLM_F_MULTI = NLM_F_MULTI,
 	MWLC_PACKET_HOST = PACKET_HOST,
 	MWLC_NF_DROP = NF_DROP,
@@ -72,6 +73,9 @@ void mwlc_skb_transmit(struct net *net, struct sk_buff *skb, struct dst_entry *d
 struct net *mwlc_skb_net(const struct sk_buff *skb);
 struct net *mwlc_info_net(const struct genl_info *info);
 struct sk_buff *mwlc_genlmsg_new(size_t payload);
+struct sk_buff *mwlc_genlmsg_new_atomic(size_t payload);
+bool mwlc_has_listeners(const struct genl_family *family, struct net *net, unsigned int group);
+void mwlc_genlmsg_multicast(const struct genl_family *family, struct net *net, struct sk_buff *skb, unsigned int group);
 void mwlc_genlmsg_end(struct sk_buff *skb, void *header);
 void mwlc_genlmsg_cancel(struct sk_buff *skb, void *header);
 int mwlc_genlmsg_reply(struct sk_buff *skb, struct genl_info *info);

@@ -2,11 +2,13 @@
 """Just enough generic netlink to speak to the module's two families, well or badly."""
 
 import os
+import select
 import socket
 import struct
 
 from lab import HOSTS, TCP_PORT, VIP, inside
 
+NETLINK_ADD_MEMBERSHIP = 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
@@ -43,8 +45,10 @@ class Family:
             self.socket.setsockopt(SOL_NETLINK, option, 1)
         self.sequence = 0
         self.id = 16
-        reply = self.call(3, attribute(2, name.encode() + b"\0"))
-        self.id = struct.unpack("=H", attributes(reply[0])[1])[0]
+        found = attributes(self.call(3, attribute(2, name.encode() + b"\0"))[0])
+        self.id = struct.unpack("=H", found[1])[0]
+        groups = [attributes(group) for group in attributes(found.get(7, b"")).values()]
+        self.groups = {group[1].rstrip(b"\0").decode(): struct.unpack("=I", group[2])[0] for group in groups}
 
     def call(self, command, payload=b"", dump=False):
         """The attribute bytes of each answer; Refused if there is an error."""
@@ -54,6 +58,18 @@ class Family:
         header = struct.pack("=IHHII", 16 + len(body), self.id, flags, self.sequence, 0)
         self.socket.send(header + body)
         return self.answers()
+
+    def listen(self, group):
+        """From now on `message` gives what is sent to this group."""
+        self.socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, self.groups[group])
+
+    def message(self):
+        """(command, {type: payload}) of the next message of a group; None if there is none now."""
+        if not select.select([self.socket], [], [], 0)[0]:
+            return None
+        data = self.socket.recv(1 << 16)
+        assert struct.unpack_from("=I", data)[0] == len(data), data
+        return data[16], attributes(data[20:])
 
     def answers(self):
         answers = []

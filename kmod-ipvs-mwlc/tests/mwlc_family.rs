@@ -8,17 +8,18 @@ use ipvs_mwlc::director::config::{
 };
 use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::errno::{Errno, Reject};
+use ipvs_mwlc::director::event::Event;
 use ipvs_mwlc::director::ipvs_family::RequestKind;
 use ipvs_mwlc::director::load::{ExpectedSize, SizePolicy};
 use ipvs_mwlc::director::mwlc_family::{
-    encode_connection, encode_destination, encode_service, parse_command, Command, ConnectionView,
-    DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX,
+    encode_connection, encode_destination, encode_event, encode_service, parse_command, Command,
+    ConnectionView, DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX,
 };
 use ipvs_mwlc::director::netlink::{Attributes, Encoder, Full};
 use ipvs_mwlc::director::packet::Ipv4Tuple;
-use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
+use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Scheduler};
 use ipvs_mwlc::director::stats::Counters;
-use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, service};
+use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, event, service};
 use proptest::prelude::*;
 
 fn build(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Vec<u8> {
@@ -281,23 +282,69 @@ proptest! {
     }
 }
 
-/// The bytes in docs/NETLINK.md are the bytes in the message.
-#[test]
-#[cfg(target_endian = "little")]
-fn the_documented_connection_is_what_is_sent() {
+/// The bytes of a grid in docs/NETLINK.md: the pairs of digits at the start of each line.
+fn documented(grid: usize) -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/NETLINK.md");
     let page = std::fs::read_to_string(path).unwrap();
-    let grid = page.split("```").nth(1).unwrap();
+    let grid = page.split("```").nth(2 * grid + 1).unwrap();
     let is_byte = |word: &&str| {
         word.len() == 2
             && word
                 .bytes()
                 .all(|digit| b"0123456789abcdef".contains(&digit))
     };
-    let documented: Vec<u8> = grid
-        .lines()
+    grid.lines()
         .flat_map(|line| line.split_whitespace().take_while(is_byte))
         .map(|word| u8::from_str_radix(word, 16).unwrap())
-        .collect();
-    assert_eq!(connection_reply(77), documented);
+        .collect()
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn the_documented_bytes_are_what_is_sent() {
+    assert_eq!(connection_reply(77), documented(0));
+    let overloaded = Event::DestOverloaded(key(), dest_key());
+    assert_eq!(
+        build(|encoder| encode_event(encoder, &overloaded, 3)),
+        documented(1)
+    );
+}
+
+#[test]
+fn every_event_has_its_own_number_and_names_what_it_is_about() {
+    let (service, destination) = (key(), dest_key());
+    let events = [
+        Event::ServiceAdded(service),
+        Event::ServiceEdited(service),
+        Event::ServiceRemoved(service),
+        Event::DestAdded(service, destination),
+        Event::DestEdited(service, destination),
+        Event::DestRemoved(service, destination),
+        Event::DestOverloaded(service, destination),
+        Event::DestRelieved(service, destination),
+        Event::DestDrained(service, destination),
+        Event::NoDest(service, NoDestination::Empty),
+        Event::FloodBegan,
+        Event::FloodEnded,
+    ];
+    for (event, number) in events.iter().zip(1u8..) {
+        assert_eq!(event.kind(), number);
+        let bytes = build(|encoder| encode_event(encoder, event, 0));
+        let message = Attributes::new(&bytes).table::<8>().unwrap();
+        let nest = message.get(attribute::EVENT).unwrap().nested();
+        let table = nest.table::<4>().unwrap();
+        assert_eq!(table.get(event::KIND).unwrap().u8(), Ok(number));
+        assert!(table.get(event::SUPPRESSED).is_none());
+        assert_eq!(
+            table.get(event::CAUSE).is_some(),
+            matches!(event, Event::NoDest(..))
+        );
+        assert_eq!(message.get(attribute::SERVICE).is_some(), number <= 10);
+        assert_eq!(
+            message.get(attribute::DEST).is_some(),
+            (4..=9).contains(&number)
+        );
+        // Only an administrator's own changes are never held back.
+        assert_eq!(event.is_from_traffic(), number >= 7);
+    }
 }

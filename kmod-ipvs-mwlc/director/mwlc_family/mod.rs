@@ -9,8 +9,8 @@ mod reply;
 
 pub use parse::parse_command;
 pub use reply::{
-    encode_connection, encode_destination, encode_service, ConnectionView, DestinationView,
-    ServiceView, REPLY_BYTES_MAX,
+    encode_connection, encode_destination, encode_event, encode_service, ConnectionView,
+    DestinationView, ServiceView, REPLY_BYTES_MAX,
 };
 
 use crate::director::config::ServiceKey;

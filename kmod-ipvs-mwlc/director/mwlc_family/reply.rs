@@ -3,12 +3,13 @@
 
 use crate::director::config::{Address, DestKey, ServiceKey};
 use crate::director::conn::ConnState;
+use crate::director::event::Event;
 use crate::director::load::ExpectedSize;
 use crate::director::netlink::{Encoder, Full};
 use crate::director::packet::Ipv4Tuple;
 use crate::director::sched::{DestLoad, Scheduler};
 use crate::director::stats::Counters;
-use crate::uapi::mwlc::{attribute, conn, dest, service};
+use crate::uapi::mwlc::{attribute, conn, dest, event, service};
 
 /// No reply of this family is longer.
 pub const REPLY_BYTES_MAX: usize = 256;
@@ -74,9 +75,7 @@ pub fn encode_destination(encoder: &mut Encoder<'_>, view: &DestinationView) -> 
     service_key(encoder, &view.service)?;
     encoder.end_nest(nest)?;
     let nest = encoder.nest(attribute::DEST)?;
-    encoder.u16(dest::AF, view.key.address.family().number())?;
-    encoder.bytes(dest::ADDR, &view.key.address.to_union())?;
-    encoder.be16(dest::PORT, view.key.port)?;
+    dest_key(encoder, &view.key)?;
     encoder.u32(dest::WEIGHT, view.load.weight)?;
     encoder.u64(dest::LOAD_BYTES, view.load.bytes)?;
     encoder.u32(dest::PENDING_CONNS, view.load.pending)?;
@@ -109,6 +108,37 @@ pub fn encode_connection(encoder: &mut Encoder<'_>, view: &ConnectionView) -> Re
     encoder.u64(conn::AGE_MS, view.age_ms)?;
     encoder.u64(conn::EXPIRES_MS, view.expires_ms)?;
     encoder.end_nest(nest)
+}
+
+/// Writes an EVENT nest, then nests with the keys of the service and the real server that it is
+/// about. `suppressed` events were not sent before it.
+pub fn encode_event(encoder: &mut Encoder<'_>, told: &Event, suppressed: u32) -> Result<(), Full> {
+    let nest = encoder.nest(attribute::EVENT)?;
+    encoder.u8(event::KIND, told.kind())?;
+    if let Some(cause) = told.cause() {
+        encoder.string(event::CAUSE, cause.reason())?;
+    }
+    if suppressed > 0 {
+        encoder.u32(event::SUPPRESSED, suppressed)?;
+    }
+    encoder.end_nest(nest)?;
+    if let Some(key) = told.service() {
+        let nest = encoder.nest(attribute::SERVICE)?;
+        service_key(encoder, &key)?;
+        encoder.end_nest(nest)?;
+    }
+    if let Some(key) = told.destination() {
+        let nest = encoder.nest(attribute::DEST)?;
+        dest_key(encoder, &key)?;
+        encoder.end_nest(nest)?;
+    }
+    Ok(())
+}
+
+fn dest_key(encoder: &mut Encoder<'_>, key: &DestKey) -> Result<(), Full> {
+    encoder.u16(dest::AF, key.address.family().number())?;
+    encoder.bytes(dest::ADDR, &key.address.to_union())?;
+    encoder.be16(dest::PORT, key.port)
 }
 
 fn service_key(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
