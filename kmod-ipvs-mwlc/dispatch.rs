@@ -64,11 +64,7 @@ impl Balancer {
         guard: &Guard,
         start: impl FnOnce(Pick) -> C,
     ) -> Scheduled<C> {
-        let key = ServiceKey {
-            transport: flow.transport,
-            address: flow.virtual_address,
-            port: flow.virtual_port,
-        };
+        let key = ServiceKey::endpoint(flow.transport, flow.virtual_address, flow.virtual_port);
         let Some(service) = self.services.load(guard).get(&key) else {
             return Scheduled::NotOurs;
         };

@@ -13,7 +13,7 @@ use kernel::sync::Arc;
 use crate::complaint::Complaint;
 use crate::connection::Watch;
 use crate::destination::Destination;
-use crate::director::config::{Address, DestKey, ServiceConfig, ServiceKey};
+use crate::director::config::{DestKey, ServiceConfig, ServiceKey};
 use crate::director::conn::ConnState;
 use crate::director::load::{ExpectedSize, SizePolicy};
 use crate::director::sched::{NoDestination, Request, SchedState};
@@ -243,18 +243,6 @@ impl Service {
         if !self.refused.is_due() {
             return;
         }
-        let Address::V4([a, b, c, d]) = self.key.address else {
-            return;
-        };
-        pr_warn!(
-            "{} {}.{}.{}.{}:{}: a client was refused: {}\n",
-            self.key.transport.name(),
-            a,
-            b,
-            c,
-            d,
-            self.key.port,
-            cause.reason(),
-        );
+        pr_warn!("{}: a client was refused: {}\n", self.key, cause.reason());
     }
 }

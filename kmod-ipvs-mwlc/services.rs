@@ -61,14 +61,12 @@ impl Services {
         [Transport::Tcp, Transport::Udp]
             .into_iter()
             .any(|transport| {
-                let first = self.first_from(&ServiceKey {
-                    transport,
-                    address,
-                    port: 0,
-                });
-                self.sorted.get(first).is_some_and(|service| {
-                    service.key().transport == transport && service.key().address == address
-                })
+                let first = self.first_from(&ServiceKey::endpoint(transport, address, 0));
+                let endpoint = match self.sorted.get(first).map(|service| service.key()) {
+                    Some(ServiceKey::Endpoint(endpoint)) => endpoint,
+                    Some(ServiceKey::Mark(_)) | None => return false,
+                };
+                endpoint.transport == transport && endpoint.address == address
             })
     }
 

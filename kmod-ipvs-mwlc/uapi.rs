@@ -190,6 +190,10 @@ pub mod mwlc {
         pub const EXPECTED_SIZE_NOW: u16 = 8;
         /// u64: how many sizes were learned.
         pub const LEARNED_COUNT: u16 = 9;
+        /// u32: firewall mark, instead of PROTOCOL, ADDR and PORT.
+        pub const FWMARK: u16 = 10;
+        /// The largest of these.
+        pub const MAX: u16 = 10;
     }
 
     /// Attributes in a destination nest.

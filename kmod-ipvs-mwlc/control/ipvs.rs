@@ -11,7 +11,7 @@ use super::{copy_services, find_service, namespace, no_memory, service, too_long
 use crate::balancer::{Balancer, TABLE_BITS};
 use crate::destination::Destination;
 use crate::director::config::{
-    DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey, DESTINATIONS_PER_SERVICE_MAX,
+    Address, DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey, DESTINATIONS_PER_SERVICE_MAX,
     SERVICES_MAX,
 };
 use crate::director::errno::{Errno, Reject};
@@ -131,7 +131,27 @@ impl Family for Ipvs {
     }
 }
 
+/// What can be named already, but not yet served.
+fn served(config: ServiceConfig) -> Result<ServiceConfig> {
+    let what = match config.key {
+        ServiceKey::Mark(_) => c"this director has no firewall-mark services yet: give an address",
+        _ if config.is_persistent() => c"this director has no persistent services yet: leave out -p",
+        _ if config.is_one_packet() => c"this director has no one-packet scheduling yet: leave out -o",
+        ServiceKey::Endpoint(endpoint) => match endpoint.address {
+            Address::V4(_) => return Ok(config),
+            Address::V6(_) => {
+                return Err(Reject::new(
+                    Errno::FamilyNotSupported,
+                    c"this director does not serve IPv6 yet: give an IPv4 address",
+                ))
+            }
+        },
+    };
+    Err(Reject::new(Errno::NotSupported, what))
+}
+
 fn new_service(balancer: &Balancer, config: ServiceConfig) -> Result {
+    let config = served(config)?;
     let mut services = copy_services(balancer, |_| true)?;
     if services.get(&config.key).is_some() {
         return Err(Reject::new(
@@ -155,7 +175,7 @@ fn new_service(balancer: &Balancer, config: ServiceConfig) -> Result {
 
 fn set_service(balancer: &Balancer, edit: &ServiceEdit) -> Result {
     let service = find_service(balancer, &edit.key)?;
-    let config = edit.apply(service.config(&read_lock()));
+    let config = served(edit.apply(service.config(&read_lock()))?)?;
     service.configure(config).map_err(no_memory)?;
     balancer.tell(&Event::ServiceEdited(edit.key));
     Ok(())
@@ -260,6 +280,7 @@ fn view_destination(destination: &Destination) -> DestinationView {
         config: destination.config(),
         active: load.active,
         inactive: load.inactive.saturating_add(load.pending),
+        persistent: 0,
         stats: destination.stats(),
     }
 }

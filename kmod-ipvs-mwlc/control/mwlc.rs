@@ -111,11 +111,8 @@ fn set_connection_size(balancer: &Balancer, tuple: &Ipv4Tuple, size_bytes: u64) 
     if !connection.set_size(size_bytes) {
         return Err(NO_CONNECTION);
     }
-    let key = ServiceKey {
-        transport: tuple.transport,
-        address: Address::V4(tuple.destination),
-        port: tuple.destination_port,
-    };
+    let address = Address::V4(tuple.destination);
+    let key = ServiceKey::endpoint(tuple.transport, address, tuple.destination_port);
     if let Some(service) = balancer.services.load(&guard).get(&key) {
         service.learn(size_bytes);
     }

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What an administrator configures: virtual services, their destinations (real servers), limits.
 
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::director::errno::{Errno, Reject};
 use crate::director::sched::Scheduler;
+use crate::director::timeouts::TIMEOUT_S_MAX;
+
+pub use crate::director::netmask::Netmask;
+pub use crate::director::service_key::{Endpoint, FirewallMark, ServiceKey};
 
 /// Virtual services in one network namespace. IPVS has no limit; one keeps a dump and a flush short.
 pub const SERVICES_MAX: usize = 1024;
@@ -36,7 +44,7 @@ pub const SERVICE_SCHED2: u32 = 0x10;
 pub const SERVICE_SCHED3: u32 = 0x20;
 
 /// An address family, with its number in Linux.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
     Ipv4,
@@ -106,6 +114,16 @@ impl Address {
     }
 }
 
+/// `10.0.0.100`, `2001:db8::1`.
+impl fmt::Display for Address {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Address::V4(bytes) => Ipv4Addr::from(bytes).fmt(to),
+            Address::V6(bytes) => Ipv6Addr::from(bytes).fmt(to),
+        }
+    }
+}
+
 /// A transport protocol that the director balances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
@@ -142,17 +160,6 @@ impl Transport {
     }
 }
 
-/// What names a virtual service: transport, virtual IP and port. (Firewall marks are refused.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    /// TCP or UDP.
-    pub transport: Transport,
-    /// The virtual IP.
-    pub address: Address,
-    /// The port, in host order; never 0.
-    pub port: u16,
-}
-
 /// A virtual service as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
@@ -162,13 +169,43 @@ pub struct ServiceConfig {
     pub scheduler: Scheduler,
     /// `SERVICE_*` flags, without [`SERVICE_HASHED`], which is added when reported.
     pub flags: u32,
-    /// Persistence timeout in seconds; kept and reported, without effect.
+    /// How long a client stays with its real server after its last connection, in seconds; counts
+    /// with [`SERVICE_PERSISTENT`] only.
     pub timeout_s: u32,
-    /// Persistence netmask, its four bytes in network order; kept and reported, without effect.
-    pub netmask: [u8; 4],
+    /// Which clients persistence takes as one.
+    pub netmask: Netmask,
 }
 
 impl ServiceConfig {
+    /// Whether a client stays on its real server.
+    pub const fn is_persistent(&self) -> bool {
+        self.flags & SERVICE_PERSISTENT != 0
+    }
+
+    /// Whether every UDP datagram is scheduled on its own.
+    pub const fn is_one_packet(&self) -> bool {
+        self.flags & SERVICE_ONE_PACKET != 0
+    }
+
+    /// The configuration if its parts go together, or why it is refused.
+    pub const fn checked(self) -> Result<ServiceConfig, Reject> {
+        if let ServiceKey::Endpoint(Endpoint { port: 0, .. }) = self.key {
+            if !self.is_persistent() {
+                return Err(Reject::new(
+                    Errno::Invalid,
+                    c"port 0 takes a persistent service: add -p",
+                ));
+            }
+        }
+        if self.is_persistent() && (self.timeout_s == 0 || self.timeout_s > TIMEOUT_S_MAX) {
+            return Err(Reject::new(
+                Errno::Invalid,
+                c"a persistence timeout is 1 to 2147483 seconds",
+            ));
+        }
+        Ok(self)
+    }
+
     /// The scheduler that decides: `wlc` with `flag-1` is MWLC.
     ///
     /// keepalived has a closed list of scheduler names, but passes the flag for any of them.
@@ -207,20 +244,30 @@ pub struct ServiceEdit {
     pub flags: FlagsUpdate,
     /// Persistence timeout in seconds.
     pub timeout_s: u32,
-    /// Persistence netmask in network order.
-    pub netmask: [u8; 4],
+    /// Persistence netmask.
+    pub netmask: Netmask,
 }
 
 impl ServiceEdit {
+    /// The configuration of a new service.
+    pub const fn added(&self) -> Result<ServiceConfig, Reject> {
+        self.over(0)
+    }
+
     /// The service's configuration after the edit.
-    pub const fn apply(&self, old: &ServiceConfig) -> ServiceConfig {
-        ServiceConfig {
-            key: old.key,
+    pub const fn apply(&self, old: &ServiceConfig) -> Result<ServiceConfig, Reject> {
+        self.over(old.flags)
+    }
+
+    const fn over(&self, flags: u32) -> Result<ServiceConfig, Reject> {
+        let config = ServiceConfig {
+            key: self.key,
             scheduler: self.scheduler,
-            flags: self.flags.apply(old.flags),
+            flags: self.flags.apply(flags),
             timeout_s: self.timeout_s,
             netmask: self.netmask,
-        }
+        };
+        config.checked()
     }
 }
 
@@ -229,7 +276,8 @@ impl ServiceEdit {
 pub struct DestKey {
     /// The real server's address.
     pub address: Address,
-    /// Its port, in host order; in VS/DR always the service's.
+    /// Its port, in host order. In VS/DR the service's, since ports do not change; of a
+    /// firewall-mark service any, without effect.
     pub port: u16,
 }
 

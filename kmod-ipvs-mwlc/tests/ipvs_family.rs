@@ -4,8 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 use ipvs_mwlc::director::config::{
-    Address, DestConfig, DestKey, FlagsUpdate, Forwarding, ServiceConfig, ServiceEdit, ServiceKey,
-    Thresholds, Transport, SERVICE_SCHED1,
+    Address, DestConfig, DestKey, Family, FlagsUpdate, Forwarding, Netmask, ServiceConfig,
+    ServiceEdit, ServiceKey, Thresholds, Transport, SERVICE_ONE_PACKET, SERVICE_PERSISTENT,
+    SERVICE_SCHED1,
 };
 use ipvs_mwlc::director::errno::{Errno, Reject};
 use ipvs_mwlc::director::ipvs_family::{
@@ -109,11 +110,7 @@ fn key_fields() -> Vec<Field> {
 }
 
 fn key() -> ServiceKey {
-    ServiceKey {
-        transport: Transport::Tcp,
-        address: Address::V4(VIP),
-        port: 80,
-    }
+    ServiceKey::endpoint(Transport::Tcp, Address::V4(VIP), 80)
 }
 
 fn service_config() -> ServiceConfig {
@@ -122,7 +119,7 @@ fn service_config() -> ServiceConfig {
         scheduler: Scheduler::Mwlc,
         flags: 0,
         timeout_s: 0,
-        netmask: [255; 4],
+        netmask: Netmask::V4([255; 4]),
     }
 }
 
@@ -156,7 +153,7 @@ fn every_command_with_what_it_needs() {
             mask: u32::MAX,
         },
         timeout_s: 0,
-        netmask: [255; 4],
+        netmask: Netmask::V4([255; 4]),
     };
     let timeouts = build(|encoder| {
         encoder.u32(attribute::TIMEOUT_TCP, 1)?;
@@ -260,11 +257,10 @@ fn what_each_command_cannot_do_without() {
 #[test]
 fn every_refusal_has_its_errno_and_points_at_the_attribute() {
     let long_name = b"a-name-of-17-byte";
-    let service_cases: [(u16, &[u8], Errno); 17] = [
-        (service::AF, &10u16.to_ne_bytes(), Errno::FamilyNotSupported),
+    let service_cases: [(u16, &[u8], Errno); 14] = [
         (service::AF, &1u16.to_ne_bytes(), Errno::FamilyNotSupported),
         (service::AF, &[2], Errno::Invalid),
-        (service::FWMARK, &5u32.to_ne_bytes(), Errno::NotSupported),
+        (service::FWMARK, &[5, 0], Errno::Invalid),
         (
             service::PROTOCOL,
             &132u16.to_ne_bytes(),
@@ -277,21 +273,11 @@ fn every_refusal_has_its_errno_and_points_at_the_attribute() {
         ),
         (service::ADDR, &[10, 0, 0], Errno::Invalid),
         (service::ADDR, &[0; 17], Errno::Invalid),
-        (service::PORT, &[0, 0], Errno::Invalid),
+        (service::PORT, &[0], Errno::Invalid),
         (service::SCHED_NAME, b"sh\0", Errno::NoEntry),
         (service::SCHED_NAME, b"", Errno::NoEntry),
         (service::SCHED_NAME, long_name, Errno::Invalid),
         (service::FLAGS, &[0; 4], Errno::Invalid),
-        (
-            service::FLAGS,
-            &[1, 0, 0, 0, 1, 0, 0, 0],
-            Errno::NotSupported,
-        ),
-        (
-            service::FLAGS,
-            &[4, 0, 0, 0, 255, 255, 255, 255],
-            Errno::NotSupported,
-        ),
         (service::NETMASK, &[0; 5], Errno::Invalid),
         (service::PE_NAME, b"sip\0", Errno::NotSupported),
     ];
@@ -316,11 +302,7 @@ fn every_refusal_has_its_errno_and_points_at_the_attribute() {
         (dest::WEIGHT, &65_536u32.to_ne_bytes(), Errno::Range),
         (dest::WEIGHT, &(-1i32).to_ne_bytes(), Errno::Range),
         (dest::L_THRESH, &10u32.to_ne_bytes(), Errno::Range),
-        (
-            dest::ADDR_FAMILY,
-            &10u16.to_ne_bytes(),
-            Errno::FamilyNotSupported,
-        ),
+        (dest::ADDR_FAMILY, &10u16.to_ne_bytes(), Errno::Invalid),
         (dest::PORT, &[1, 2, 3], Errno::Invalid),
         (dest::WEIGHT, &[1, 0], Errno::Invalid),
     ];
@@ -395,15 +377,152 @@ fn an_edit_changes_the_flags_under_its_mask() {
             mask: 0x2a,
         },
         timeout_s: 5,
-        netmask: [255, 255, 255, 0],
+        netmask: Netmask::V4([255, 255, 255, 0]),
     };
-    let new = edit.apply(&old);
+    let new = edit.apply(&old).unwrap();
     // HASHED (0x2) is not kept; it is added when reported.
     assert_eq!(
         (new.flags, new.scheduler, new.timeout_s),
         (0x30, Scheduler::Wlc, 5)
     );
-    assert_eq!(new.netmask, [255, 255, 255, 0]);
+    assert_eq!(new.netmask, Netmask::V4([255, 255, 255, 0]));
+}
+
+#[test]
+fn an_ipv6_service_and_its_destination() {
+    let vip = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100];
+    let fields = with(full_service(), service::AF, &10u16.to_ne_bytes());
+    let fields = with(fields, service::ADDR, &vip);
+    for (prefix, allowed) in [(0u32, false), (1, true), (128, true), (129, false)] {
+        let fields = with(fields.clone(), service::NETMASK, &prefix.to_ne_bytes());
+        assert_eq!(new_service(&fields).is_ok(), allowed, "prefix {prefix}");
+    }
+    let fields = with(fields, service::NETMASK, &64u32.to_ne_bytes());
+    let key = ServiceKey::endpoint(Transport::Tcp, Address::V6(vip), 80);
+    let config = ServiceConfig {
+        key,
+        netmask: Netmask::V6(64),
+        ..service_config()
+    };
+    assert_eq!(new_service(&fields), Ok(Command::NewService(config)));
+    let dest = with(full_dest(), dest::ADDR_FAMILY, &10u16.to_ne_bytes());
+    let dest = with(dest, dest::ADDR, &vip);
+    let both = |dest| {
+        [
+            nest(attribute::SERVICE, &fields),
+            nest(attribute::DEST, dest),
+        ]
+        .concat()
+    };
+    let expected = DestConfig {
+        key: DestKey {
+            address: Address::V6(vip),
+            port: 80,
+        },
+        ..dest_config()
+    };
+    let new = act(command::NEW_DEST, &both(&dest));
+    assert_eq!(new, Ok(Command::NewDestination(key, expected)));
+    // Sixteen bytes, and the service's family.
+    let short = with(dest.clone(), dest::ADDR, &vip[..15]);
+    let other = with(dest, dest::ADDR_FAMILY, &2u16.to_ne_bytes());
+    for fields in [short, other] {
+        let refused = act(command::NEW_DEST, &both(&fields));
+        assert_eq!(errno(refused), Errno::Invalid);
+    }
+}
+
+#[test]
+fn a_firewall_mark_names_a_service_without_an_endpoint() {
+    let mark = |mark: u32| (service::FWMARK, mark.to_ne_bytes().to_vec());
+    let mut fields: Vec<Field> = full_service().into_iter().skip(4).collect();
+    fields.push((service::AF, 2u16.to_ne_bytes().to_vec()));
+    fields.push(mark(7));
+    let key = ServiceKey::mark(Family::Ipv4, 7);
+    let config = ServiceConfig {
+        key,
+        ..service_config()
+    };
+    assert_eq!(new_service(&fields), Ok(Command::NewService(config)));
+    // Its destinations may have any port.
+    for port in [0u16, 80] {
+        let dest = with(full_dest(), dest::PORT, &port.to_be_bytes());
+        let both = [
+            nest(attribute::SERVICE, &fields),
+            nest(attribute::DEST, &dest),
+        ]
+        .concat();
+        assert!(matches!(
+            act(command::NEW_DEST, &both),
+            Ok(Command::NewDestination(of, dest)) if of == key && dest.key.port == port
+        ));
+    }
+    // Mark 0 is none: then the endpoint counts, and must be there.
+    fields.pop();
+    fields.push(mark(0));
+    assert_eq!(errno(new_service(&fields)), Errno::Invalid);
+    let mut both = full_service();
+    both.push(mark(0));
+    assert_eq!(
+        new_service(&both),
+        Ok(Command::NewService(service_config()))
+    );
+}
+
+#[test]
+fn port_zero_is_for_persistent_services() {
+    let fields = with(full_service(), service::PORT, &[0, 0]);
+    assert_eq!(errno(new_service(&fields)), Errno::Invalid);
+    let fields = with(
+        fields,
+        service::FLAGS,
+        &words(&[SERVICE_PERSISTENT, u32::MAX]),
+    );
+    let fields = with(fields, service::TIMEOUT, &words(&[360]));
+    let Ok(Command::NewService(config)) = new_service(&fields) else {
+        panic!("refused");
+    };
+    assert!(config.is_persistent() && config.key.takes_any_port());
+    // An edit must not take the persistence away.
+    let edit = ServiceEdit {
+        key: config.key,
+        scheduler: config.scheduler,
+        flags: FlagsUpdate {
+            flags: 0,
+            mask: u32::MAX,
+        },
+        timeout_s: 0,
+        netmask: config.netmask,
+    };
+    assert_eq!(edit.apply(&config).unwrap_err().errno, Errno::Invalid);
+    let untouched = ServiceEdit {
+        flags: FlagsUpdate::default(),
+        timeout_s: 10,
+        ..edit
+    };
+    assert_eq!(untouched.apply(&config).map(|new| new.timeout_s), Ok(10));
+}
+
+#[test]
+fn a_persistence_timeout_has_a_range() {
+    let fields = with(
+        full_service(),
+        service::FLAGS,
+        &words(&[SERVICE_PERSISTENT, 1]),
+    );
+    for (timeout_s, allowed) in [(0, false), (1, true), (2_147_483, true), (2_147_484, false)] {
+        let fields = with(fields.clone(), service::TIMEOUT, &words(&[timeout_s]));
+        assert_eq!(new_service(&fields).is_ok(), allowed, "{timeout_s}");
+    }
+    let one_packet = with(
+        full_service(),
+        service::FLAGS,
+        &words(&[SERVICE_ONE_PACKET, 4]),
+    );
+    assert!(matches!(
+        new_service(&one_packet),
+        Ok(Command::NewService(config)) if config.is_one_packet()
+    ));
 }
 
 fn stats() -> Stats {
@@ -486,6 +605,7 @@ fn a_destination_reply_has_what_libipvs_reads() {
         config: dest_config(),
         active: 11,
         inactive: 12,
+        persistent: 13,
         stats: stats(),
     };
     let bytes = build(|encoder| encode_destination(encoder, &view));
@@ -499,7 +619,32 @@ fn a_destination_reply_has_what_libipvs_reads() {
         .take(8)
         .map(|number| number.1)
         .collect();
-    assert_eq!(plain, [3, 7, 9, 4, 11, 12, 0, 2]);
+    assert_eq!(plain, [3, 7, 9, 4, 11, 12, 13, 2]);
+}
+
+#[test]
+fn services_of_every_kind_can_be_sent_back() {
+    let v6 = Address::V6([9; 16]);
+    for key in [
+        ServiceKey::endpoint(Transport::Udp, v6, 53),
+        ServiceKey::mark(Family::Ipv4, 1),
+        ServiceKey::mark(Family::Ipv6, u32::MAX),
+    ] {
+        let config = ServiceConfig {
+            key,
+            flags: SERVICE_PERSISTENT,
+            timeout_s: 300,
+            netmask: Netmask::whole(key.family()),
+            ..service_config()
+        };
+        let view = ServiceView {
+            config,
+            stats: Stats::default(),
+        };
+        let bytes = build(|encoder| encode_service(encoder, &view));
+        let new = act(command::NEW_SERVICE, &bytes);
+        assert_eq!(new, Ok(Command::NewService(config)));
+    }
 }
 
 #[test]
@@ -522,6 +667,7 @@ fn what_is_reported_can_be_sent_back() {
                 config: dest_config(),
                 active: 0,
                 inactive: 0,
+                persistent: 0,
                 stats: Stats::default(),
             };
             let dest = build(|encoder| encode_destination(encoder, &view));

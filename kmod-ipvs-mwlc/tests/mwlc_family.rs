@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 use ipvs_mwlc::director::config::{
-    Address, DestKey, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX,
+    Address, DestKey, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX,
 };
 use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::errno::{Errno, Reject};
@@ -31,11 +31,7 @@ fn build(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Vec<u8> {
 }
 
 fn key() -> ServiceKey {
-    ServiceKey {
-        transport: Transport::Tcp,
-        address: Address::V4([10, 0, 0, 100]),
-        port: 80,
-    }
+    ServiceKey::endpoint(Transport::Tcp, Address::V4([10, 0, 0, 100]), 80)
 }
 
 fn dest_key() -> DestKey {
@@ -154,13 +150,30 @@ fn refusals() {
         (reject.errno, reject.attribute_offset),
         (Errno::Invalid, Some(48))
     );
-    let ipv6 = build(|encoder| {
+    let appletalk = build(|encoder| {
         let nest = encoder.nest(attribute::SERVICE)?;
-        encoder.u16(service::AF, 10)?;
+        encoder.u16(service::AF, 5)?;
         encoder.end_nest(nest)
     });
-    let reject = act(command::SET_SERVICE, &ipv6).unwrap_err();
+    let reject = act(command::SET_SERVICE, &appletalk).unwrap_err();
     assert_eq!(reject.errno, Errno::FamilyNotSupported);
+}
+
+#[test]
+fn services_of_every_kind_are_named() {
+    for key in [
+        ServiceKey::endpoint(Transport::Udp, Address::V6([9; 16]), 53),
+        ServiceKey::mark(Family::Ipv6, 7),
+    ] {
+        let view = ServiceView {
+            key,
+            policy: Scheduler::Mwlc,
+            expected: ExpectedSize::default(),
+        };
+        let bytes = build(|encoder| encode_service(encoder, &view));
+        let set = act(command::SET_SERVICE, &bytes);
+        assert!(matches!(set, Ok(Command::SetExpectedSize { service, .. }) if service == key));
+    }
 }
 
 #[test]

@@ -10,8 +10,8 @@ mod reply;
 
 pub use parse::parse_command;
 pub use reply::{
-    encode_config, encode_destination, encode_info, encode_service, DestinationView, ServiceView,
-    DESTINATION_REPLY_BYTES_MAX, SERVICE_REPLY_BYTES_MAX,
+    encode_config, encode_destination, encode_info, encode_service, encode_service_key,
+    DestinationView, ServiceView, DESTINATION_REPLY_BYTES_MAX, SERVICE_REPLY_BYTES_MAX,
 };
 
 use crate::director::config::{DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey};

@@ -5,9 +5,8 @@ use core::ffi::CStr;
 
 use super::{Command, RequestKind};
 use crate::director::config::{
-    Address, DestConfig, DestKey, Family, FlagsUpdate, Forwarding, ServiceConfig, ServiceEdit,
-    ServiceKey, Thresholds, Transport, SCHEDULER_NAME_BYTES_MAX, SERVICE_ONE_PACKET,
-    SERVICE_PERSISTENT, WEIGHT_MAX,
+    Address, DestConfig, DestKey, Family, FlagsUpdate, Forwarding, Netmask, ServiceEdit,
+    ServiceKey, Thresholds, Transport, SCHEDULER_NAME_BYTES_MAX, WEIGHT_MAX,
 };
 use crate::director::errno::{Errno, Reject};
 use crate::director::netlink::{Attribute, AttributeTable, Attributes};
@@ -35,8 +34,8 @@ pub fn parse_command(number: u8, kind: RequestKind, attributes: &[u8]) -> Result
 
 fn parse_do(number: u8, message: &Message<'_>) -> Result<Command, Reject> {
     match number {
-        command::NEW_SERVICE => full_service(message).map(|full| Command::NewService(full.added())),
-        command::SET_SERVICE => full_service(message).map(|full| Command::SetService(full.edit)),
+        command::NEW_SERVICE => full_service(message)?.added().map(Command::NewService),
+        command::SET_SERVICE => full_service(message).map(Command::SetService),
         command::DEL_SERVICE => service_key(message).map(Command::DelService),
         command::GET_SERVICE => service_key(message).map(Command::GetService),
         command::NEW_DEST => {
@@ -86,23 +85,6 @@ fn parse_dump(number: u8, message: &Message<'_>) -> Result<Command, Reject> {
     }
 }
 
-/// A service with all that adding or editing it takes.
-struct FullService {
-    edit: ServiceEdit,
-}
-
-impl FullService {
-    fn added(&self) -> ServiceConfig {
-        ServiceConfig {
-            key: self.edit.key,
-            scheduler: self.edit.scheduler,
-            flags: self.edit.flags.apply(0),
-            timeout_s: self.edit.timeout_s,
-            netmask: self.edit.netmask,
-        }
-    }
-}
-
 fn service_table<'a>(message: &Message<'a>) -> Result<ServiceTable<'a>, Reject> {
     message
         .require(
@@ -119,44 +101,25 @@ fn service_key(message: &Message<'_>) -> Result<ServiceKey, Reject> {
 
 fn identify_service(table: &ServiceTable<'_>) -> Result<ServiceKey, Reject> {
     let family = table.require(service::AF, c"the service has no address family")?;
-    match Family::from_number(family.u16()?) {
-        Some(Family::Ipv4) => {}
-        Some(Family::Ipv6) => {
-            return Err(family.reject(
-                Errno::FamilyNotSupported,
-                c"this director does not serve IPv6 yet: give an IPv4 address",
-            ))
-        }
-        None => {
-            return Err(family.reject(Errno::FamilyNotSupported, c"unknown address family"));
-        }
-    }
-    if let Some(mark) = table.get(service::FWMARK) {
-        if mark.u32()? != 0 {
-            return Err(mark.reject(
-                Errno::NotSupported,
-                c"this director has no firewall-mark services: give an address and port",
-            ));
+    let family = Family::from_number(family.u16()?)
+        .ok_or_else(|| family.reject(Errno::FamilyNotSupported, c"unknown address family"))?;
+    if let Some(attribute) = table.get(service::FWMARK) {
+        // As in IPVS, mark 0 is no mark: then the endpoint counts.
+        if let mark @ 1.. = attribute.u32()? {
+            return Ok(ServiceKey::mark(family, mark));
         }
     }
     let transport = table.require(service::PROTOCOL, c"the service has no protocol")?;
     let transport = Transport::from_number(transport.u16()?)
         .ok_or_else(|| transport.reject(Errno::NotSupported, c"only TCP and UDP are balanced"))?;
     let address = table.require(service::ADDR, c"the service has no address")?;
-    let address = ipv4(address)?;
+    let address = ip_address(address, family)?;
     let port = table.require(service::PORT, c"the service has no port")?;
-    let port = match port.be16()? {
-        0 => return Err(port.reject(Errno::Invalid, c"port 0 takes a persistent service")),
-        port => port,
-    };
-    Ok(ServiceKey {
-        transport,
-        address,
-        port,
-    })
+    Ok(ServiceKey::endpoint(transport, address, port.be16()?))
 }
 
-fn full_service(message: &Message<'_>) -> Result<FullService, Reject> {
+/// A service with all that adding or editing it takes.
+fn full_service(message: &Message<'_>) -> Result<ServiceEdit, Reject> {
     let table = service_table(message)?;
     let key = identify_service(&table)?;
     let name = table.require(service::SCHED_NAME, c"the service has no scheduler")?;
@@ -179,37 +142,32 @@ fn full_service(message: &Message<'_>) -> Result<FullService, Reject> {
             ));
         }
     }
-    let edit = ServiceEdit {
+    Ok(ServiceEdit {
         key,
         scheduler,
         flags,
         timeout_s: timeout.u32()?,
-        netmask: netmask.array(c"the netmask must be four bytes")?,
-    };
-    Ok(FullService { edit })
+        netmask: client_netmask(netmask, key.family())?,
+    })
 }
 
 fn service_flags(attribute: &Attribute<'_>) -> Result<FlagsUpdate, Reject> {
     let [f0, f1, f2, f3, m0, m1, m2, m3] =
         attribute.array(c"flags must be two 32-bit words: flags and mask")?;
-    let update = FlagsUpdate {
+    Ok(FlagsUpdate {
         flags: u32::from_ne_bytes([f0, f1, f2, f3]),
         mask: u32::from_ne_bytes([m0, m1, m2, m3]),
-    };
-    let set = update.apply(0);
-    if set & SERVICE_PERSISTENT != 0 {
-        return Err(attribute.reject(
-            Errno::NotSupported,
-            c"this director has no persistent services yet: leave out -p",
-        ));
-    }
-    if set & SERVICE_ONE_PACKET != 0 {
-        return Err(attribute.reject(
-            Errno::NotSupported,
-            c"this director has no one-packet scheduling yet: leave out -o",
-        ));
-    }
-    Ok(update)
+    })
+}
+
+fn client_netmask(attribute: &Attribute<'_>, family: Family) -> Result<Netmask, Reject> {
+    let bytes = attribute.array(c"the netmask must be four bytes")?;
+    Netmask::from_bytes(family, bytes).ok_or_else(|| {
+        attribute.reject(
+            Errno::Invalid,
+            c"the netmask of an IPv6 service is a prefix length of 1 to 128",
+        )
+    })
 }
 
 fn destination_key<'a>(
@@ -226,15 +184,15 @@ fn destination_key<'a>(
     // Old clients send no family: it is the service's then.
     if let Some(family) = table.get(dest::ADDR_FAMILY) {
         let number = family.u16()?;
-        if number != 0 && number != of.address.family().number() {
+        if number != 0 && number != of.family().number() {
             return Err(family.reject(
-                Errno::FamilyNotSupported,
-                c"a destination must have its service's address family",
+                Errno::Invalid,
+                c"direct routing takes a destination of its service's address family",
             ));
         }
     }
     let address = table.require(dest::ADDR, c"the destination has no address")?;
-    let address = ipv4(address)?;
+    let address = ip_address(address, of.family())?;
     let port = table
         .require(dest::PORT, c"the destination has no port")?
         .be16()?;
@@ -248,7 +206,8 @@ fn full_destination(message: &Message<'_>, of: &ServiceKey) -> Result<DestConfig
         c"the destination has no forwarding method",
     )?;
     let forwarding = forwarding_method(method)?;
-    if key.port != of.port {
+    // A mark is for many ports, so the port of its destinations means nothing; clients give one.
+    if matches!(of, ServiceKey::Endpoint(endpoint) if endpoint.port != key.port) {
         return Err(Reject::new(
             Errno::Invalid,
             c"direct routing does not change ports: the destination must have the service's",
@@ -308,14 +267,15 @@ fn timeouts_update(message: &Message<'_>) -> Result<TimeoutsUpdate, Reject> {
     update.apply(&Timeouts::DEFAULT).map(|_| update)
 }
 
-/// An IPv4 address: 4 bytes (moby/ipvs) up to the 16 of `union nf_inet_addr` (everyone else).
-fn ipv4(attribute: &Attribute<'_>) -> Result<Address, Reject> {
-    const LENGTH: &CStr = c"an IPv4 address is 4 bytes, or 16 with zeros";
-    if attribute.payload.len() > 16 {
-        return Err(attribute.reject(Errno::Invalid, LENGTH));
-    }
-    match attribute.payload.first_chunk::<4>() {
-        Some(bytes) => Ok(Address::V4(*bytes)),
-        None => Err(attribute.reject(Errno::Invalid, LENGTH)),
-    }
+/// An address: IPv4 with 4 bytes (moby/ipvs) up to the 16 of `union nf_inet_addr` (everyone else),
+/// IPv6 with 16.
+fn ip_address(attribute: &Attribute<'_>, family: Family) -> Result<Address, Reject> {
+    const LENGTH: &CStr = c"an address is 16 bytes, of which IPv4 may leave out the last 12";
+    let payload = attribute.payload;
+    let address = match family {
+        Family::Ipv4 if payload.len() <= 16 => payload.first_chunk().copied().map(Address::V4),
+        Family::Ipv4 => None,
+        Family::Ipv6 => payload.try_into().ok().map(Address::V6),
+    };
+    address.ok_or_else(|| attribute.reject(Errno::Invalid, LENGTH))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Replies of the `IPVS` family, from plain views to attributes.
 
-use crate::director::config::{DestConfig, ServiceConfig, SERVICE_HASHED};
+use crate::director::config::{DestConfig, ServiceConfig, ServiceKey, SERVICE_HASHED};
 use crate::director::netlink::{Encoder, Full};
 use crate::director::stats::Stats;
 use crate::director::timeouts::Timeouts;
@@ -30,6 +30,8 @@ pub struct DestinationView {
     pub active: u32,
     /// Inactive connections with the half-open ones, for which IPVS has no number of their own.
     pub inactive: u32,
+    /// Persistence templates that name it.
+    pub persistent: u32,
     /// Its counters.
     pub stats: Stats,
 }
@@ -45,18 +47,28 @@ pub fn encode_service(encoder: &mut Encoder<'_>, view: &ServiceView) -> Result<(
         netmask,
     } = view.config;
     let nest = encoder.nest(attribute::SERVICE)?;
-    encoder.u16(service::AF, key.address.family().number())?;
-    encoder.u16(service::PROTOCOL, u16::from(key.transport.number()))?;
-    encoder.bytes(service::ADDR, &key.address.to_union())?;
-    encoder.be16(service::PORT, key.port)?;
+    encode_service_key(encoder, &key)?;
     encoder.string(service::SCHED_NAME, scheduler.name())?;
     let [f0, f1, f2, f3] = (flags | SERVICE_HASHED).to_ne_bytes();
     let [m0, m1, m2, m3] = u32::MAX.to_ne_bytes();
     encoder.bytes(service::FLAGS, &[f0, f1, f2, f3, m0, m1, m2, m3])?;
     encoder.u32(service::TIMEOUT, timeout_s)?;
-    encoder.bytes(service::NETMASK, &netmask)?;
+    encoder.bytes(service::NETMASK, &netmask.to_bytes())?;
     encode_stats(encoder, service::STATS, service::STATS64, &view.stats)?;
     encoder.end_nest(nest)
+}
+
+/// Writes what names a service: its mark, or its protocol, address and port.
+pub fn encode_service_key(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
+    encoder.u16(service::AF, key.family().number())?;
+    match key {
+        ServiceKey::Mark(firewall) => encoder.u32(service::FWMARK, firewall.mark),
+        ServiceKey::Endpoint(endpoint) => {
+            encoder.u16(service::PROTOCOL, u16::from(endpoint.transport.number()))?;
+            encoder.bytes(service::ADDR, &endpoint.address.to_union())?;
+            encoder.be16(service::PORT, endpoint.port)
+        }
+    }
 }
 
 /// Writes a DEST nest.
@@ -76,7 +88,7 @@ pub fn encode_destination(encoder: &mut Encoder<'_>, view: &DestinationView) -> 
     encoder.u32(dest::L_THRESH, thresholds.lower)?;
     encoder.u32(dest::ACTIVE_CONNS, view.active)?;
     encoder.u32(dest::INACT_CONNS, view.inactive)?;
-    encoder.u32(dest::PERSIST_CONNS, 0)?;
+    encoder.u32(dest::PERSIST_CONNS, view.persistent)?;
     encoder.u16(dest::ADDR_FAMILY, key.address.family().number())?;
     encode_stats(encoder, dest::STATS, dest::STATS64, &view.stats)?;
     encoder.end_nest(nest)

@@ -13,8 +13,10 @@ use crate::director::packet::Ipv4Tuple;
 use crate::uapi::mwlc::{attribute, command, conn, service};
 
 const MESSAGE_SLOTS: usize = attribute::MAX as usize + 1;
-const SERVICE_SLOTS: usize = service::LEARNED_COUNT as usize + 1;
+const SERVICE_SLOTS: usize = service::MAX as usize + 1;
 const CONN_SLOTS: usize = conn::EXPIRES_MS as usize + 1;
+
+const ADDRESS_LENGTH: &CStr = c"an address is 16 bytes, IPv4 in the first four";
 
 type Message<'a> = AttributeTable<'a, MESSAGE_SLOTS>;
 type ServiceTable<'a> = AttributeTable<'a, SERVICE_SLOTS>;
@@ -108,17 +110,25 @@ fn set_connection(message: &Message<'_>) -> Result<Command, Reject> {
 }
 
 fn identify_service(table: &ServiceTable<'_>) -> Result<ServiceKey, Reject> {
-    family(table.require(service::AF, c"the service has no address family")?)?;
+    let af = table.require(service::AF, c"the service has no address family")?;
+    let af = address_family(af)?;
+    if let Some(attribute) = table.get(service::FWMARK) {
+        if let mark @ 1.. = attribute.u32()? {
+            return Ok(ServiceKey::mark(af, mark));
+        }
+    }
     let transport = transport(table.require(service::PROTOCOL, c"the service has no protocol")?)?;
-    let address = ipv4(table.require(service::ADDR, c"the service has no address")?)?;
+    let address = table.require(service::ADDR, c"the service has no address")?;
+    let address = Address::from_union(af, address.array(ADDRESS_LENGTH)?);
     let port = table
         .require(service::PORT, c"the service has no port")?
         .be16()?;
-    Ok(ServiceKey {
-        transport,
-        address: Address::V4(address),
-        port,
-    })
+    Ok(ServiceKey::endpoint(transport, address, port))
+}
+
+fn address_family(attribute: &Attribute<'_>) -> Result<Family, Reject> {
+    Family::from_number(attribute.u16()?)
+        .ok_or_else(|| attribute.reject(Errno::FamilyNotSupported, c"unknown address family"))
 }
 
 fn family(attribute: &Attribute<'_>) -> Result<(), Reject> {
@@ -144,7 +154,6 @@ fn size_bytes(attribute: &Attribute<'_>) -> Result<u64, Reject> {
 }
 
 fn ipv4(attribute: &Attribute<'_>) -> Result<[u8; 4], Reject> {
-    const LENGTH: &CStr = c"an address is 16 bytes, IPv4 in the first four";
-    let [a, b, c, d, ..] = attribute.array::<16>(LENGTH)?;
+    let [a, b, c, d, ..] = attribute.array::<16>(ADDRESS_LENGTH)?;
     Ok([a, b, c, d])
 }

@@ -142,8 +142,13 @@ fn dest_key(encoder: &mut Encoder<'_>, key: &DestKey) -> Result<(), Full> {
 }
 
 fn service_key(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
-    encoder.u16(service::AF, key.address.family().number())?;
-    encoder.u16(service::PROTOCOL, u16::from(key.transport.number()))?;
-    encoder.bytes(service::ADDR, &key.address.to_union())?;
-    encoder.be16(service::PORT, key.port)
+    encoder.u16(service::AF, key.family().number())?;
+    match key {
+        ServiceKey::Mark(firewall) => encoder.u32(service::FWMARK, firewall.mark),
+        ServiceKey::Endpoint(endpoint) => {
+            encoder.u16(service::PROTOCOL, u16::from(endpoint.transport.number()))?;
+            encoder.bytes(service::ADDR, &endpoint.address.to_union())?;
+            encoder.be16(service::PORT, endpoint.port)
+        }
+    }
 }

@@ -11,7 +11,7 @@ use ipvs_mwlc::uapi::mwlc::{FAMILY_NAME, attribute, command, conn, dest, service
 
 use crate::error::Error;
 use crate::genl::{Answer, Connection};
-use crate::ipvs::answer::{INVALID, parse_address, parse_all};
+use crate::ipvs::answer::{INVALID, parse_address, parse_all, parse_family};
 use crate::values::{show_endpoint, show_service};
 
 /// A connection to the director's own family.
@@ -174,22 +174,27 @@ impl Mwlc {
 }
 
 fn service_key(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
-    encoder.u16(service::AF, key.address.family().number())?;
-    encoder.u16(service::PROTOCOL, u16::from(key.transport.number()))?;
-    encoder.bytes(service::ADDR, &key.address.to_union())?;
-    encoder.be16(service::PORT, key.port)
+    encoder.u16(service::AF, key.family().number())?;
+    match key {
+        ServiceKey::Mark(firewall) => encoder.u32(service::FWMARK, firewall.mark),
+        ServiceKey::Endpoint(endpoint) => {
+            encoder.u16(service::PROTOCOL, u16::from(endpoint.transport.number()))?;
+            encoder.bytes(service::ADDR, &endpoint.address.to_union())?;
+            encoder.be16(service::PORT, endpoint.port)
+        }
+    }
 }
 
 fn parse_service_key<const N: usize>(table: &AttributeTable<'_, N>) -> Result<ServiceKey, Reject> {
     let family = table.require(service::AF, c"a service has no family")?;
+    if let Some(mark) = table.get(service::FWMARK) {
+        return Ok(ServiceKey::mark(parse_family(family)?, mark.u32()?));
+    }
+    let transport = transport(table.require(service::PROTOCOL, c"a service has no protocol")?)?;
     let address = table.require(service::ADDR, c"a service has no address")?;
-    Ok(ServiceKey {
-        transport: transport(table.require(service::PROTOCOL, c"a service has no protocol")?)?,
-        address: parse_address(family, address)?,
-        port: table
-            .require(service::PORT, c"a service has no port")?
-            .be16()?,
-    })
+    let port = table.require(service::PORT, c"a service has no port")?;
+    let address = parse_address(family, address)?;
+    Ok(ServiceKey::endpoint(transport, address, port.be16()?))
 }
 
 fn transport(attribute: &Attribute<'_>) -> Result<Transport, Reject> {
@@ -308,11 +313,7 @@ mod tests {
     }
 
     fn key() -> ServiceKey {
-        ServiceKey {
-            transport: Transport::Tcp,
-            address: Address::V4([10, 0, 0, 100]),
-            port: 80,
-        }
+        ServiceKey::endpoint(Transport::Tcp, Address::V4([10, 0, 0, 100]), 80)
     }
 
     fn dest_key() -> DestKey {

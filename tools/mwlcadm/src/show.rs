@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::mwlc::{ConnEntry, DestLoadEntry, ServiceSizes};
-use crate::values::{show_endpoint, show_size};
+use crate::values::{protocol_name, show_endpoint, show_service_name, show_size};
 
 /// A service and the loads of its real servers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -95,8 +95,8 @@ pub fn loads(
         .into_iter()
         .filter(wanted)
         .map(|service| ServiceLoads {
-            protocol: service.key.transport.name(),
-            service: show_endpoint(service.key.address, service.key.port),
+            protocol: protocol_name(&service.key),
+            service: show_service_name(&service.key),
             scheduler: service.policy,
             expected_size_bytes: service.expected_bytes,
             configured_size_bytes: service.configured_bytes,
@@ -258,11 +258,7 @@ mod tests {
     use ipvs_mwlc::director::conn::ConnState;
 
     fn key(port: u16) -> ServiceKey {
-        ServiceKey {
-            transport: Transport::Tcp,
-            address: Address::V4([10, 0, 0, 100]),
-            port,
-        }
+        ServiceKey::endpoint(Transport::Tcp, Address::V4([10, 0, 0, 100]), port)
     }
 
     fn service(port: u16) -> ServiceSizes {

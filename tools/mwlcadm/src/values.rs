@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, ToSocketAddrs};
 
-use ipvs_mwlc::director::config::{Address, DestKey, ServiceKey, Transport};
+use ipvs_mwlc::director::config::{Address, DestKey, Family, ServiceKey, Transport};
 
 /// Parses `HOST:PORT`; the host by name or address, the port by number.
 pub fn parse_endpoint(text: &str) -> Result<SocketAddrV4, String> {
@@ -44,11 +44,8 @@ pub fn parse_port(text: &str) -> Result<u16, String> {
 
 /// The service at an endpoint.
 pub fn service_key(transport: Transport, endpoint: SocketAddrV4) -> ServiceKey {
-    ServiceKey {
-        transport,
-        address: Address::V4(endpoint.ip().octets()),
-        port: endpoint.port(),
-    }
+    let address = Address::V4(endpoint.ip().octets());
+    ServiceKey::endpoint(transport, address, endpoint.port())
 }
 
 /// The destination at an endpoint.
@@ -67,13 +64,28 @@ pub fn show_endpoint(address: Address, port: u16) -> String {
     }
 }
 
-/// `TCP 10.0.0.100:80`.
+/// `TCP 10.0.0.100:80`, `FWM 7` or `FWM 7 IPv6`, as ipvsadm has it.
 pub fn show_service(key: &ServiceKey) -> String {
-    format!(
-        "{} {}",
-        key.transport.name(),
-        show_endpoint(key.address, key.port)
-    )
+    format!("{} {}", protocol_name(key), show_service_name(key))
+}
+
+/// `TCP`, `UDP`, or `FWM` for a firewall mark.
+pub fn protocol_name(key: &ServiceKey) -> &'static str {
+    match key {
+        ServiceKey::Endpoint(endpoint) => endpoint.transport.name(),
+        ServiceKey::Mark(_) => "FWM",
+    }
+}
+
+/// A service's name without its protocol: `10.0.0.100:80`, `7` or `7 IPv6`.
+pub fn show_service_name(key: &ServiceKey) -> String {
+    match key {
+        ServiceKey::Endpoint(endpoint) => show_endpoint(endpoint.address, endpoint.port),
+        ServiceKey::Mark(firewall) => match firewall.family {
+            Family::Ipv4 => firewall.mark.to_string(),
+            Family::Ipv6 => format!("{} IPv6", firewall.mark),
+        },
+    }
 }
 
 const UNITS: [&str; 4] = ["K", "M", "G", "T"];
@@ -150,6 +162,9 @@ mod tests {
         }
         let key = service_key(Transport::Udp, endpoint);
         assert_eq!(show_service(&key), "UDP 10.0.0.100:80");
+        let mark = |family| show_service(&ServiceKey::mark(family, 7));
+        assert_eq!(mark(Family::Ipv4), "FWM 7");
+        assert_eq!(mark(Family::Ipv6), "FWM 7 IPv6");
     }
 
     #[test]

@@ -59,33 +59,36 @@ pub(super) fn parse_service(answer: &Answer) -> Result<ServiceEntry, Reject> {
 }
 
 fn parse_service_key<const N: usize>(table: &AttributeTable<'_, N>) -> Result<ServiceKey, Reject> {
+    let family = table.require(service::AF, c"a service has no family")?;
+    if let Some(mark) = table.get(service::FWMARK) {
+        return Ok(ServiceKey::mark(parse_family(family)?, mark.u32()?));
+    }
     let protocol = table.require(service::PROTOCOL, c"a service has no protocol")?;
     let transport = Transport::from_number(protocol.u16()?)
         .ok_or(protocol.reject(INVALID, c"a service has an unknown protocol"))?;
-    let family = table.require(service::AF, c"a service has no family")?;
     let address = table.require(service::ADDR, c"a service has no address")?;
     let port = table
         .require(service::PORT, c"a service has no port")?
         .be16()?;
-    Ok(ServiceKey {
-        transport,
-        address: parse_address(family, address)?,
-        port,
-    })
+    let address = parse_address(family, address)?;
+    Ok(ServiceKey::endpoint(transport, address, port))
 }
 
 /// Answers are refused with one errno, which nobody sees: their message is what matters.
 pub(crate) const INVALID: ipvs_mwlc::director::errno::Errno =
     ipvs_mwlc::director::errno::Errno::Invalid;
 
+pub(crate) fn parse_family(family: &Attribute<'_>) -> Result<Family, Reject> {
+    Family::from_number(family.u16()?)
+        .ok_or(family.reject(INVALID, c"an address has an unknown family"))
+}
+
 pub(crate) fn parse_address(
     family: &Attribute<'_>,
     address: &Attribute<'_>,
 ) -> Result<Address, Reject> {
-    let family = Family::from_number(family.u16()?)
-        .ok_or(family.reject(INVALID, c"an address has an unknown family"))?;
     Ok(Address::from_union(
-        family,
+        parse_family(family)?,
         address.array(c"an address has a wrong length")?,
     ))
 }
@@ -167,6 +170,7 @@ mod tests {
     use crate::ipvs::request::{full_dest, full_service, service_nest};
     use crate::ipvs::{NewDest, NewService};
     use ipvs_mwlc::director::config::FlagsUpdate;
+    use ipvs_mwlc::director::config::Netmask;
     use ipvs_mwlc::director::config::ServiceConfig;
     use ipvs_mwlc::director::ipvs_family::{
         Command, DestinationView, RequestKind, ServiceView, encode_destination, encode_service,
@@ -191,11 +195,7 @@ mod tests {
     }
 
     fn key() -> ServiceKey {
-        ServiceKey {
-            transport: Transport::Udp,
-            address: Address::V4([10, 0, 0, 100]),
-            port: 53,
-        }
+        ServiceKey::endpoint(Transport::Udp, Address::V4([10, 0, 0, 100]), 53)
     }
 
     fn dest() -> DestConfig {
@@ -232,7 +232,7 @@ mod tests {
             scheduler: Scheduler::Wlc,
             flags: 0x8,
             timeout_s: 0,
-            netmask: [255; 4],
+            netmask: Netmask::whole(Family::Ipv4),
         };
         let view = ServiceView {
             config,
@@ -254,6 +254,7 @@ mod tests {
             config: dest(),
             active: 5,
             inactive: 6,
+            persistent: 7,
             stats: stats(),
         };
         let entry = parse_dest(&answer(|encoder| encode_destination(encoder, &view))).unwrap();
@@ -261,7 +262,7 @@ mod tests {
             config: dest(),
             active: 5,
             inactive: 6,
-            persistent: 0,
+            persistent: 7,
             stats: stats(),
         };
         assert_eq!(entry, expected);
@@ -285,7 +286,7 @@ mod tests {
             scheduler: Scheduler::Mwlc,
             flags: 0x8,
             timeout_s: 0,
-            netmask: [255; 4],
+            netmask: Netmask::whole(Family::Ipv4),
         };
         let parsed = parse_command(command::NEW_SERVICE, RequestKind::Do, &service);
         assert_eq!(parsed, Ok(Command::NewService(config)));
@@ -309,6 +310,7 @@ mod tests {
             config: dest(),
             active: 5,
             inactive: 6,
+            persistent: 7,
             stats: stats(),
         };
         let whole = answer(|encoder| encode_destination(encoder, &view)).attributes;

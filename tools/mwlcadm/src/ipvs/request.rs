@@ -2,6 +2,7 @@
 //! Requests of the stock family, from typed values to attributes.
 
 use ipvs_mwlc::director::config::{DestKey, ServiceKey};
+use ipvs_mwlc::director::ipvs_family::encode_service_key;
 use ipvs_mwlc::director::netlink::{Encoder, Full};
 use ipvs_mwlc::uapi::ipvs::{attribute, dest, service};
 
@@ -9,20 +10,13 @@ use super::{NewDest, NewService};
 
 pub(super) fn service_nest(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
     let nest = encoder.nest(attribute::SERVICE)?;
-    service_key(encoder, key)?;
+    encode_service_key(encoder, key)?;
     encoder.end_nest(nest)
-}
-
-fn service_key(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
-    encoder.u16(service::AF, key.address.family().number())?;
-    encoder.u16(service::PROTOCOL, u16::from(key.transport.number()))?;
-    encoder.bytes(service::ADDR, &key.address.to_union())?;
-    encoder.be16(service::PORT, key.port)
 }
 
 pub(super) fn full_service(encoder: &mut Encoder<'_>, new: &NewService) -> Result<(), Full> {
     let nest = encoder.nest(attribute::SERVICE)?;
-    service_key(encoder, &new.key)?;
+    encode_service_key(encoder, &new.key)?;
     encoder.string(service::SCHED_NAME, &new.scheduler)?;
     let flags = [new.flags.flags.to_ne_bytes(), new.flags.mask.to_ne_bytes()].concat();
     encoder.bytes(service::FLAGS, &flags)?;

@@ -10,7 +10,7 @@ use super::{Listing, View};
 use crate::error::Error;
 use crate::ipvs::{DestEntry, Info, Ipvs, ServiceEntry};
 use crate::mwlc::{ConnEntry, Mwlc};
-use crate::values::show_endpoint;
+use crate::values::{protocol_name, show_endpoint, show_service_name};
 
 /// Writes the listing.
 pub(super) fn list(
@@ -123,11 +123,7 @@ fn write_service(
     output: &mut impl Write,
 ) -> io::Result<()> {
     let key = &service.key;
-    let name = format!(
-        "{}  {}",
-        key.transport.name(),
-        show_endpoint(key.address, key.port)
-    );
+    let name = format!("{}  {}", protocol_name(key), show_service_name(key));
     match listing.view {
         View::Stats | View::Rate => {
             let numbers = numbers(&service.stats, listing);
@@ -278,11 +274,7 @@ mod tests {
             },
         };
         let service = ServiceEntry {
-            key: ServiceKey {
-                transport: Transport::Tcp,
-                address: address(100),
-                port: 80,
-            },
+            key: ServiceKey::endpoint(Transport::Tcp, address(100), 80),
             scheduler: "wlc".to_owned(),
             flags: SERVICE_SCHED1 | SERVICE_SCHED3,
             stats,

@@ -220,7 +220,7 @@ impl Options {
         // As ipvsadm has it, direct routing and tunnelling take the service's port whatever is given.
         let keeps_port = self.forwarding.unwrap_or(forwarding::DROUTE) == forwarding::MASQ;
         let port = if port == 0 || !keeps_port {
-            service.port
+            service.port()
         } else {
             port
         };

@@ -143,11 +143,7 @@ mod tests {
     }
 
     fn key(transport: Transport) -> ServiceKey {
-        ServiceKey {
-            transport,
-            address: Address::V4([10, 0, 0, 100]),
-            port: 80,
-        }
+        ServiceKey::endpoint(transport, Address::V4([10, 0, 0, 100]), 80)
     }
 
     fn server(host: u8, port: u16) -> DestKey {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
 
-use ipvs_mwlc::director::config::{Forwarding, ServiceKey, Transport};
+use ipvs_mwlc::director::config::{Family, Forwarding, ServiceKey, Transport};
 use ipvs_mwlc::director::load::{EXPECTED_SIZE_BYTES_DEFAULT, SizePolicy};
 use ipvs_mwlc::director::timeouts::{Timeouts, TimeoutsUpdate};
 
@@ -87,11 +87,22 @@ fn timeouts_line(timeouts: TimeoutsUpdate) -> Option<String> {
 }
 
 fn service_option(key: &ServiceKey) -> String {
-    let option = match key.transport {
+    let endpoint = match key {
+        ServiceKey::Endpoint(endpoint) => endpoint,
+        ServiceKey::Mark(firewall) => {
+            let family = match firewall.family {
+                Family::Ipv4 => "",
+                Family::Ipv6 => " -6",
+            };
+            return format!("-f {}{family}", firewall.mark);
+        }
+    };
+    let option = match endpoint.transport {
         Transport::Tcp => "-t",
         Transport::Udp => "-u",
     };
-    format!("{option} {}", show_endpoint(key.address, key.port))
+    let name = show_endpoint(endpoint.address, endpoint.port);
+    format!("{option} {name}")
 }
 
 fn service_line(service: &ServiceEntry) -> String {
