@@ -11,7 +11,8 @@ use kernel::sync::Arc;
 use crate::balancer::{Balancer, TABLE_BITS};
 use crate::connection::Connection;
 use crate::destination::Destination;
-use crate::director::config::{Address, Forwarding};
+use crate::director::config::Forwarding;
+use crate::director::proc_text::{ProcAddress, ProcEndpoint, ProcService};
 use crate::director::stats::Stats;
 use crate::kapi::clock::Ticks;
 use crate::kapi::pernet::{self, Net};
@@ -31,15 +32,6 @@ const VERSION: &str = "1.2.1";
 
 fn balancer(net: &Net) -> Option<Arc<Balancer>> {
     pernet::state::<Namespace>(net).and_then(Namespace::balancer)
-}
-
-/// An IPv4 address as the eight hexadecimal digits that IPVS prints.
-fn hex(address: Address) -> u32 {
-    match address {
-        Address::V4(bytes) => u32::from_be_bytes(bytes),
-        // There is no IPv6 service that this could be asked for.
-        Address::V6(_) => 0,
-    }
 }
 
 impl File for ServicesFile {
@@ -70,13 +62,11 @@ impl File for ServicesFile {
 }
 
 fn write_service(service: &Service, text: &mut Text, guard: &Guard) {
-    let key = service.key();
-    text.write(fmt!(
-        "{}  {:08X}:{:04X} {} \n",
-        key.transport.name(),
-        hex(key.address),
-        key.port,
-        service.config(guard).scheduler.name(),
+    let config = service.config(guard);
+    text.write(core::format_args!(
+        "{} {} \n",
+        ProcService(config.key),
+        config.scheduler.name(),
     ));
     for destination in service.destinations(guard) {
         write_destination(destination, text);
@@ -89,10 +79,10 @@ fn write_destination(destination: &Destination, text: &mut Text) {
         Forwarding::DirectRouting => "Route",
         Forwarding::LocalNode => "Local",
     };
-    text.write(fmt!(
-        "  -> {:08X}:{:04X}      {:<7} {:<6} {:<10} {:<10}\n",
-        hex(destination.key().address),
-        destination.key().port,
+    let key = destination.key();
+    text.write(core::format_args!(
+        "  -> {}      {:<7} {:<6} {:<10} {:<10}\n",
+        ProcEndpoint(key.address, key.port),
         method,
         load.weight,
         load.active,
@@ -134,14 +124,14 @@ fn write_connection(balancer: &Balancer, connection: &Connection, text: &mut Tex
     let tuple = connection.tuple();
     let destination = connection.destination.key();
     let deadline = connection.deadline_with(balancer.timeouts(guard));
-    text.write(fmt!(
-        "{:<3} {:08X} {:04X} {:08X} {:04X} {:08X} {:04X} {:<11} {:>7}\n",
+    text.write(core::format_args!(
+        "{:<3} {:08X} {:04X} {:08X} {:04X} {} {:04X} {:<11} {:>7}\n",
         tuple.transport.name(),
         u32::from_be_bytes(tuple.source),
         tuple.source_port,
         u32::from_be_bytes(tuple.destination),
         tuple.destination_port,
-        hex(destination.address),
+        ProcAddress(destination.address),
         destination.port,
         state.name(),
         deadline.ms_since(Ticks::now()) / 1000,

@@ -243,6 +243,10 @@ impl Service {
         if !self.refused.is_due() {
             return;
         }
-        pr_warn!("{}: a client was refused: {}\n", self.key, cause.reason());
+        pr_warn!(
+            "{}: a client was refused: {}\n",
+            core::format_args!("{}", self.key),
+            cause.reason()
+        );
     }
 }

@@ -11,8 +11,8 @@ use super::{copy_services, find_service, namespace, no_memory, service, too_long
 use crate::balancer::{Balancer, TABLE_BITS};
 use crate::destination::Destination;
 use crate::director::config::{
-    Address, DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey, DESTINATIONS_PER_SERVICE_MAX,
-    SERVICES_MAX,
+    Address, DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey,
+    DESTINATIONS_PER_SERVICE_MAX, SERVICES_MAX,
 };
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
@@ -135,8 +135,12 @@ impl Family for Ipvs {
 fn served(config: ServiceConfig) -> Result<ServiceConfig> {
     let what = match config.key {
         ServiceKey::Mark(_) => c"this director has no firewall-mark services yet: give an address",
-        _ if config.is_persistent() => c"this director has no persistent services yet: leave out -p",
-        _ if config.is_one_packet() => c"this director has no one-packet scheduling yet: leave out -o",
+        _ if config.is_persistent() => {
+            c"this director has no persistent services yet: leave out -p"
+        }
+        _ if config.is_one_packet() => {
+            c"this director has no one-packet scheduling yet: leave out -o"
+        }
         ServiceKey::Endpoint(endpoint) => match endpoint.address {
             Address::V4(_) => return Ok(config),
             Address::V6(_) => {

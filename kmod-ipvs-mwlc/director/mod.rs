@@ -15,6 +15,7 @@ pub mod mwlc_family;
 pub mod netlink;
 pub mod netmask;
 pub mod packet;
+pub mod proc_text;
 pub mod rate;
 pub mod sched;
 pub mod service_key;

@@ -407,7 +407,7 @@ fn an_ipv6_service_and_its_destination() {
     assert_eq!(new_service(&fields), Ok(Command::NewService(config)));
     let dest = with(full_dest(), dest::ADDR_FAMILY, &10u16.to_ne_bytes());
     let dest = with(dest, dest::ADDR, &vip);
-    let both = |dest| {
+    let both = |dest: &[Field]| {
         [
             nest(attribute::SERVICE, &fields),
             nest(attribute::DEST, dest),
