@@ -9,6 +9,7 @@ pub mod config;
 pub mod conn;
 pub mod errno;
 pub mod event;
+pub mod http;
 pub mod ipvs_family;
 pub mod load;
 pub mod mwlc_family;
