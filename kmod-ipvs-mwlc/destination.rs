@@ -7,7 +7,7 @@ use kernel::sync::Arc;
 
 use crate::director::config::{DestConfig, DestKey, Forwarding, Thresholds};
 use crate::director::load::LoadChange;
-use crate::director::sched::DestLoad;
+use crate::director::sched::{DestLoad, Ramp};
 use crate::director::stats::{Counters, Estimator, Stats};
 use crate::kapi::lock::BhLock;
 use crate::kapi::route::RouteCell;
@@ -18,6 +18,8 @@ use crate::percpu::Traffic;
 pub(crate) struct Destination {
     key: DestKey,
     weight: Atomic<u32>,
+    /// The weight, or the last one before it was set to 0.
+    last_weight: Atomic<u32>,
     local: Atomic<bool>,
     upper: Atomic<u32>,
     lower: Atomic<u32>,
@@ -54,6 +56,7 @@ impl Destination {
         let destination = pin_init!(Destination {
             key: config.key,
             weight: Atomic::new(config.weight),
+            last_weight: Atomic::new(config.weight),
             local: Atomic::new(config.forwarding == Forwarding::LocalNode),
             upper: Atomic::new(config.thresholds.upper),
             lower: Atomic::new(config.thresholds.lower),
@@ -78,6 +81,9 @@ impl Destination {
     /// Takes new settings; connections go on.
     pub(crate) fn configure(&self, config: &DestConfig) {
         self.weight.store(config.weight, Relaxed);
+        if config.weight > 0 {
+            self.last_weight.store(config.weight, Relaxed);
+        }
         self.local
             .store(config.forwarding == Forwarding::LocalNode, Relaxed);
         self.upper.store(config.thresholds.upper, Relaxed);
@@ -92,6 +98,11 @@ impl Destination {
             weight: self.weight.load(Relaxed),
             thresholds: self.thresholds(),
         }
+    }
+
+    /// Its weight, or the last one before it was set to 0.
+    pub(crate) fn last_weight(&self) -> u32 {
+        self.last_weight.load(Relaxed)
     }
 
     /// How packets reach it.
@@ -152,6 +163,7 @@ impl Destination {
             inactive: count(&self.inactive),
             bytes: u64::try_from(self.bytes.load(Relaxed)).unwrap_or(0),
             overloaded: self.overloaded.load(Relaxed),
+            ramp: Ramp::FULL,
         }
     }
 

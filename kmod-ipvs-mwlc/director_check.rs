@@ -6,6 +6,7 @@
 pub mod director;
 pub mod uapi;
 
+use director::sched::mh::{self, Member, Visit};
 use director::sched::{Choice, DestLoad, NoDestination, Request, Scheduler};
 
 /// Every scheduler, over a slice as the module has it.
@@ -16,4 +17,10 @@ pub fn check_schedule(
     request: &Request<'_>,
 ) -> Result<Choice, NoDestination> {
     scheduler.schedule(destinations.iter().copied(), request)
+}
+
+/// A Maglev table from a slice.
+#[inline(never)]
+pub fn check_fill(members: &[Member], visits: &mut [Visit], table: &mut [u16]) {
+    mh::fill(members.iter().copied(), visits, table);
 }

@@ -18,6 +18,7 @@ mod dispatch;
 mod events;
 mod hook;
 mod kapi;
+mod maglev;
 mod namespace;
 mod percpu;
 mod proc;

@@ -16,11 +16,13 @@ use crate::destination::Destination;
 use crate::director::config::{DestKey, ServiceConfig, ServiceKey};
 use crate::director::conn::ConnState;
 use crate::director::load::{ExpectedSize, SizePolicy};
-use crate::director::sched::{NoDestination, Request, SchedState};
+use crate::director::sched::{NoDestination, Request, SchedState, Scheduler};
 use crate::director::stats::{Counters, Stats};
 use crate::dispatch::{Flow, Pick};
 use crate::kapi::lock::BhLock;
+use crate::kapi::random::word;
 use crate::kapi::rcu::RcuCell;
+use crate::maglev;
 
 /// One virtual service.
 #[pin_data]
@@ -43,6 +45,8 @@ struct Scheduling {
 /// A service's real servers, in the order in which they were added.
 pub(crate) struct Destinations {
     list: KVec<Arc<Destination>>,
+    /// What a scheduler looks its choice up in; empty if it needs nothing of the kind.
+    table: KVec<u16>,
     /// The counters of those that were removed: they stay in the service's sums.
     retired: Counters,
 }
@@ -52,6 +56,7 @@ impl Service {
     pub(crate) fn new(config: ServiceConfig) -> Result<Arc<Service>> {
         let destinations = Destinations {
             list: KVec::new(),
+            table: KVec::new(),
             retired: Counters::default(),
         };
         let key = config.key;
@@ -82,9 +87,17 @@ impl Service {
     }
 
     /// Takes another configuration of the same name. A change of the scheduler begins its rounds
-    /// anew.
+    /// anew. Under the namespace's mutex.
     pub(crate) fn configure(&self, config: ServiceConfig) -> Result {
+        // A scheduler that needs a table must never run without one.
+        let policy = config.policy();
+        if policy.needs_table() {
+            self.tabulate(policy)?;
+        }
         self.config.replace(config)?;
+        if !policy.needs_table() {
+            self.tabulate(policy)?;
+        }
         self.scheduling
             .with(|scheduling| scheduling.state = SchedState::NEW);
         Ok(())
@@ -132,7 +145,7 @@ impl Service {
     pub(crate) fn add(&self, destination: Arc<Destination>) -> Result {
         let (mut list, retired) = self.copy_destinations()?;
         list.push_within_capacity(destination).map_err(|_| EAGAIN)?;
-        Ok(self.destinations.replace(Destinations { list, retired })?)
+        self.replace_destinations(list, retired)
     }
 
     /// Removes a real server, which ends its connections with their next packet. Under the
@@ -144,7 +157,7 @@ impl Service {
         };
         list.remove(index).map_err(|_| ENOENT)?;
         let retired = retired.plus(&gone.stats().counters);
-        self.destinations.replace(Destinations { list, retired })?;
+        self.replace_destinations(list, retired)?;
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         self.scheduling
             .with(|scheduling| scheduling.state = scheduling.state.after_removal(index));
@@ -157,6 +170,37 @@ impl Service {
         for destination in self.destinations(&read_lock()) {
             destination.remove();
         }
+    }
+
+    /// The weight of one of its real servers was changed. Under the namespace's mutex.
+    pub(crate) fn reweigh(&self) -> Result {
+        let policy = self.config(&read_lock()).policy();
+        if policy.needs_table() {
+            self.tabulate(policy)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the lookup table that this scheduler needs. Under the namespace's mutex.
+    fn tabulate(&self, policy: Scheduler) -> Result {
+        let (list, retired) = self.copy_destinations()?;
+        let table = maglev::table(policy, &list)?;
+        Ok(self.destinations.replace(Destinations {
+            list,
+            table,
+            retired,
+        })?)
+    }
+
+    /// Puts another list in the place of the present one. Under the namespace's mutex.
+    fn replace_destinations(&self, list: KVec<Arc<Destination>>, retired: Counters) -> Result {
+        let policy = self.config(&read_lock()).policy();
+        let table = maglev::table(policy, &list)?;
+        Ok(self.destinations.replace(Destinations {
+            list,
+            table,
+            retired,
+        })?)
     }
 
     /// A list to change and put in the place of the present one. Under the namespace's mutex, so it
@@ -193,10 +237,7 @@ impl Service {
         for destination in &list {
             destination.zero();
         }
-        Ok(self.destinations.replace(Destinations {
-            list,
-            retired: Counters::default(),
-        })?)
+        self.replace_destinations(list, Counters::default())
     }
 
     /// Chooses a real server for a new connection; `start` counts it there.
@@ -208,7 +249,13 @@ impl Service {
         start: impl FnOnce(Pick) -> C,
     ) -> core::result::Result<C, NoDestination> {
         let config = self.config(guard);
-        let destinations = self.destinations(guard);
+        let policy = config.policy();
+        let random = if policy.draws_lots() { word() } else { 0 };
+        let Destinations {
+            list: destinations,
+            table,
+            ..
+        } = self.destinations.load(guard);
         self.scheduling.with(|scheduling| {
             for destination in destinations {
                 destination.update_overload();
@@ -219,9 +266,11 @@ impl Service {
                 flags: config.flags,
                 client: flow.client,
                 client_port: flow.client_port,
+                random,
+                table,
                 ..Request::new(scheduling.state, expected_bytes)
             };
-            let choice = config.policy().schedule(loads, &request)?;
+            let choice = policy.schedule(loads, &request)?;
             let chosen = destinations
                 .get(choice.index as usize)
                 .ok_or(NoDestination::Empty)?;

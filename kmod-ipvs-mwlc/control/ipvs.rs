@@ -235,12 +235,12 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
 }
 
 fn set_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -> Result {
-    let guard = read_lock();
-    let service = service(balancer, key, &guard)?;
-    let destination = service
-        .destination(&config.key, &guard)
-        .ok_or(NO_DESTINATION)?;
-    destination.configure(config);
+    let service = find_service(balancer, key)?;
+    service
+        .destination(&config.key, &read_lock())
+        .ok_or(NO_DESTINATION)?
+        .configure(config);
+    service.reweigh().map_err(no_memory)?;
     balancer.tell(&Event::DestEdited(*key, config.key));
     Ok(())
 }

@@ -3,6 +3,12 @@
 
 use super::bindings;
 
+/// 64 random bits.
+pub(crate) fn word() -> u64 {
+    // SAFETY: No requirements; it may be called in any context.
+    unsafe { bindings::get_random_u64() }
+}
+
 /// A secret key of HalfSipHash (on 64-bit machines SipHash-1-3).
 pub(crate) struct HashKey(bindings::hsiphash_key_t);
 

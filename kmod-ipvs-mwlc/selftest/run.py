@@ -12,6 +12,7 @@ import attack
 import balancing
 import lab
 import learning
+import schedulers
 
 SPLAT = re.compile(r"BUG|WARNING|Oops|panic|general protection|rcu.*stall|soft lockup|Call Trace|refcount|KASAN|leaked", re.I)
 # The kernel's own start-up says these.
@@ -23,7 +24,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, learning, attack):
+    for module in (balancing, schedulers, learning, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue

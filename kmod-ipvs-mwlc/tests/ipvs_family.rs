@@ -274,7 +274,7 @@ fn every_refusal_has_its_errno_and_points_at_the_attribute() {
         (service::ADDR, &[10, 0, 0], Errno::Invalid),
         (service::ADDR, &[0; 17], Errno::Invalid),
         (service::PORT, &[0], Errno::Invalid),
-        (service::SCHED_NAME, b"sh\0", Errno::NoEntry),
+        (service::SCHED_NAME, b"lblc\0", Errno::NoEntry),
         (service::SCHED_NAME, b"", Errno::NoEntry),
         (service::SCHED_NAME, long_name, Errno::Invalid),
         (service::FLAGS, &[0; 4], Errno::Invalid),

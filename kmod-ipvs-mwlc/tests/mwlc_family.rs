@@ -17,7 +17,7 @@ use ipvs_mwlc::director::mwlc_family::{
 };
 use ipvs_mwlc::director::netlink::{Attributes, Encoder, Full};
 use ipvs_mwlc::director::packet::Ipv4Tuple;
-use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Scheduler};
+use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Ramp, Scheduler};
 use ipvs_mwlc::director::stats::Counters;
 use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, event, service};
 use proptest::prelude::*;
@@ -215,6 +215,7 @@ fn a_destination_reply_has_ci_and_wi() {
         inactive: 6,
         bytes: 50_000_000,
         overloaded: true,
+        ramp: Ramp::FULL,
     };
     let counters = Counters {
         connections: 7,

@@ -113,6 +113,7 @@ fn the_director_cannot_panic() {
         "10parse_ipv4",
         "13parse_command",
         "8schedule",
+        "4fill",
         "17encode_connection",
         "13after_removal",
     ] {

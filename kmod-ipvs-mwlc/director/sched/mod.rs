@@ -6,11 +6,22 @@
 //! which the caller keeps per service. A destination with weight 0 (quiesced) or over its threshold
 //! is never chosen.
 
+mod fo;
+mod hash;
 mod lc;
+pub mod mh;
 mod mwlc;
+mod nq;
+mod ovf;
+mod ramp;
 mod rr;
+mod sed;
+pub mod sh;
+mod twos;
 mod wlc;
 mod wrr;
+
+pub use ramp::{Ramp, RAMP_FLOOR_PERMILLE, RAMP_FULL_PERMILLE};
 
 use crate::director::config::Address;
 
@@ -35,11 +46,29 @@ pub struct DestLoad {
     pub bytes: u64,
     /// Over its threshold.
     pub overloaded: bool,
+    /// The part of its weight that counts while it starts slowly.
+    pub ramp: Ramp,
 }
 
 impl DestLoad {
     const fn is_eligible(&self) -> bool {
         self.weight > 0 && !self.overloaded
+    }
+
+    /// The weight that counts, in thousandths: Wi times the ramp. 0 only for weight 0.
+    const fn milliweight(&self) -> u64 {
+        // 32 bits times 10.
+        (self.weight as u64).wrapping_mul(self.ramp.permille() as u64)
+    }
+
+    /// Half-open connections that count.
+    const fn pending_counted(&self) -> u64 {
+        least(self.pending, pending_max(self.milliweight()))
+    }
+
+    /// Active connections, and the half-open ones that count.
+    const fn live(&self) -> u64 {
+        (self.active as u64).saturating_add(self.pending_counted())
     }
 }
 
@@ -139,6 +168,10 @@ pub enum NoDestination {
     AllQuiesced,
     /// Those with a weight are over their thresholds.
     AllOverloaded,
+    /// `ovf`: those that are neither have more active connections than their weight.
+    AllFull,
+    /// `sh`, `mh`: some are available, but not the one that the client's address selects.
+    SelectedUnavailable,
 }
 
 impl NoDestination {
@@ -151,6 +184,12 @@ impl NoDestination {
             }
             NoDestination::AllOverloaded => {
                 "every real server with a weight has reached its upper threshold"
+            }
+            NoDestination::AllFull => {
+                "every real server has more active connections than its weight (ovf): raise the weights"
+            }
+            NoDestination::SelectedUnavailable => {
+                "the real server that the client's address selects has weight 0 or is over its threshold: set flag-1 (sh-fallback, mh-fallback) to try others"
             }
         }
     }
@@ -167,17 +206,38 @@ pub enum Scheduler {
     Lc,
     /// `wlc`: weighted least connections.
     Wlc,
+    /// `sed`: shortest expected delay.
+    ShortestExpectedDelay,
+    /// `nq`: never queue.
+    NeverQueue,
+    /// `sh`: source hashing.
+    SourceHashing,
+    /// `mh`: Maglev hashing.
+    MaglevHashing,
+    /// `fo`: weighted failover.
+    Failover,
+    /// `ovf`: weighted overflow.
+    Overflow,
+    /// `twos`: power of two choices.
+    TwoChoices,
     /// `mwlc`: modified weighted least connections, Ci in bytes.
     Mwlc,
 }
 
 impl Scheduler {
     /// Every scheduler.
-    pub const ALL: [Scheduler; 5] = [
+    pub const ALL: [Scheduler; 12] = [
         Scheduler::RoundRobin,
         Scheduler::WeightedRoundRobin,
         Scheduler::Lc,
         Scheduler::Wlc,
+        Scheduler::ShortestExpectedDelay,
+        Scheduler::NeverQueue,
+        Scheduler::SourceHashing,
+        Scheduler::MaglevHashing,
+        Scheduler::Failover,
+        Scheduler::Overflow,
+        Scheduler::TwoChoices,
         Scheduler::Mwlc,
     ];
 
@@ -188,6 +248,13 @@ impl Scheduler {
             Scheduler::WeightedRoundRobin => "wrr",
             Scheduler::Lc => "lc",
             Scheduler::Wlc => "wlc",
+            Scheduler::ShortestExpectedDelay => "sed",
+            Scheduler::NeverQueue => "nq",
+            Scheduler::SourceHashing => "sh",
+            Scheduler::MaglevHashing => "mh",
+            Scheduler::Failover => "fo",
+            Scheduler::Overflow => "ovf",
+            Scheduler::TwoChoices => "twos",
             Scheduler::Mwlc => "mwlc",
         }
     }
@@ -197,6 +264,17 @@ impl Scheduler {
         Scheduler::ALL
             .into_iter()
             .find(|scheduler| scheduler.name().as_bytes() == name)
+    }
+
+    /// Whether [`Request::random`] matters to it: `twos` draws lots, and so does `wrr` for a
+    /// destination in slow start.
+    pub const fn draws_lots(self) -> bool {
+        matches!(self, Scheduler::TwoChoices | Scheduler::WeightedRoundRobin)
+    }
+
+    /// Whether it looks into [`Request::table`], which [`mh::fill`] makes.
+    pub const fn needs_table(self) -> bool {
+        matches!(self, Scheduler::MaglevHashing)
     }
 
     /// The destination for the next connection.
@@ -209,29 +287,42 @@ impl Scheduler {
         I: Iterator<Item = DestLoad> + Clone,
     {
         let state = request.state;
+        let all = destinations.clone();
         let choice = match self {
-            Scheduler::RoundRobin => rr::schedule(destinations.clone(), state),
-            Scheduler::WeightedRoundRobin => wrr::schedule(destinations.clone(), state),
-            Scheduler::Lc => lc::schedule(destinations.clone(), state),
-            Scheduler::Wlc => wlc::schedule(destinations.clone(), state),
-            Scheduler::Mwlc => {
-                mwlc::schedule(destinations.clone(), state, request.expected_size_bytes)
-            }
+            Scheduler::RoundRobin => rr::schedule(all, state),
+            Scheduler::WeightedRoundRobin => wrr::schedule(all, state, request.random),
+            Scheduler::Lc => lc::schedule(all, state),
+            Scheduler::Wlc => wlc::schedule(all, state),
+            Scheduler::ShortestExpectedDelay => sed::schedule(all, state),
+            Scheduler::NeverQueue => nq::schedule(all, state),
+            Scheduler::SourceHashing => sh::schedule(all, request),
+            Scheduler::MaglevHashing => mh::schedule(all, request),
+            Scheduler::Failover => fo::schedule(all, state),
+            Scheduler::Overflow => ovf::schedule(all, state),
+            Scheduler::TwoChoices => twos::schedule(all, state, request.random),
+            Scheduler::Mwlc => mwlc::schedule(all, state, request.expected_size_bytes),
         };
-        choice.ok_or_else(|| why_none(destinations))
+        choice.ok_or_else(|| self.why_none(destinations))
     }
-}
 
-/// The cause, once a scheduler has found no eligible destination.
-fn why_none(destinations: impl Iterator<Item = DestLoad>) -> NoDestination {
-    let mut cause = NoDestination::Empty;
-    for destination in destinations {
-        if destination.weight > 0 {
-            return NoDestination::AllOverloaded;
+    /// The cause, once the scheduler has found none.
+    fn why_none(self, destinations: impl Iterator<Item = DestLoad>) -> NoDestination {
+        let mut cause = NoDestination::Empty;
+        for destination in destinations {
+            if destination.is_eligible() {
+                return match self {
+                    Scheduler::Overflow => NoDestination::AllFull,
+                    _ => NoDestination::SelectedUnavailable,
+                };
+            }
+            if destination.weight > 0 {
+                cause = NoDestination::AllOverloaded;
+            } else if cause == NoDestination::Empty {
+                cause = NoDestination::AllQuiesced;
+            }
         }
-        cause = NoDestination::AllQuiesced;
+        cause
     }
-    cause
 }
 
 /// The eligible destinations with their indices, in order.
@@ -257,18 +348,21 @@ const fn chosen(index: u32, state: SchedState) -> Choice {
     }
 }
 
-/// Half-open connections as they count in the load of a destination with this weight.
-const fn pending_counted(pending: u32, weight: u32) -> u32 {
-    let bound = PENDING_PER_WEIGHT_MAX.saturating_mul(weight);
-    if pending < bound {
-        pending
+/// Half-open connections that count for a weight in thousandths.
+const fn pending_max(milliweight: u64) -> u64 {
+    milliweight.saturating_mul(PENDING_PER_WEIGHT_MAX as u64) / RAMP_FULL_PERMILLE as u64
+}
+
+const fn least(count: u32, bound: u64) -> u64 {
+    if (count as u64) < bound {
+        count as u64
     } else {
         bound
     }
 }
 
-/// The cost of a destination's connections as IPVS counts it: an active one costs 256 inactive ones.
-const fn overhead(pending: u32, destination: &DestLoad) -> u64 {
-    let active = (destination.active as u64).saturating_add(pending as u64);
-    (active << 8).saturating_add(destination.inactive as u64)
+/// The cost of connections as IPVS counts it: a live one costs 256 inactive ones.
+const fn overhead(live: u64, inactive: u32) -> u64 {
+    // 33 bits of live connections, so nothing is lost.
+    (live << 8).saturating_add(inactive as u64)
 }

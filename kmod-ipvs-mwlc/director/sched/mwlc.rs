@@ -8,7 +8,7 @@
 
 use core::cmp::Ordering;
 
-use super::{chosen, eligible, pending_counted, wlc, Choice, DestLoad, SchedState};
+use super::{chosen, eligible, wlc, Choice, DestLoad, SchedState};
 
 /// The destination with the least load for its weight; of equals, the first at or after the turn.
 pub(super) fn schedule(
@@ -37,8 +37,8 @@ pub(super) fn schedule(
 
 /// Compares Ca/Wa with Cb/Wb as Ca*Wb with Cb*Wa, then the connections in the same way.
 fn compare(a: &DestLoad, b: &DestLoad, expected_size_bytes: u64) -> Ordering {
-    scaled_load(a, b.weight, expected_size_bytes)
-        .cmp(&scaled_load(b, a.weight, expected_size_bytes))
+    scaled_load(a, b, expected_size_bytes)
+        .cmp(&scaled_load(b, a, expected_size_bytes))
         .then_with(|| {
             if wlc::is_less(a, b) {
                 Ordering::Less
@@ -52,12 +52,12 @@ fn compare(a: &DestLoad, b: &DestLoad, expected_size_bytes: u64) -> Ordering {
 
 /// (Ci + what the half-open connections are expected to fetch) * the other's weight.
 ///
-/// 64 bits of Ci, plus 37 of pending connections times 64 of size, times 32 of weight can pass 128
+/// 64 bits of Ci, plus 37 of pending connections times 64 of size, times 42 of weight can pass 128
 /// bits only for sizes over their limit of 2^40, and then it saturates.
-fn scaled_load(destination: &DestLoad, other_weight: u32, expected_size_bytes: u64) -> u128 {
-    let pending = pending_counted(destination.pending, destination.weight);
-    let pending_bytes = u128::from(pending).saturating_mul(u128::from(expected_size_bytes));
+fn scaled_load(destination: &DestLoad, other: &DestLoad, expected_size_bytes: u64) -> u128 {
+    let pending_bytes =
+        u128::from(destination.pending_counted()).saturating_mul(u128::from(expected_size_bytes));
     u128::from(destination.bytes)
         .saturating_add(pending_bytes)
-        .saturating_mul(u128::from(other_weight))
+        .saturating_mul(u128::from(other.milliweight()))
 }

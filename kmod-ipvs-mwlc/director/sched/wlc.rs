@@ -4,7 +4,7 @@
 //!
 //! Half-open connections count as active up to a bound in proportion to the weight.
 
-use super::{chosen, eligible, overhead, pending_counted, Choice, DestLoad, SchedState};
+use super::{chosen, eligible, overhead, Choice, DestLoad, SchedState};
 
 /// The first destination with the least overhead for its weight.
 pub(super) fn schedule(
@@ -24,10 +24,11 @@ pub(super) fn schedule(
 
 /// Whether a's overhead for its weight is less than b's, compared without a division.
 pub(super) fn is_less(a: &DestLoad, b: &DestLoad) -> bool {
-    scaled_overhead(a, b.weight) < scaled_overhead(b, a.weight)
+    scaled_overhead(a, b) < scaled_overhead(b, a)
 }
 
-fn scaled_overhead(destination: &DestLoad, other_weight: u32) -> u128 {
-    let pending = pending_counted(destination.pending, destination.weight);
-    u128::from(overhead(pending, destination)).wrapping_mul(u128::from(other_weight))
+/// 42 bits of overhead times 42 of weight.
+fn scaled_overhead(destination: &DestLoad, other: &DestLoad) -> u128 {
+    let overhead = overhead(destination.live(), destination.inactive);
+    u128::from(overhead).wrapping_mul(u128::from(other.milliweight()))
 }

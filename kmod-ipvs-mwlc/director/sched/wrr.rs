@@ -2,11 +2,31 @@
 //! Weighted round robin as in IPVS: rounds over the list, each for a required weight that falls from
 //! the largest weight to 0 by their greatest common divisor, so that weights 4, 3, 2 give
 //! `AABABCABC`.
+//!
+//! A destination in slow start is passed over by lot, so that it takes part in its ramp's share of
+//! the choices; weights in thousandths would make the rounds a thousand times longer than the ramp.
 
-use super::{chosen, eligible, Choice, DestLoad, SchedState};
+use super::{chosen, eligible, Choice, DestLoad, SchedState, RAMP_FULL_PERMILLE};
 
 /// The next destination whose weight reaches the round's.
 pub(super) fn schedule(
+    destinations: impl Iterator<Item = DestLoad> + Clone,
+    state: SchedState,
+    random: u64,
+) -> Option<Choice> {
+    // 32 random bits times 1000, divided by 2^32: 0 to 999.
+    let lot = (random & 0xffff_ffff).wrapping_mul(u64::from(RAMP_FULL_PERMILLE)) >> 32;
+    let thinned = destinations.clone().map(move |destination| {
+        let passed_over = lot >= u64::from(destination.ramp.permille());
+        DestLoad {
+            overloaded: destination.overloaded || passed_over,
+            ..destination
+        }
+    });
+    in_rounds(thinned, state).or_else(|| in_rounds(destinations, state))
+}
+
+fn in_rounds(
     destinations: impl Iterator<Item = DestLoad> + Clone,
     state: SchedState,
 ) -> Option<Choice> {
@@ -75,7 +95,7 @@ impl Weights {
 }
 
 /// The greatest common divisor; `gcd(0, n)` is `n`.
-fn gcd(mut a: u32, mut b: u32) -> u32 {
+pub(super) fn gcd(mut a: u32, mut b: u32) -> u32 {
     while let Some(rest) = a.checked_rem(b) {
         a = b;
         b = rest;

@@ -9,6 +9,7 @@ pub mod director;
 pub mod uapi;
 
 use director::netlink::{AttributeTable, Attributes};
+use director::sched::mh::{self, Member, Visit};
 use director::sched::{Choice, DestLoad, NoDestination, Request, Scheduler};
 
 /// Every scheduler over a slice.
@@ -25,4 +26,10 @@ pub fn schedule(
 #[inline(never)]
 pub fn table(bytes: &[u8]) -> Option<AttributeTable<'_, 16>> {
     Attributes::new(bytes).table().ok()
+}
+
+/// A Maglev table from a slice.
+#[inline(never)]
+pub fn fill(members: &[Member], visits: &mut [Visit], table: &mut [u16]) {
+    mh::fill(members.iter().copied(), visits, table);
 }

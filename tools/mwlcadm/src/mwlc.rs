@@ -298,7 +298,7 @@ mod tests {
         ConnectionView, DestinationView, ServiceView, encode_connection, encode_destination,
         encode_service,
     };
-    use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
+    use ipvs_mwlc::director::sched::{DestLoad, Ramp, Scheduler};
     use ipvs_mwlc::director::stats::Counters;
     use ipvs_mwlc::director::tcp::TcpState;
 
@@ -352,6 +352,7 @@ mod tests {
             inactive: 4,
             bytes: 5,
             overloaded: true,
+            ramp: Ramp::FULL,
         };
         let counters = Counters {
             connections: 6,

@@ -1,57 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Every scheduler against its definition, by brute force, and in the orders that are known from IPVS.
+//! rr, wrr, lc, wlc and mwlc against their definitions by brute force, and in the orders that are
+//! known from IPVS; and what holds for every scheduler.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
-
+use ipvs_mwlc::director::config::{Address, SERVICE_SCHED1};
 use ipvs_mwlc::director::sched::{
-    DestLoad, NoDestination, Request, SchedState, Scheduler, PENDING_PER_WEIGHT_MAX,
+    DestLoad, NoDestination, Ramp, Request, SchedState, Scheduler, PENDING_PER_WEIGHT_MAX,
 };
 use proptest::prelude::*;
 
-const SIZE: u64 = 1000;
-
-fn weights(weights: &[u32]) -> Vec<DestLoad> {
-    weights
-        .iter()
-        .map(|weight| DestLoad {
-            weight: *weight,
-            ..DestLoad::default()
-        })
-        .collect()
-}
-
-/// The indices that `count` calls choose when nothing changes but the scheduler's state.
-fn order(scheduler: Scheduler, destinations: &[DestLoad], count: usize) -> Vec<u32> {
-    let mut state = SchedState::NEW;
-    (0..count)
-        .map(|_| {
-            let choice = scheduler
-                .schedule(destinations.iter().copied(), &Request::new(state, SIZE))
-                .unwrap();
-            state = choice.state;
-            choice.index
-        })
-        .collect()
-}
-
-fn choose(scheduler: Scheduler, destinations: &[DestLoad]) -> Result<u32, NoDestination> {
-    let destinations = destinations.iter().copied();
-    scheduler
-        .schedule(destinations, &Request::new(SchedState::NEW, SIZE))
-        .map(|choice| choice.index)
-}
+use crate::{choose, maglev_table, order, weights, SIZE};
 
 #[test]
 fn names_are_those_of_ipvsadm() {
     let names = Scheduler::ALL.map(Scheduler::name);
-    assert_eq!(names, ["rr", "wrr", "lc", "wlc", "mwlc"]);
+    assert_eq!(
+        names,
+        ["rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "mh", "fo", "ovf", "twos", "mwlc"]
+    );
     for scheduler in Scheduler::ALL {
         assert_eq!(
             Scheduler::from_name(scheduler.name().as_bytes()),
             Some(scheduler)
         );
     }
-    for unknown in ["", "r", "rrr", "WLC", "wlc\0", "sh"] {
+    for unknown in ["", "r", "rrr", "WLC", "wlc\0", "dh", "lblc", "lblcr"] {
         assert_eq!(
             Scheduler::from_name(unknown.as_bytes()),
             None,
@@ -231,10 +203,17 @@ fn the_largest_loads_do_not_overflow() {
         inactive: u32::MAX,
         bytes: u64::MAX,
         overloaded: false,
+        ramp: Ramp::FULL,
     };
+    let table = maglev_table(&[largest; 3]);
     for scheduler in Scheduler::ALL {
-        let state = SchedState::from_bits(u64::MAX);
-        let choice = scheduler.schedule([largest; 3].into_iter(), &Request::new(state, u64::MAX));
+        let request = Request {
+            random: u64::MAX,
+            table: &table,
+            ..Request::new(SchedState::from_bits(u64::MAX), u64::MAX)
+        };
+        let choice = scheduler.schedule([largest; 3].into_iter(), &request);
+        // 4,294,967,295 active connections do not exceed a weight of as many.
         assert!(choice.is_ok(), "{scheduler:?}");
     }
 }
@@ -258,6 +237,7 @@ fn destination() -> impl Strategy<Value = DestLoad> {
                 inactive,
                 bytes,
                 overloaded,
+                ramp: Ramp::FULL,
             },
         )
 }
@@ -348,20 +328,54 @@ proptest! {
         }
     }
 
-    /// Whatever state is left from another list, a choice is an eligible destination.
+    /// Whatever state is left from another list, and whatever the lots say, a choice is an eligible
+    /// destination; and there is one if there can be one.
     #[test]
     fn any_state_gives_an_eligible_choice(
         destinations in prop::collection::vec(destination(), 1..8),
         bits in any::<u64>(),
+        random in any::<u64>(),
+        client in any::<[u8; 4]>(),
+        since_ms in 0u64..2000,
     ) {
+        let destinations: Vec<DestLoad> = destinations
+            .into_iter()
+            .enumerate()
+            .map(|(index, dest)| DestLoad { ramp: Ramp::at(since_ms * index as u64, 1000), ..dest })
+            .collect();
+        let table = maglev_table(&destinations);
+        let state = SchedState::from_bits(bits);
+        prop_assert_eq!(state.to_bits(), bits);
+        let eligible = destinations.iter().any(|dest| dest.weight > 0 && !dest.overloaded);
         for scheduler in Scheduler::ALL {
-            let state = SchedState::from_bits(bits);
-            prop_assert_eq!(state.to_bits(), bits);
-            if let Ok(choice) = scheduler.schedule(destinations.iter().copied(), &Request::new(state, SIZE)) {
-                let dest = destinations[choice.index as usize];
-                prop_assert!(dest.weight > 0 && !dest.overloaded);
-            } else {
-                prop_assert!(destinations.iter().all(|dest| dest.weight == 0 || dest.overloaded));
+            for flags in [0, SERVICE_SCHED1] {
+                let request = Request {
+                    flags,
+                    client: Address::V4(client),
+                    random,
+                    table: &table,
+                    ..Request::new(state, SIZE)
+                };
+                match scheduler.schedule(destinations.iter().copied(), &request) {
+                    Ok(choice) => {
+                        let dest = destinations[choice.index as usize];
+                        prop_assert!(dest.weight > 0 && !dest.overloaded);
+                    }
+                    Err(NoDestination::AllFull) => {
+                        prop_assert_eq!(scheduler, Scheduler::Overflow);
+                        prop_assert!(eligible);
+                    }
+                    Err(NoDestination::SelectedUnavailable) => {
+                        prop_assert!(eligible);
+                        // A fallback tries every destination that was dealt a slot or an entry. Of
+                        // the 256 slots of sh, a huge weight can take all.
+                        match scheduler {
+                            Scheduler::MaglevHashing => prop_assert_eq!(flags, 0),
+                            _ => prop_assert_eq!(scheduler, Scheduler::SourceHashing),
+                        }
+                    }
+                    Err(_) => prop_assert!(!eligible, "{:?}", scheduler),
+                }
             }
         }
     }
