@@ -6,10 +6,10 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test check kmod install bench-pvfs clean
+.PHONY: help setup setup-test build demo test check kmod install bench-director bench-pvfs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what building and the demo need (as root, Debian 12 or 13)
 	scripts/setup.sh
@@ -33,6 +33,9 @@ test: setup-test kmod ## every test: pure code, real daemons and mounts, the mod
 
 check: setup ## formatting, lints, documentation, dependencies
 	scripts/check.sh
+
+bench-director: build kmod ## the director's cost in instructions beside stock ip_vs (about 15 min, QUICK=1: 2 min); writes as bench-pvfs does
+	target/release/bench-director $(if $(QUICK),--quick)
 
 bench-pvfs: build ## PVFS beside null FUSE, raw TCP and tmpfs; writes docs/PERFORMANCE.md and build/bench-pvfs.json
 	target/release/bench-pvfs

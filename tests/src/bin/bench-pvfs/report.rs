@@ -4,13 +4,17 @@
 use std::path::Path;
 
 use anyhow::Context;
+use cssns_tests::document::Section;
 use serde::Serialize;
 
 /// What cold sequential reads through PVFS must reach of the lower limit.
 pub const COLD_READ_PERCENT_MIN: f64 = 40.0;
 
-const BEGIN: &str = "<!-- bench-pvfs: begin, written by `make bench-pvfs` -->";
-const END: &str = "<!-- bench-pvfs: end -->";
+const SECTION: Section = Section {
+    heading: "## PVFS",
+    begin: "<!-- bench-pvfs: begin, written by `make bench-pvfs` -->",
+    end: "<!-- bench-pvfs: end -->",
+};
 
 /// On what the figures were taken.
 #[derive(Debug, Serialize)]
@@ -143,13 +147,7 @@ impl Report {
         }
         std::fs::write(json, serde_json::to_string_pretty(self)? + "\n")
             .with_context(|| json.display().to_string())?;
-        let before = match std::fs::read_to_string(document) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "# Performance\n".into(),
-            Err(error) => return Err(error).with_context(|| document.display().to_string()),
-        };
-        std::fs::write(document, with_section(&before, &self.table()))
-            .with_context(|| document.display().to_string())
+        SECTION.write(document, &self.table())
     }
 }
 
@@ -158,18 +156,6 @@ fn figure(figure: f64, unit: &str) -> String {
         _ if figure <= 0.0 => "-".into(),
         "GB/s" => format!("{figure:.2}"),
         _ => format!("{figure:.0}"),
-    }
-}
-
-/// `document` with the text between the markers replaced.
-fn with_section(document: &str, section: &str) -> String {
-    let section = format!("{BEGIN}\n{section}{END}");
-    let parts = document
-        .split_once(BEGIN)
-        .and_then(|(before, rest)| rest.split_once(END).map(|(_, after)| (before, after)));
-    match parts {
-        Some((before, after)) => format!("{before}{section}{after}"),
-        None => format!("{}\n\n## PVFS\n\n{section}\n", document.trim_end()),
     }
 }
 
@@ -184,14 +170,5 @@ mod tests {
         assert!((row.percent() - 25.0).abs() < 1e-9);
         row.tcp = 0.0;
         assert!((row.lower_limit() - 6.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_section_is_added_once_and_then_replaced() {
-        let once = with_section("# Performance\n\nWords.\n", "first\n");
-        let twice = with_section(&(once.clone() + "\nAfter.\n"), "second\n");
-        assert!(once.contains("Words.\n\n## PVFS\n\n<!--"));
-        assert!(twice.contains("second\n<!--") && !twice.contains("first"));
-        assert!(twice.ends_with("\nAfter.\n") && twice.matches("## PVFS").count() == 1);
     }
 }

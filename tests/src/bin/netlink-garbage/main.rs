@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use cssns_tests::frames::{self, Mac};
 use mwlcadm::ipvs::Ipvs;
 use nix::net::if_::if_nametoindex;
 
@@ -34,8 +35,8 @@ struct Options {
     #[arg(long)]
     interface: Option<String>,
     /// The director's link-layer address on that link, like 02:00:00:00:00:01
-    #[arg(long, value_parser = packets::parse_mac)]
-    to: Option<packets::Mac>,
+    #[arg(long, value_parser = frames::parse_mac)]
+    to: Option<Mac>,
     /// The virtual service that the packets are for
     #[arg(long, default_value = "10.0.0.100:80")]
     service: SocketAddrV4,

@@ -2,38 +2,14 @@
 //! Malformed IPv4 packets with TCP, UDP and ICMP, through a packet socket.
 
 use std::net::SocketAddrV4;
-use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::{Context, bail};
-use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
-use std::os::fd::AsFd;
-
-/// A link-layer address.
-pub(crate) type Mac = [u8; 6];
+use anyhow::Context;
+use cssns_tests::frames::{self, Mac, PacketSocket};
 
 /// The clients' addresses; nobody has them.
 const CLIENT_NETWORK: [u8; 3] = [10, 0, 0];
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const SOURCE_MAC: Mac = [0x02, 0xba, 0xdb, 0xad, 0, 1];
 /// Payloads stay below the usual MTU.
 const PAYLOAD_BYTES_MAX: usize = 1300;
-/// How long the interface's queue may stay full.
-const QUEUE_MS_MAX: u16 = 10_000;
-
-/// Parses six bytes in hexadecimal with colons.
-pub(crate) fn parse_mac(text: &str) -> Result<Mac, String> {
-    let bytes: Option<Vec<u8>> = text
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).ok())
-        .collect();
-    bytes
-        .and_then(|bytes| Mac::try_from(bytes).ok())
-        .ok_or_else(|| format!("`{text}` is no link-layer address like 02:00:00:00:00:01"))
-}
-
 /// Sends `count` packets to the director at `to`.
 pub(crate) fn send(
     count: u64,
@@ -42,50 +18,14 @@ pub(crate) fn send(
     service: SocketAddrV4,
     rng: &mut fastrand::Rng,
 ) -> anyhow::Result<u64> {
-    let socket = open(interface)?;
+    let socket = PacketSocket::open(interface)?;
     for index in 0..count {
-        let mut frame = [&to[..], &SOURCE_MAC, &ETHERTYPE_IPV4].concat();
-        frame.extend(packet(service, rng));
-        transmit(&socket, &frame).with_context(|| format!("packet {index} on {interface}"))?;
+        let frame = frames::ethernet(to, &packet(service, rng));
+        socket
+            .send(&frame)
+            .with_context(|| format!("packet {index} on {interface}"))?;
     }
     Ok(count)
-}
-
-/// A packet socket that only sends: its protocol is none, so it receives nothing.
-fn open(interface: &str) -> anyhow::Result<OwnedFd> {
-    let socket = socket::socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .context("opening a packet socket")?;
-    for entry in getifaddrs().context("listing interfaces")? {
-        let address = entry
-            .address
-            .as_ref()
-            .and_then(|address| address.as_link_addr());
-        if let (true, Some(address)) = (entry.interface_name == interface, address) {
-            socket::bind(socket.as_raw_fd(), address).context("binding the packet socket")?;
-            return Ok(socket);
-        }
-    }
-    bail!("interface {interface} has no link-layer address")
-}
-
-fn transmit(socket: &OwnedFd, frame: &[u8]) -> anyhow::Result<()> {
-    loop {
-        match socket::send(socket.as_raw_fd(), frame, MsgFlags::empty()) {
-            Ok(_) => return Ok(()),
-            Err(Errno::ENOBUFS | Errno::EAGAIN) => {
-                let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-                if poll(&mut ready, PollTimeout::from(QUEUE_MS_MAX))? == 0 {
-                    bail!("the interface's queue stays full");
-                }
-            }
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }
 
 /// A packet that is right, and then mostly is not.
@@ -201,13 +141,8 @@ fn correct_checksum(packet: &mut [u8]) {
         return;
     };
     header[10..12].fill(0);
-    let sum = header
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum::<u32>();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    header[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    let sum = frames::checksum(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -226,19 +161,6 @@ mod tests {
                 .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
                 .sum();
             assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
-        }
-    }
-
-    #[test]
-    fn link_layer_addresses() {
-        assert_eq!(parse_mac("02:00:0a:ff:00:01"), Ok([2, 0, 10, 255, 0, 1]));
-        for wrong in [
-            "",
-            "02:00:00:00:00",
-            "02:00:00:00:00:00:01",
-            "zz:00:00:00:00:01",
-        ] {
-            assert!(parse_mac(wrong).is_err(), "{wrong}");
         }
     }
 }

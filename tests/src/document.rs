@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+//! Sections of a document that programs write: what stands between two markers is theirs.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::Context;
+
+/// A section, and where it goes when it is not there yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    /// The heading above it, like `## PVFS`, written once.
+    pub heading: &'static str,
+    /// The line before it.
+    pub begin: &'static str,
+    /// The line behind it.
+    pub end: &'static str,
+}
+
+impl Section {
+    /// Replaces the section of the file `document`, which is made if missing.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub fn write(&self, document: &Path, text: &str) -> anyhow::Result<()> {
+        let before = match std::fs::read_to_string(document) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => "# Performance\n".into(),
+            Err(error) => return Err(error).with_context(|| document.display().to_string()),
+        };
+        std::fs::write(document, self.replaced_in(&before, text))
+            .with_context(|| document.display().to_string())
+    }
+
+    /// `document` with the text between the markers replaced.
+    #[must_use]
+    pub fn replaced_in(&self, document: &str, text: &str) -> String {
+        let Self {
+            heading,
+            begin,
+            end,
+        } = self;
+        let section = format!("{begin}\n{text}{end}");
+        let parts = document
+            .split_once(begin)
+            .and_then(|(before, rest)| rest.split_once(end).map(|(_, after)| (before, after)));
+        match parts {
+            Some((before, after)) => format!("{before}{section}{after}"),
+            None => format!("{}\n\n{heading}\n\n{section}\n", document.trim_end()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_added_once_and_then_replaced() {
+        let section = Section {
+            heading: "## PVFS",
+            begin: "<!-- begin -->",
+            end: "<!-- end -->",
+        };
+        let once = section.replaced_in("# Performance\n\nWords.\n", "first\n");
+        let twice = section.replaced_in(&(once.clone() + "\nAfter.\n"), "second\n");
+        assert!(once.contains("Words.\n\n## PVFS\n\n<!--"));
+        assert!(twice.contains("second\n<!--") && !twice.contains("first"));
+        assert!(twice.ends_with("\nAfter.\n") && twice.matches("## PVFS").count() == 1);
+    }
+}
