@@ -4,8 +4,8 @@
 
 use core::borrow::Borrow;
 
+use crate::kapi::atomic::{Atomic, Relaxed};
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 

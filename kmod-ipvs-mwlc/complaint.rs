@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! How often the log hears of one trouble.
 
-use kernel::sync::atomic::{Atomic, Relaxed};
+use crate::kapi::atomic::{Atomic, Relaxed};
 
 use crate::kapi::clock::Ticks;
 

@@ -5,7 +5,7 @@
 //! load as the difference between the two words. So the sums are exact without a lock, whatever
 //! CPUs do at the same time.
 
-use kernel::sync::atomic::{Atomic, Full, Relaxed};
+use crate::kapi::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::rcu::read_lock;
 use kernel::sync::Arc;
 

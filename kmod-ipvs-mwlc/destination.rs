@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A real server of one service: its settings, its load, its traffic and the way to it.
 
+use crate::kapi::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::Arc;
 
 use crate::director::config::{DestConfig, DestKey, Forwarding, Thresholds};
@@ -146,11 +146,11 @@ impl Destination {
             (&self.inactive, inactive),
         ] {
             if difference != 0 {
-                counter.add(difference, Relaxed);
+                counter.fetch_add(difference, Relaxed);
             }
         }
         if bytes != 0 {
-            self.bytes.add(bytes, Relaxed);
+            self.bytes.fetch_add(bytes, Relaxed);
         }
     }
 

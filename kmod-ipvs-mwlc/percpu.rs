@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Counters that each CPU has for itself, folded when they are read.
 
+use crate::kapi::atomic::{Atomic, Relaxed};
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
 
 use crate::director::stats::Counters;
 use crate::kapi::cpu;

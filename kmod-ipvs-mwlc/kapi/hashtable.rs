@@ -15,9 +15,9 @@
 use core::ops::Deref;
 use core::ptr;
 
+use super::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::container_of;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::types::Opaque;
 

@@ -4,6 +4,7 @@
 //! Each file wraps one noun. What is static inline in C comes through `shim.c`; everything else is
 //! called as it is, with declarations that bindgen makes of `shim.h`.
 
+pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod hashtable;

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::sync::rcu::{read_lock, Guard};
+use kernel::sync::rcu::Guard;
 use kernel::sync::Arc;
 
 use super::bindings;
@@ -90,7 +90,9 @@ unsafe extern "C" fn hook<T: PreRouting>(
     skb: *mut bindings::sk_buff,
     state: *const bindings::nf_hook_state,
 ) -> c_uint {
-    let guard = read_lock();
+    // SAFETY: A guard has no bytes, only the meaning that RCU's read side is locked. Netfilter has
+    // locked it for all its hooks, and nothing lives on after this one.
+    let guard = unsafe { NonNull::<Guard>::dangling().as_ref() };
     // SAFETY: By the function's contract; the registration keeps the target for as long as hooks
     // run.
     let target = unsafe { &*target.cast::<T>() };
@@ -102,7 +104,7 @@ unsafe extern "C" fn hook<T: PreRouting>(
     // SAFETY: In PRE_ROUTING the data begins with an IP header that the stack has checked, and the
     // hook may keep the skb.
     let packet = unsafe { Packet::from_raw(skb, net) };
-    match target.packet(packet, &guard) {
+    match target.packet(packet, guard) {
         Verdict::Accept(packet) => {
             // After reassembly it would be another skb; netfilter goes on with the one it gave.
             let _same = packet.into_raw();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Grace periods, and a value that packets read without a lock while configuration replaces it.
 
+use super::atomic::{Acquire, Atomic, Full};
 use kernel::alloc::AllocError;
 use kernel::container_of;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Full};
 use kernel::sync::rcu::Guard;
 use kernel::types::Opaque;
 

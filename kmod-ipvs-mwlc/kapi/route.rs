@@ -3,7 +3,7 @@
 
 use core::ptr::{self, NonNull};
 
-use kernel::sync::atomic::{Acquire, Atomic, Full};
+use super::atomic::{Acquire, Atomic, Full};
 use kernel::sync::rcu::Guard;
 
 use super::bindings;
