@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test check kmod install bench-director bench-pvfs clean
+.PHONY: help setup setup-test build demo test test-clients check kmod install bench-director bench-pvfs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: setup-test kmod ## every test: pure code, real daemons and mounts, the mod
 	$(CARGO) build --locked --workspace --bins
 	scripts/kmod-test.sh
 	$(CARGO) nextest run --locked --workspace
+
+test-clients: kmod ## keepalived, the kernel's own selftest, client libraries against the module in the VM (TEST="name ..." for some)
+	scripts/clients-test.sh $(TEST)
 
 check: setup ## formatting, lints, documentation, dependencies
 	scripts/check.sh

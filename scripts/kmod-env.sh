@@ -20,11 +20,6 @@ set -euo pipefail
 # The toolchain that built the stock kernel, and the tools that a VM's initramfs is made of.
 ROOT_PACKAGES=rustc,rust-src,bindgen,clang,libclang-dev,gcc-14,make,flex,bison,libelf-dev,libssl-dev,bc,kmod,xz-utils,zstd,pahole,cpio,python3-minimal,ipvsadm,iproute2,busybox-static,ca-certificates
 HOST_PACKAGES="mmdebstrap qemu-system-x86 cpio busybox-static kmod xz-utils debian-archive-keyring arch-test"
-KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -e "$KEYRING" ] || KEYRING=${KEYRING%.gpg}.pgp
-
-APT="apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0"
-
 host_packages_missing() {
     dpkg-query -W -f '${Package} ${Status}\n' $HOST_PACKAGES 2>/dev/null |
         awk -v want="$HOST_PACKAGES" '/ install ok installed$/ { have[$1] = 1 }
@@ -39,39 +34,9 @@ install_host_packages() {
         bash -c "$APT update && DEBIAN_FRONTEND=noninteractive $APT install -y --no-install-recommends $missing"
 }
 
-# The Debian mirror that this machine's own apt uses, security archives left out.
-debian_mirror() {
-    apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(LABEL)' 'Created-By: Packages' |
-        awk -F'|' '$2 == "Debian" && $3 == "Debian" { print $1; exit }'
-}
-
-# Debian 12 gets the signing keys of 13 with a point release of debian-archive-keyring; apt verifies that package itself.
-need_keyring() {
-    [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.gpg ] || [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.pgp ] ||
-        step "updating debian-archive-keyring" apt-keyring.log $APT install -y debian-archive-keyring
-}
-
 make_root() {
     TRIXIE_ROOT=$KMOD_CACHE/$KSUITE-$(printf %s "$ROOT_PACKAGES" | cksum | cut -d' ' -f1)
-    [ -e "$TRIXIE_ROOT/.complete" ] && return
-    local mirror proxy
-    mirror=$(debian_mirror)
-    if [ -z "$mirror" ]; then
-        # What a mirror is the origin of is known only after its lists were read.
-        step "reading the package lists" apt-update.log $APT update
-        mirror=$(debian_mirror)
-    fi
-    [ -n "$mirror" ] || die "this machine's apt configuration names no Debian mirror (see /etc/apt/sources.list.d): add one"
-    proxy=$(apt-config dump --format '%f "%v";%n' Acquire::http::Proxy)
-    need_keyring
-    rm -rf "$TRIXIE_ROOT" "$TRIXIE_ROOT.part"
-    step "making a $KSUITE root with the toolchain (about 60 s, 2 GB)" mmdebstrap.log \
-        mmdebstrap --mode=root --variant=apt --include="$ROOT_PACKAGES" --keyring="$KEYRING" --skip=check/qemu \
-        --aptopt='APT::Install-Recommends "false"' --aptopt='APT::Sandbox::User "root"' ${proxy:+--aptopt="$proxy"} \
-        "$KSUITE" "$TRIXIE_ROOT.part" \
-        "deb $mirror $KSUITE main" "deb $mirror $KSUITE-updates main" "deb $mirror $KSUITE-backports main"
-    mv "$TRIXIE_ROOT.part" "$TRIXIE_ROOT"
-    touch "$TRIXIE_ROOT/.complete"
+    debian_root "$TRIXIE_ROOT" "$ROOT_PACKAGES" "making a $KSUITE root with the toolchain (about 60 s, 2 GB)"
 }
 
 root_apt_update() {

@@ -54,3 +54,42 @@ in_root() {
             ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} "$@"
     ' in_root "$TRIXIE_ROOT" "$KMOD_CACHE/kernels" "$KMOD_TOP" "$KMOD_BUILD" "$@"
 }
+
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -e "$KEYRING" ] || KEYRING=${KEYRING%.gpg}.pgp
+APT="apt-get -q -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0"
+
+# The Debian mirror that this machine's own apt uses, security archives left out.
+debian_mirror() {
+    apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(LABEL)' 'Created-By: Packages' |
+        awk -F'|' '$2 == "Debian" && $3 == "Debian" { print $1; exit }'
+}
+
+# Debian 12 gets the signing keys of 13 with a point release of debian-archive-keyring; apt verifies that package itself.
+need_keyring() {
+    [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.gpg ] || [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.pgp ] ||
+        step "updating debian-archive-keyring" apt-keyring.log $APT install -y debian-archive-keyring
+}
+
+# debian_root DIR PACKAGES TEXT: makes a root of KSUITE with these packages (separated by commas), unless it is there.
+debian_root() {
+    local root=$1 packages=$2 text=$3 mirror proxy
+    [ ! -e "$root/.complete" ] || return 0
+    mirror=$(debian_mirror)
+    if [ -z "$mirror" ]; then
+        # What a mirror is the origin of is known only after its lists were read.
+        step "reading the package lists" apt-update.log $APT update
+        mirror=$(debian_mirror)
+    fi
+    [ -n "$mirror" ] || die "this machine's apt configuration names no Debian mirror (see /etc/apt/sources.list.d): add one"
+    proxy=$(apt-config dump --format '%f "%v";%n' Acquire::http::Proxy)
+    need_keyring
+    rm -rf "$root" "$root.part"
+    step "$text" mmdebstrap.log \
+        mmdebstrap --mode=root --variant=apt --include="$packages" --keyring="$KEYRING" --skip=check/qemu \
+        --aptopt='APT::Install-Recommends "false"' --aptopt='APT::Sandbox::User "root"' ${proxy:+--aptopt="$proxy"} \
+        "$KSUITE" "$root.part" \
+        "deb $mirror $KSUITE main" "deb $mirror $KSUITE-updates main" "deb $mirror $KSUITE-backports main"
+    mv "$root.part" "$root"
+    touch "$root/.complete"
+}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs the tests in the guest; the exit status says whether all passed and the kernel's log has nothing to complain of."""
 
-import re
 import sys
 import time
 import traceback
@@ -13,10 +12,7 @@ import balancing
 import lab
 import learning
 import schedulers
-
-SPLAT = re.compile(r"BUG|WARNING|Oops|panic|general protection|rcu.*stall|soft lockup|Call Trace|refcount|KASAN|leaked", re.I)
-# The kernel's own start-up says these.
-HARMLESS = re.compile(r"out-of-tree|verification failed|rcu: |RCU |Command line|calibrate|PCI:|report a bug", re.I)
+from splats import splats
 
 
 def main():
@@ -38,12 +34,12 @@ def main():
                 print(f"FAIL {name}", flush=True)
                 traceback.print_exc()
     lab.sh("rmmod ipvs_mwlc")
-    splats = [line for line in lab.sh("dmesg").splitlines() if SPLAT.search(line) and not HARMLESS.search(line)]
-    for line in splats:
+    complaints = splats(lab.sh("dmesg"))
+    for line in complaints:
         print("dmesg:", line)
-    print(f"{len(splats)} lines of complaint in the kernel's log", flush=True)
+    print(f"{len(complaints)} lines of complaint in the kernel's log", flush=True)
     print(f"{len(passed)} passed, {len(failed)} failed", flush=True)
-    return 1 if failed or splats or not passed else 0
+    return 1 if failed or complaints or not passed else 0
 
 
 sys.exit(main())
