@@ -57,14 +57,6 @@ pub(crate) struct Watch {
     pub(crate) remaining: bool,
 }
 
-impl Watch {
-    /// A connection whose packets are sent on and that is all.
-    pub(crate) const NOTHING: Watch = Watch {
-        request: false,
-        remaining: false,
-    };
-}
-
 impl Word {
     const ENDED: Word = Word(0);
 

@@ -9,6 +9,7 @@ use crate::director::config::{DestConfig, DestKey, Forwarding, Thresholds};
 use crate::director::load::LoadChange;
 use crate::director::sched::{DestLoad, Ramp};
 use crate::director::stats::{Counters, Estimator, Stats};
+use crate::expectation::Expectation;
 use crate::kapi::lock::BhLock;
 use crate::kapi::route::RouteCell;
 use crate::percpu::Traffic;
@@ -30,6 +31,8 @@ pub(crate) struct Destination {
     inactive: Atomic<i32>,
     /// Ci.
     bytes: Atomic<i64>,
+    /// What its service's connections are expected to fetch.
+    pub(crate) expectation: Arc<Expectation>,
     /// Where its packets go.
     pub(crate) route: RouteCell,
     /// What went there.
@@ -47,7 +50,10 @@ struct Books {
 
 impl Destination {
     /// A new one, without connections.
-    pub(crate) fn new(config: &DestConfig) -> Result<Arc<Destination>> {
+    pub(crate) fn new(
+        config: &DestConfig,
+        expectation: Arc<Expectation>,
+    ) -> Result<Arc<Destination>> {
         let traffic = Traffic::new()?;
         let books = Books {
             baseline: Counters::default(),
@@ -66,6 +72,7 @@ impl Destination {
             active: Atomic::new(0),
             inactive: Atomic::new(0),
             bytes: Atomic::new(0),
+            expectation,
             route: RouteCell::new(),
             traffic,
             books <- BhLock::new(books),

@@ -16,6 +16,7 @@ mod control;
 mod destination;
 mod dispatch;
 mod events;
+mod expectation;
 mod hook;
 mod kapi;
 mod maglev;

@@ -11,14 +11,13 @@ use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
 use crate::complaint::Complaint;
-use crate::connection::Watch;
 use crate::destination::Destination;
 use crate::director::config::{DestKey, ServiceConfig, ServiceKey};
 use crate::director::conn::ConnState;
-use crate::director::load::{ExpectedSize, SizePolicy};
 use crate::director::sched::{NoDestination, Request, SchedState, Scheduler};
 use crate::director::stats::{Counters, Stats};
 use crate::dispatch::{Flow, Pick};
+use crate::expectation::Expectation;
 use crate::kapi::lock::BhLock;
 use crate::kapi::random::word;
 use crate::kapi::rcu::RcuCell;
@@ -32,6 +31,8 @@ pub(crate) struct Service {
     destinations: RcuCell<Destinations>,
     #[pin]
     scheduling: BhLock<Scheduling>,
+    /// What its connections are expected to fetch.
+    pub(crate) expectation: Arc<Expectation>,
     /// No real server could take a connection.
     refused: Complaint,
 }
@@ -39,7 +40,6 @@ pub(crate) struct Service {
 /// What scheduling remembers.
 struct Scheduling {
     state: SchedState,
-    expected: ExpectedSize,
 }
 
 /// A service's real servers, in the order in which they were added.
@@ -64,13 +64,14 @@ impl Service {
         let destinations = RcuCell::new(destinations)?;
         let start = Scheduling {
             state: SchedState::NEW,
-            expected: ExpectedSize::default(),
         };
+        let expectation = Expectation::new()?;
         let service = pin_init!(Service {
             key,
             config,
             destinations,
             scheduling <- BhLock::new(start),
+            expectation,
             refused: Complaint::new(),
         });
         Arc::pin_init(service, GFP_KERNEL)
@@ -101,28 +102,6 @@ impl Service {
         self.scheduling
             .with(|scheduling| scheduling.state = SchedState::NEW);
         Ok(())
-    }
-
-    /// What its connections are expected to fetch.
-    pub(crate) fn expected(&self) -> ExpectedSize {
-        self.scheduling.with(|scheduling| scheduling.expected)
-    }
-
-    /// Changes what its connections are expected to fetch; `None` leaves a part as it is.
-    pub(crate) fn expect(&self, bytes: Option<u64>, policy: Option<SizePolicy>) {
-        self.scheduling.with(|scheduling| {
-            let old = scheduling.expected;
-            scheduling.expected = old.configure(
-                bytes.unwrap_or(old.configured_bytes()),
-                policy.unwrap_or(old.policy()),
-            );
-        });
-    }
-
-    /// Takes in the size of one connection.
-    pub(crate) fn learn(&self, size_bytes: u64) {
-        self.scheduling
-            .with(|scheduling| scheduling.expected = scheduling.expected.learn(size_bytes));
     }
 
     /// Its real servers.
@@ -261,7 +240,7 @@ impl Service {
                 destination.update_overload();
             }
             let loads = destinations.iter().map(|destination| destination.load());
-            let expected_bytes = scheduling.expected.bytes();
+            let expected_bytes = self.expectation.bytes();
             let request = Request {
                 flags: config.flags,
                 client: flow.client,
@@ -279,7 +258,7 @@ impl Service {
                 destination: chosen.clone(),
                 state,
                 size_bytes: expected_bytes,
-                watch: Watch::NOTHING,
+                watch: self.expectation.watch(),
                 one_packet: false,
             }))
         })

@@ -192,8 +192,12 @@ pub mod mwlc {
         pub const LEARNED_COUNT: u16 = 9;
         /// u32: firewall mark, instead of PROTOCOL, ADDR and PORT.
         pub const FWMARK: u16 = 10;
+        /// u8: 1 if the sizes of connections shrink as their clients acknowledge.
+        pub const REMAINING: u16 = 11;
+        /// u8: how sizes are learned from packets: 0 not at all, 1 from HTTP requests.
+        pub const LEARN: u16 = 13;
         /// The largest of these.
-        pub const MAX: u16 = 10;
+        pub const MAX: u16 = 13;
     }
 
     /// Attributes in a destination nest.

@@ -228,7 +228,7 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
             c"a virtual service has at most 256 real servers",
         ));
     }
-    let destination = Destination::new(config).map_err(no_memory)?;
+    let destination = Destination::new(config, service.expectation.clone()).map_err(no_memory)?;
     service.add(destination).map_err(no_memory)?;
     balancer.tell(&Event::DestAdded(*key, config.key));
     Ok(())

@@ -8,8 +8,9 @@ use kernel::sync::rcu::{read_lock, Guard};
 use super::{find_service, namespace, NO_SERVICE};
 use crate::balancer::Balancer;
 use crate::connection::Connection;
-use crate::director::config::{Address, ServiceKey};
+use crate::director::config::ServiceKey;
 use crate::director::errno::{Errno, Reject};
+use crate::director::event::Event;
 use crate::director::ipvs_family::RequestKind;
 use crate::director::mwlc_family::{
     encode_connection, encode_destination, encode_service, parse_command, Command, ConnectionView,
@@ -67,8 +68,13 @@ impl Family for Mwlc {
                 service,
                 configured_bytes,
                 policy,
+                learn,
+                remaining,
             } => namespace.configure(|balancer| {
-                find_service(balancer, &service)?.expect(configured_bytes, policy);
+                let service = find_service(balancer, &service)?;
+                service.expectation.configure(configured_bytes, policy);
+                service.expectation.set_watch(learn, remaining);
+                balancer.tell(&Event::ServiceEdited(service.key()));
                 Ok(())
             }),
             Command::SetConnectionSize { tuple, size_bytes } => {
@@ -111,11 +117,7 @@ fn set_connection_size(balancer: &Balancer, tuple: &Ipv4Tuple, size_bytes: u64) 
     if !connection.set_size(size_bytes) {
         return Err(NO_CONNECTION);
     }
-    let address = Address::V4(tuple.destination);
-    let key = ServiceKey::endpoint(tuple.transport, address, tuple.destination_port);
-    if let Some(service) = balancer.services.load(&guard).get(&key) {
-        service.learn(size_bytes);
-    }
+    connection.destination.expectation.learn(size_bytes);
     Ok(())
 }
 
@@ -131,7 +133,9 @@ fn dump_services(
         let view = ServiceView {
             key: service.key(),
             policy: service.config(guard).policy(),
-            expected: service.expected(),
+            expected: service.expectation.size(),
+            learn: service.expectation.learns(),
+            remaining: service.expectation.counts_remaining(),
         };
         if message
             .entry(command::GET_SERVICE, |to| encode_service(to, &view))

@@ -142,6 +142,34 @@ impl SizePolicy {
     }
 }
 
+/// Whether the sizes of a service's connections are learned from their packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learn {
+    /// They are not.
+    Off,
+    /// From their HTTP requests.
+    Http,
+}
+
+impl Learn {
+    /// The number in the `ipvs_mwlc` family.
+    pub const fn number(self) -> u8 {
+        match self {
+            Learn::Off => 0,
+            Learn::Http => 1,
+        }
+    }
+
+    /// The way with this number.
+    pub const fn from_number(number: u8) -> Option<Learn> {
+        match number {
+            0 => Some(Learn::Off),
+            1 => Some(Learn::Http),
+            _ => None,
+        }
+    }
+}
+
 /// The size that a service's new connections start with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpectedSize {

@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod conn;
+pub mod delivered;
 pub mod errno;
 pub mod event;
 pub mod http;

@@ -10,7 +10,7 @@ use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::errno::{Errno, Reject};
 use ipvs_mwlc::director::event::Event;
 use ipvs_mwlc::director::ipvs_family::RequestKind;
-use ipvs_mwlc::director::load::{ExpectedSize, SizePolicy};
+use ipvs_mwlc::director::load::{ExpectedSize, Learn, SizePolicy};
 use ipvs_mwlc::director::mwlc_family::{
     encode_connection, encode_destination, encode_event, encode_service, parse_command, Command,
     ConnectionView, DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX,
@@ -56,6 +56,8 @@ fn service_reply(expected: ExpectedSize) -> Vec<u8> {
         key: key(),
         policy: Scheduler::Mwlc,
         expected,
+        learn: Learn::Http,
+        remaining: true,
     };
     build(|encoder| encode_service(encoder, &view))
 }
@@ -88,6 +90,8 @@ fn a_service_as_reported_sets_the_same_expected_size() {
         service: key(),
         configured_bytes: Some(5 << 20),
         policy: Some(SizePolicy::Learned),
+        learn: Some(Learn::Http),
+        remaining: Some(true),
     };
     assert_eq!(act(command::SET_SERVICE, &bytes), Ok(expected));
     assert_eq!(
@@ -169,6 +173,8 @@ fn services_of_every_kind_are_named() {
             key,
             policy: Scheduler::Mwlc,
             expected: ExpectedSize::default(),
+            learn: Learn::Off,
+            remaining: false,
         };
         let bytes = build(|encoder| encode_service(encoder, &view));
         let set = act(command::SET_SERVICE, &bytes);
@@ -293,6 +299,38 @@ proptest! {
         if let Err(reject) = parse_command(number, kind, &bytes) {
             prop_assert!(reject.attribute_offset.is_none_or(|offset| offset < bytes.len()));
         }
+    }
+}
+
+#[test]
+fn what_a_service_watches_for_has_two_values_each() {
+    let set = |kind, value| {
+        let bytes = build(|encoder| {
+            let nest = encoder.nest(attribute::SERVICE)?;
+            encoder.u16(service::AF, 2)?;
+            encoder.u16(service::PROTOCOL, 6)?;
+            encoder.bytes(service::ADDR, &Address::V4([10, 0, 0, 100]).to_union())?;
+            encoder.be16(service::PORT, 80)?;
+            encoder.u8(kind, value)?;
+            encoder.end_nest(nest)
+        });
+        act(command::SET_SERVICE, &bytes)
+    };
+    let unchanged = |learn, remaining| {
+        Ok(Command::SetExpectedSize {
+            service: key(),
+            configured_bytes: None,
+            policy: None,
+            learn,
+            remaining,
+        })
+    };
+    assert_eq!(set(service::LEARN, 0), unchanged(Some(Learn::Off), None));
+    assert_eq!(set(service::LEARN, 1), unchanged(Some(Learn::Http), None));
+    assert_eq!(set(service::REMAINING, 0), unchanged(None, Some(false)));
+    assert_eq!(set(service::REMAINING, 1), unchanged(None, Some(true)));
+    for kind in [service::LEARN, service::REMAINING] {
+        assert_eq!(set(kind, 2).unwrap_err().errno, Errno::Invalid);
     }
 }
 

@@ -14,7 +14,7 @@ pub use reply::{
 };
 
 use crate::director::config::ServiceKey;
-use crate::director::load::SizePolicy;
+use crate::director::load::{Learn, SizePolicy};
 use crate::director::packet::Ipv4Tuple;
 
 /// A well-formed request.
@@ -30,6 +30,10 @@ pub enum Command {
         configured_bytes: Option<u64>,
         /// Where the size comes from; `None` leaves it.
         policy: Option<SizePolicy>,
+        /// Whether sizes are learned from packets; `None` leaves it.
+        learn: Option<Learn>,
+        /// Whether what was delivered counts no more; `None` leaves it.
+        remaining: Option<bool>,
     },
     /// Answer with the destinations of one service or of all, with their loads.
     DumpDestinations(Option<ServiceKey>),

@@ -7,7 +7,7 @@ use super::Command;
 use crate::director::config::{Address, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX};
 use crate::director::errno::{Errno, Reject};
 use crate::director::ipvs_family::RequestKind;
-use crate::director::load::SizePolicy;
+use crate::director::load::{Learn, SizePolicy};
 use crate::director::netlink::{Attribute, AttributeTable, Attributes};
 use crate::director::packet::Ipv4Tuple;
 use crate::uapi::mwlc::{attribute, command, conn, service};
@@ -75,10 +75,29 @@ fn set_service(message: &Message<'_>) -> Result<Command, Reject> {
         })?),
         None => None,
     };
+    let learn = match table.get(service::LEARN) {
+        Some(number) => Some(Learn::from_number(number.u8()?).ok_or_else(|| {
+            number.reject(
+                Errno::Invalid,
+                c"sizes are learned in no way (0) or from HTTP requests (1)",
+            )
+        })?),
+        None => None,
+    };
+    let remaining = match table.get(service::REMAINING) {
+        Some(flag) => match flag.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => return Err(flag.reject(Errno::Invalid, c"remaining is 0 (off) or 1 (on)")),
+        },
+        None => None,
+    };
     Ok(Command::SetExpectedSize {
         service,
         configured_bytes,
         policy,
+        learn,
+        remaining,
     })
 }
 

@@ -4,7 +4,7 @@
 use crate::director::config::{Address, DestKey, ServiceKey};
 use crate::director::conn::ConnState;
 use crate::director::event::Event;
-use crate::director::load::ExpectedSize;
+use crate::director::load::{ExpectedSize, Learn};
 use crate::director::netlink::{Encoder, Full};
 use crate::director::packet::Ipv4Tuple;
 use crate::director::sched::{DestLoad, Scheduler};
@@ -23,6 +23,10 @@ pub struct ServiceView {
     pub policy: Scheduler,
     /// What its connections are expected to fetch.
     pub expected: ExpectedSize,
+    /// Whether sizes are learned from packets.
+    pub learn: Learn,
+    /// Whether what was delivered counts no more.
+    pub remaining: bool,
 }
 
 /// What a reply says about a destination.
@@ -66,6 +70,8 @@ pub fn encode_service(encoder: &mut Encoder<'_>, view: &ServiceView) -> Result<(
     encoder.u8(service::SIZE_POLICY, view.expected.policy().number())?;
     encoder.u64(service::EXPECTED_SIZE_NOW, view.expected.bytes())?;
     encoder.u64(service::LEARNED_COUNT, view.expected.learned_count())?;
+    encoder.u8(service::REMAINING, u8::from(view.remaining))?;
+    encoder.u8(service::LEARN, view.learn.number())?;
     encoder.end_nest(nest)
 }
 

@@ -293,7 +293,7 @@ fn parse_conn(answer: &Answer) -> Result<ConnEntry, Reject> {
 mod tests {
     //! The director's own encoders write the answers that are read here.
     use super::*;
-    use ipvs_mwlc::director::load::ExpectedSize;
+    use ipvs_mwlc::director::load::{ExpectedSize, Learn};
     use ipvs_mwlc::director::mwlc_family::{
         ConnectionView, DestinationView, ServiceView, encode_connection, encode_destination,
         encode_service,
@@ -330,6 +330,8 @@ mod tests {
             key: key(),
             policy: Scheduler::Mwlc,
             expected,
+            learn: Learn::Off,
+            remaining: false,
         };
         let sizes = parse_service(&answer(|encoder| encode_service(encoder, &view))).unwrap();
         let expected = ServiceSizes {
