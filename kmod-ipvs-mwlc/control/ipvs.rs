@@ -225,7 +225,7 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
     if count >= DESTINATIONS_PER_SERVICE_MAX {
         return Err(Reject::new(
             Errno::NoSpace,
-            c"a virtual service has at most 256 real servers",
+            c"a virtual service has at most 1024 real servers",
         ));
     }
     let destination = Destination::new(config, service.expectation.clone()).map_err(no_memory)?;

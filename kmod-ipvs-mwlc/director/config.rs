@@ -13,8 +13,9 @@ pub use crate::director::service_key::{Endpoint, FirewallMark, ServiceKey};
 
 /// Virtual services in one network namespace. IPVS has no limit; one keeps a dump and a flush short.
 pub const SERVICES_MAX: usize = 1024;
-/// Destinations of one service. A scheduler looks at each of them for every new connection.
-pub const DESTINATIONS_PER_SERVICE_MAX: usize = 256;
+/// Destinations of one service. Most schedulers look at each of them for every new connection, so
+/// this also bounds what a SYN can cost.
+pub const DESTINATIONS_PER_SERVICE_MAX: usize = 1024;
 /// The largest weight, as ipvsadm(8) has it; so a product with a load fits 128 bits by far.
 pub const WEIGHT_MAX: u32 = 65_535;
 /// The longest scheduler name, in bytes without the nul (`IP_VS_SCHEDNAME_MAXLEN` less one).

@@ -129,6 +129,8 @@ impl Lab {
         let mut config = VmConfig::new(KmodEnv::locate()?);
         config.module = Some(module);
         config.memory_mib = MEMORY_MIB;
+        // The kernel's tests of its own cryptography take seconds of the one processor after booting.
+        config.kernel_arguments = "cryptomgr.notests".into();
         config.qemu_arguments = vec!["-icount".into(), "shift=0,sleep=off".into()];
         config.qemu_arguments.extend_from_slice(qemu_arguments);
         config.additions.push(Addition {

@@ -6,13 +6,14 @@
 //! floor is `tc mirred`, the least that moving a packet from one link to another costs in this kernel.
 
 mod lab;
+mod profile;
 mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use lab::{Clients, Lab, Measured};
 use report::{Cost, Costs, Memory, Report, Row, Setup};
 
@@ -31,6 +32,15 @@ struct Args {
     /// Three real servers and a small table only; nothing is written
     #[arg(long)]
     quick: bool,
+    /// Say where the instructions of such packets go, instead
+    #[arg(long, value_name = "PACKETS")]
+    profile: Option<Profiled>,
+    /// The module that is profiled: ipvs_mwlc or ip_vs
+    #[arg(long, default_value = "ipvs_mwlc", requires = "profile")]
+    module: String,
+    /// The scheduler that is profiled
+    #[arg(long, default_value = "wlc", requires = "profile")]
+    scheduler: String,
     /// Entries of the large table
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(20_000..=4_000_000))]
     entries: u32,
@@ -40,6 +50,21 @@ struct Args {
     /// The document whose section is written
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PERFORMANCE.md"))]
     document: PathBuf,
+}
+
+/// Packets that can be profiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Profiled {
+    /// Datagrams of known connections.
+    UdpEstablished,
+    /// The first datagrams of connections.
+    UdpNew,
+    /// Plain ACKs in ESTABLISHED.
+    TcpEstablished,
+    /// SYNs.
+    TcpNew,
+    /// Datagrams redirected without a director.
+    Floor,
 }
 
 /// The directors compared: name, module, schedulers.
@@ -63,6 +88,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<bool> {
+    if let Some(packets) = args.profile {
+        return profiled(packets, &args.module, &args.scheduler);
+    }
     let started = Instant::now();
     let say = |text: &str| eprintln!("{:>5} s  {text}", started.elapsed().as_secs());
     say("booting the guest");
@@ -259,6 +287,56 @@ fn memory(director: &'static str, entries: u32, measured: &Measured) -> anyhow::
         bytes_per_connection: 1024.0 * before.saturating_sub(after) as f64 / made,
     })
 }
+
+/// Prints where the instructions of `packets` go.
+fn profiled(packets: Profiled, module: &str, scheduler: &str) -> anyhow::Result<bool> {
+    let dir = tempfile::Builder::new()
+        .prefix("bench-director-")
+        .tempdir()?;
+    let socket = dir.path().join("monitor.sock");
+    let lab = Lab::boot(&profile::qemu_arguments(&socket))?;
+    let clients = |clients: Clients, count: u32| {
+        format!("{} {}", clients.address(0), clients.address(count - 1))
+    };
+    let known = clients(Clients::UdpKnown, ENTRIES_FEW);
+    let tcp = |kind, clients: Clients, count| {
+        format!(
+            "tcp profiled {kind} $VIP {} {count} {}",
+            clients.address(0),
+            u32::MAX
+        )
+    };
+    // Addresses enough that no client comes twice.
+    let (endless, stop) = match packets {
+        Profiled::UdpEstablished | Profiled::Floor => (udp_endless(&known), STOP_PKTGEN),
+        Profiled::UdpNew => (udp_endless(&clients(Clients::UdpNew, 1 << 24)), STOP_PKTGEN),
+        Profiled::TcpEstablished => (tcp("ack", Clients::TcpKnown, ENTRIES_FEW), STOP_PACKETS),
+        Profiled::TcpNew => (tcp("syn", Clients::TcpNew, 1 << 24), STOP_PACKETS),
+    };
+    let path = match packets {
+        Profiled::Floor => "path mirred\n".to_owned(),
+        _ => format!(
+            "director {module}\nservices {scheduler} 3\n{}",
+            fill(ENTRIES_FEW)
+        ),
+    };
+    // Only packets are to be seen, not the start of programs.
+    let start = format!(
+        "{path}\nbegun=$(arrived)\n{{ {endless}; }} >/dev/null 2>&1 &
+         until [ \"$(arrived)\" -gt $((begun + {PACKETS})) ]; do :; done\n"
+    );
+    print!("{}", profile::profile(&lab, &socket, &start, stop)?);
+    lab.finish()?;
+    Ok(true)
+}
+
+/// Datagrams without an end: a count of 0 means that to pktgen.
+fn udp_endless(clients: &str) -> String {
+    format!("udp profiled !SHARED $VIP {clients} 0")
+}
+
+const STOP_PKTGEN: &str = "echo stop >/proc/net/pktgen/pgctrl";
+const STOP_PACKETS: &str = "killall vm-packets";
 
 fn setup() -> anyhow::Result<Setup> {
     Ok(Setup {
