@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 use crate::destination::Destination;
 use crate::director::config::CONNECTION_SIZE_BYTES_MAX;
 use crate::director::conn::ConnState;
-use crate::director::load::{change, Share};
+use crate::director::load::{change, Cap, Share};
 use crate::director::packet::Ipv4Tuple;
 use crate::director::tcp::{step, TcpEvent, Transition};
 use crate::director::timeouts::Timeouts;
@@ -34,14 +34,15 @@ pub(crate) struct Connection {
 }
 
 /// State and size in 64 bits: bits 0 to 7 the state's number (0: ended), bit 8 whether the size is
-/// known, bits 9 and 10 what is watched for, the rest the size.
+/// known, bits 9 and 10 what is watched for, 11 to 15 the cap of its capped size, the rest the size.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(u64);
 
 const KNOWN_BIT: u64 = 1 << 8;
 const REQUEST_BIT: u64 = 1 << 9;
 const REMAINING_BIT: u64 = 1 << 10;
-const SIZE_SHIFT: u32 = 16;
+const CAP_SHIFT: u32 = 11;
+const SIZE_SHIFT: u32 = CAP_SHIFT + Cap::BITS;
 
 const _: () = assert!(
     CONNECTION_SIZE_BYTES_MAX <= u64::MAX >> SIZE_SHIFT,
@@ -64,7 +65,9 @@ impl Word {
         let size = size_bytes.min(CONNECTION_SIZE_BYTES_MAX);
         let request = if watch.request { REQUEST_BIT } else { 0 };
         let remaining = if watch.remaining { REMAINING_BIT } else { 0 };
-        Word(size << SIZE_SHIFT | request | remaining | u64::from(state.to_u8()))
+        // A connection starts with the size that is expected of it.
+        let cap = u64::from(Cap::of(size).bits()) << CAP_SHIFT;
+        Word(size << SIZE_SHIFT | cap | request | remaining | u64::from(state.to_u8()))
     }
 
     /// The state; `None` if the connection has ended.
@@ -99,6 +102,7 @@ impl Word {
         self.state().map(|state| Share {
             class: state.class(),
             size_bytes: self.size_bytes(),
+            cap: Cap::from_bits((self.0 >> CAP_SHIFT) as u8),
         })
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Destination {
     inactive: Atomic<i32>,
     /// Ci.
     bytes: Atomic<i64>,
+    /// Ci with no connection counted beyond its cap.
+    capped: Atomic<i64>,
     /// What its service's connections are expected to fetch.
     pub(crate) expectation: Arc<Expectation>,
     /// Where its packets go.
@@ -72,6 +74,7 @@ impl Destination {
             active: Atomic::new(0),
             inactive: Atomic::new(0),
             bytes: Atomic::new(0),
+            capped: Atomic::new(0),
             expectation,
             route: RouteCell::new(),
             traffic,
@@ -146,6 +149,7 @@ impl Destination {
             active,
             inactive,
             bytes,
+            capped,
         } = change;
         for (counter, difference) in [
             (&self.pending, pending),
@@ -159,6 +163,9 @@ impl Destination {
         if bytes != 0 {
             self.bytes.fetch_add(bytes, Relaxed);
         }
+        if capped != 0 {
+            self.capped.fetch_add(capped, Relaxed);
+        }
     }
 
     /// What a scheduler sees of it.
@@ -169,6 +176,7 @@ impl Destination {
             active: count(&self.active),
             inactive: count(&self.inactive),
             bytes: u64::try_from(self.bytes.load(Relaxed)).unwrap_or(0),
+            capped_bytes: u64::try_from(self.capped.load(Relaxed)).unwrap_or(0),
             overloaded: self.overloaded.load(Relaxed),
             ramp: Ramp::FULL,
         }

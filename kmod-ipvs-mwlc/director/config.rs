@@ -207,12 +207,13 @@ impl ServiceConfig {
         Ok(self)
     }
 
-    /// The scheduler that decides: `wlc` with `flag-1` is MWLC.
+    /// The scheduler that decides: `wlc` with `flag-1` is `mwlc`, `sed` with it is `msed`.
     ///
     /// keepalived has a closed list of scheduler names, but passes the flag for any of them.
     pub const fn policy(&self) -> Scheduler {
         match self.scheduler {
             Scheduler::Wlc if self.flags & SERVICE_SCHED1 != 0 => Scheduler::Mwlc,
+            Scheduler::ShortestExpectedDelay if self.flags & SERVICE_SCHED1 != 0 => Scheduler::Msed,
             asked => asked,
         }
     }

@@ -19,6 +19,44 @@ pub const EXPECTED_SIZE_BYTES_DEFAULT: u64 = 1 << 20;
 /// The moving average takes in 1/8 of each newly learned size, as TCP does with its round trips.
 const LEARNED_SHIFT: u32 = 3;
 
+/// The most that a connection counts in [`LoadChange::capped`]: a power of two from 1 KiB to 2 TiB, so
+/// that a connection can keep its own in 5 bits and take out again what it has put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap(u8);
+
+/// The smallest cap: 1 KiB, less than the smallest thing worth telling apart.
+const CAP_LOG2_MIN: u32 = 10;
+
+impl Cap {
+    /// How many bits [`Cap::bits`] has.
+    pub const BITS: u32 = 5;
+
+    /// The cap nearest in ratio to what the connection is expected to fetch.
+    pub const fn of(expected_bytes: u64) -> Cap {
+        // 2^n reaches up to 2^(n + 1/2): the square's logarithm, rounded up and halved, is n.
+        let clamped = clamp_size(expected_bytes) as u64;
+        let square = (clamped as u128).saturating_mul(clamped as u128);
+        let log2_of_square = (u128::BITS - 1).saturating_sub(square.leading_zeros());
+        let log2 = log2_of_square.saturating_add(1) / 2;
+        Cap(log2.saturating_sub(CAP_LOG2_MIN) as u8 & 0x1f)
+    }
+
+    /// Its number.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The cap with this number; only the lowest [`Cap::BITS`] bits count.
+    pub const fn from_bits(bits: u8) -> Cap {
+        Cap(bits & 0x1f)
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> u64 {
+        1u64.wrapping_shl(CAP_LOG2_MIN.saturating_add(self.0 as u32))
+    }
+}
+
 /// How a connection counts on its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadClass {
@@ -37,6 +75,8 @@ pub struct Share {
     pub class: LoadClass,
     /// What it fetches, in bytes; counted in Ci while the class is active.
     pub size_bytes: u64,
+    /// The most of it that is counted in [`LoadChange::capped`]; the same for a connection's life.
+    pub cap: Cap,
 }
 
 impl Share {
@@ -47,6 +87,7 @@ impl Share {
             LoadClass::Active => LoadChange {
                 active: 1,
                 bytes: clamp_size(self.size_bytes),
+                capped: least(clamp_size(self.size_bytes), self.cap.bytes() as i64),
                 ..zero
             },
             LoadClass::Inactive => LoadChange {
@@ -68,6 +109,8 @@ pub struct LoadChange {
     pub inactive: i32,
     /// Ci, in bytes.
     pub bytes: i64,
+    /// Ci with no connection counted beyond its cap, in bytes.
+    pub capped: i64,
 }
 
 impl LoadChange {
@@ -77,11 +120,16 @@ impl LoadChange {
         active: 0,
         inactive: 0,
         bytes: 0,
+        capped: 0,
     };
 
     /// Whether nothing changes.
     pub const fn is_zero(&self) -> bool {
-        self.pending == 0 && self.active == 0 && self.inactive == 0 && self.bytes == 0
+        self.pending == 0
+            && self.active == 0
+            && self.inactive == 0
+            && self.bytes == 0
+            && self.capped == 0
     }
 }
 
@@ -95,6 +143,7 @@ pub const fn change(old: Option<Share>, new: Option<Share>) -> LoadChange {
         active: after.active.wrapping_sub(before.active),
         inactive: after.inactive.wrapping_sub(before.inactive),
         bytes: after.bytes.wrapping_sub(before.bytes),
+        capped: after.capped.wrapping_sub(before.capped),
     }
 }
 
@@ -111,6 +160,14 @@ const fn clamp_size(size_bytes: u64) -> i64 {
         CONNECTION_SIZE_BYTES_MAX as i64
     } else {
         size_bytes as i64
+    }
+}
+
+const fn least(a: i64, b: i64) -> i64 {
+    if a < b {
+        a
+    } else {
+        b
     }
 }
 

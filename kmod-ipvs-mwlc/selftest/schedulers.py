@@ -2,7 +2,8 @@
 """The schedulers that are not in balancing.py, as the module runs them: where real connections go."""
 
 from balancing import close_all, ends_at_zero, servers_of
-from lab import SERVERS, TCP_PORT, VIP, Connection, director, service
+from lab import CLIENT, SERVERS, TCP_PORT, VIP, Connection, director, service
+from nl import Mwlc
 
 
 def edit(server, weight):
@@ -51,6 +52,26 @@ def test_twos_draws_by_weight():
     _, counts = kept_counts("twos", (0, 1, 3), 60)
     # Two draws and the lesser load keep it near 15 and 45.
     assert counts[0] == 0 and 5 <= counts[1] <= 25, counts
+
+
+def test_msed_counts_bytes_up_to_what_is_expected():
+    for scheduler, more in (("msed", None), ("sed", "flag-1")):
+        service(scheduler)
+        if more:
+            flags(scheduler, more)
+        mwlc = Mwlc()
+        mwlc.expect(1 << 20)
+        kept = []
+        assert servers_of(3, keep=kept) == ["s1", "s2", "s3"]
+        # 1 GiB counts as the 1 MiB that was expected, 10 bytes as 10.
+        mwlc.set_size(CLIENT, kept[0].port, 1 << 30)
+        mwlc.set_size(CLIENT, kept[1].port, 10)
+        assert servers_of(3, keep=kept) == ["s2", "s3", "s1"]
+        # Each has two now; of the large one less is left than of s2's small one.
+        mwlc.set_size(CLIENT, kept[0].port, 5)
+        assert servers_of(1, keep=kept) == ["s1"]
+        close_all(kept)
+        ends_at_zero()
 
 
 def hashing(scheduler):

@@ -361,6 +361,13 @@ fn keepalived_reaches_mwlc_by_wlc_with_flag_1() {
         ..config
     };
     assert_eq!(rr.policy(), Scheduler::RoundRobin);
+    let sed = ServiceConfig {
+        scheduler: Scheduler::ShortestExpectedDelay,
+        ..config
+    };
+    assert_eq!(sed.policy(), Scheduler::Msed);
+    let plain = ServiceConfig { flags: 0, ..sed };
+    assert_eq!(plain.policy(), Scheduler::ShortestExpectedDelay);
 }
 
 #[test]

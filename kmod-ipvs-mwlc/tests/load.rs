@@ -4,7 +4,9 @@
 
 use ipvs_mwlc::director::config::CONNECTION_SIZE_BYTES_MAX;
 use ipvs_mwlc::director::conn::ConnState;
-use ipvs_mwlc::director::load::{change, ExpectedSize, LoadChange, LoadClass, Share, SizePolicy};
+use ipvs_mwlc::director::load::{
+    change, Cap, ExpectedSize, LoadChange, LoadClass, Share, SizePolicy,
+};
 use ipvs_mwlc::director::tcp::{open, step, TcpEvent, Transition};
 use proptest::prelude::*;
 
@@ -15,6 +17,7 @@ struct Counters {
     active: i64,
     inactive: i64,
     bytes: i64,
+    capped: i64,
 }
 
 impl Counters {
@@ -23,6 +26,7 @@ impl Counters {
         self.active += i64::from(change.active);
         self.inactive += i64::from(change.inactive);
         self.bytes += change.bytes;
+        self.capped += change.capped;
     }
 
     fn of(shares: &[Option<Share>]) -> Counters {
@@ -33,15 +37,20 @@ impl Counters {
                 .filter(|share| share.class == wanted)
                 .count() as i64
         };
-        let active = shares
-            .iter()
-            .flatten()
-            .filter(|share| share.class == LoadClass::Active);
+        let active = || {
+            shares
+                .iter()
+                .flatten()
+                .filter(|share| share.class == LoadClass::Active)
+        };
         Counters {
             pending: class(LoadClass::Pending),
             active: class(LoadClass::Active),
             inactive: class(LoadClass::Inactive),
-            bytes: active.map(|share| share.size_bytes as i64).sum(),
+            bytes: active().map(|share| share.size_bytes as i64).sum(),
+            capped: active()
+                .map(|share| share.size_bytes.min(share.cap.bytes()) as i64)
+                .sum(),
         }
     }
 }
@@ -69,6 +78,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct Connection {
     state: ConnState,
     size_bytes: u64,
+    cap: Cap,
 }
 
 impl Connection {
@@ -76,6 +86,7 @@ impl Connection {
         Share {
             class: self.state.class(),
             size_bytes: self.size_bytes,
+            cap: self.cap,
         }
     }
 }
@@ -84,6 +95,7 @@ fn apply(old: Option<Connection>, event: &Event, expected: u64) -> Option<Connec
     let new = |state| Connection {
         state,
         size_bytes: expected,
+        cap: Cap::of(expected),
     };
     match (old, event) {
         (None, Event::Segment(event)) => open(*event).map(ConnState::Tcp).map(new),
@@ -132,12 +144,21 @@ proptest! {
 
     #[test]
     fn a_size_over_the_limit_counts_as_the_limit_and_still_cancels(size in any::<u64>()) {
-        let share = Some(Share { class: LoadClass::Active, size_bytes: size });
+        let share = Some(Share { class: LoadClass::Active, size_bytes: size, cap: Cap::of(size) });
         let up = change(None, share);
         let down = change(share, None);
         prop_assert_eq!(up.bytes as u64, size.min(CONNECTION_SIZE_BYTES_MAX));
         prop_assert_eq!(up.bytes + down.bytes, 0);
         prop_assert!(change(share, share).is_zero());
+    }
+
+    #[test]
+    fn a_cap_is_the_power_of_two_nearest_in_ratio(expected in 1024u64..=CONNECTION_SIZE_BYTES_MAX) {
+        let cap = Cap::of(expected).bytes();
+        prop_assert!(cap.is_power_of_two());
+        // Between expected / sqrt 2 and expected * sqrt 2.
+        let (cap, expected) = (u128::from(cap), u128::from(expected));
+        prop_assert!(expected * expected <= 2 * cap * cap && cap * cap <= 2 * expected * expected);
     }
 
     #[test]
@@ -176,11 +197,49 @@ fn a_half_open_connection_adds_no_bytes_and_a_finished_one_neither() {
                 None,
                 Some(Share {
                     class,
-                    size_bytes: 9
+                    size_bytes: 9,
+                    cap: Cap::of(9)
                 })
             )
             .bytes,
             0
         );
     }
+}
+
+#[test]
+fn a_cap_fits_its_bits_and_has_bounds() {
+    for (expected, bytes) in [
+        (0, 1 << 10),
+        (1, 1 << 10),
+        (1 << 10, 1 << 10),
+        (1_000_000, 1 << 20),
+        (1_500_000, 1 << 21),
+        (CONNECTION_SIZE_BYTES_MAX, 1 << 40),
+        (u64::MAX, 1 << 40),
+    ] {
+        let cap = Cap::of(expected);
+        assert_eq!(cap.bytes(), bytes, "{expected}");
+        assert_eq!(Cap::from_bits(cap.bits()), cap);
+        assert!(u32::from(cap.bits()) < 1 << Cap::BITS);
+    }
+    assert_eq!(Cap::from_bits(0xff).bytes(), 1 << 41);
+}
+
+#[test]
+fn a_connection_counts_up_to_its_cap_in_the_capped_sum() {
+    let cap = Cap::of(1 << 20);
+    let capped = |class, size_bytes| {
+        let share = Share {
+            class,
+            size_bytes,
+            cap,
+        };
+        change(None, Some(share)).capped
+    };
+    assert_eq!(capped(LoadClass::Active, 7), 7);
+    assert_eq!(capped(LoadClass::Active, (1 << 20) + 1), 1 << 20);
+    assert_eq!(capped(LoadClass::Active, u64::MAX), 1 << 20);
+    assert_eq!(capped(LoadClass::Pending, 7), 0);
+    assert_eq!(capped(LoadClass::Inactive, 7), 0);
 }

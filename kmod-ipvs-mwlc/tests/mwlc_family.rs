@@ -220,6 +220,7 @@ fn a_destination_reply_has_ci_and_wi() {
         active: 5,
         inactive: 6,
         bytes: 50_000_000,
+        capped_bytes: 0,
         overloaded: true,
         ramp: Ramp::FULL,
     };

@@ -127,7 +127,7 @@ fn full_service(message: &Message<'_>) -> Result<ServiceEdit, Reject> {
         Scheduler::from_name(name.string(SCHEDULER_NAME_BYTES_MAX)?).ok_or_else(|| {
             name.reject(
                 Errno::NoEntry,
-                c"unknown scheduler: this director has rr wrr lc wlc sed nq sh mh fo ovf twos mwlc",
+                c"unknown scheduler: this director has rr wrr lc wlc sed nq sh mh fo ovf twos mwlc msed",
             )
         })?;
     let flags = table.require(service::FLAGS, c"the service has no flags")?;

@@ -10,6 +10,7 @@ mod fo;
 mod hash;
 mod lc;
 pub mod mh;
+mod msed;
 mod mwlc;
 mod nq;
 mod ovf;
@@ -44,6 +45,8 @@ pub struct DestLoad {
     pub inactive: u32,
     /// Ci, in bytes.
     pub bytes: u64,
+    /// Ci with no connection counted beyond what was expected of it, in bytes.
+    pub capped_bytes: u64,
     /// Over its threshold.
     pub overloaded: bool,
     /// The part of its weight that counts while it starts slowly.
@@ -222,11 +225,13 @@ pub enum Scheduler {
     TwoChoices,
     /// `mwlc`: modified weighted least connections, Ci in bytes.
     Mwlc,
+    /// `msed`: modified shortest expected delay, bytes up to what is expected of a connection.
+    Msed,
 }
 
 impl Scheduler {
     /// Every scheduler.
-    pub const ALL: [Scheduler; 12] = [
+    pub const ALL: [Scheduler; 13] = [
         Scheduler::RoundRobin,
         Scheduler::WeightedRoundRobin,
         Scheduler::Lc,
@@ -239,6 +244,7 @@ impl Scheduler {
         Scheduler::Overflow,
         Scheduler::TwoChoices,
         Scheduler::Mwlc,
+        Scheduler::Msed,
     ];
 
     /// Its name in ipvsadm.
@@ -256,6 +262,7 @@ impl Scheduler {
             Scheduler::Overflow => "ovf",
             Scheduler::TwoChoices => "twos",
             Scheduler::Mwlc => "mwlc",
+            Scheduler::Msed => "msed",
         }
     }
 
@@ -301,6 +308,7 @@ impl Scheduler {
             Scheduler::Overflow => ovf::schedule(all, state),
             Scheduler::TwoChoices => twos::schedule(all, state, request.random),
             Scheduler::Mwlc => mwlc::schedule(all, state, request.expected_size_bytes),
+            Scheduler::Msed => msed::schedule(all, state, request.expected_size_bytes),
         };
         choice.ok_or_else(|| self.why_none(destinations))
     }

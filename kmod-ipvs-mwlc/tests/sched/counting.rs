@@ -15,7 +15,7 @@ fn names_are_those_of_ipvsadm() {
     let names = Scheduler::ALL.map(Scheduler::name);
     assert_eq!(
         names,
-        ["rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "mh", "fo", "ovf", "twos", "mwlc"]
+        ["rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "mh", "fo", "ovf", "twos", "mwlc", "msed"]
     );
     for scheduler in Scheduler::ALL {
         assert_eq!(
@@ -202,6 +202,7 @@ fn the_largest_loads_do_not_overflow() {
         active: u32::MAX,
         inactive: u32::MAX,
         bytes: u64::MAX,
+        capped_bytes: u64::MAX,
         overloaded: false,
         ramp: Ramp::FULL,
     };
@@ -236,6 +237,7 @@ fn destination() -> impl Strategy<Value = DestLoad> {
                 active,
                 inactive,
                 bytes,
+                capped_bytes: bytes / 2,
                 overloaded,
                 ramp: Ramp::FULL,
             },

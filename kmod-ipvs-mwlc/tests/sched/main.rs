@@ -10,6 +10,7 @@ use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Request, SchedState, S
 mod connections;
 mod counting;
 mod hashing;
+mod modified_delay;
 mod slow_start;
 
 const SIZE: u64 = 1000;

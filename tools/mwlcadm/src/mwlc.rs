@@ -353,6 +353,7 @@ mod tests {
             active: 3,
             inactive: 4,
             bytes: 5,
+            capped_bytes: 0,
             overloaded: true,
             ramp: Ramp::FULL,
         };

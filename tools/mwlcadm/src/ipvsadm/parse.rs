@@ -28,7 +28,7 @@ ipvsadm's commands, on the director ipvs_mwlc:
   -C                                               delete everything
   -S                                               write the configuration to stdout
   -R                                               read it from stdin
-Schedulers: rr wrr lc wlc sed nq sh mh fo ovf twos mwlc (wlc with -b flag-1 is mwlc). Forwarding: -g, direct routing.
+Schedulers: rr wrr lc wlc sed nq sh mh fo ovf twos mwlc msed (wlc with -b flag-1 is mwlc, sed msed). Forwarding: -g, direct routing.
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
