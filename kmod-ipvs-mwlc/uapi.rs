@@ -86,6 +86,19 @@ pub mod ipvs {
         pub const TUN_FLAGS: u16 = 15;
     }
 
+    /// Attributes in a nest of the synchronisation daemon.
+    #[allow(missing_docs, reason = "the names are IPVS's own")]
+    pub mod daemon {
+        pub const STATE: u16 = 1;
+        pub const MCAST_IFN: u16 = 2;
+        pub const SYNC_ID: u16 = 3;
+        pub const SYNC_MAXLEN: u16 = 4;
+        pub const MCAST_GROUP: u16 = 5;
+        pub const MCAST_GROUP6: u16 = 6;
+        pub const MCAST_PORT: u16 = 7;
+        pub const MCAST_TTL: u16 = 8;
+    }
+
     /// Attributes in a statistics nest: 32-bit in STATS but for the two of bytes, 64-bit in STATS64.
     #[allow(missing_docs, reason = "the names are IPVS's own")]
     pub mod stats {

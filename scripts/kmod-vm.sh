@@ -20,6 +20,8 @@ set -euo pipefail
 # What the scripts need of the kernel's modules, and what these depend on.
 GUEST_MODULES="veth tun pktgen bridge nf_conntrack sch_ingress cls_matchall act_mirred act_gact virtio_rng ${MODULES:-}"
 PROGRAMS="/usr/bin/dash /usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/python3"
+# What a Rust program (mwlcadm) loads beside libc.
+PROGRAMS="$PROGRAMS /usr/lib/x86_64-linux-gnu/libgcc_s.so.1"
 
 work=$(mktemp -d)
 guest=

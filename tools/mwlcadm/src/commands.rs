@@ -2,26 +2,28 @@
 //! The subcommands of our own, for what IPVS has no words for.
 
 use std::ffi::OsString;
-use std::io::Write;
-use std::net::SocketAddrV4;
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use ipvs_mwlc::director::config::{ServiceKey, Transport};
-use ipvs_mwlc::director::load::SizePolicy;
-use ipvs_mwlc::director::packet::Ipv4Tuple;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use ipvs_mwlc::director::config::{Family, Transport};
+use ipvs_mwlc::director::load::{Learn, SizePolicy};
 
 use crate::error::Error;
-use crate::mwlc::Mwlc;
-use crate::values::{parse_endpoint, parse_size, service_key};
-use crate::{ipvsadm, show};
+use crate::mwlc::{Mwlc, ServiceSettings};
+use crate::names::ServiceName;
+use crate::values::{parse_endpoint, parse_size, parse_tcp_endpoint};
+use crate::{ipvsadm, saved, show};
 
 /// Administer the director `ipvs_mwlc`: ipvsadm's command line as it is, and the subcommands below.
 #[derive(Debug, Parser)]
 #[command(
     name = "mwlcadm",
     version,
-    after_help = ipvsadm::HELP,
-    after_long_help = ipvsadm::HELP,
+    after_help = ipvsadm::help(),
+    after_long_help = ipvsadm::help(),
     override_usage = "mwlcadm <COMMAND> [OPTIONS]\n       mwlcadm <ipvsadm's options>, like -A -t 10.0.0.100:80 -s mwlc"
 )]
 pub struct CommandLine {
@@ -37,8 +39,8 @@ enum Command {
     /// mwlc sends the next connection where Ci/Wi is smallest.
     Loads {
         /// Only this virtual service, as ADDRESS:PORT
-        #[arg(value_parser = parse_endpoint, value_name = "VIP:PORT")]
-        service: Option<SocketAddrV4>,
+        #[arg(value_parser = parse_tcp_endpoint, value_name = "VIP:PORT")]
+        service: Option<SocketAddr>,
         #[command(flatten)]
         transport: TransportArgs,
         #[command(flatten)]
@@ -54,8 +56,8 @@ enum Command {
     /// A connection counts with this size until its own is known.
     ExpectedSize {
         /// The virtual service, as ADDRESS:PORT
-        #[arg(value_parser = parse_endpoint, value_name = "VIP:PORT")]
-        service: SocketAddrV4,
+        #[arg(value_parser = parse_tcp_endpoint, value_name = "VIP:PORT")]
+        service: SocketAddr,
         /// Bytes, or with a unit: 10M or 10MiB (of 1024), 10MB (of 1000)
         #[arg(value_parser = parse_size)]
         size: u64,
@@ -68,17 +70,182 @@ enum Command {
     /// Set the size of one live connection
     ConnSize {
         /// The client, as ADDRESS:PORT
-        #[arg(value_parser = parse_endpoint, value_name = "CLIENT:PORT")]
-        client: SocketAddrV4,
+        #[arg(value_parser = parse_tcp_endpoint, value_name = "CLIENT:PORT")]
+        client: SocketAddr,
         /// The virtual service, as ADDRESS:PORT
-        #[arg(value_parser = parse_endpoint, value_name = "VIP:PORT")]
-        service: SocketAddrV4,
+        #[arg(value_parser = parse_tcp_endpoint, value_name = "VIP:PORT")]
+        service: SocketAddr,
         /// Bytes, or with a unit: 10M or 10MiB (of 1024), 10MB (of 1000)
         #[arg(value_parser = parse_size)]
         size: u64,
         #[command(flatten)]
         transport: TransportArgs,
     },
+    /// Set what a service expects of its connections
+    Set(SetArgs),
+    /// Write the whole configuration to standard output
+    ///
+    /// It is ipvsadm's own lines, with thresholds and timeouts, and `set` lines for the rest. Addresses
+    /// and ports are numbers. What is as it is in a new director is left out.
+    Save,
+    /// Restore a saved configuration, all or nothing
+    ///
+    /// Every line is checked before anything changes: first its grammar, then, in a network namespace
+    /// that is made for this and thrown away, whether the director takes it.
+    Restore {
+        /// The file; standard input without one
+        file: Option<PathBuf>,
+        /// Delete what is configured first, instead of adding to it
+        #[arg(long)]
+        clear: bool,
+        /// Check only, and change nothing
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+/// Settings of one service.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(group = clap::ArgGroup::new("setting").required(true).multiple(true))]
+pub struct SetArgs {
+    #[command(flatten)]
+    service: ServiceArgs,
+    /// What a connection is expected to fetch, until its own size is known: bytes, or with a unit: 10M or 10MiB (of 1024), 10MB (of 1000)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, group = "setting")]
+    expected_size: Option<u64>,
+    /// Whether the configured expected size counts, or the moving average of learned ones
+    #[arg(long, value_name = "POLICY", group = "setting")]
+    size_policy: Option<PolicyArg>,
+    /// Whether sizes are learned from what clients request
+    #[arg(long, value_name = "HOW", group = "setting")]
+    learn: Option<LearnArg>,
+    /// Whether a connection's size shrinks as its client acknowledges
+    #[arg(long, value_name = "on|off", group = "setting")]
+    remaining: Option<Switch>,
+}
+
+impl SetArgs {
+    /// Parses `set ...` as it stands in a saved configuration.
+    pub fn from_words(words: &[OsString]) -> Result<SetArgs, Error> {
+        let mut command = SetArgs::augment_args(clap::Command::new("set"))
+            .disable_help_flag(true)
+            .color(clap::ColorChoice::Never);
+        let matches = command
+            .try_get_matches_from_mut(words)
+            .map_err(|error| Error::Usage(first_line(&error)))?;
+        SetArgs::from_arg_matches(&matches).map_err(|error| Error::Usage(first_line(&error)))
+    }
+
+    /// Has the director take them.
+    pub fn apply(&self, mwlc: &mut Mwlc) -> Result<(), Error> {
+        let settings = ServiceSettings {
+            expected_bytes: self.expected_size,
+            size_policy: self.size_policy.map(PolicyArg::policy),
+            learn: self.learn.map(LearnArg::learn),
+            remaining: self.remaining.map(Switch::is_on),
+        };
+        mwlc.set_service(&self.service.name()?, &settings)
+    }
+}
+
+/// What clap has to say, without its usage.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PolicyArg {
+    Configured,
+    Learned,
+}
+
+impl PolicyArg {
+    const fn policy(self) -> SizePolicy {
+        match self {
+            PolicyArg::Configured => SizePolicy::Configured,
+            PolicyArg::Learned => SizePolicy::Learned,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LearnArg {
+    Off,
+    Http,
+}
+
+impl LearnArg {
+    const fn learn(self) -> Learn {
+        match self {
+            LearnArg::Off => Learn::Off,
+            LearnArg::Http => Learn::Http,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    fn is_on(self) -> bool {
+        self == Switch::On
+    }
+}
+
+/// A virtual service, named as ipvsadm does.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(group = clap::ArgGroup::new("service").required(true).multiple(false))]
+pub struct ServiceArgs {
+    /// A virtual service of TCP
+    #[arg(
+        short = 't',
+        long = "tcp-service",
+        value_name = "VIP:PORT",
+        group = "service"
+    )]
+    tcp: Option<String>,
+    /// A virtual service of UDP
+    #[arg(
+        short = 'u',
+        long = "udp-service",
+        value_name = "VIP:PORT",
+        group = "service"
+    )]
+    udp: Option<String>,
+    /// A virtual service by firewall mark
+    #[arg(short = 'f', long = "fwmark-service", value_name = "MARK", group = "service",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    mark: Option<u32>,
+    /// The firewall mark is one of IPv6 packets
+    #[arg(short = '6', long = "ipv6", requires = "mark")]
+    ipv6: bool,
+}
+
+impl ServiceArgs {
+    /// The service's name.
+    pub fn name(&self) -> Result<ServiceName, Error> {
+        let family = if self.ipv6 {
+            Family::Ipv6
+        } else {
+            Family::Ipv4
+        };
+        let (transport, text) = match (&self.tcp, &self.udp, self.mark) {
+            (Some(text), ..) => (Transport::Tcp, text),
+            (_, Some(text), _) => (Transport::Udp, text),
+            (.., Some(mark)) => return Ok(ServiceName::Mark(family, mark)),
+            (None, None, None) => {
+                let text = "which service? give -t VIP:PORT, -u VIP:PORT or -f MARK";
+                return Err(Error::Usage(text.to_owned()));
+            }
+        };
+        let endpoint = parse_endpoint(text, transport).map_err(Error::Usage)?;
+        Ok(ServiceName::Address(transport, endpoint))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -97,8 +264,8 @@ impl TransportArgs {
         }
     }
 
-    fn service(&self, endpoint: SocketAddrV4) -> ServiceKey {
-        service_key(self.transport(), endpoint)
+    fn service(&self, endpoint: SocketAddr) -> ServiceName {
+        ServiceName::Address(self.transport(), endpoint)
     }
 }
 
@@ -153,25 +320,48 @@ pub fn run(arguments: &[OsString], output: &mut impl Write) -> Result<(), Error>
             } else {
                 SizePolicy::Configured
             };
-            let key = transport.service(service);
-            Mwlc::open()?.set_expected_size(&key, Some(size), Some(policy))
+            let settings = ServiceSettings {
+                expected_bytes: Some(size),
+                size_policy: Some(policy),
+                ..ServiceSettings::default()
+            };
+            Mwlc::open()?.set_service(&transport.service(service), &settings)
         }
         Command::ConnSize {
             client,
             service,
             size,
             transport,
-        } => {
-            let tuple = Ipv4Tuple {
-                transport: transport.transport(),
-                source: client.ip().octets(),
-                source_port: client.port(),
-                destination: service.ip().octets(),
-                destination_port: service.port(),
-            };
-            Mwlc::open()?.set_connection_size(&tuple, size)
-        }
+        } => Mwlc::open()?.set_connection_size(transport.transport(), client, service, size),
+        Command::Set(arguments) => arguments.apply(&mut Mwlc::open()?),
+        Command::Save => saved::save(true, output),
+        Command::Restore { file, clear, check } => restore(file, clear, check, output),
     }
+}
+
+fn restore(
+    file: Option<PathBuf>,
+    clear: bool,
+    check: bool,
+    output: &mut impl Write,
+) -> Result<(), Error> {
+    let start = if clear {
+        saved::Start::Empty
+    } else {
+        saved::Start::AsItIs
+    };
+    let input: Box<dyn std::io::BufRead> = match file {
+        Some(path) => match File::open(&path) {
+            Ok(file) => Box::new(BufReader::new(file)),
+            Err(source) => return Err(Error::File { path, source }),
+        },
+        None => Box::new(std::io::stdin().lock()),
+    };
+    if check {
+        let count = saved::check(input, start)?;
+        return writeln!(output, "{count} commands would be carried out").map_err(Error::Output);
+    }
+    saved::restore(input, start)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! What can go wrong, in words that say what failed, on what, and what to do.
 
 use std::io;
+use std::path::PathBuf;
 
 /// An error of mwlcadm.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,23 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// A file failed.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Its error.
+        source: io::Error,
+    },
+    /// A configuration could not be tried out before it is restored.
+    #[error("nothing was changed, for the configuration cannot be tried out: {what}")]
+    Rehearsal {
+        /// Why.
+        what: String,
+    },
+    /// A check found something wrong, and has said what.
+    #[error("{0} of the checks found something wrong")]
+    Unsound(usize),
     /// Standard output failed.
     #[error("standard output: {0}")]
     Output(io::Error),

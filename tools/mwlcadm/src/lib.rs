@@ -3,7 +3,9 @@
 //!
 //! - [`genl`] is the only file that talks to a socket: generic netlink messages and their errors.
 //! - [`ipvs`] and [`mwlc`] speak the two families in typed form.
+//! - [`names`] and [`values`] are what the command line is made of.
 //! - [`ipvsadm`] is ipvsadm's grammar and its listings; [`commands`] are the subcommands of our own.
+//! - [`saved`] writes and reads the whole configuration as text.
 
 pub mod commands;
 pub mod error;
@@ -11,6 +13,8 @@ pub mod genl;
 pub mod ipvs;
 pub mod ipvsadm;
 pub mod mwlc;
+pub mod names;
+pub mod saved;
 pub mod show;
 pub mod values;
 

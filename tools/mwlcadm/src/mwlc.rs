@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT
 //! Our family `ipvs_mwlc` in typed form, as a client: sizes, loads, connections.
 
-use ipvs_mwlc::director::config::{Address, DestKey, ServiceKey, Transport};
+use std::net::SocketAddr;
+
+use ipvs_mwlc::director::config::Transport;
 use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::errno::Reject;
-use ipvs_mwlc::director::load::SizePolicy;
-use ipvs_mwlc::director::netlink::{Attribute, AttributeTable, Attributes, Encoder, Full};
-use ipvs_mwlc::director::packet::Ipv4Tuple;
+use ipvs_mwlc::director::load::{Learn, SizePolicy};
+use ipvs_mwlc::director::netlink::{Attribute, Attributes};
 use ipvs_mwlc::uapi::mwlc::{FAMILY_NAME, attribute, command, conn, dest, service};
 
 use crate::error::Error;
 use crate::genl::{Answer, Connection};
-use crate::ipvs::answer::{INVALID, parse_address, parse_all, parse_family};
-use crate::values::{show_endpoint, show_service};
+use crate::ipvs::answer::parse_all;
+use crate::names::{INVALID, ServiceName, address, parse_ip, parse_transport};
+
+const SERVICE_SLOTS: usize = service::MAX as usize + 1;
 
 /// A connection to the director's own family.
 pub struct Mwlc {
@@ -23,7 +26,7 @@ pub struct Mwlc {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSizes {
     /// Its name.
-    pub key: ServiceKey,
+    pub name: ServiceName,
     /// The scheduler that decides.
     pub policy: String,
     /// The configured expected size in bytes.
@@ -34,15 +37,32 @@ pub struct ServiceSizes {
     pub expected_bytes: u64,
     /// How many sizes were learned.
     pub learned_count: u64,
+    /// Whether sizes are learned from packets.
+    pub learn: Learn,
+    /// Whether sizes shrink as clients acknowledge.
+    pub remaining: bool,
+}
+
+/// Changes to a service; `None` leaves a setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The configured expected size in bytes.
+    pub expected_bytes: Option<u64>,
+    /// Where the expected size comes from.
+    pub size_policy: Option<SizePolicy>,
+    /// Whether sizes are learned from packets.
+    pub learn: Option<Learn>,
+    /// Whether sizes shrink as clients acknowledge.
+    pub remaining: Option<bool>,
 }
 
 /// A destination and its load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestLoadEntry {
     /// Its service.
-    pub service: ServiceKey,
+    pub service: ServiceName,
     /// Its name.
-    pub key: DestKey,
+    pub address: SocketAddr,
     /// Wi.
     pub weight: u32,
     /// Ci in bytes.
@@ -69,11 +89,11 @@ pub struct ConnEntry {
     /// TCP or UDP.
     pub transport: Transport,
     /// The client.
-    pub client: (Address, u16),
+    pub client: SocketAddr,
     /// The virtual address.
-    pub virtual_address: (Address, u16),
+    pub virtual_address: SocketAddr,
     /// The real server.
-    pub dest: (Address, u16),
+    pub dest: SocketAddr,
     /// Its state.
     pub state: ConnState,
     /// Its size in bytes.
@@ -103,14 +123,14 @@ impl Mwlc {
     }
 
     /// The destinations of one service, or of all.
-    pub fn dests(&mut self, of: Option<&ServiceKey>) -> Result<Vec<DestLoadEntry>, Error> {
+    pub fn dests(&mut self, of: Option<&ServiceName>) -> Result<Vec<DestLoadEntry>, Error> {
         let action = "listing the loads";
         let answers = self
             .connection
             .dump(action, command::GET_DEST, |encoder| match of {
-                Some(key) => {
+                Some(name) => {
                     let nest = encoder.nest(attribute::SERVICE)?;
-                    service_key(encoder, key)?;
+                    name.encode(encoder, service::FWMARK)?;
                     encoder.end_nest(nest)
                 }
                 None => Ok(()),
@@ -127,115 +147,97 @@ impl Mwlc {
         parse_all(action, &answers, parse_conn)
     }
 
-    /// Sets what a service's connections are expected to fetch; `None` leaves a part.
-    pub fn set_expected_size(
+    /// Changes settings of a service.
+    pub fn set_service(
         &mut self,
-        key: &ServiceKey,
-        configured_bytes: Option<u64>,
-        policy: Option<SizePolicy>,
+        name: &ServiceName,
+        settings: &ServiceSettings,
     ) -> Result<(), Error> {
-        let action = format!("setting the expected size of {}", show_service(key));
+        let action = format!("setting {name}");
         self.connection
             .act(&action, command::SET_SERVICE, |encoder| {
                 let nest = encoder.nest(attribute::SERVICE)?;
-                service_key(encoder, key)?;
-                if let Some(bytes) = configured_bytes {
+                name.encode(encoder, service::FWMARK)?;
+                if let Some(bytes) = settings.expected_bytes {
                     encoder.u64(service::EXPECTED_SIZE, bytes)?;
                 }
-                if let Some(policy) = policy {
+                if let Some(policy) = settings.size_policy {
                     encoder.u8(service::SIZE_POLICY, policy.number())?;
+                }
+                if let Some(learn) = settings.learn {
+                    encoder.u8(service::LEARN, learn.number())?;
+                }
+                if let Some(remaining) = settings.remaining {
+                    encoder.u8(service::REMAINING, u8::from(remaining))?;
                 }
                 encoder.end_nest(nest)
             })
     }
 
     /// Sets the size of one connection.
-    pub fn set_connection_size(&mut self, tuple: &Ipv4Tuple, size_bytes: u64) -> Result<(), Error> {
-        let client = Address::V4(tuple.source);
-        let vip = Address::V4(tuple.destination);
+    pub fn set_connection_size(
+        &mut self,
+        transport: Transport,
+        client: SocketAddr,
+        vip: SocketAddr,
+        size_bytes: u64,
+    ) -> Result<(), Error> {
         let action = format!(
-            "setting the size of connection {} {} -> {}",
-            tuple.transport.name(),
-            show_endpoint(client, tuple.source_port),
-            show_endpoint(vip, tuple.destination_port)
+            "setting the size of connection {} {client} -> {vip}",
+            transport.name()
         );
+        let family = address(client.ip()).family();
         self.connection.act(&action, command::SET_CONN, |encoder| {
             let nest = encoder.nest(attribute::CONN)?;
-            encoder.u16(conn::AF, client.family().number())?;
-            encoder.u16(conn::PROTOCOL, u16::from(tuple.transport.number()))?;
-            encoder.bytes(conn::CLIENT_ADDR, &client.to_union())?;
-            encoder.be16(conn::CLIENT_PORT, tuple.source_port)?;
-            encoder.bytes(conn::VIRTUAL_ADDR, &vip.to_union())?;
-            encoder.be16(conn::VIRTUAL_PORT, tuple.destination_port)?;
+            encoder.u16(conn::AF, family.number())?;
+            encoder.u16(conn::PROTOCOL, u16::from(transport.number()))?;
+            encoder.bytes(conn::CLIENT_ADDR, &address(client.ip()).to_union())?;
+            encoder.be16(conn::CLIENT_PORT, client.port())?;
+            encoder.bytes(conn::VIRTUAL_ADDR, &address(vip.ip()).to_union())?;
+            encoder.be16(conn::VIRTUAL_PORT, vip.port())?;
             encoder.u64(conn::SIZE_BYTES, size_bytes)?;
             encoder.end_nest(nest)
         })
     }
 }
 
-fn service_key(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
-    encoder.u16(service::AF, key.family().number())?;
-    match key {
-        ServiceKey::Mark(firewall) => encoder.u32(service::FWMARK, firewall.mark),
-        ServiceKey::Endpoint(endpoint) => {
-            encoder.u16(service::PROTOCOL, u16::from(endpoint.transport.number()))?;
-            encoder.bytes(service::ADDR, &endpoint.address.to_union())?;
-            encoder.be16(service::PORT, endpoint.port)
-        }
-    }
-}
-
-fn parse_service_key<const N: usize>(table: &AttributeTable<'_, N>) -> Result<ServiceKey, Reject> {
-    let family = table.require(service::AF, c"a service has no family")?;
-    if let Some(mark) = table.get(service::FWMARK) {
-        return Ok(ServiceKey::mark(parse_family(family)?, mark.u32()?));
-    }
-    let transport = transport(table.require(service::PROTOCOL, c"a service has no protocol")?)?;
-    let address = table.require(service::ADDR, c"a service has no address")?;
-    let port = table.require(service::PORT, c"a service has no port")?;
-    let address = parse_address(family, address)?;
-    Ok(ServiceKey::endpoint(transport, address, port.be16()?))
-}
-
-fn transport(attribute: &Attribute<'_>) -> Result<Transport, Reject> {
-    Transport::from_number(attribute.u16()?).ok_or(attribute.reject(INVALID, c"unknown protocol"))
-}
-
 fn parse_service(answer: &Answer) -> Result<ServiceSizes, Reject> {
     let message = Attributes::new(&answer.attributes).table::<4>()?;
     let nest = message.require(attribute::SERVICE, c"no service in it")?;
-    let table = nest.nested().table::<10>()?;
+    let table = nest.nested().table::<SERVICE_SLOTS>()?;
     let number = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
     let name = table.require(service::POLICY_NAME, c"a service has no scheduler")?;
     let policy = table.require(service::SIZE_POLICY, c"a service has no size policy")?;
     Ok(ServiceSizes {
-        key: parse_service_key(&table)?,
+        name: ServiceName::parse(&table, service::FWMARK)?,
         policy: String::from_utf8_lossy(name.string(usize::MAX)?).into_owned(),
         configured_bytes: number(service::EXPECTED_SIZE, c"a service has no expected size")?,
         size_policy: SizePolicy::from_number(policy.u8()?)
             .ok_or(policy.reject(INVALID, c"a service has an unknown size policy"))?,
         expected_bytes: number(service::EXPECTED_SIZE_NOW, c"a service expects no size")?,
         learned_count: number(service::LEARNED_COUNT, c"a service has no learned count")?,
+        learn: match table.get(service::LEARN) {
+            Some(learn) => Learn::from_number(learn.u8()?)
+                .ok_or(learn.reject(INVALID, c"a service learns in an unknown way"))?,
+            None => Learn::Off,
+        },
+        remaining: table.get(service::REMAINING).map_or(Ok(0), Attribute::u8)? != 0,
     })
 }
 
 fn parse_dest(answer: &Answer) -> Result<DestLoadEntry, Reject> {
     let message = Attributes::new(&answer.attributes).table::<4>()?;
-    let service = message.require(attribute::SERVICE, c"no service in it")?;
+    let of = message.require(attribute::SERVICE, c"no service in it")?;
     let nest = message.require(attribute::DEST, c"no real server in it")?;
     let table = nest.nested().table::<13>()?;
     let small = |kind, missing| table.require(kind, missing).and_then(Attribute::u32);
     let large = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
     let family = table.require(dest::AF, c"a real server has no family")?;
     let address = table.require(dest::ADDR, c"a real server has no address")?;
+    let port = table.require(dest::PORT, c"a real server has no port")?;
     Ok(DestLoadEntry {
-        service: parse_service_key(&service.nested().table::<10>()?)?,
-        key: DestKey {
-            address: parse_address(family, address)?,
-            port: table
-                .require(dest::PORT, c"a real server has no port")?
-                .be16()?,
-        },
+        service: ServiceName::parse(&of.nested().table::<SERVICE_SLOTS>()?, service::FWMARK)?,
+        address: SocketAddr::new(parse_ip(family, address)?, port.be16()?),
         weight: small(dest::WEIGHT, c"a real server has no weight")?,
         load_bytes: large(dest::LOAD_BYTES, c"a real server has no load")?,
         pending: small(
@@ -266,14 +268,16 @@ fn parse_conn(answer: &Answer) -> Result<ConnEntry, Reject> {
     let table = nest.nested().table::<14>()?;
     let number = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
     let family = table.require(conn::AF, c"a connection has no family")?;
-    let endpoint = |address, port| -> Result<(Address, u16), Reject> {
+    let endpoint = |address, port| -> Result<SocketAddr, Reject> {
         let address = table.require(address, c"a connection has an address missing")?;
         let port = table.require(port, c"a connection has a port missing")?;
-        Ok((parse_address(family, address)?, port.be16()?))
+        Ok(SocketAddr::new(parse_ip(family, address)?, port.be16()?))
     };
     let state = table.require(conn::STATE, c"a connection has no state")?;
     Ok(ConnEntry {
-        transport: transport(table.require(conn::PROTOCOL, c"a connection has no protocol")?)?,
+        transport: parse_transport(
+            table.require(conn::PROTOCOL, c"a connection has no protocol")?,
+        )?,
         client: endpoint(conn::CLIENT_ADDR, conn::CLIENT_PORT)?,
         virtual_address: endpoint(conn::VIRTUAL_ADDR, conn::VIRTUAL_PORT)?,
         dest: endpoint(conn::DEST_ADDR, conn::DEST_PORT)?,
@@ -293,12 +297,15 @@ fn parse_conn(answer: &Answer) -> Result<ConnEntry, Reject> {
 mod tests {
     //! The director's own encoders write the answers that are read here.
     use super::*;
-    use ipvs_mwlc::director::load::{ExpectedSize, Learn};
+    use ipvs_mwlc::director::config::{Address, DestKey, ServiceKey};
+    use ipvs_mwlc::director::load::ExpectedSize;
     use ipvs_mwlc::director::mwlc_family::{
         ConnectionView, DestinationView, ServiceView, encode_connection, encode_destination,
         encode_service,
     };
-    use ipvs_mwlc::director::sched::{DestLoad, Ramp, Scheduler};
+    use ipvs_mwlc::director::netlink::{Encoder, Full};
+    use ipvs_mwlc::director::packet::Ipv4Tuple;
+    use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
     use ipvs_mwlc::director::stats::Counters;
     use ipvs_mwlc::director::tcp::TcpState;
 
@@ -316,6 +323,10 @@ mod tests {
         ServiceKey::endpoint(Transport::Tcp, Address::V4([10, 0, 0, 100]), 80)
     }
 
+    fn name() -> ServiceName {
+        ServiceName::Address(Transport::Tcp, "10.0.0.100:80".parse().unwrap())
+    }
+
     fn dest_key() -> DestKey {
         DestKey {
             address: Address::V4([10, 0, 0, 1]),
@@ -330,17 +341,19 @@ mod tests {
             key: key(),
             policy: Scheduler::Mwlc,
             expected,
-            learn: Learn::Off,
-            remaining: false,
+            learn: Learn::Http,
+            remaining: true,
         };
         let sizes = parse_service(&answer(|encoder| encode_service(encoder, &view))).unwrap();
         let expected = ServiceSizes {
-            key: key(),
+            name: name(),
             policy: "mwlc".to_owned(),
             configured_bytes: 9,
             size_policy: SizePolicy::Learned,
             expected_bytes: 5,
             learned_count: 1,
+            learn: Learn::Http,
+            remaining: true,
         };
         assert_eq!(sizes, expected);
     }
@@ -355,7 +368,7 @@ mod tests {
             bytes: 5,
             capped_bytes: 0,
             overloaded: true,
-            ramp: Ramp::FULL,
+            ..DestLoad::default()
         };
         let counters = Counters {
             connections: 6,
@@ -371,8 +384,8 @@ mod tests {
         };
         let entry = parse_dest(&answer(|encoder| encode_destination(encoder, &view))).unwrap();
         let expected = DestLoadEntry {
-            service: key(),
-            key: dest_key(),
+            service: name(),
+            address: "10.0.0.1:80".parse().unwrap(),
             weight: 1,
             load_bytes: 5,
             pending: 2,
@@ -407,9 +420,9 @@ mod tests {
         let entry = parse_conn(&answer(|encoder| encode_connection(encoder, &view))).unwrap();
         let expected = ConnEntry {
             transport: Transport::Tcp,
-            client: (Address::V4([10, 0, 0, 9]), 40_000),
-            virtual_address: (Address::V4([10, 0, 0, 100]), 80),
-            dest: (Address::V4([10, 0, 0, 1]), 80),
+            client: "10.0.0.9:40000".parse().unwrap(),
+            virtual_address: "10.0.0.100:80".parse().unwrap(),
+            dest: "10.0.0.1:80".parse().unwrap(),
             state: ConnState::Tcp(TcpState::FinWait),
             size_bytes: 1,
             size_known: true,

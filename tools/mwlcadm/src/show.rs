@@ -3,13 +3,13 @@
 
 use std::io::{self, Write};
 
-use ipvs_mwlc::director::config::{Address, ServiceKey};
 use ipvs_mwlc::director::load::SizePolicy;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::mwlc::{ConnEntry, DestLoadEntry, ServiceSizes};
-use crate::values::{protocol_name, show_endpoint, show_service_name, show_size};
+use crate::names::ServiceName;
+use crate::values::show_size;
 
 /// A service and the loads of its real servers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,17 +86,17 @@ pub struct ConnRow {
 pub fn loads(
     mut services: Vec<ServiceSizes>,
     mut dests: Vec<DestLoadEntry>,
-    only: Option<&ServiceKey>,
+    only: Option<&ServiceName>,
 ) -> Vec<ServiceLoads> {
-    services.sort_by_key(|service| service.key);
-    dests.sort_by_key(|dest| dest.key);
-    let wanted = |service: &ServiceSizes| only.is_none_or(|key| *key == service.key);
+    services.sort_by_key(|service| service.name);
+    dests.sort_by_key(|dest| dest.address);
+    let wanted = |service: &ServiceSizes| only.is_none_or(|name| *name == service.name);
     services
         .into_iter()
         .filter(wanted)
         .map(|service| ServiceLoads {
-            protocol: protocol_name(&service.key),
-            service: show_service_name(&service.key),
+            protocol: service.name.protocol_name(),
+            service: service.name.endpoint_text(),
             scheduler: service.policy,
             expected_size_bytes: service.expected_bytes,
             configured_size_bytes: service.configured_bytes,
@@ -104,7 +104,7 @@ pub fn loads(
             learned_sizes: service.learned_count,
             real_servers: dests
                 .iter()
-                .filter(|dest| dest.service == service.key)
+                .filter(|dest| dest.service == service.name)
                 .map(real_server)
                 .collect(),
         })
@@ -114,7 +114,7 @@ pub fn loads(
 fn real_server(dest: &DestLoadEntry) -> RealServerLoad {
     let ratio = dest.load_bytes as f64 / f64::from(dest.weight);
     RealServerLoad {
-        address: show_endpoint(dest.key.address, dest.key.port),
+        address: dest.address.to_string(),
         weight: dest.weight,
         load_bytes: dest.load_bytes,
         load_per_weight_bytes: (dest.weight > 0).then_some(ratio),
@@ -192,12 +192,11 @@ fn write_service(service: &ServiceLoads, output: &mut impl Write) -> io::Result<
 
 /// Connections as rows, in the kernel's order.
 pub fn conns(entries: &[ConnEntry]) -> Vec<ConnRow> {
-    let endpoint = |(address, port): (Address, u16)| show_endpoint(address, port);
     let row = |entry: &ConnEntry| ConnRow {
         protocol: entry.transport.name(),
-        client: endpoint(entry.client),
-        service: endpoint(entry.virtual_address),
-        real_server: endpoint(entry.dest),
+        client: entry.client.to_string(),
+        service: entry.virtual_address.to_string(),
+        real_server: entry.dest.to_string(),
         state: entry.state.name(),
         size_bytes: entry.size_bytes,
         size_known: entry.size_known,
@@ -254,31 +253,31 @@ fn write_json(value: &(impl Serialize + ?Sized), output: &mut impl Write) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipvs_mwlc::director::config::{DestKey, Transport};
+    use ipvs_mwlc::director::config::Transport;
     use ipvs_mwlc::director::conn::ConnState;
+    use ipvs_mwlc::director::load::Learn;
 
-    fn key(port: u16) -> ServiceKey {
-        ServiceKey::endpoint(Transport::Tcp, Address::V4([10, 0, 0, 100]), port)
+    fn name(port: u16) -> ServiceName {
+        ServiceName::Address(Transport::Tcp, ([10, 0, 0, 100], port).into())
     }
 
     fn service(port: u16) -> ServiceSizes {
         ServiceSizes {
-            key: key(port),
+            name: name(port),
             policy: "mwlc".to_owned(),
             configured_bytes: 10 << 20,
             size_policy: SizePolicy::Configured,
             expected_bytes: 10 << 20,
             learned_count: 0,
+            learn: Learn::Off,
+            remaining: false,
         }
     }
 
     fn dest(host: u8, weight: u32, load_bytes: u64) -> DestLoadEntry {
         DestLoadEntry {
-            service: key(80),
-            key: DestKey {
-                address: Address::V4([10, 0, 0, host]),
-                port: 80,
-            },
+            service: name(80),
+            address: ([10, 0, 0, host], 80).into(),
             weight,
             load_bytes,
             pending: 1,
@@ -300,7 +299,7 @@ mod tests {
     #[test]
     fn the_table_shows_ci_wi_and_their_ratio() {
         let dests = vec![dest(2, 0, 0), dest(1, 4, 30 << 20)];
-        let services = loads(vec![service(81), service(80)], dests, Some(&key(80)));
+        let services = loads(vec![service(81), service(80)], dests, Some(&name(80)));
         let expected = "\
 TCP 10.0.0.100:80 mwlc, expected size 10.0 MiB (configured)
   Real server              Wi         Ci      Ci/Wi Pending  Active Inactive      Conns
@@ -328,9 +327,9 @@ TCP 10.0.0.100:80 mwlc, expected size 10.0 MiB (configured)
     fn connections_are_rows() {
         let entry = ConnEntry {
             transport: Transport::Tcp,
-            client: (Address::V4([10, 0, 0, 9]), 40_000),
-            virtual_address: (Address::V4([10, 0, 0, 100]), 80),
-            dest: (Address::V4([10, 0, 0, 1]), 80),
+            client: ([10, 0, 0, 9], 40_000).into(),
+            virtual_address: ([10, 0, 0, 100], 80).into(),
+            dest: ([10, 0, 0, 1], 80).into(),
             state: ConnState::Udp,
             size_bytes: 1 << 20,
             size_known: false,

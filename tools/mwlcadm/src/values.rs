@@ -1,91 +1,84 @@
 // SPDX-License-Identifier: MIT
 //! Values as users write and read them: addresses with ports, sizes in bytes.
 
-use std::net::{Ipv4Addr, SocketAddrV4, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
-use ipvs_mwlc::director::config::{Address, DestKey, Family, ServiceKey, Transport};
+use ipvs_mwlc::director::config::Transport;
 
-/// Parses `HOST:PORT`; the host by name or address, the port by number.
-pub fn parse_endpoint(text: &str) -> Result<SocketAddrV4, String> {
-    let (host, port) = text
-        .rsplit_once(':')
-        .ok_or_else(|| format!("`{text}` has no port: give ADDRESS:PORT, like 10.0.0.100:80"))?;
-    let port = parse_port(port)?;
-    Ok(SocketAddrV4::new(parse_host(host)?, port))
+/// Parses `HOST:PORT` or `[IPV6]:PORT`; the port by number or by its name in the services database.
+pub fn parse_endpoint(text: &str, transport: Transport) -> Result<SocketAddr, String> {
+    match split_endpoint(text)? {
+        (host, Some(port)) => Ok(SocketAddr::new(
+            parse_host(host)?,
+            parse_port(port, transport)?,
+        )),
+        (_, None) => Err(format!(
+            "`{text}` has no port: give ADDRESS:PORT, like 10.0.0.100:80 or [2001:db8::1]:80"
+        )),
+    }
 }
 
-/// Parses a host by address or name to its first IPv4 address.
-pub fn parse_host(host: &str) -> Result<Ipv4Addr, String> {
+/// Parses an endpoint of TCP, for options that do not know the transport yet.
+pub fn parse_tcp_endpoint(text: &str) -> Result<SocketAddr, String> {
+    parse_endpoint(text, Transport::Tcp)
+}
+
+/// Splits `HOST:PORT`, `[IPV6]:PORT`, `HOST`, `[IPV6]` or a bare `IPV6` into host and port.
+pub fn split_endpoint(text: &str) -> Result<(&str, Option<&str>), String> {
+    if let Some(rest) = text.strip_prefix('[') {
+        return match rest.split_once(']') {
+            Some((host, "")) => Ok((host, None)),
+            Some((host, port)) if port.starts_with(':') => Ok((host, port.get(1..))),
+            _ => Err(format!("`{text}` is no address: give [IPV6]:PORT")),
+        };
+    }
+    match text.rsplit_once(':') {
+        // Several colons without brackets are an IPv6 address.
+        Some((host, _)) if host.contains(':') => Ok((text, None)),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((text, None)),
+    }
+}
+
+/// Parses a host by address or name; of a name's addresses the first IPv4 one, else the first.
+pub fn parse_host(host: &str) -> Result<IpAddr, String> {
     if let Ok(address) = host.parse() {
         return Ok(address);
     }
-    if host.contains(':') || host.starts_with('[') {
-        return Err(format!(
-            "`{host}` is IPv6, which the director does not serve yet"
-        ));
+    if host.is_empty() || host.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("`{host}` is no address"));
     }
-    let addresses = (host, 0)
+    let addresses: Vec<IpAddr> = (host, 0)
         .to_socket_addrs()
-        .map_err(|error| format!("host `{host}` is not known: {error}"))?;
+        .map_err(|error| format!("host `{host}` is not known: {error}"))?
+        .map(|address| address.ip())
+        .collect();
     addresses
-        .filter_map(|address| match address.ip() {
-            std::net::IpAddr::V4(ip) => Some(ip),
-            std::net::IpAddr::V6(_) => None,
-        })
-        .next()
-        .ok_or_else(|| format!("host `{host}` has no IPv4 address"))
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or(addresses.first())
+        .copied()
+        .ok_or_else(|| format!("host `{host}` has no address"))
 }
 
-/// Parses a port number.
-pub fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse()
-        .map_err(|_| format!("`{text}` is no port number (0 to 65535)"))
-}
-
-/// The service at an endpoint.
-pub fn service_key(transport: Transport, endpoint: SocketAddrV4) -> ServiceKey {
-    let address = Address::V4(endpoint.ip().octets());
-    ServiceKey::endpoint(transport, address, endpoint.port())
-}
-
-/// The destination at an endpoint.
-pub fn dest_key(endpoint: SocketAddrV4) -> DestKey {
-    DestKey {
-        address: Address::V4(endpoint.ip().octets()),
-        port: endpoint.port(),
+/// Parses a port by number or name.
+pub fn parse_port(text: &str, transport: Transport) -> Result<u16, String> {
+    let wrong = || format!("`{text}` is no port number (0 to 65535) and no {transport:?} service");
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().map_err(|_| wrong());
     }
-}
-
-/// `10.0.0.100:80`.
-pub fn show_endpoint(address: Address, port: u16) -> String {
-    match address {
-        Address::V4(octets) => format!("{}:{port}", Ipv4Addr::from(octets)),
-        Address::V6(octets) => format!("[{}]:{port}", std::net::Ipv6Addr::from(octets)),
-    }
-}
-
-/// `TCP 10.0.0.100:80`, `FWM 7` or `FWM 7 IPv6`, as ipvsadm has it.
-pub fn show_service(key: &ServiceKey) -> String {
-    format!("{} {}", protocol_name(key), show_service_name(key))
-}
-
-/// `TCP`, `UDP`, or `FWM` for a firewall mark.
-pub fn protocol_name(key: &ServiceKey) -> &'static str {
-    match key {
-        ServiceKey::Endpoint(endpoint) => endpoint.transport.name(),
-        ServiceKey::Mark(_) => "FWM",
-    }
-}
-
-/// A service's name without its protocol: `10.0.0.100:80`, `7` or `7 IPv6`.
-pub fn show_service_name(key: &ServiceKey) -> String {
-    match key {
-        ServiceKey::Endpoint(endpoint) => show_endpoint(endpoint.address, endpoint.port),
-        ServiceKey::Mark(firewall) => match firewall.family {
-            Family::Ipv4 => firewall.mark.to_string(),
-            Family::Ipv6 => format!("{} IPv6", firewall.mark),
+    let hints = dns_lookup::AddrInfoHints {
+        socktype: match transport {
+            Transport::Tcp => dns_lookup::SockType::Stream.into(),
+            Transport::Udp => dns_lookup::SockType::DGram.into(),
         },
-    }
+        ..dns_lookup::AddrInfoHints::default()
+    };
+    let port = dns_lookup::getaddrinfo(None, Some(text), Some(hints))
+        .ok()
+        .and_then(|mut found| found.find_map(Result::ok))
+        .map(|info| info.sockaddr.port());
+    port.ok_or_else(wrong)
 }
 
 const UNITS: [&str; 4] = ["K", "M", "G", "T"];
@@ -118,6 +111,42 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)
 }
 
+const DURATION_UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+/// Parses a time to milliseconds: `250ms`, `30s`, `5m`, `2h`, `1d`; a bare number is seconds.
+pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no time: give seconds, or a number with ms, s, m, h or d");
+    let digits_end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let unit = if unit.is_empty() { "s" } else { unit };
+    DURATION_UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .and_then(|(_, ms)| number.checked_mul(*ms))
+        .ok_or_else(wrong)
+}
+
+/// A time in the largest unit that is exact, as [`parse_duration_ms`] reads it: `0s`, `5m`, `90s`.
+pub fn show_duration(ms: u64) -> String {
+    let exact = DURATION_UNITS
+        .iter()
+        .rev()
+        .find(|(_, unit_ms)| ms >= *unit_ms && ms % unit_ms == 0);
+    match exact {
+        Some((name, unit_ms)) => format!("{}{name}", ms / unit_ms),
+        None => "0s".to_owned(),
+    }
+}
+
 /// A size with a binary unit and one decimal: `0 B`, `1023 B`, `1.0 KiB`, `47.7 MiB`.
 pub fn show_size(bytes: f64) -> String {
     if bytes < 1023.5 {
@@ -140,31 +169,66 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints() {
-        let endpoint = parse_endpoint("10.0.0.100:80").unwrap();
-        assert_eq!(
-            (*endpoint.ip(), endpoint.port()),
-            (Ipv4Addr::new(10, 0, 0, 100), 80)
-        );
-        assert_eq!(
-            parse_endpoint("localhost:1").unwrap().ip(),
-            &Ipv4Addr::LOCALHOST
-        );
+    fn endpoints_of_both_families() {
+        for (text, shown) in [
+            ("10.0.0.100:80", "10.0.0.100:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("localhost:1", "127.0.0.1:1"),
+            ("10.0.0.1:http", "10.0.0.1:80"),
+        ] {
+            let endpoint = parse_tcp_endpoint(text).map(|endpoint| endpoint.to_string());
+            assert_eq!(endpoint.as_deref(), Ok(shown));
+        }
+        for (text, parts) in [
+            ("10.0.0.1", ("10.0.0.1", None)),
+            ("::1", ("::1", None)),
+            ("[::1]", ("::1", None)),
+            ("[::1]:", ("::1", Some(""))),
+            ("a:b", ("a", Some("b"))),
+        ] {
+            assert_eq!(split_endpoint(text), Ok(parts));
+        }
         for wrong in [
             "10.0.0.1",
             "10.0.0.1:",
             "10.0.0.1:65536",
-            "10.0.0.1:http",
-            "[::1]:80",
+            "10.0.0.1:no-such-service",
+            "80:80",
+            "[::1",
+            "[::1]80",
+            "[::1]",
             ":",
+            "",
         ] {
-            assert!(parse_endpoint(wrong).is_err(), "{wrong}");
+            assert!(parse_tcp_endpoint(wrong).is_err(), "{wrong}");
         }
-        let key = service_key(Transport::Udp, endpoint);
-        assert_eq!(show_service(&key), "UDP 10.0.0.100:80");
-        let mark = |family| show_service(&ServiceKey::mark(family, 7));
-        assert_eq!(mark(Family::Ipv4), "FWM 7");
-        assert_eq!(mark(Family::Ipv6), "FWM 7 IPv6");
+    }
+
+    #[test]
+    fn durations_are_read_and_shown() {
+        for (text, ms) in [
+            ("0", 0),
+            ("5", 5000),
+            ("250ms", 250),
+            ("90s", 90_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(parse_duration_ms(text), Ok(ms), "{text}");
+            assert_eq!(parse_duration_ms(&show_duration(ms)), Ok(ms), "{text}");
+        }
+        for wrong in [
+            "",
+            "s",
+            "-1",
+            "1.5s",
+            "1w",
+            "99999999999999999999",
+            "300000000000d",
+        ] {
+            assert!(parse_duration_ms(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

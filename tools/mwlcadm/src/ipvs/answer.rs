@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
 //! Answers of the stock family, from attributes to typed values.
 
-use ipvs_mwlc::director::config::{
-    Address, DestConfig, DestKey, Family, Forwarding, SERVICE_HASHED, ServiceKey, Thresholds,
-    Transport,
-};
-use ipvs_mwlc::director::errno::Reject;
-use ipvs_mwlc::director::netlink::{Attribute, AttributeTable, Attributes};
-use ipvs_mwlc::director::stats::{Counters, Rates, Stats};
-use ipvs_mwlc::uapi::ipvs::{attribute, dest, forwarding, service, stats};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{DestEntry, ServiceEntry};
+use ipvs_mwlc::director::config::SERVICE_HASHED;
+use ipvs_mwlc::director::errno::Reject;
+use ipvs_mwlc::director::netlink::{Attribute, Attributes};
+use ipvs_mwlc::director::stats::{Counters, Rates, Stats};
+use ipvs_mwlc::uapi::ipvs::{attribute, daemon, dest, forwarding, service, stats};
+
+use super::types::{
+    Daemon, DestConfig, DestEntry, Forwarding, Netmask, ServiceConfig, ServiceEntry,
+};
 use crate::error::Error;
 use crate::genl::Answer;
+use crate::names::{ServiceName, parse_ip};
 
 /// Parses the answers with `parse`, whose refusal becomes an error about the kernel.
 pub(crate) fn parse_all<T>(
@@ -47,50 +49,35 @@ pub(super) fn parse_service(answer: &Answer) -> Result<ServiceEntry, Reject> {
     let message = Attributes::new(&answer.attributes).table::<7>()?;
     let nest = message.require(attribute::SERVICE, c"no service in it")?;
     let table = nest.nested().table::<13>()?;
+    let name = ServiceName::parse(&table, service::FWMARK)?;
     let scheduler = table.require(service::SCHED_NAME, c"a service has no scheduler")?;
     let flags = table.require(service::FLAGS, c"a service has no flags")?;
     let [f0, f1, f2, f3, ..] = flags.array::<8>(c"a service's flags have a wrong length")?;
+    let netmask = table.require(service::NETMASK, c"a service has no netmask")?;
+    let engine = match table.get(service::PE_NAME) {
+        Some(engine) => Some(text(engine)?).filter(|engine| !engine.is_empty()),
+        None => None,
+    };
     Ok(ServiceEntry {
-        key: parse_service_key(&table)?,
-        scheduler: String::from_utf8_lossy(scheduler.string(usize::MAX)?).into_owned(),
-        flags: u32::from_ne_bytes([f0, f1, f2, f3]) & !SERVICE_HASHED,
+        config: ServiceConfig {
+            name,
+            scheduler: text(scheduler)?,
+            flags: u32::from_ne_bytes([f0, f1, f2, f3]) & !SERVICE_HASHED,
+            timeout_s: table
+                .require(service::TIMEOUT, c"a service has no timeout")?
+                .u32()?,
+            netmask: Netmask::from_bytes(
+                name.family(),
+                netmask.array(c"a service's netmask has a wrong length")?,
+            ),
+            engine,
+        },
         stats: parse_stats(table.get(service::STATS64))?,
     })
 }
 
-fn parse_service_key<const N: usize>(table: &AttributeTable<'_, N>) -> Result<ServiceKey, Reject> {
-    let family = table.require(service::AF, c"a service has no family")?;
-    if let Some(mark) = table.get(service::FWMARK) {
-        return Ok(ServiceKey::mark(parse_family(family)?, mark.u32()?));
-    }
-    let protocol = table.require(service::PROTOCOL, c"a service has no protocol")?;
-    let transport = Transport::from_number(protocol.u16()?)
-        .ok_or(protocol.reject(INVALID, c"a service has an unknown protocol"))?;
-    let address = table.require(service::ADDR, c"a service has no address")?;
-    let port = table
-        .require(service::PORT, c"a service has no port")?
-        .be16()?;
-    let address = parse_address(family, address)?;
-    Ok(ServiceKey::endpoint(transport, address, port))
-}
-
-/// Answers are refused with one errno, which nobody sees: their message is what matters.
-pub(crate) const INVALID: ipvs_mwlc::director::errno::Errno =
-    ipvs_mwlc::director::errno::Errno::Invalid;
-
-pub(crate) fn parse_family(family: &Attribute<'_>) -> Result<Family, Reject> {
-    Family::from_number(family.u16()?)
-        .ok_or(family.reject(INVALID, c"an address has an unknown family"))
-}
-
-pub(crate) fn parse_address(
-    family: &Attribute<'_>,
-    address: &Attribute<'_>,
-) -> Result<Address, Reject> {
-    Ok(Address::from_union(
-        parse_family(family)?,
-        address.array(c"an address has a wrong length")?,
-    ))
+fn text(attribute: &Attribute<'_>) -> Result<String, Reject> {
+    Ok(String::from_utf8_lossy(attribute.string(usize::MAX)?).into_owned())
 }
 
 pub(super) fn parse_dest(answer: &Answer) -> Result<DestEntry, Reject> {
@@ -100,27 +87,20 @@ pub(super) fn parse_dest(answer: &Answer) -> Result<DestEntry, Reject> {
     let number = |kind, missing| table.require(kind, missing).and_then(Attribute::u32);
     let family = table.require(dest::ADDR_FAMILY, c"a real server has no family")?;
     let address = table.require(dest::ADDR, c"a real server has no address")?;
-    let port = table
-        .require(dest::PORT, c"a real server has no port")?
-        .be16()?;
-    let method = table.require(dest::FWD_METHOD, c"a real server has no forwarding method")?;
-    let forwarding = match method.u32()? & forwarding::MASK {
-        forwarding::LOCALNODE => Forwarding::LocalNode,
-        forwarding::DROUTE => Forwarding::DirectRouting,
-        _ => return Err(method.reject(INVALID, c"a real server has an unknown method")),
-    };
+    let port = table.require(dest::PORT, c"a real server has no port")?;
+    let method = number(dest::FWD_METHOD, c"a real server has no forwarding method")?;
     Ok(DestEntry {
         config: DestConfig {
-            key: DestKey {
-                address: parse_address(family, address)?,
-                port,
+            address: SocketAddr::new(parse_ip(family, address)?, port.be16()?),
+            forwarding: Forwarding {
+                method: method & forwarding::MASK,
+                tunnel: table.get(dest::TUN_TYPE).map_or(Ok(0), Attribute::u8)?,
+                tunnel_port: table.get(dest::TUN_PORT).map_or(Ok(0), Attribute::be16)?,
+                tunnel_flags: table.get(dest::TUN_FLAGS).map_or(Ok(0), Attribute::u16)?,
             },
-            forwarding,
             weight: number(dest::WEIGHT, c"a real server has no weight")?,
-            thresholds: Thresholds {
-                upper: number(dest::U_THRESH, c"a real server has no upper threshold")?,
-                lower: number(dest::L_THRESH, c"a real server has no lower threshold")?,
-            },
+            upper: number(dest::U_THRESH, c"a real server has no upper threshold")?,
+            lower: number(dest::L_THRESH, c"a real server has no lower threshold")?,
         },
         active: number(
             dest::ACTIVE_CONNS,
@@ -135,6 +115,41 @@ pub(super) fn parse_dest(answer: &Answer) -> Result<DestEntry, Reject> {
             c"a real server has no persistent connections",
         )?,
         stats: parse_stats(table.get(dest::STATS64))?,
+    })
+}
+
+pub(super) fn parse_daemon(answer: &Answer) -> Result<Daemon, Reject> {
+    let message = Attributes::new(&answer.attributes).table::<7>()?;
+    let nest = message.require(attribute::DAEMON, c"no daemon in it")?;
+    let table = nest.nested().table::<9>()?;
+    let group = match (
+        table.get(daemon::MCAST_GROUP),
+        table.get(daemon::MCAST_GROUP6),
+    ) {
+        (Some(group), _) => Some(IpAddr::V4(Ipv4Addr::from(
+            group.array::<4>(c"a multicast group has a wrong length")?,
+        ))),
+        (None, Some(group)) => Some(IpAddr::V6(Ipv6Addr::from(
+            group.array::<16>(c"a multicast group has a wrong length")?,
+        ))),
+        (None, None) => None,
+    };
+    Ok(Daemon {
+        role: table
+            .require(daemon::STATE, c"a daemon has no role")?
+            .u32()?,
+        interface: text(table.require(daemon::MCAST_IFN, c"a daemon has no interface")?)?,
+        sync_id: table
+            .require(daemon::SYNC_ID, c"a daemon has no number")?
+            .u32()?,
+        message_bytes_max: table
+            .get(daemon::SYNC_MAXLEN)
+            .map_or(Ok(0), Attribute::u16)?,
+        group,
+        port: table
+            .get(daemon::MCAST_PORT)
+            .map_or(Ok(0), Attribute::u16)?,
+        ttl: table.get(daemon::MCAST_TTL).map_or(Ok(0), Attribute::u8)?,
     })
 }
 
@@ -167,11 +182,8 @@ mod tests {
     //! The director's own encoders write the answers that are read here, and its parser reads the
     //! requests that are written here: both sides of the wire, without one.
     use super::*;
-    use crate::ipvs::request::{full_dest, full_service, service_nest};
-    use crate::ipvs::{NewDest, NewService};
-    use ipvs_mwlc::director::config::FlagsUpdate;
-    use ipvs_mwlc::director::config::Netmask;
-    use ipvs_mwlc::director::config::ServiceConfig;
+    use crate::ipvs::request::{daemon_nest, full_dest, full_service, service_nest};
+    use ipvs_mwlc::director::config::{self, Family, Transport};
     use ipvs_mwlc::director::ipvs_family::{
         Command, DestinationView, RequestKind, ServiceView, encode_destination, encode_service,
         parse_command,
@@ -194,19 +206,50 @@ mod tests {
         }
     }
 
-    fn key() -> ServiceKey {
-        ServiceKey::endpoint(Transport::Udp, Address::V4([10, 0, 0, 100]), 53)
+    fn name() -> ServiceName {
+        ServiceName::Address(Transport::Udp, "10.0.0.100:53".parse().unwrap())
     }
 
-    fn dest() -> DestConfig {
+    fn their_service(scheduler: Scheduler) -> config::ServiceConfig {
+        let request = build(|encoder| full_service(encoder, &our_service(scheduler.name())));
+        match parse_command(command::NEW_SERVICE, RequestKind::Do, &request) {
+            Ok(Command::NewService(config)) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn our_service(scheduler: &str) -> ServiceConfig {
+        ServiceConfig {
+            name: name(),
+            scheduler: scheduler.to_owned(),
+            flags: 0x8,
+            timeout_s: 0,
+            netmask: Netmask::whole(Family::Ipv4),
+            engine: None,
+        }
+    }
+
+    fn our_dest() -> DestConfig {
         DestConfig {
-            key: DestKey {
-                address: Address::V4([10, 0, 0, 1]),
-                port: 53,
-            },
-            forwarding: Forwarding::DirectRouting,
+            address: "10.0.0.1:53".parse().unwrap(),
+            forwarding: Forwarding::DIRECT,
             weight: 7,
-            thresholds: Thresholds { upper: 9, lower: 4 },
+            upper: 9,
+            lower: 4,
+        }
+    }
+
+    fn their_dest() -> config::DestConfig {
+        let request = build(|encoder| {
+            service_nest(encoder, &name())?;
+            full_dest(encoder, &our_dest())
+        });
+        match parse_command(command::SET_DEST, RequestKind::Do, &request) {
+            Ok(Command::SetDestination(key, dest)) => {
+                assert_eq!(key, their_service(Scheduler::Wlc).key);
+                dest
+            }
+            other => panic!("{other:?}"),
         }
     }
 
@@ -226,32 +269,23 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_read() {
-        let config = ServiceConfig {
-            key: key(),
-            scheduler: Scheduler::Wlc,
-            flags: 0x8,
-            timeout_s: 0,
-            netmask: Netmask::whole(Family::Ipv4),
-        };
+    fn a_service_that_was_asked_for_is_read_back() {
         let view = ServiceView {
-            config,
+            config: their_service(Scheduler::Mwlc),
             stats: stats(),
         };
         let entry = parse_service(&answer(|encoder| encode_service(encoder, &view))).unwrap();
         let expected = ServiceEntry {
-            key: key(),
-            scheduler: "wlc".to_owned(),
-            flags: 0x8,
+            config: our_service("mwlc"),
             stats: stats(),
         };
         assert_eq!(entry, expected);
     }
 
     #[test]
-    fn a_real_server_is_read() {
+    fn a_real_server_that_was_asked_for_is_read_back() {
         let view = DestinationView {
-            config: dest(),
+            config: their_dest(),
             active: 5,
             inactive: 6,
             persistent: 7,
@@ -259,7 +293,7 @@ mod tests {
         };
         let entry = parse_dest(&answer(|encoder| encode_destination(encoder, &view))).unwrap();
         let expected = DestEntry {
-            config: dest(),
+            config: our_dest(),
             active: 5,
             inactive: 6,
             persistent: 7,
@@ -269,45 +303,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_understood() {
-        let new = NewService {
-            key: key(),
-            scheduler: "mwlc".to_owned(),
-            flags: FlagsUpdate {
-                flags: 0x8,
-                mask: !SERVICE_HASHED,
-            },
-            timeout_s: 0,
-            netmask: [255; 4],
-        };
-        let service = build(|encoder| full_service(encoder, &new));
-        let config = ServiceConfig {
-            key: key(),
-            scheduler: Scheduler::Mwlc,
-            flags: 0x8,
-            timeout_s: 0,
-            netmask: Netmask::whole(Family::Ipv4),
-        };
-        let parsed = parse_command(command::NEW_SERVICE, RequestKind::Do, &service);
-        assert_eq!(parsed, Ok(Command::NewService(config)));
-        let new = NewDest {
-            key: dest().key,
-            forwarding: forwarding::DROUTE,
-            weight: 7,
-            thresholds: dest().thresholds,
-        };
-        let both = build(|encoder| {
-            service_nest(encoder, &key())?;
-            full_dest(encoder, &new)
-        });
-        let parsed = parse_command(command::SET_DEST, RequestKind::Do, &both);
-        assert_eq!(parsed, Ok(Command::SetDestination(key(), dest())));
+    fn a_daemon_is_read_as_it_is_written() {
+        for group in [None, Some("224.0.0.81"), Some("ff02::1")] {
+            let daemon = Daemon {
+                role: 2,
+                interface: "eth0".to_owned(),
+                sync_id: 7,
+                message_bytes_max: 1400,
+                group: group.map(|group| group.parse().unwrap()),
+                port: 8848,
+                ttl: 1,
+            };
+            let written = answer(|encoder| daemon_nest(encoder, &daemon));
+            assert_eq!(parse_daemon(&written), Ok(daemon));
+        }
     }
 
     #[test]
     fn an_answer_that_lacks_something_is_an_error_and_not_a_guess() {
         let view = DestinationView {
-            config: dest(),
+            config: their_dest(),
             active: 5,
             inactive: 6,
             persistent: 7,

@@ -3,90 +3,29 @@
 
 pub(crate) mod answer;
 mod request;
+mod types;
 
-use ipvs_mwlc::director::config::{DestConfig, DestKey, FlagsUpdate, ServiceKey, Thresholds};
+use std::net::SocketAddr;
+
 use ipvs_mwlc::director::errno::Reject;
 use ipvs_mwlc::director::netlink::{Attributes, Encoder};
-use ipvs_mwlc::director::stats::Stats;
 use ipvs_mwlc::director::timeouts::TimeoutsUpdate;
 use ipvs_mwlc::uapi::ipvs::{FAMILY_NAME, attribute, command, info};
 use ipvs_mwlc::uapi::mwlc;
 
-use self::answer::{only, parse_all, parse_dest, parse_service};
-use self::request::{dest_nest, full_dest, full_service, service_nest};
+pub use self::types::{
+    Daemon, DestConfig, DestEntry, Forwarding, Info, Netmask, ServiceConfig, ServiceEntry,
+};
+
+use self::answer::{only, parse_all, parse_daemon, parse_dest, parse_service};
+use self::request::{daemon_nest, dest_nest, full_dest, full_service, service_nest};
 use crate::error::Error;
 use crate::genl::{Answer, Connection};
-use crate::values::{show_endpoint, show_service};
+use crate::names::ServiceName;
 
 /// A connection to the director's stock family.
 pub struct Ipvs {
     connection: Connection,
-}
-
-/// A service to add or edit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewService {
-    /// Its name.
-    pub key: ServiceKey,
-    /// The scheduler's name; the director decides whether there is one.
-    pub scheduler: String,
-    /// Flags to set and clear.
-    pub flags: FlagsUpdate,
-    /// Persistence timeout in seconds.
-    pub timeout_s: u32,
-    /// Persistence netmask in network order.
-    pub netmask: [u8; 4],
-}
-
-/// A destination to add or edit, with the forwarding method as its number, so that the director
-/// itself refuses the ones it has not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewDest {
-    /// Its name.
-    pub key: DestKey,
-    /// 0 masquerading, 1 local, 2 tunnelling, 3 direct routing.
-    pub forwarding: u32,
-    /// Its weight.
-    pub weight: u32,
-    /// When it takes no more connections.
-    pub thresholds: Thresholds,
-}
-
-/// A service as listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceEntry {
-    /// Its name.
-    pub key: ServiceKey,
-    /// Its scheduler.
-    pub scheduler: String,
-    /// Its flags without `HASHED`.
-    pub flags: u32,
-    /// Its counters.
-    pub stats: Stats,
-}
-
-/// A destination as listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DestEntry {
-    /// Its configuration.
-    pub config: DestConfig,
-    /// Active connections.
-    pub active: u32,
-    /// Inactive connections, half-open ones included.
-    pub inactive: u32,
-    /// Persistent connections.
-    pub persistent: u32,
-    /// Its counters.
-    pub stats: Stats,
-}
-
-/// Version and table size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Info {
-    /// Major, minor and patch in one byte each.
-    pub version: u32,
-    /// Size of the connection table.
-    pub table_size: u32,
 }
 
 impl Ipvs {
@@ -148,7 +87,7 @@ impl Ipvs {
     }
 
     /// Every service, or one.
-    pub fn services(&mut self, one: Option<&ServiceKey>) -> Result<Vec<ServiceEntry>, Error> {
+    pub fn services(&mut self, one: Option<&ServiceName>) -> Result<Vec<ServiceEntry>, Error> {
         let (action, answers) = match one {
             None => {
                 let action = "listing the services".to_owned();
@@ -157,9 +96,9 @@ impl Ipvs {
                     .dump(&action, command::GET_SERVICE, |_| Ok(()))?;
                 (action, answers)
             }
-            Some(key) => {
-                let action = format!("listing {}", show_service(key));
-                let write = |encoder: &mut Encoder<'_>| service_nest(encoder, key);
+            Some(name) => {
+                let action = format!("listing {}", name);
+                let write = |encoder: &mut Encoder<'_>| service_nest(encoder, name);
                 let answers = self.connection.get(&action, command::GET_SERVICE, write)?;
                 (action, answers)
             }
@@ -168,16 +107,16 @@ impl Ipvs {
     }
 
     /// The destinations of a service.
-    pub fn dests(&mut self, key: &ServiceKey) -> Result<Vec<DestEntry>, Error> {
-        let action = format!("listing the real servers of {}", show_service(key));
-        let write = |encoder: &mut Encoder<'_>| service_nest(encoder, key);
+    pub fn dests(&mut self, name: &ServiceName) -> Result<Vec<DestEntry>, Error> {
+        let action = format!("listing the real servers of {}", name);
+        let write = |encoder: &mut Encoder<'_>| service_nest(encoder, name);
         let answers = self.connection.dump(&action, command::GET_DEST, write)?;
         parse_all(&action, &answers, parse_dest)
     }
 
     /// Adds a service.
-    pub fn add_service(&mut self, new: &NewService) -> Result<(), Error> {
-        let action = format!("adding service {}", show_service(&new.key));
+    pub fn add_service(&mut self, new: &ServiceConfig) -> Result<(), Error> {
+        let action = format!("adding service {}", new.name);
         self.connection
             .act(&action, command::NEW_SERVICE, |encoder| {
                 full_service(encoder, new)
@@ -185,8 +124,8 @@ impl Ipvs {
     }
 
     /// Edits a service.
-    pub fn edit_service(&mut self, new: &NewService) -> Result<(), Error> {
-        let action = format!("editing service {}", show_service(&new.key));
+    pub fn edit_service(&mut self, new: &ServiceConfig) -> Result<(), Error> {
+        let action = format!("editing service {}", new.name);
         self.connection
             .act(&action, command::SET_SERVICE, |encoder| {
                 full_service(encoder, new)
@@ -194,17 +133,17 @@ impl Ipvs {
     }
 
     /// Deletes a service.
-    pub fn delete_service(&mut self, key: &ServiceKey) -> Result<(), Error> {
-        let action = format!("deleting service {}", show_service(key));
+    pub fn delete_service(&mut self, name: &ServiceName) -> Result<(), Error> {
+        let action = format!("deleting service {}", name);
         self.connection
             .act(&action, command::DEL_SERVICE, |encoder| {
-                service_nest(encoder, key)
+                service_nest(encoder, name)
             })
     }
 
     /// Adds a destination.
-    pub fn add_dest(&mut self, of: &ServiceKey, new: &NewDest) -> Result<(), Error> {
-        let action = dest_action("adding", &new.key, of);
+    pub fn add_dest(&mut self, of: &ServiceName, new: &DestConfig) -> Result<(), Error> {
+        let action = dest_action("adding", new.address, of);
         self.connection.act(&action, command::NEW_DEST, |encoder| {
             service_nest(encoder, of)?;
             full_dest(encoder, new)
@@ -212,8 +151,8 @@ impl Ipvs {
     }
 
     /// Edits a destination.
-    pub fn edit_dest(&mut self, of: &ServiceKey, new: &NewDest) -> Result<(), Error> {
-        let action = dest_action("editing", &new.key, of);
+    pub fn edit_dest(&mut self, of: &ServiceName, new: &DestConfig) -> Result<(), Error> {
+        let action = dest_action("editing", new.address, of);
         self.connection.act(&action, command::SET_DEST, |encoder| {
             service_nest(encoder, of)?;
             full_dest(encoder, new)
@@ -221,21 +160,49 @@ impl Ipvs {
     }
 
     /// Deletes a destination.
-    pub fn delete_dest(&mut self, of: &ServiceKey, key: &DestKey) -> Result<(), Error> {
-        let action = dest_action("deleting", key, of);
+    pub fn delete_dest(&mut self, of: &ServiceName, dest: SocketAddr) -> Result<(), Error> {
+        let action = dest_action("deleting", dest, of);
         self.connection.act(&action, command::DEL_DEST, |encoder| {
             service_nest(encoder, of)?;
-            dest_nest(encoder, key)
+            dest_nest(encoder, dest)
+        })
+    }
+
+    /// The synchronisation daemons that run.
+    pub fn daemons(&mut self) -> Result<Vec<Daemon>, Error> {
+        let action = "listing the synchronisation daemons";
+        let answers = self
+            .connection
+            .dump(action, command::GET_DAEMON, |_| Ok(()))?;
+        parse_all(action, &answers, parse_daemon)
+    }
+
+    /// Starts a synchronisation daemon.
+    pub fn start_daemon(&mut self, daemon: &Daemon) -> Result<(), Error> {
+        let action = "starting the synchronisation daemon";
+        self.connection.act(action, command::NEW_DAEMON, |encoder| {
+            daemon_nest(encoder, daemon)
+        })
+    }
+
+    /// Stops a synchronisation daemon.
+    pub fn stop_daemon(&mut self, daemon: &Daemon) -> Result<(), Error> {
+        let action = "stopping the synchronisation daemon";
+        self.connection.act(action, command::DEL_DAEMON, |encoder| {
+            daemon_nest(encoder, daemon)
         })
     }
 
     /// Zeroes the counters of one service or of all.
-    pub fn zero(&mut self, key: Option<&ServiceKey>) -> Result<(), Error> {
-        self.connection
-            .act("zeroing the counters", command::ZERO, |encoder| match key {
-                Some(key) => service_nest(encoder, key),
+    pub fn zero(&mut self, name: Option<&ServiceName>) -> Result<(), Error> {
+        self.connection.act(
+            "zeroing the counters",
+            command::ZERO,
+            |encoder| match name {
+                Some(name) => service_nest(encoder, name),
                 None => Ok(()),
-            })
+            },
+        )
     }
 
     /// Deletes every service.
@@ -245,7 +212,6 @@ impl Ipvs {
     }
 }
 
-fn dest_action(verb: &str, dest: &DestKey, of: &ServiceKey) -> String {
-    let endpoint = show_endpoint(dest.address, dest.port);
-    format!("{verb} real server {endpoint} of {}", show_service(of))
+fn dest_action(verb: &str, dest: SocketAddr, of: &ServiceName) -> String {
+    format!("{verb} real server {dest} of {of}")
 }

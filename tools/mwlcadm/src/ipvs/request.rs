@@ -1,49 +1,83 @@
 // SPDX-License-Identifier: MIT
 //! Requests of the stock family, from typed values to attributes.
 
-use ipvs_mwlc::director::config::{DestKey, ServiceKey};
-use ipvs_mwlc::director::ipvs_family::encode_service_key;
+use std::net::{IpAddr, SocketAddr};
+
+use ipvs_mwlc::director::config::SERVICE_HASHED;
 use ipvs_mwlc::director::netlink::{Encoder, Full};
-use ipvs_mwlc::uapi::ipvs::{attribute, dest, service};
+use ipvs_mwlc::uapi::ipvs::{attribute, daemon, dest, service};
 
-use super::{NewDest, NewService};
+use super::types::{Daemon, DestConfig, ServiceConfig};
+use crate::names::{ServiceName, address};
 
-pub(super) fn service_nest(encoder: &mut Encoder<'_>, key: &ServiceKey) -> Result<(), Full> {
+/// A service by its name alone.
+pub(super) fn service_nest(encoder: &mut Encoder<'_>, name: &ServiceName) -> Result<(), Full> {
     let nest = encoder.nest(attribute::SERVICE)?;
-    encode_service_key(encoder, key)?;
+    name.encode(encoder, service::FWMARK)?;
     encoder.end_nest(nest)
 }
 
-pub(super) fn full_service(encoder: &mut Encoder<'_>, new: &NewService) -> Result<(), Full> {
+pub(super) fn full_service(encoder: &mut Encoder<'_>, new: &ServiceConfig) -> Result<(), Full> {
     let nest = encoder.nest(attribute::SERVICE)?;
-    encode_service_key(encoder, &new.key)?;
+    new.name.encode(encoder, service::FWMARK)?;
     encoder.string(service::SCHED_NAME, &new.scheduler)?;
-    let flags = [new.flags.flags.to_ne_bytes(), new.flags.mask.to_ne_bytes()].concat();
+    if let Some(engine) = &new.engine {
+        encoder.string(service::PE_NAME, engine)?;
+    }
+    // Every flag is set or cleared but HASHED, which is the table's.
+    let flags = [new.flags.to_ne_bytes(), (!SERVICE_HASHED).to_ne_bytes()].concat();
     encoder.bytes(service::FLAGS, &flags)?;
     encoder.u32(service::TIMEOUT, new.timeout_s)?;
-    encoder.bytes(service::NETMASK, &new.netmask)?;
+    encoder.bytes(service::NETMASK, &new.netmask.to_bytes())?;
     encoder.end_nest(nest)
 }
 
-fn dest_key(encoder: &mut Encoder<'_>, key: &DestKey) -> Result<(), Full> {
-    encoder.u16(dest::ADDR_FAMILY, key.address.family().number())?;
-    encoder.bytes(dest::ADDR, &key.address.to_union())?;
-    encoder.be16(dest::PORT, key.port)
+fn dest_name(encoder: &mut Encoder<'_>, name: SocketAddr) -> Result<(), Full> {
+    let address = address(name.ip());
+    encoder.u16(dest::ADDR_FAMILY, address.family().number())?;
+    encoder.bytes(dest::ADDR, &address.to_union())?;
+    encoder.be16(dest::PORT, name.port())
 }
 
-pub(super) fn full_dest(encoder: &mut Encoder<'_>, new: &NewDest) -> Result<(), Full> {
+pub(super) fn full_dest(encoder: &mut Encoder<'_>, new: &DestConfig) -> Result<(), Full> {
     let nest = encoder.nest(attribute::DEST)?;
-    dest_key(encoder, &new.key)?;
-    encoder.u32(dest::FWD_METHOD, new.forwarding)?;
+    dest_name(encoder, new.address)?;
+    encoder.u32(dest::FWD_METHOD, new.forwarding.method)?;
     encoder.u32(dest::WEIGHT, new.weight)?;
-    encoder.u32(dest::U_THRESH, new.thresholds.upper)?;
-    encoder.u32(dest::L_THRESH, new.thresholds.lower)?;
+    encoder.u32(dest::U_THRESH, new.upper)?;
+    encoder.u32(dest::L_THRESH, new.lower)?;
+    encoder.u8(dest::TUN_TYPE, new.forwarding.tunnel)?;
+    encoder.be16(dest::TUN_PORT, new.forwarding.tunnel_port)?;
+    encoder.u16(dest::TUN_FLAGS, new.forwarding.tunnel_flags)?;
     encoder.end_nest(nest)
 }
 
-/// A destination by its name alone.
-pub(super) fn dest_nest(encoder: &mut Encoder<'_>, key: &DestKey) -> Result<(), Full> {
+/// A real server by its name alone.
+pub(super) fn dest_nest(encoder: &mut Encoder<'_>, name: SocketAddr) -> Result<(), Full> {
     let nest = encoder.nest(attribute::DEST)?;
-    dest_key(encoder, key)?;
+    dest_name(encoder, name)?;
+    encoder.end_nest(nest)
+}
+
+/// A daemon to start, or to stop by its role, interface and number.
+pub(super) fn daemon_nest(encoder: &mut Encoder<'_>, new: &Daemon) -> Result<(), Full> {
+    let nest = encoder.nest(attribute::DAEMON)?;
+    encoder.u32(daemon::STATE, new.role)?;
+    encoder.string(daemon::MCAST_IFN, &new.interface)?;
+    encoder.u32(daemon::SYNC_ID, new.sync_id)?;
+    if new.message_bytes_max > 0 {
+        encoder.u16(daemon::SYNC_MAXLEN, new.message_bytes_max)?;
+    }
+    match new.group {
+        Some(IpAddr::V4(group)) => encoder.bytes(daemon::MCAST_GROUP, &group.octets())?,
+        Some(IpAddr::V6(group)) => encoder.bytes(daemon::MCAST_GROUP6, &group.octets())?,
+        None => {}
+    }
+    if new.port > 0 {
+        encoder.u16(daemon::MCAST_PORT, new.port)?;
+    }
+    if new.ttl > 0 {
+        encoder.u8(daemon::MCAST_TTL, new.ttl)?;
+    }
     encoder.end_nest(nest)
 }

@@ -3,14 +3,19 @@
 
 use std::io::{self, Write};
 
-use ipvs_mwlc::director::config::{Forwarding, SERVICE_SCHED1, SERVICE_SCHED2, SERVICE_SCHED3};
+use ipvs_mwlc::director::config::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
 use ipvs_mwlc::director::stats::{Counters, Rates, Stats};
+use ipvs_mwlc::uapi::ipvs::forwarding;
 
-use super::{Listing, View};
+use super::resolve::Resolver;
+use super::{Listing, View, connections, flags};
 use crate::error::Error;
-use crate::ipvs::{DestEntry, Info, Ipvs, ServiceEntry};
-use crate::mwlc::{ConnEntry, Mwlc};
-use crate::values::{protocol_name, show_endpoint, show_service_name};
+use crate::ipvs::{Daemon, DestEntry, Forwarding, Info, Ipvs, ServiceConfig, ServiceEntry};
+use crate::names::ServiceName;
+
+/// An IPv4 name longer than its column is cut, as ipvsadm does; an IPv6 one is not.
+const SERVICE_COLUMN: usize = 33;
+const DEST_COLUMN: usize = 28;
 
 /// Writes the listing.
 pub(super) fn list(
@@ -18,11 +23,9 @@ pub(super) fn list(
     listing: &Listing,
     output: &mut impl Write,
 ) -> Result<(), Error> {
+    let resolver = Resolver::new(listing.numeric);
     match listing.view {
-        View::Connections => {
-            let connections = Mwlc::open()?.connections()?;
-            write_connections(&connections, output).map_err(Error::Output)
-        }
+        View::Connections => connections::write(listing, &resolver, output),
         View::Timeouts => {
             let timeouts = ipvs.timeouts()?;
             writeln!(
@@ -32,10 +35,21 @@ pub(super) fn list(
             )
             .map_err(Error::Output)
         }
-        View::Daemon => Ok(()),
-        View::Plain | View::Stats | View::Rate | View::Thresholds | View::Persistent => {
+        View::Daemon => {
+            let daemons = ipvs.daemons()?;
+            daemons
+                .iter()
+                .try_for_each(|daemon| writeln!(output, "{}", daemon_line(daemon)))
+                .map_err(Error::Output)
+        }
+        View::Plain
+        | View::Stats
+        | View::Rate
+        | View::Thresholds
+        | View::Persistent
+        | View::Tunnels => {
             let tables = tables(ipvs, listing)?;
-            write_tables(&tables, listing, output).map_err(Error::Output)
+            write_tables(&tables, listing, &resolver, output).map_err(Error::Output)
         }
     }
 }
@@ -54,23 +68,28 @@ fn tables(ipvs: &mut Ipvs, listing: &Listing) -> Result<Tables, Error> {
     };
     let mut services = ipvs.services(listing.service.as_ref())?;
     if !listing.unsorted {
-        services.sort_by_key(|service| service.key);
+        services.sort_by_key(|service| service.config.name);
     }
     let mut tables = Tables {
         info,
         services: Vec::new(),
     };
     for service in services {
-        let mut dests = ipvs.dests(&service.key)?;
+        let mut dests = ipvs.dests(&service.config.name)?;
         if !listing.unsorted {
-            dests.sort_by_key(|dest| dest.config.key);
+            dests.sort_by_key(|dest| dest.config.address);
         }
         tables.services.push((service, dests));
     }
     Ok(tables)
 }
 
-fn write_tables(tables: &Tables, listing: &Listing, output: &mut impl Write) -> io::Result<()> {
+fn write_tables(
+    tables: &Tables,
+    listing: &Listing,
+    resolver: &Resolver,
+    output: &mut impl Write,
+) -> io::Result<()> {
     if let Some(Info {
         version,
         table_size,
@@ -84,9 +103,18 @@ fn write_tables(tables: &Tables, listing: &Listing, output: &mut impl Write) -> 
     }
     write_title(listing.view, output)?;
     for (service, dests) in &tables.services {
-        write_service(service, listing, output)?;
+        write_service(service, listing, resolver, output)?;
         for dest in dests {
-            write_dest(dest, listing, output)?;
+            let transport = service.config.name.transport();
+            let mut name = resolver.endpoint(dest.config.address, transport);
+            if dest.config.address.is_ipv4() {
+                name.truncate(DEST_COLUMN);
+            }
+            writeln!(
+                output,
+                "  -> {name:<DEST_COLUMN$}{}",
+                dest_columns(dest, listing)
+            )?;
         }
     }
     Ok(())
@@ -109,6 +137,10 @@ fn write_title(view: View, output: &mut impl Write) -> io::Result<()> {
             "{service:<33} {:<9} {:<11} {:<10} {:<10}\n  -> RemoteAddress:Port",
             "Weight", "PersistConn", "ActiveConn", "InActConn"
         ),
+        View::Tunnels => format!(
+            "{service} Scheduler Flags\n  \
+             -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn"
+        ),
         View::Plain | View::Connections | View::Timeouts | View::Daemon => format!(
             "{service} Scheduler Flags\n  \
              -> RemoteAddress:Port           Forward Weight ActiveConn InActConn"
@@ -120,102 +152,164 @@ fn write_title(view: View, output: &mut impl Write) -> io::Result<()> {
 fn write_service(
     service: &ServiceEntry,
     listing: &Listing,
+    resolver: &Resolver,
     output: &mut impl Write,
 ) -> io::Result<()> {
-    let key = &service.key;
-    let name = format!("{}  {}", protocol_name(key), show_service_name(key));
+    let config = &service.config;
+    let endpoint = resolver.service(&config.name);
+    let mut name = format!("{:<4} {endpoint}", config.name.protocol_name());
+    if let ServiceName::Address(_, endpoint) = config.name {
+        if endpoint.is_ipv4() {
+            name.truncate(SERVICE_COLUMN);
+        }
+    }
     match listing.view {
         View::Stats | View::Rate => {
-            let numbers = numbers(&service.stats, listing);
-            writeln!(output, "{name:<33}{numbers}")
+            let numbers = service_numbers(&service.stats, listing);
+            writeln!(output, "{name:<SERVICE_COLUMN$}{numbers}")
         }
-        _ => writeln!(
-            output,
-            "{name} {}{}",
-            service.scheduler,
-            show_flags(service.flags)
-        ),
+        _ => writeln!(output, "{name} {}", service_words(config)),
     }
 }
 
-fn write_dest(dest: &DestEntry, listing: &Listing, output: &mut impl Write) -> io::Result<()> {
-    let name = show_endpoint(dest.config.key.address, dest.config.key.port);
+/// Scheduler, its flags, persistence, one-packet: `wlc (flag-1) persistent 300 mask 255.255.255.0`.
+fn service_words(config: &ServiceConfig) -> String {
+    let mut words = config.scheduler.clone();
+    if flags::any(config.flags) {
+        let names = flags::names(&config.scheduler, config.flags);
+        words.push_str(&format!(" ({names})"));
+    }
+    if config.flags & SERVICE_PERSISTENT != 0 {
+        words.push_str(&format!(" persistent {}", config.timeout_s));
+        if let Some(mask) = config.netmask.text() {
+            words.push_str(&format!(" mask {mask}"));
+        }
+        if let Some(engine) = &config.engine {
+            words.push_str(&format!(" pe {engine}"));
+        }
+    }
+    if config.flags & SERVICE_ONE_PACKET != 0 {
+        words.push_str(" ops");
+    }
+    words
+}
+
+fn dest_columns(dest: &DestEntry, listing: &Listing) -> String {
     let DestEntry {
         active,
         inactive,
         persistent,
         ..
     } = dest;
-    let weight = dest.config.weight;
-    let columns = match listing.view {
-        View::Stats | View::Rate => numbers(&dest.stats, listing),
+    let config = &dest.config;
+    let weight = config.weight;
+    match listing.view {
+        View::Stats => service_numbers(&dest.stats, listing),
+        View::Rate => dest_rates(&dest.stats.rates, listing),
         View::Thresholds => {
-            let thresholds = dest.config.thresholds;
-            let (upper, lower) = (thresholds.upper, thresholds.lower);
+            let (upper, lower) = (config.upper, config.lower);
             format!(" {upper:<10} {lower:<10} {active:<10} {inactive:<10}")
         }
         View::Persistent => {
             format!(" {weight:<9} {persistent:<11} {active:<10} {inactive:<10}")
         }
+        View::Tunnels => {
+            let method = method_name(config.forwarding);
+            let tunnel = tunnel_text(config.forwarding);
+            format!(" {method:<7} {tunnel:<13} {weight:<6} {active:<10} {inactive:<10}")
+        }
         View::Plain | View::Connections | View::Timeouts | View::Daemon => {
-            let method = match dest.config.forwarding {
-                Forwarding::LocalNode => "Local",
-                Forwarding::DirectRouting => "Route",
-            };
+            let method = method_name(config.forwarding);
             format!(" {method:<7} {weight:<6} {active:<10} {inactive:<10}")
         }
-    };
-    writeln!(output, "  -> {name:<28}{columns}")
-}
-
-fn show_flags(flags: u32) -> String {
-    let names = flag_names(flags);
-    if names.is_empty() {
-        String::new()
-    } else {
-        format!(" ({names})")
     }
 }
 
-/// `flag-1,flag-3`: as `-b` takes them.
-pub(super) fn flag_names(flags: u32) -> String {
-    let names = [
-        (SERVICE_SCHED1, "flag-1"),
-        (SERVICE_SCHED2, "flag-2"),
-        (SERVICE_SCHED3, "flag-3"),
-    ];
-    let set: Vec<&str> = names
-        .iter()
-        .filter(|(flag, _)| flags & flag != 0)
-        .map(|(_, name)| *name)
-        .collect();
-    set.join(",")
+const fn method_name(forwarding: Forwarding) -> &'static str {
+    match forwarding.method {
+        forwarding::MASQ => "Masq",
+        forwarding::LOCALNODE => "Local",
+        forwarding::TUNNEL => "Tunnel",
+        forwarding::DROUTE => "Route",
+        _ => "?",
+    }
 }
 
-fn numbers(stats: &Stats, listing: &Listing) -> String {
-    let Counters {
-        connections,
-        in_packets,
-        out_packets,
-        in_bytes,
-        out_bytes,
-    } = stats.counters;
-    let rates = stats.rates;
+/// `gue:6080:+c`, or `n/a` for what is no tunnel.
+fn tunnel_text(forwarding: Forwarding) -> String {
+    let flags = match forwarding.tunnel_flags {
+        0 => "-c",
+        1 => "+c",
+        _ => "r+c",
+    };
+    match (forwarding.method, forwarding.tunnel) {
+        (forwarding::TUNNEL, 0) => "ipip".to_owned(),
+        (forwarding::TUNNEL, 1) => format!("gue:{}:{flags}", forwarding.tunnel_port),
+        (forwarding::TUNNEL, 2) => format!("gre:{flags}"),
+        _ => "n/a".to_owned(),
+    }
+}
+
+fn daemon_line(daemon: &Daemon) -> String {
+    let role = if daemon.role & 1 != 0 {
+        "master"
+    } else {
+        "backup"
+    };
+    let mut line = format!(
+        "{role} sync daemon (mcast={}, syncid={}",
+        daemon.interface, daemon.sync_id
+    );
+    if daemon.message_bytes_max > 0 {
+        line.push_str(&format!(", maxlen={}", daemon.message_bytes_max));
+    }
+    if let Some(group) = daemon.group {
+        line.push_str(&format!(", group={group}"));
+    }
+    if daemon.port > 0 {
+        line.push_str(&format!(", port={}", daemon.port));
+    }
+    if daemon.ttl > 0 {
+        line.push_str(&format!(", ttl={}", daemon.ttl));
+    }
+    line + ")"
+}
+
+fn service_numbers(stats: &Stats, listing: &Listing) -> String {
     let numbers = if listing.view == View::Rate {
-        let Rates {
+        rates(&stats.rates)
+    } else {
+        let Counters {
             connections,
             in_packets,
             out_packets,
             in_bytes,
             out_bytes,
-        } = rates;
-        [connections, in_packets, out_packets, in_bytes, out_bytes]
-    } else {
+        } = stats.counters;
         [connections, in_packets, out_packets, in_bytes, out_bytes]
     };
     numbers
         .map(|number| show_number(number, listing.exact))
         .concat()
+}
+
+const fn rates(rates: &Rates) -> [u64; 5] {
+    let Rates {
+        connections,
+        in_packets,
+        out_packets,
+        in_bytes,
+        out_bytes,
+    } = *rates;
+    [connections, in_packets, out_packets, in_bytes, out_bytes]
+}
+
+/// A real server's rates: ipvsadm cuts only the two of bytes.
+fn dest_rates(of: &Rates, listing: &Listing) -> String {
+    let [connections, in_packets, out_packets, in_bytes, out_bytes] = rates(of);
+    let whole = [connections, in_packets, out_packets].map(|number| show_number(number, true));
+    let cut = [in_bytes, out_bytes].map(|number| show_number(number, listing.exact));
+    whole.concat() + &cut.concat()
 }
 
 /// ipvsadm's column of nine characters: a large number is cut to K, M, G or T (of 1000).
@@ -230,38 +324,13 @@ fn show_number(number: u64, exact: bool) -> String {
     }
 }
 
-fn write_connections(connections: &[ConnEntry], output: &mut impl Write) -> io::Result<()> {
-    writeln!(output, "IPVS connection entries")?;
-    writeln!(
-        output,
-        "pro expire state       source             virtual            destination"
-    )?;
-    for conn in connections {
-        let seconds = conn.expires_ms / 1000;
-        let expire = format!("{:02}:{:02}", seconds / 60, seconds % 60);
-        let endpoint = |(address, port)| show_endpoint(address, port);
-        writeln!(
-            output,
-            "{:<3} {expire:<6} {:<11} {:<18} {:<18} {}",
-            conn.transport.name(),
-            conn.state.name(),
-            endpoint(conn.client),
-            endpoint(conn.virtual_address),
-            endpoint(conn.dest)
-        )?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipvs_mwlc::director::config::{
-        Address, DestConfig, DestKey, ServiceKey, Thresholds, Transport,
-    };
+    use crate::ipvs::{DestConfig, Netmask};
+    use ipvs_mwlc::director::config::{Family, SERVICE_SCHED1, SERVICE_SCHED3, Transport};
 
     fn tables() -> Tables {
-        let address = |host| Address::V4([10, 0, 0, host]);
         let stats = Stats {
             counters: Counters {
                 connections: 12,
@@ -274,20 +343,23 @@ mod tests {
             },
         };
         let service = ServiceEntry {
-            key: ServiceKey::endpoint(Transport::Tcp, address(100), 80),
-            scheduler: "wlc".to_owned(),
-            flags: SERVICE_SCHED1 | SERVICE_SCHED3,
+            config: ServiceConfig {
+                name: ServiceName::Address(Transport::Tcp, ([10, 0, 0, 100], 80).into()),
+                scheduler: "wlc".to_owned(),
+                flags: SERVICE_SCHED1 | SERVICE_SCHED3,
+                timeout_s: 0,
+                netmask: Netmask::whole(Family::Ipv4),
+                engine: None,
+            },
             stats,
         };
         let dest = DestEntry {
             config: DestConfig {
-                key: DestKey {
-                    address: address(1),
-                    port: 80,
-                },
-                forwarding: Forwarding::DirectRouting,
+                address: ([10, 0, 0, 1], 80).into(),
+                forwarding: Forwarding::DIRECT,
                 weight: 2,
-                thresholds: Thresholds { upper: 9, lower: 4 },
+                upper: 9,
+                lower: 4,
             },
             active: 3,
             inactive: 5,
@@ -306,7 +378,7 @@ mod tests {
 
     fn shown(listing: Listing) -> String {
         let mut output = Vec::new();
-        write_tables(&tables(), &listing, &mut output).unwrap();
+        write_tables(&tables(), &listing, &Resolver::new(true), &mut output).unwrap();
         String::from_utf8(output).unwrap()
     }
 
@@ -340,6 +412,47 @@ mod tests {
         assert!(thresholds.contains("  -> 10.0.0.1:80                  9          4          3"));
         let persistent = shown(view(View::Persistent));
         assert!(persistent.contains("  -> 10.0.0.1:80                  2         0           3"));
+    }
+
+    #[test]
+    fn a_services_words() {
+        let mut config = tables().services.remove(0).0.config;
+        config.flags = SERVICE_PERSISTENT | SERVICE_ONE_PACKET;
+        config.timeout_s = 360;
+        assert_eq!(service_words(&config), "wlc persistent 360 ops");
+        config.netmask = Netmask::V4([255, 255, 255, 0].into());
+        config.engine = Some("sip".to_owned());
+        assert_eq!(
+            service_words(&config),
+            "wlc persistent 360 mask 255.255.255.0 pe sip ops"
+        );
+        config.netmask = Netmask::V6(64);
+        config.engine = None;
+        config.flags = SERVICE_PERSISTENT;
+        assert_eq!(service_words(&config), "wlc persistent 360 mask 64");
+    }
+
+    #[test]
+    fn tunnels_and_daemons() {
+        let tunnel = Forwarding {
+            method: forwarding::TUNNEL,
+            tunnel: 1,
+            tunnel_port: 6080,
+            tunnel_flags: 2,
+        };
+        assert_eq!(tunnel_text(tunnel), "gue:6080:r+c");
+        assert_eq!(tunnel_text(Forwarding::DIRECT), "n/a");
+        let daemon = Daemon {
+            role: 1,
+            interface: "eth0".to_owned(),
+            sync_id: 7,
+            ttl: 1,
+            ..Daemon::default()
+        };
+        assert_eq!(
+            daemon_line(&daemon),
+            "master sync daemon (mcast=eth0, syncid=7, ttl=1)"
+        );
     }
 
     #[test]

@@ -1,76 +1,88 @@
 // SPDX-License-Identifier: MIT
-//! ipvsadm's command line, taken as it is: the same verbs, options and listings (ipvsadm(8)).
+//! ipvsadm's command line, taken as it is: the same commands, options and listings (ipvsadm(8)).
 //!
-//! Two things differ. Addresses are always shown as numbers (`-n` is accepted), and `-S` also saves
-//! thresholds, timeouts and expected sizes, which ipvsadm loses.
+//! What differs: `-S` also saves thresholds, timeouts and sizes, which ipvsadm loses, and `-R` checks
+//! everything before it changes anything ([`crate::saved`]).
 
+mod connections;
+pub(crate) mod flags;
+mod grammar;
 mod list;
 mod options;
 mod parse;
-mod restore;
+mod resolve;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::SocketAddr;
 
-use ipvs_mwlc::director::config::{DestKey, ServiceKey};
 use ipvs_mwlc::director::timeouts::TimeoutsUpdate;
 
-pub use parse::{HELP, parse};
+pub use grammar::help;
+pub use parse::parse;
+pub(crate) use parse::starts;
+pub use resolve::Resolver;
 
 use crate::error::Error;
-use crate::ipvs::{Ipvs, NewDest, NewService};
+use crate::ipvs::{Daemon, DestConfig, Ipvs, ServiceConfig};
+use crate::names::ServiceName;
+use crate::saved;
 
 /// What a command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// `-A`.
-    AddService(NewService),
+    AddService(ServiceConfig),
     /// `-E`.
-    EditService(NewService),
+    EditService(ServiceConfig),
     /// `-D`.
-    DeleteService(ServiceKey),
+    DeleteService(ServiceName),
     /// `-C`.
     Clear,
     /// `-R`.
     Restore,
     /// `-S`.
-    Save,
+    Save {
+        /// Addresses and ports as numbers.
+        numeric: bool,
+    },
     /// `-a`.
-    AddDest(ServiceKey, NewDest),
+    AddDest(ServiceName, DestConfig),
     /// `-e`.
-    EditDest(ServiceKey, NewDest),
+    EditDest(ServiceName, DestConfig),
     /// `-d`.
-    DeleteDest(ServiceKey, DestKey),
+    DeleteDest(ServiceName, SocketAddr),
     /// `-L`.
     List(Listing),
     /// `-Z`.
-    Zero(Option<ServiceKey>),
+    Zero(Option<ServiceName>),
     /// `--set`.
     SetTimeouts(TimeoutsUpdate),
-    /// A line of a saved configuration that ipvsadm does not have.
-    ExpectedSize {
-        /// Which service.
-        key: ServiceKey,
-        /// What its connections are expected to fetch.
-        configured_bytes: u64,
-        /// Whether the learned average counts.
-        learned: bool,
-    },
+    /// `--start-daemon`.
+    StartDaemon(Daemon),
+    /// `--stop-daemon`.
+    StopDaemon(Daemon),
     /// `-h`.
     Help,
+    /// `-v`.
+    Version,
 }
 
 /// What `-L` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Listing {
     /// One service only.
-    pub service: Option<ServiceKey>,
+    pub service: Option<ServiceName>,
     /// Which numbers.
     pub view: View,
+    /// With `-c`: the persistence engine's columns.
+    pub engine_columns: bool,
     /// `--exact`: numbers in full.
     pub exact: bool,
     /// In the kernel's order rather than sorted.
     pub unsorted: bool,
+    /// `-n`: addresses and ports as numbers.
+    pub numeric: bool,
 }
 
 /// The kinds of listing.
@@ -87,11 +99,13 @@ pub enum View {
     Thresholds,
     /// `--persistent-conn`.
     Persistent,
+    /// `--tun-info`.
+    Tunnels,
     /// `-c`: connection entries.
     Connections,
     /// `--timeout`.
     Timeouts,
-    /// `--daemon`: there is none, so nothing.
+    /// `--daemon`.
     Daemon,
 }
 
@@ -101,32 +115,36 @@ pub fn run(
     output: &mut impl Write,
 ) -> Result<(), Error> {
     match parse(arguments)? {
-        Action::Help => output.write_all(HELP.as_bytes()).map_err(Error::Output),
-        Action::Restore => restore::restore(&mut Ipvs::open()?, std::io::stdin().lock()),
-        Action::Save => restore::save(&mut Ipvs::open()?, output),
+        Action::Help => output.write_all(help().as_bytes()).map_err(Error::Output),
+        Action::Version => {
+            writeln!(output, "mwlcadm {}", env!("CARGO_PKG_VERSION")).map_err(Error::Output)
+        }
+        Action::Restore => saved::restore(std::io::stdin().lock(), saved::Start::AsItIs),
+        Action::Save { numeric } => saved::save(numeric, output),
         Action::List(listing) => list::list(&mut Ipvs::open()?, &listing, output),
         action => change(&mut Ipvs::open()?, action),
     }
 }
 
 /// Does what changes the director: all but help, lists, saving and restoring.
-fn change(ipvs: &mut Ipvs, action: Action) -> Result<(), Error> {
+pub(crate) fn change(ipvs: &mut Ipvs, action: Action) -> Result<(), Error> {
     match action {
         Action::AddService(new) => ipvs.add_service(&new),
         Action::EditService(new) => ipvs.edit_service(&new),
-        Action::DeleteService(key) => ipvs.delete_service(&key),
+        Action::DeleteService(name) => ipvs.delete_service(&name),
         Action::Clear => ipvs.flush(),
         Action::AddDest(of, new) => ipvs.add_dest(&of, &new),
         Action::EditDest(of, new) => ipvs.edit_dest(&of, &new),
-        Action::DeleteDest(of, key) => ipvs.delete_dest(&of, &key),
-        Action::Zero(key) => ipvs.zero(key.as_ref()),
+        Action::DeleteDest(of, dest) => ipvs.delete_dest(&of, dest),
+        Action::Zero(name) => ipvs.zero(name.as_ref()),
         Action::SetTimeouts(update) => ipvs.set_timeouts(update),
-        Action::ExpectedSize {
-            key,
-            configured_bytes,
-            learned,
-        } => restore::set_expected_size(&key, configured_bytes, learned),
-        Action::Restore | Action::Save | Action::List(_) | Action::Help => Err(Error::Usage(
+        Action::StartDaemon(daemon) => ipvs.start_daemon(&daemon),
+        Action::StopDaemon(daemon) => ipvs.stop_daemon(&daemon),
+        Action::Restore
+        | Action::Save { .. }
+        | Action::List(_)
+        | Action::Help
+        | Action::Version => Err(Error::Usage(
             "only commands that add, edit or delete stand in a saved configuration".to_owned(),
         )),
     }

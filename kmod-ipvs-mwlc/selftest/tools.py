@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""mwlcadm on the live module: beside stock ipvsadm, saving and restoring."""
+
+import re
+
+from lab import VIP, Connection, ask_udp, director, service, until
+
+ADM = "/mwlcadm"
+EXPIRES = re.compile(r"\b\d\d:\d\d(?=  )")
+V6 = "2001:db8::100"
+
+# Each is run by both tools on the same start; what is configured then must be the same.
+COMMANDS = [
+    "-A -t {vip}:80",
+    "-A -t {vip}:80 -s rr",
+    "-A -t {vip}:http -s wrr",
+    "-A -u {vip}:53 -s wlc -b flag-1,flag-3",
+    "-A -t {vip}:80 -s sh -b sh-fallback,sh-port",
+    "-A -t {vip}:80 -s nosuch",
+    "-A -t {vip}:80 -s rr -b sh-port",
+    "-A -t {vip}:80 -p",
+    "-A -t {vip}:80 -p 60",
+    "-A -t {vip}:80 -p 60 -M 255.255.255.0",
+    "-A -t {vip} -p 10",
+    "-A -t {vip}",
+    "-A -t [{v6}]:80 -s lc",
+    "-A -t [{v6}]:80 -s lc -p -M 64",
+    "-A -f 7 -s rr",
+    "-A -f 7 -6 -s rr",
+    "-A -f 0",
+    "-A -u {vip}:53 -o -s rr",
+    "-A -t {vip}:80 -o",
+    "-A --sctp-service {vip}:80",
+    "-A -t {vip}:80 --pe sip",
+    "-A",
+    "-A -t {vip}:99999",
+    "-A -t {vip}:81 -s rr",
+    "-E -t {vip}:81 -s wlc -p 5",
+    "-E -t {vip}:82",
+    "-D -t {vip}:81",
+    "-D -t {vip}:82",
+    "-a -t {vip}:81 -r 10.0.0.21",
+    "-a -t {vip}:81 -r 10.0.0.21:81 -g -w 7",
+    "-a -t {vip}:81 -r 10.0.0.21:9999 -g",
+    "-a -t {vip}:81 -r 10.0.0.21 -w 65536",
+    "-a -t {vip}:81 -r 10.0.0.21 -x 9 -y 4",
+    "-a -t {vip}:81 -r 10.0.0.21 -m",
+    "-a -t {vip}:81 -r 10.0.0.21 -i",
+    "-a -t {vip}:81 -r 10.0.0.21 -i --tun-type gue --tun-port 6080",
+    "-a -t {vip}:81 -r 10.0.0.21 --tun-type gre",
+    "-a -t {vip}:81 -r [{v6}]",
+    "-a -t {vip}:81 -r 10.0.0.22",
+    "-a -t {vip}:81",
+    "-a -t {vip}:82 -r 10.0.0.21",
+    "-a -f 9 -r 10.0.0.21 -w 3",
+    "-a -f 9 -r 10.0.0.21:8080",
+    "-e -t {vip}:81 -r 10.0.0.22 -w 0",
+    "-e -t {vip}:81 -r 10.0.0.23 -w 0",
+    "-d -t {vip}:81 -r 10.0.0.22",
+    "-d -t {vip}:81 -r 10.0.0.23",
+    "--set 600 0 77",
+    "--set 1 2",
+    "--set 1 2 x",
+    "-Z",
+    "-Z -t {vip}:81",
+    "-Z -t {vip}:82",
+    "-C",
+    "--start-daemon master --mcast-interface eth0 --syncid 7",
+    "--start-daemon both",
+    "--stop-daemon backup",
+    "-L -t {vip}:82",
+    "-Lc --stats",
+    "-S -t {vip}:81",
+    "-h",
+    "--nonsense",
+]
+START = ["-A -t {vip}:81 -s rr", "-a -t {vip}:81 -r 10.0.0.22 -w 2"]
+
+LISTINGS = [
+    "-L",
+    "-Ln",
+    "-ln",
+    "-L --sort",
+    "-Ln --stats",
+    "-Ln --stats --exact",
+    "-L --stats",
+    "-Ln --rate",
+    "-Ln --rate --exact",
+    "-Ln --thresholds",
+    "-Ln --persistent-conn",
+    "-Ln --tun-info",
+    "-Ln -t {vip}:80",
+    "-L -t {vip}:80 --stats",
+    "-Ln -u {vip}:53",
+    "-Lnc",
+    "-Lc",
+    "-Lnc --persistent-conn",
+    "-Ln --timeout",
+    "-Ln --daemon",
+    "-Sn",
+    "-S",
+]
+
+
+def fill(command):
+    return command.format(vip=VIP, v6=V6)
+
+
+def fresh():
+    director("ipvsadm -C && ipvsadm --set 900 120 300")
+
+
+def test_mwlcadm_configures_as_ipvsadm_does():
+    # One shell for all: a process more for each step takes minutes in an emulated machine.
+    script = []
+    for command in COMMANDS:
+        for tool in ("ipvsadm", ADM):
+            script += [
+                "ipvsadm -C; ipvsadm -R </tmp/start",
+                f"{tool} {fill(command)} >/dev/null 2>&1 && echo accepted || echo refused",
+                "ipvsadm -Sn; ipvsadm -Ln --thresholds; ipvsadm -L --timeout; echo '%'",
+            ]
+    with open("/tmp/start", "w") as start:
+        start.write(fill("\n".join(["--set 900 120 300", *START])) + "\n")
+    results = director("\n".join(script)).split("%\n")[:-1]
+    fresh()
+    assert len(results) == 2 * len(COMMANDS)
+    different = [f"{command}: ipvsadm {stock}mwlcadm {ours}" for command, stock, ours in zip(COMMANDS, results[::2], results[1::2]) if stock != ours]
+    assert not different, "\n".join(different)
+
+
+def test_mwlcadm_lists_as_ipvsadm_does():
+    with open("/etc/hosts", "w") as hosts:
+        hosts.write(f"127.0.0.1 localhost\n{VIP} web\n10.0.0.21 first-of-the-servers-with-a-long-name.example\n")
+    with open("/etc/services", "w") as services:
+        services.write("http 80/tcp\ndomain 53/udp\n")
+    service("wrr", (1, 2, 3))
+    for command in (
+        "-A -u {vip}:53 -s rr",
+        "-a -u {vip}:53 -r 10.0.0.21 -w 1",
+        "-A -t {vip}:8080 -s sh -b sh-port",
+        "-a -t {vip}:8080 -r 10.0.0.22 -w 65535",
+        "-e -t {vip}:80 -r 10.0.0.23 -x 1000000 -y 999",
+    ):
+        director(f"ipvsadm {fill(command)}")
+    connections = [Connection(size=1000) for _ in range(4)]
+    ask_udp(b"x")
+    for listing in LISTINGS:
+        # Rates are estimated anew every two seconds: both tools must fall between.
+        def both():
+            # Meanwhile the connections' time goes on.
+            stock, ours = (EXPIRES.sub("mm:ss", director(f"{tool} {fill(listing)}")) for tool in ("ipvsadm", ADM))
+            # ipvsadm saves neither thresholds nor timeouts.
+            if listing.startswith("-S"):
+                ours = ours.replace(" -x 1000000 -y 999", "")
+            both.last = f"{listing}:\n{stock}---\n{ours}"
+            return stock == ours
+
+        try:
+            until(both, "equal listings", 5)
+        except AssertionError:
+            raise AssertionError(both.last)
+    for connection in connections:
+        connection.close()
+    fresh()
+
+
+def test_save_and_restore_lose_nothing():
+    fresh()
+    lines = [
+        "--set 600 60 77",
+        f"-A -t {VIP}:80 -s mwlc",
+        f"set -t {VIP}:80 --expected-size 30000000 --size-policy learned --learn http --remaining on",
+        f"-a -t {VIP}:80 -r 10.0.0.21:80 -g -w 3 -x 100 -y 50",
+        f"-a -t {VIP}:80 -r 10.0.0.22:80 -g -w 0",
+        f"-A -u {VIP}:53 -s wlc -b flag-1",
+        f"set -u {VIP}:53 --expected-size 7",
+        f"-a -u {VIP}:53 -r 10.0.0.21:53 -g -w 1",
+    ]
+    text = "\n".join(lines) + "\n"
+    director(f"{ADM} restore", stdin=f"# a comment\n\n{text}")
+    assert director(f"{ADM} save") == text, director(f"{ADM} save")
+    assert director(f"{ADM} -Sn") == text
+    director(f"{ADM} restore --clear", stdin=text)
+    assert director(f"{ADM} save") == text
+    # What stock ipvsadm saves is restored too, and the other way round.
+    stock = director("ipvsadm -Sn")
+    director("ipvsadm -C")
+    director(f"{ADM} -R", stdin=stock)
+    assert director("ipvsadm -Sn") == stock
+    fresh()
+
+
+def test_a_wrong_restore_changes_nothing():
+    fresh()
+    director(f"ipvsadm -A -t {VIP}:80 -s rr")
+    before = director(f"{ADM} save")
+    for number, text, words in (
+        (2, f"-C\n-A -t {VIP}:80 -s nosuch\n", "unknown scheduler"),
+        (3, f"-A -t {VIP}:81 -s rr\n# why\n-A -t {VIP}:81 -s rr\n", "exists"),
+        (1, f"-A -t {VIP}:80 -s rr\n", "exists"),
+        (2, f"-D -t {VIP}:80\n-a -t {VIP}:80 -r 10.0.0.21\n", ""),
+        (2, f"-A -t {VIP}:81\n-a -t {VIP}:81 -r 10.0.0.21 -m\n", "rout"),
+        (2, f"-C\nset -t {VIP}:81 --expected-size 5\n", ""),
+        (2, "-C\n-A -t nonsense\n", ""),
+        (1, "frobnicate\n", "frobnicate"),
+    ):
+        status, said = director(f"{ADM} restore", check=False, stdin=text)
+        assert status == 1 and f"line {number}: " in said and words in said, (status, said)
+        assert director(f"{ADM} save") == before, text
+        status, again = director(f"{ADM} restore --check", check=False, stdin=text)
+        assert status == 1 and f"line {number}: " in again, again
+    assert "1 commands" in director(f"{ADM} restore --check", stdin=f"-D -t {VIP}:80\n")
+    assert director(f"{ADM} save") == before
+    fresh()
+
+
+def test_refusals_come_in_the_directors_words():
+    fresh()
+    director(f"ipvsadm -A -t {VIP}:80 -s rr")
+    for command, words in (
+        (f"-A -t {VIP}:81 -s nosuch", "scheduler"),
+        (f"-a -t {VIP}:80 -r 10.0.0.21 -m", "rout"),
+        (f"-a -t {VIP}:80 -r 10.0.0.21 -i", "rout"),
+        (f"-A -t {VIP}:81 --pe sip", "persistence engine"),
+        ("--start-daemon master", "daemon"),
+        (f"-D -t {VIP}:82", "service"),
+    ):
+        status, said = director(f"{ADM} {command}", check=False)
+        assert status == 1 and words in said, (command, status, said)
+    fresh()
