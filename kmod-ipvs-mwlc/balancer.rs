@@ -25,6 +25,7 @@ use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
 use crate::kapi::work::Periodic;
 use crate::services::Services;
+use crate::template::Templates;
 
 /// The connection table has `1 << TABLE_BITS` buckets: 512 KiB, and chains of three at 200,000
 /// connections.
@@ -58,6 +59,9 @@ pub(crate) struct Balancer {
     /// Connections.
     #[pin]
     pub(crate) connections: Table<Connection>,
+    /// Which client has which real server, of persistent services.
+    #[pin]
+    pub(crate) templates: Templates,
     key: HashKey,
     estimated: Atomic<u64>,
     /// What it tells those who listen.
@@ -72,10 +76,12 @@ impl Balancer {
     pub(crate) fn new(net: Net) -> Result<Arc<Balancer>> {
         let timeouts = RcuCell::new(Timeouts::DEFAULT)?;
         let table = Table::new(TABLE_BITS, connections_max(), timeouts)?;
+        let templates = Templates::new()?;
         let services = RcuCell::new(Services::new())?;
         let balancer = pin_init!(Balancer {
             services,
             connections <- table,
+            templates <- templates,
             key: HashKey::random(),
             estimated: Atomic::new(Ticks::now().0),
             events <- Events::new(net),

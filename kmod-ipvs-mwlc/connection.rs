@@ -14,12 +14,13 @@ use crate::director::config::CONNECTION_SIZE_BYTES_MAX;
 use crate::director::conn::ConnState;
 use crate::director::load::{change, Cap, Share};
 use crate::director::packet::Ipv4Tuple;
-use crate::director::tcp::{step, TcpEvent, Transition};
+use crate::director::tcp::{step, TcpEvent, TcpState, Transition};
 use crate::director::timeouts::Timeouts;
 use crate::dispatch::Pick;
-use crate::kapi::clock::Ticks;
+use crate::kapi::clock::{ShortTicks, Ticks};
 use crate::kapi::hashtable::Entry;
 use crate::kapi::rcu::RcuCell;
+use crate::template::Hold;
 
 /// The entry.
 pub(crate) struct Connection {
@@ -29,8 +30,10 @@ pub(crate) struct Connection {
     pub(crate) destination: Arc<Destination>,
     /// Its [`Word`].
     word: Atomic<u64>,
-    started: Ticks,
-    last_seen: Atomic<u64>,
+    started: ShortTicks,
+    last_seen: Atomic<u32>,
+    /// Persistence: what says where its client's next connection goes.
+    hold: Option<Hold>,
 }
 
 /// State and size in 64 bits: bits 0 to 7 the state's number (0: ended), bit 8 whether the size is
@@ -133,8 +136,9 @@ impl Connection {
             tuple,
             destination,
             word: Atomic::new(word.0),
-            started: now,
-            last_seen: Atomic::new(now.0),
+            started: now.short(),
+            last_seen: Atomic::new(now.short().0),
+            hold: pick.hold,
         }
     }
 
@@ -150,18 +154,19 @@ impl Connection {
 
     /// When it was scheduled.
     pub(crate) fn started(&self) -> Ticks {
-        self.started
+        self.started.before(Ticks::now())
     }
 
     /// When it ends if no packet comes.
     pub(crate) fn deadline_with(&self, timeouts: &Timeouts) -> Ticks {
         let timeout_s = self.word().state().map_or(0, |state| timeouts.of(state));
-        Ticks(self.last_seen.load(Relaxed)).after_s(timeout_s)
+        let last_seen = ShortTicks(self.last_seen.load(Relaxed));
+        last_seen.before(Ticks::now()).after_s(timeout_s)
     }
 
     /// Takes note of a packet from the client; `event` is `None` for UDP.
     pub(crate) fn observe(&self, event: Option<TcpEvent>) -> Observed {
-        let now = Ticks::now().0;
+        let now = Ticks::now().short().0;
         // A store that changes nothing would only take the cache line from other CPUs.
         if self.last_seen.load(Relaxed) != now {
             self.last_seen.store(now, Relaxed);
@@ -179,7 +184,14 @@ impl Connection {
             (None, _) => None,
         });
         match updated {
-            Ok(()) => Observed::Forward { entered },
+            Ok(()) => {
+                if let (Some(ConnState::Tcp(TcpState::Established)), Some(hold)) =
+                    (entered, &self.hold)
+                {
+                    hold.assure();
+                }
+                Observed::Forward { entered }
+            }
             Err(word) if word == Word::ENDED => Observed::Ended,
             Err(_) => Observed::Restart,
         }

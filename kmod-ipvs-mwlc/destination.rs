@@ -5,7 +5,7 @@ use crate::kapi::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::director::config::{DestConfig, DestKey, Forwarding, Thresholds};
+use crate::director::config::{DestConfig, DestKey, Forwarding, ServiceKey, Thresholds};
 use crate::director::load::LoadChange;
 use crate::director::sched::{DestLoad, Ramp};
 use crate::director::stats::{Counters, Estimator, Stats};
@@ -17,6 +17,7 @@ use crate::percpu::Traffic;
 /// The real server. Packets read it while configuration changes it: each field is atomic by itself.
 #[pin_data]
 pub(crate) struct Destination {
+    service: ServiceKey,
     key: DestKey,
     weight: Atomic<u32>,
     /// The weight, or the last one before it was set to 0.
@@ -27,6 +28,8 @@ pub(crate) struct Destination {
     overloaded: Atomic<bool>,
     removed: Atomic<bool>,
     pending: Atomic<i32>,
+    /// Templates that name it.
+    templates: Atomic<i32>,
     active: Atomic<i32>,
     inactive: Atomic<i32>,
     /// Ci.
@@ -51,8 +54,9 @@ struct Books {
 }
 
 impl Destination {
-    /// A new one, without connections.
+    /// A new one of this service, without connections.
     pub(crate) fn new(
+        service: ServiceKey,
         config: &DestConfig,
         expectation: Arc<Expectation>,
     ) -> Result<Arc<Destination>> {
@@ -62,6 +66,7 @@ impl Destination {
             estimator: Estimator::NEW,
         };
         let destination = pin_init!(Destination {
+            service,
             key: config.key,
             weight: Atomic::new(config.weight),
             last_weight: Atomic::new(config.weight),
@@ -71,6 +76,7 @@ impl Destination {
             overloaded: Atomic::new(false),
             removed: Atomic::new(false),
             pending: Atomic::new(0),
+            templates: Atomic::new(0),
             active: Atomic::new(0),
             inactive: Atomic::new(0),
             bytes: Atomic::new(0),
@@ -81,6 +87,11 @@ impl Destination {
             books <- BhLock::new(books),
         });
         Arc::pin_init(destination, GFP_KERNEL)
+    }
+
+    /// The service that it serves.
+    pub(crate) fn service(&self) -> ServiceKey {
+        self.service
     }
 
     /// Its name.
@@ -166,6 +177,16 @@ impl Destination {
         if capped != 0 {
             self.capped.fetch_add(capped, Relaxed);
         }
+    }
+
+    /// Counts a persistence template that comes (1) or goes (-1).
+    pub(crate) fn count_template(&self, difference: i32) {
+        self.templates.fetch_add(difference, Relaxed);
+    }
+
+    /// Persistence templates that name it.
+    pub(crate) fn templates(&self) -> u32 {
+        count(&self.templates)
     }
 
     /// What a scheduler sees of it.

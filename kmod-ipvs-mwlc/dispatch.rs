@@ -7,10 +7,11 @@ use kernel::sync::Arc;
 use crate::balancer::Balancer;
 use crate::connection::Watch;
 use crate::destination::Destination;
-use crate::director::config::{Address, ServiceKey, Transport};
+use crate::director::config::{Address, Endpoint, Transport};
 use crate::director::conn::ConnState;
 use crate::director::event::Event;
 use crate::director::tcp::{self, TcpEvent};
+use crate::template::Hold;
 
 /// What a packet from a client says about who wants what.
 pub(crate) struct Flow {
@@ -25,7 +26,6 @@ pub(crate) struct Flow {
     /// To which port, in host order.
     pub(crate) virtual_port: u16,
     /// The mark that the firewall gave the packet; 0 for none.
-    #[expect(dead_code, reason = "no service is chosen by a mark yet")]
     pub(crate) mark: u32,
 }
 
@@ -39,6 +39,8 @@ pub(crate) struct Pick {
     pub(crate) size_bytes: u64,
     /// What its packets are looked at for, beside being sent on.
     pub(crate) watch: Watch,
+    /// What keeps the client on its real server, if the service is persistent.
+    pub(crate) hold: Option<Hold>,
     /// Each datagram is a connection of its own: there is no entry to keep.
     pub(crate) one_packet: bool,
 }
@@ -64,8 +66,12 @@ impl Balancer {
         guard: &Guard,
         start: impl FnOnce(Pick) -> C,
     ) -> Scheduled<C> {
-        let key = ServiceKey::endpoint(flow.transport, flow.virtual_address, flow.virtual_port);
-        let Some(service) = self.services.load(guard).get(&key) else {
+        let endpoint = Endpoint {
+            transport: flow.transport,
+            address: flow.virtual_address,
+            port: flow.virtual_port,
+        };
+        let Some(service) = self.services.load(guard).find(endpoint, flow.mark) else {
             return Scheduled::NotOurs;
         };
         let state = match (flow.transport, event) {
@@ -77,11 +83,12 @@ impl Balancer {
             },
             (Transport::Tcp | Transport::Udp, _) => ConnState::Udp,
         };
-        match service.schedule(flow, state, guard, start) {
+        match service.schedule(flow, state, &self.templates, guard, start) {
             Ok(connection) => Scheduled::Connection(connection),
             Err(cause) => {
                 service.complain(cause);
-                self.events.notify(&Event::NoDest(key, cause), guard);
+                self.events
+                    .notify(&Event::NoDest(service.key(), cause), guard);
                 Scheduled::NoDestination
             }
         }

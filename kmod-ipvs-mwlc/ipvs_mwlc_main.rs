@@ -25,6 +25,7 @@ mod percpu;
 mod proc;
 mod service;
 mod services;
+mod template;
 
 use control::ipvs::Ipvs;
 use control::mwlc::Mwlc;

@@ -12,13 +12,14 @@ use crate::balancer::{Balancer, TABLE_BITS};
 use crate::connection::Connection;
 use crate::destination::Destination;
 use crate::director::config::Forwarding;
-use crate::director::proc_text::{ProcAddress, ProcEndpoint, ProcService};
+use crate::director::proc_text::{ProcAddress, ProcEndpoint, ProcServiceLine, ProcTemplateLine};
 use crate::director::stats::Stats;
-use crate::kapi::clock::Ticks;
+use crate::kapi::clock::{Ticks, HZ};
 use crate::kapi::pernet::{self, Net};
 use crate::kapi::procfs::{File, Text};
 use crate::namespace::Namespace;
 use crate::service::Service;
+use crate::template::Template;
 
 /// `/proc/net/ip_vs`.
 pub(crate) struct ServicesFile;
@@ -63,11 +64,7 @@ impl File for ServicesFile {
 
 fn write_service(service: &Service, text: &mut Text, guard: &Guard) {
     let config = service.config(guard);
-    text.write(core::format_args!(
-        "{} {} \n",
-        ProcService(config.key),
-        config.scheduler.name(),
-    ));
+    text.write(core::format_args!("{}", ProcServiceLine(config, HZ)));
     for destination in service.destinations(guard) {
         write_destination(destination, text);
     }
@@ -93,7 +90,7 @@ fn write_destination(destination: &Destination, text: &mut Text) {
 impl File for ConnectionsFile {
     const NAME: &'static CStr = c"ip_vs_conn";
 
-    /// After the header, a piece for each bucket.
+    /// After the header, a piece for each bucket of connections, then of templates.
     fn piece(net: &Net, index: u64, text: &mut Text) -> bool {
         if index == 0 {
             text.write(fmt!(
@@ -104,16 +101,35 @@ impl File for ConnectionsFile {
         let Some(balancer) = balancer(net) else {
             return false;
         };
-        let bucket = index.wrapping_sub(1);
-        if bucket >= balancer.connections.buckets() as u64 {
+        let bucket = index.wrapping_sub(1) as usize;
+        let guard = read_lock();
+        let connections = &balancer.connections;
+        if bucket < connections.buckets() {
+            for connection in connections.entries(bucket, &guard) {
+                write_connection(&balancer, connection, text, &guard);
+            }
+            return true;
+        }
+        let bucket = bucket.wrapping_sub(connections.buckets());
+        if bucket >= balancer.templates.buckets() {
             return false;
         }
-        let guard = read_lock();
-        for connection in balancer.connections.entries(bucket as usize, &guard) {
-            write_connection(&balancer, connection, text, &guard);
+        for listed in balancer.templates.entries(bucket, &guard) {
+            write_template(listed.template(), text);
         }
         true
     }
+}
+
+fn write_template(template: &Template, text: &mut Text) {
+    let line = ProcTemplateLine {
+        service: template.key.service,
+        network: template.key.network,
+        destination: template.destination.key(),
+        assured: template.is_assured(),
+        expires_s: template.expires().ms_since(Ticks::now()) / 1000,
+    };
+    text.write(core::format_args!("{line}"));
 }
 
 fn write_connection(balancer: &Balancer, connection: &Connection, text: &mut Text, guard: &Guard) {
@@ -132,7 +148,8 @@ fn write_connection(balancer: &Balancer, connection: &Connection, text: &mut Tex
         u32::from_be_bytes(tuple.destination),
         tuple.destination_port,
         ProcAddress(destination.address),
-        destination.port,
+        // Direct routing does not change it.
+        tuple.destination_port,
         state.name(),
         deadline.ms_since(Ticks::now()) / 1000,
     ));

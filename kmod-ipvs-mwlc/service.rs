@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 
 use crate::complaint::Complaint;
 use crate::destination::Destination;
-use crate::director::config::{DestKey, ServiceConfig, ServiceKey};
+use crate::director::config::{DestKey, ServiceConfig, ServiceKey, Transport};
 use crate::director::conn::ConnState;
 use crate::director::sched::{NoDestination, Request, SchedState, Scheduler};
 use crate::director::stats::{Counters, Stats};
@@ -22,6 +22,7 @@ use crate::kapi::lock::BhLock;
 use crate::kapi::random::word;
 use crate::kapi::rcu::RcuCell;
 use crate::maglev;
+use crate::template::{TemplateKey, Templates};
 
 /// One virtual service.
 #[pin_data]
@@ -219,14 +220,61 @@ impl Service {
         self.replace_destinations(list, Counters::default())
     }
 
+    /// Whether packets to this port are its own, as far as it was found for them: FTP's data
+    /// connections are those of a persistent service only.
+    pub(crate) fn takes(&self, port: u16) -> bool {
+        match self.key {
+            ServiceKey::Endpoint(endpoint) => {
+                endpoint.port == port || self.config(&read_lock()).is_persistent()
+            }
+            ServiceKey::Mark(_) => true,
+        }
+    }
+
     /// Chooses a real server for a new connection; `start` counts it there.
     pub(crate) fn schedule<C>(
         &self,
         flow: &Flow,
         state: ConnState,
+        templates: &Templates,
         guard: &Guard,
         start: impl FnOnce(Pick) -> C,
     ) -> core::result::Result<C, NoDestination> {
+        let config = self.config(guard);
+        let one_packet = config.is_one_packet() && flow.transport == Transport::Udp;
+        let persistence = config.is_persistent().then(|| TemplateKey {
+            service: self.key,
+            network: config.netmask.network_of(flow.client),
+        });
+        self.scheduling.with(|scheduling| {
+            let held =
+                persistence.and_then(|key| templates.hold(&key, config.timeout_s, false, guard));
+            let (hold, destination) = match held {
+                Some((hold, destination)) => (Some(hold), destination),
+                None => {
+                    let chosen = self.choose(flow, scheduling, guard)?;
+                    let remember = |key| templates.remember(key, config.timeout_s, chosen);
+                    (persistence.and_then(remember), chosen.clone())
+                }
+            };
+            Ok(start(Pick {
+                destination,
+                state,
+                size_bytes: self.expectation.bytes(),
+                watch: self.expectation.watch(),
+                hold,
+                one_packet,
+            }))
+        })
+    }
+
+    /// The scheduler's choice.
+    fn choose<'g>(
+        &'g self,
+        flow: &Flow,
+        scheduling: &mut Scheduling,
+        guard: &'g Guard,
+    ) -> core::result::Result<&'g Arc<Destination>, NoDestination> {
         let config = self.config(guard);
         let policy = config.policy();
         let random = if policy.draws_lots() { word() } else { 0 };
@@ -235,33 +283,24 @@ impl Service {
             table,
             ..
         } = self.destinations.load(guard);
-        self.scheduling.with(|scheduling| {
-            for destination in destinations {
-                destination.update_overload();
-            }
-            let loads = destinations.iter().map(|destination| destination.load());
-            let expected_bytes = self.expectation.bytes();
-            let request = Request {
-                flags: config.flags,
-                client: flow.client,
-                client_port: flow.client_port,
-                random,
-                table,
-                ..Request::new(scheduling.state, expected_bytes)
-            };
-            let choice = policy.schedule(loads, &request)?;
-            let chosen = destinations
-                .get(choice.index as usize)
-                .ok_or(NoDestination::Empty)?;
-            scheduling.state = choice.state;
-            Ok(start(Pick {
-                destination: chosen.clone(),
-                state,
-                size_bytes: expected_bytes,
-                watch: self.expectation.watch(),
-                one_packet: false,
-            }))
-        })
+        for destination in destinations {
+            destination.update_overload();
+        }
+        let loads = destinations.iter().map(|destination| destination.load());
+        let request = Request {
+            flags: config.flags,
+            client: flow.client,
+            client_port: flow.client_port,
+            random,
+            table,
+            ..Request::new(scheduling.state, self.expectation.bytes())
+        };
+        let choice = policy.schedule(loads, &request)?;
+        let chosen = destinations
+            .get(choice.index as usize)
+            .ok_or(NoDestination::Empty)?;
+        scheduling.state = choice.state;
+        Ok(chosen)
     }
 }
 

@@ -4,7 +4,8 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::director::config::{Address, ServiceKey, Transport};
+use crate::director::config::{Address, Endpoint, Family, ServiceKey, Transport};
+use crate::director::service_key::candidates;
 use crate::service::Service;
 
 /// The services of a namespace, sorted by name, so that a packet finds its service in a few
@@ -26,6 +27,21 @@ impl Services {
         self.sorted
             .get(self.first_from(key))
             .filter(|service| service.key() == *key)
+    }
+
+    /// The service that a packet to `endpoint` with this firewall mark is for.
+    pub(crate) fn find(&self, endpoint: Endpoint, mark: u32) -> Option<&Arc<Service>> {
+        candidates(endpoint, mark)
+            .find_map(|key| self.get(&key))
+            .filter(|service| service.takes(endpoint.port))
+    }
+
+    /// Whether there are services of firewall marks for this family.
+    pub(crate) fn have_marks(&self, family: Family) -> bool {
+        let first = self.first_from(&ServiceKey::mark(family, 0));
+        self.sorted
+            .get(first)
+            .is_some_and(|service| service.key().family() == family)
     }
 
     /// The index of the first service whose name is `key` or comes after it. Packets call this, so
@@ -55,9 +71,12 @@ impl Services {
         &self.sorted
     }
 
-    /// Whether any service has this address: then fragments to it concern the director.
+    /// Whether any service may be for this address: then fragments to it concern the director.
     pub(crate) fn have_address(&self, address: [u8; 4]) -> bool {
         let address = Address::V4(address);
+        if self.have_marks(address.family()) {
+            return true;
+        }
         [Transport::Tcp, Transport::Udp]
             .into_iter()
             .any(|transport| {

@@ -8,7 +8,7 @@
 # In the guest: / is a RAM disk with dash, busybox, ip, ipvsadm (stock), python3 and the kernel's own modules; /ipvs_mwlc.ko is the module,
 # the FILEs lie in /. Environment: CPUS (2), MEM (768, in MB), ACCEL (tcg,thread=single: TCG with a thread for each CPU
 # breaks the kernel's patching of its own code), TIMEOUT (300, in seconds), MODULES (more of the kernel's),
-# QEMU_ARGS (more arguments).
+# QEMU_ARGS (more arguments). The stock ip_vs with its schedulers lies in /lib/modules/stock, not loaded.
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 
@@ -18,7 +18,8 @@ set -euo pipefail
 . "$KMOD_BUILD/env"
 
 # What the scripts need of the kernel's modules, and what these depend on.
-GUEST_MODULES="veth tun pktgen bridge nf_conntrack sch_ingress cls_matchall act_mirred act_gact virtio_rng ${MODULES:-}"
+GUEST_MODULES="veth tun pktgen bridge nf_conntrack sch_ingress cls_matchall act_mirred act_gact act_skbedit virtio_rng ${MODULES:-}"
+STOCK_MODULES="ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sed ip_vs_nq ip_vs_sh ip_vs_mh ip_vs_fo ip_vs_ovf ip_vs_twos"
 PROGRAMS="/usr/bin/dash /usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/python3"
 # What a Rust program (mwlcadm) loads beside libc.
 PROGRAMS="$PROGRAMS /usr/lib/x86_64-linux-gnu/libgcc_s.so.1"
@@ -42,6 +43,19 @@ with_libraries() {
         while read -r file; do install -D "$TRIXIE_ROOT$file" "$to$file"; done
 }
 
+# with_modules DIR MODULE...: copies the kernel's modules with what they depend on; DIR/order has the order of insmod.
+with_modules() {
+    local to=$1 module
+    shift
+    mkdir -p "$to"
+    modprobe -d "$(dirname "$(dirname "$(dirname "$KERNEL_MODULES_DIR")")")" -S "$KVER" -a -D "$@" 2>/dev/null |
+        sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$work/list"
+    while read -r module; do
+        cp "$module" "$to/"
+        basename "$module"
+    done <"$work/list" >"$to/order"
+}
+
 make_root() {
     local to=$work/root
     mkdir -p "$to"/{bin,dev,proc,sys,tmp,run,etc,lib64,usr/lib}
@@ -51,12 +65,8 @@ make_root() {
     cp -r "$TRIXIE_ROOT"/usr/lib/python3*/. "$to/usr/lib/python3.13/"
     [ -e "$to/lib64/ld-linux-x86-64.so.2" ] || cp -L "$TRIXIE_ROOT/lib64/ld-linux-x86-64.so.2" "$to/lib64/"
     mkdir -p "$to/lib/modules/$KVER"
-    modprobe -d "$(dirname "$(dirname "$(dirname "$KERNEL_MODULES_DIR")")")" -S "$KVER" -a -D $GUEST_MODULES 2>/dev/null |
-        sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$work/list"
-    while read -r module; do
-        cp "$module" "$to/lib/modules/"
-        basename "$module"
-    done <"$work/list" >"$to/lib/modules/order"
+    with_modules "$to/lib/modules" $GUEST_MODULES
+    with_modules "$to/lib/modules/stock" $STOCK_MODULES
     cp "$KMOD_BUILD/ipvs_mwlc.ko" "$to/"
     cp "$1" "$to/script"
     shift

@@ -11,7 +11,7 @@ use super::{copy_services, find_service, namespace, no_memory, service, too_long
 use crate::balancer::{Balancer, TABLE_BITS};
 use crate::destination::Destination;
 use crate::director::config::{
-    Address, DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey,
+    DestConfig, DestKey, Family as IpFamily, ServiceConfig, ServiceEdit, ServiceKey,
     DESTINATIONS_PER_SERVICE_MAX, SERVICES_MAX,
 };
 use crate::director::errno::{Errno, Reject};
@@ -133,25 +133,13 @@ impl Family for Ipvs {
 
 /// What can be named already, but not yet served.
 fn served(config: ServiceConfig) -> Result<ServiceConfig> {
-    let what = match config.key {
-        ServiceKey::Mark(_) => c"this director has no firewall-mark services yet: give an address",
-        _ if config.is_persistent() => {
-            c"this director has no persistent services yet: leave out -p"
-        }
-        _ if config.is_one_packet() => {
-            c"this director has no one-packet scheduling yet: leave out -o"
-        }
-        ServiceKey::Endpoint(endpoint) => match endpoint.address {
-            Address::V4(_) => return Ok(config),
-            Address::V6(_) => {
-                return Err(Reject::new(
-                    Errno::FamilyNotSupported,
-                    c"this director does not serve IPv6 yet: give an IPv4 address",
-                ))
-            }
-        },
-    };
-    Err(Reject::new(Errno::NotSupported, what))
+    match config.key.family() {
+        IpFamily::Ipv4 => Ok(config),
+        IpFamily::Ipv6 => Err(Reject::new(
+            Errno::FamilyNotSupported,
+            c"this director does not serve IPv6 yet: give an IPv4 address",
+        )),
+    }
 }
 
 fn new_service(balancer: &Balancer, config: ServiceConfig) -> Result {
@@ -190,6 +178,7 @@ fn delete_service(balancer: &Balancer, key: &ServiceKey) -> Result {
     let services = copy_services(balancer, |other| other.key() != *key)?;
     balancer.services.replace(services).map_err(no_memory)?;
     gone.retire();
+    balancer.templates.forget_removed();
     balancer.tell(&Event::ServiceRemoved(*key));
     Ok(())
 }
@@ -204,6 +193,7 @@ fn flush(balancer: &Balancer) -> Result {
         service.retire();
         balancer.tell(&Event::ServiceRemoved(service.key()));
     }
+    balancer.templates.forget_removed();
     Ok(())
 }
 
@@ -228,7 +218,8 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
             c"a virtual service has at most 1024 real servers",
         ));
     }
-    let destination = Destination::new(config, service.expectation.clone()).map_err(no_memory)?;
+    let expectation = service.expectation.clone();
+    let destination = Destination::new(*key, config, expectation).map_err(no_memory)?;
     service.add(destination).map_err(no_memory)?;
     balancer.tell(&Event::DestAdded(*key, config.key));
     Ok(())
@@ -252,6 +243,7 @@ fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> 
         .cloned()
         .ok_or(NO_DESTINATION)?;
     service.remove(&gone).map_err(no_memory)?;
+    balancer.templates.forget_removed();
     balancer.tell(&Event::DestRemoved(*key, gone.key()));
     Ok(())
 }
@@ -284,7 +276,7 @@ fn view_destination(destination: &Destination) -> DestinationView {
         config: destination.config(),
         active: load.active,
         inactive: load.inactive.saturating_add(load.pending),
-        persistent: 0,
+        persistent: destination.templates(),
         stats: destination.stats(),
     }
 }

@@ -3,7 +3,8 @@
 
 use core::fmt::{Display, Formatter, Result};
 
-use crate::director::config::{Address, ServiceKey};
+use crate::director::config::{Address, DestKey, Endpoint, ServiceConfig, ServiceKey};
+use crate::director::service_key::FTP_PORT;
 
 /// An address: IPv4 as eight hexadecimal digits, IPv6 as eight groups of four with nothing left
 /// out.
@@ -58,11 +59,170 @@ impl Display for ProcService {
     }
 }
 
+/// A service's line with its scheduler, flags and persistence. The timeout is in ticks of the second
+/// parameter's frequency, as IPVS has it.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcServiceLine<'a>(pub &'a ServiceConfig, pub u64);
+
+impl Display for ProcServiceLine<'_> {
+    fn fmt(&self, to: &mut Formatter<'_>) -> Result {
+        let ProcServiceLine(config, hz) = *self;
+        let scheduler = config.scheduler.name();
+        write!(to, "{} {scheduler} ", ProcService(config.key))?;
+        let ops = if config.is_one_packet() { "ops " } else { "" };
+        // IPVS says nothing of one-packet scheduling for IPv6, and puts one more space for IPv4.
+        match config.key {
+            ServiceKey::Mark(_) => to.write_str(ops)?,
+            ServiceKey::Endpoint(Endpoint {
+                address: Address::V4(_),
+                ..
+            }) => write!(to, "{ops} ")?,
+            ServiceKey::Endpoint(_) => {}
+        }
+        if config.is_persistent() {
+            let timeout = u64::from(config.timeout_s).saturating_mul(hz);
+            let netmask = u32::from_be_bytes(config.netmask.to_bytes());
+            write!(to, "persistent {timeout} {netmask:08X}")?;
+        }
+        to.write_str("\n")
+    }
+}
+
+/// The protocol of firewall marks' templates.
+const ANY_PROTOCOL: &str = "IP";
+
+/// A persistence template's line among the connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcTemplateLine {
+    /// Its service.
+    pub service: ServiceKey,
+    /// The network of its clients.
+    pub network: Address,
+    /// Their real server.
+    pub destination: DestKey,
+    /// Whether a connection of it was established.
+    pub assured: bool,
+    /// When it ends if nobody asks for it.
+    pub expires_s: u64,
+}
+
+impl Display for ProcTemplateLine {
+    fn fmt(&self, to: &mut Formatter<'_>) -> Result {
+        let (protocol, address, port) = match self.service {
+            ServiceKey::Endpoint(endpoint) => {
+                // Templates of FTP are for every port.
+                let port = match endpoint.port {
+                    FTP_PORT => 0,
+                    port => port,
+                };
+                (endpoint.transport.name(), endpoint.address, port)
+            }
+            // The mark stands where the address would, in its first four bytes.
+            ServiceKey::Mark(firewall) => {
+                let [a, b, c, d] = firewall.mark.to_be_bytes();
+                let bytes = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                let address = Address::from_union(firewall.family, bytes);
+                (ANY_PROTOCOL, address, 0)
+            }
+        };
+        let to_port = if port == 0 { 0 } else { self.destination.port };
+        writeln!(
+            to,
+            "{protocol:<3} {} 0000 {} {port:04X} {} {to_port:04X} {:<11} {:>7}",
+            ProcAddress(self.network),
+            ProcAddress(address),
+            ProcAddress(self.destination.address),
+            if self.assured { "ASSURED" } else { "NONE" },
+            self.expires_s,
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::director::config::{Family, Transport};
-    use std::string::ToString;
+    use crate::director::config::{
+        Family, Netmask, Transport, SERVICE_ONE_PACKET, SERVICE_PERSISTENT,
+    };
+    use crate::director::sched::Scheduler;
+    use std::string::{String, ToString};
+
+    const FOUR: Address = Address::V4([10, 0, 0, 100]);
+
+    fn line(key: ServiceKey, flags: u32) -> String {
+        let config = ServiceConfig {
+            key,
+            scheduler: Scheduler::RoundRobin,
+            flags,
+            timeout_s: 300,
+            netmask: Netmask::whole(key.family()),
+        };
+        ProcServiceLine(&config, 250).to_string()
+    }
+
+    /// As the stock module wrote them, spaces at the end included.
+    #[test]
+    fn lines_of_services() {
+        let tcp = ServiceKey::endpoint(Transport::Tcp, FOUR, 80);
+        let udp = ServiceKey::endpoint(Transport::Udp, Address::V6([0x11; 16]), 53);
+        let mark = ServiceKey::mark(Family::Ipv4, 7);
+        let six = "[1111:1111:1111:1111:1111:1111:1111:1111]";
+        for (key, flags, expected) in [
+            (tcp, 0, "TCP  0A000064:0050 rr  \n".into()),
+            (
+                tcp,
+                SERVICE_PERSISTENT,
+                "TCP  0A000064:0050 rr  persistent 75000 FFFFFFFF\n".into(),
+            ),
+            (udp, 0, std::format!("UDP  {six}:0035 rr \n")),
+            (
+                udp,
+                SERVICE_PERSISTENT,
+                std::format!("UDP  {six}:0035 rr persistent 75000 80000000\n"),
+            ),
+            (mark, SERVICE_ONE_PACKET, "FWM  00000007 rr ops \n".into()),
+        ] {
+            assert_eq!(line(key, flags), expected);
+        }
+    }
+
+    #[test]
+    fn lines_of_templates() {
+        let template = |service| {
+            let line = ProcTemplateLine {
+                service,
+                network: Address::V4([10, 0, 0, 0]),
+                destination: DestKey {
+                    address: Address::V4([10, 0, 0, 21]),
+                    port: 80,
+                },
+                assured: false,
+                expires_s: 299,
+            };
+            line.to_string()
+        };
+        let at = |port| ServiceKey::endpoint(Transport::Tcp, FOUR, port);
+        for (service, expected) in [
+            (
+                at(80),
+                "TCP 0A000000 0000 0A000064 0050 0A000015 0050 NONE            299\n",
+            ),
+            (
+                at(0),
+                "TCP 0A000000 0000 0A000064 0000 0A000015 0000 NONE            299\n",
+            ),
+            (
+                at(21),
+                "TCP 0A000000 0000 0A000064 0000 0A000015 0000 NONE            299\n",
+            ),
+            (
+                ServiceKey::mark(Family::Ipv4, 7),
+                "IP  0A000000 0000 00000007 0000 0A000015 0000 NONE            299\n",
+            ),
+        ] {
+            assert_eq!(template(service), expected);
+        }
+    }
 
     #[test]
     fn as_ipvs_spells_them() {

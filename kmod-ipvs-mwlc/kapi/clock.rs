@@ -17,6 +17,11 @@ impl Ticks {
         Ticks(unsafe { bindings::mwlc_jiffies() } as u64)
     }
 
+    /// The moment's low half, for where room is scarce.
+    pub(crate) fn short(self) -> ShortTicks {
+        ShortTicks(self.0 as u32)
+    }
+
     /// The moment this many seconds later.
     pub(crate) fn after_s(self, seconds: u32) -> Ticks {
         Ticks(self.0.saturating_add(u64::from(seconds).saturating_mul(HZ)))
@@ -30,5 +35,17 @@ impl Ticks {
     /// Milliseconds since `earlier`; 0 if that is later.
     pub(crate) fn ms_since(self, earlier: Ticks) -> u64 {
         self.since(earlier).saturating_mul(1000) / HZ
+    }
+}
+
+/// A moment's low 32 bits: enough to tell it from any other within 49 days at 1000 Hz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShortTicks(pub(crate) u32);
+
+impl ShortTicks {
+    /// The latest moment with these bits that is not after `now`.
+    pub(crate) fn before(self, now: Ticks) -> Ticks {
+        let ago = now.short().0.wrapping_sub(self.0);
+        Ticks(now.0.saturating_sub(u64::from(ago)))
     }
 }

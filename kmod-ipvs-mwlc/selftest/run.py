@@ -12,6 +12,7 @@ import balancing
 import lab
 import learning
 import schedulers
+import services
 import tools
 from splats import splats
 
@@ -21,7 +22,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, schedulers, learning, tools, attack):
+    for module in (balancing, schedulers, services, learning, tools, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue
