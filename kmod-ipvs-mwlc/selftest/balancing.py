@@ -304,7 +304,7 @@ def test_stock_ipvsadm_round_trip():
         ("-a -t 10.1.0.1:80 -r 10.2.0.1:80 -g", "Destination already exists"),
         ("-d -t 10.1.0.1:80 -r 10.9.9.9:80", "No such destination"),
         ("-D -t 10.9.9.9:80", "No such service"),
-        ("-A -t 10.1.0.9:80 -s sed", "Scheduler or persistence engine not found"),
+        ("-A -t 10.1.0.9:80 -s nonesuch", "Scheduler or persistence engine not found"),
         ("-a -t 10.1.0.1:80 -r 10.2.0.9:80 -m", ""),
     ):
         status, text = director(f"ipvsadm {command}", check=False)
