@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One namespace's balancer: its services, its connections, its timeouts, and what repeats every
-//! two seconds.
+//! One namespace's balancer: its services, its connections, its timeouts.
 
 use core::borrow::Borrow;
 
-use crate::kapi::atomic::{Atomic, Relaxed};
 use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
@@ -14,16 +12,13 @@ use crate::connection::Connection;
 use crate::director::config::CONNECTIONS_MAX;
 use crate::director::event::Event;
 use crate::director::packet::Ipv4Tuple;
-use crate::director::stats::ESTIMATE_PERIOD_MS;
 use crate::director::timeouts::Timeouts;
 use crate::events::Events;
-use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::{Node, Table};
 use crate::kapi::memory;
 use crate::kapi::pernet::Net;
 use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
-use crate::kapi::work::Periodic;
 use crate::services::Services;
 use crate::template::Templates;
 
@@ -63,7 +58,6 @@ pub(crate) struct Balancer {
     #[pin]
     pub(crate) templates: Templates,
     key: HashKey,
-    estimated: Atomic<u64>,
     /// What it tells those who listen.
     #[pin]
     pub(crate) events: Events,
@@ -83,7 +77,6 @@ impl Balancer {
             connections <- table,
             templates <- templates,
             key: HashKey::random(),
-            estimated: Atomic::new(Ticks::now().0),
             events <- Events::new(net),
             full: Complaint::new(),
         });
@@ -143,28 +136,6 @@ impl PinnedDrop for Balancer {
         // hold no route.
         for service in self.services.load(&read_lock()).all() {
             service.retire();
-        }
-    }
-}
-
-impl Periodic for Balancer {
-    const PERIOD_S: u32 = (ESTIMATE_PERIOD_MS / 1000) as u32;
-
-    /// Estimates rates. One service at a time, so that no grace period waits for all of them.
-    fn run(&self) {
-        let now = Ticks::now();
-        let elapsed_ms = now.ms_since(Ticks(self.estimated.load(Relaxed)));
-        self.estimated.store(now.0, Relaxed);
-        let mut index = 0usize;
-        loop {
-            let guard = read_lock();
-            let Some(service) = self.services.load(&guard).all().get(index) else {
-                break;
-            };
-            for destination in service.destinations(&guard) {
-                destination.estimate(elapsed_ms);
-            }
-            index = index.wrapping_add(1);
         }
     }
 }

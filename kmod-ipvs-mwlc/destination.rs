@@ -6,10 +6,13 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::director::config::{DestConfig, DestKey, Forwarding, ServiceKey, Thresholds};
+use crate::director::drain::DrainRequest;
 use crate::director::load::LoadChange;
 use crate::director::sched::{DestLoad, Ramp};
 use crate::director::stats::{Counters, Estimator, Stats};
+use crate::drain::Drain;
 use crate::expectation::Expectation;
+use crate::kapi::clock::Ticks;
 use crate::kapi::lock::BhLock;
 use crate::kapi::route::RouteCell;
 use crate::percpu::Traffic;
@@ -26,6 +29,11 @@ pub(crate) struct Destination {
     upper: Atomic<u32>,
     lower: Atomic<u32>,
     overloaded: Atomic<bool>,
+    /// Since when it starts slowly, in ticks; 0: it does not, or no more.
+    ramp_began: Atomic<u64>,
+    ramp_ms: Atomic<u32>,
+    /// Whether it drains.
+    pub(crate) drain: Drain,
     removed: Atomic<bool>,
     pending: Atomic<i32>,
     /// Templates that name it.
@@ -51,6 +59,7 @@ struct Books {
     /// What the counters had at the last zeroing.
     baseline: Counters,
     estimator: Estimator,
+    estimated: Ticks,
 }
 
 impl Destination {
@@ -64,6 +73,7 @@ impl Destination {
         let books = Books {
             baseline: Counters::default(),
             estimator: Estimator::NEW,
+            estimated: Ticks::now(),
         };
         let destination = pin_init!(Destination {
             service,
@@ -74,6 +84,9 @@ impl Destination {
             upper: Atomic::new(config.thresholds.upper),
             lower: Atomic::new(config.thresholds.lower),
             overloaded: Atomic::new(false),
+            ramp_began: Atomic::new(0),
+            ramp_ms: Atomic::new(0),
+            drain: Drain::new(),
             removed: Atomic::new(false),
             pending: Atomic::new(0),
             templates: Atomic::new(0),
@@ -99,11 +112,12 @@ impl Destination {
         self.key
     }
 
-    /// Takes new settings; connections go on.
+    /// Takes new settings; connections go on. A weight ends a drain.
     pub(crate) fn configure(&self, config: &DestConfig) {
         self.weight.store(config.weight, Relaxed);
         if config.weight > 0 {
             self.last_weight.store(config.weight, Relaxed);
+            self.drain.cancel();
         }
         self.local
             .store(config.forwarding == Forwarding::LocalNode, Relaxed);
@@ -124,6 +138,34 @@ impl Destination {
     /// Its weight, or the last one before it was set to 0.
     pub(crate) fn last_weight(&self) -> u32 {
         self.last_weight.load(Relaxed)
+    }
+
+    /// Takes no new connections, and has so much time for the old ones.
+    pub(crate) fn begin_drain(&self, request: DrainRequest) {
+        self.weight.store(0, Relaxed);
+        self.drain.begin(request);
+    }
+
+    /// Begins to count with a part of its weight, which takes so long to be the whole; 0 ends that.
+    pub(crate) fn begin_slowly(&self, slow_start_ms: u32) {
+        let began = if slow_start_ms > 0 { Ticks::now().0 } else { 0 };
+        self.ramp_ms.store(slow_start_ms, Relaxed);
+        self.ramp_began.store(began, Relaxed);
+    }
+
+    /// The part of its weight that counts.
+    #[inline]
+    fn ramp(&self) -> Ramp {
+        let began = self.ramp_began.load(Relaxed);
+        if began == 0 {
+            return Ramp::FULL;
+        }
+        let since_ms = Ticks::now().ms_since(Ticks(began));
+        let ramp = Ramp::at(since_ms, self.ramp_ms.load(Relaxed));
+        if ramp == Ramp::FULL {
+            self.ramp_began.store(0, Relaxed);
+        }
+        ramp
     }
 
     /// How packets reach it.
@@ -190,6 +232,7 @@ impl Destination {
     }
 
     /// What a scheduler sees of it.
+    #[inline]
     pub(crate) fn load(&self) -> DestLoad {
         DestLoad {
             weight: self.weight.load(Relaxed),
@@ -199,21 +242,23 @@ impl Destination {
             bytes: u64::try_from(self.bytes.load(Relaxed)).unwrap_or(0),
             capped_bytes: u64::try_from(self.capped.load(Relaxed)).unwrap_or(0),
             overloaded: self.overloaded.load(Relaxed),
-            ramp: Ramp::FULL,
+            ramp: self.ramp(),
         }
     }
 
-    /// Compares its connections with its thresholds. Under the service's scheduling lock.
-    pub(crate) fn update_overload(&self) {
-        let load = self.load();
-        let connections = load
-            .pending
-            .saturating_add(load.active)
-            .saturating_add(load.inactive);
-        let now = self.thresholds().overloaded(load.overloaded, connections);
-        if now != load.overloaded {
-            self.overloaded.store(now, Relaxed);
+    /// Compares its connections with its thresholds; whether that has changed anything, and to
+    /// what. Under the service's scheduling lock.
+    #[inline]
+    pub(crate) fn update_overload(&self) -> Option<bool> {
+        let was = self.overloaded.load(Relaxed);
+        // Most have no threshold, and every new connection asks every real server.
+        if self.upper.load(Relaxed) == 0 && !was {
+            return None;
         }
+        let connections = self.load().connections();
+        let now = self.thresholds().overloaded(was, connections);
+        self.overloaded.store(now, Relaxed);
+        (now != was).then_some(now)
     }
 
     /// Its counters since the last zeroing, and its rates.
@@ -231,11 +276,15 @@ impl Destination {
         self.books.with(|books| books.baseline = total);
     }
 
-    /// Estimates the rates anew, `elapsed_ms` after the last time.
-    pub(crate) fn estimate(&self, elapsed_ms: u64) {
+    /// Estimates the rates anew, over the time since the last estimate.
+    pub(crate) fn estimate(&self) {
         let total = self.traffic.total();
-        self.books
-            .with(|books| books.estimator = books.estimator.estimate(total, elapsed_ms));
+        let now = Ticks::now();
+        self.books.with(|books| {
+            let elapsed_ms = now.ms_since(books.estimated);
+            books.estimated = now;
+            books.estimator = books.estimator.estimate(total, elapsed_ms);
+        });
     }
 }
 

@@ -83,7 +83,7 @@ impl Balancer {
             },
             (Transport::Tcp | Transport::Udp, _) => ConnState::Udp,
         };
-        match service.schedule(flow, state, &self.templates, guard, start) {
+        match service.schedule(flow, state, self, guard, start) {
             Ok(connection) => Scheduled::Connection(connection),
             Err(cause) => {
                 service.complain(cause);

@@ -150,7 +150,7 @@ impl Balancer {
 }
 
 /// What scheduling is told of a packet.
-fn flow_of(tuple: &Ipv4Tuple, mark: u32) -> Flow {
+pub(crate) fn flow_of(tuple: &Ipv4Tuple, mark: u32) -> Flow {
     Flow {
         transport: tuple.transport,
         client: Address::V4(tuple.source),

@@ -15,6 +15,7 @@ mod connection;
 mod control;
 mod destination;
 mod dispatch;
+mod drain;
 mod events;
 mod expectation;
 mod hook;
@@ -26,6 +27,7 @@ mod proc;
 mod service;
 mod services;
 mod template;
+mod upkeep;
 
 use control::ipvs::Ipvs;
 use control::mwlc::Mwlc;

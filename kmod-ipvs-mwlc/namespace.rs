@@ -21,6 +21,7 @@ use crate::kapi::pernet::{Net, PerNet, Slot};
 use crate::kapi::procfs;
 use crate::kapi::work::Repeater;
 use crate::proc::{ConnectionsFile, ServicesFile, StatsFile};
+use crate::upkeep::Upkeep;
 
 /// A namespace's state.
 #[pin_data]
@@ -41,7 +42,7 @@ const NO_START: Reject = Reject::new(
 /// A balancer at work. The fields are dropped in this order: first nothing estimates any more, then
 /// no packet comes any more, then services and connections go.
 struct Running {
-    _estimator: Pin<KBox<Repeater<Balancer>>>,
+    _upkeep: Pin<KBox<Repeater<Upkeep>>>,
     _hook: netfilter::Registration<Balancer>,
     balancer: Arc<Balancer>,
 }
@@ -73,9 +74,9 @@ impl Running {
     fn start(net: Net) -> Result<Running> {
         let balancer = Balancer::new(net)?;
         let hook = netfilter::Registration::new(net, balancer.clone())?;
-        let estimator = Repeater::start(balancer.clone())?;
+        let upkeep = Repeater::start(Upkeep::new(balancer.clone())?)?;
         Ok(Running {
-            _estimator: estimator,
+            _upkeep: upkeep,
             _hook: hook,
             balancer,
         })

@@ -10,19 +10,25 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
+use crate::balancer::Balancer;
 use crate::complaint::Complaint;
 use crate::destination::Destination;
 use crate::director::config::{DestKey, ServiceConfig, ServiceKey, Transport};
 use crate::director::conn::ConnState;
+use crate::director::event::Event;
+use crate::director::refusals::{Refusals, CAUSES};
 use crate::director::sched::{NoDestination, Request, SchedState, Scheduler};
+use crate::director::slow_start;
 use crate::director::stats::{Counters, Stats};
 use crate::dispatch::{Flow, Pick};
+use crate::events::Events;
 use crate::expectation::Expectation;
+use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::lock::BhLock;
 use crate::kapi::random::word;
 use crate::kapi::rcu::RcuCell;
 use crate::maglev;
-use crate::template::{TemplateKey, Templates};
+use crate::template::TemplateKey;
 
 /// One virtual service.
 #[pin_data]
@@ -34,9 +40,17 @@ pub(crate) struct Service {
     scheduling: BhLock<Scheduling>,
     /// What its connections are expected to fetch.
     pub(crate) expectation: Arc<Expectation>,
+    /// How long a real server takes to its whole weight; [`SLOW_START_UNSET`]: what suits the
+    /// scheduler.
+    slow_start_ms: Atomic<u32>,
     /// No real server could take a connection.
     refused: Complaint,
+    /// How often, by cause.
+    refusals: [Atomic<u64>; CAUSES],
 }
+
+/// Beyond every slow start that can be asked for.
+const SLOW_START_UNSET: u32 = u32::MAX;
 
 /// What scheduling remembers.
 struct Scheduling {
@@ -73,7 +87,9 @@ impl Service {
             destinations,
             scheduling <- BhLock::new(start),
             expectation,
+            slow_start_ms: Atomic::new(SLOW_START_UNSET),
             refused: Complaint::new(),
+            refusals: [const { Atomic::new(0) }; CAUSES],
         });
         Arc::pin_init(service, GFP_KERNEL)
     }
@@ -103,6 +119,42 @@ impl Service {
         self.scheduling
             .with(|scheduling| scheduling.state = SchedState::NEW);
         Ok(())
+    }
+
+    /// How long a real server takes to its whole weight.
+    pub(crate) fn slow_start_ms(&self) -> u32 {
+        match self.slow_start_ms.load(Relaxed) {
+            SLOW_START_UNSET => slow_start::default_ms(self.config(&read_lock()).policy()),
+            set => set,
+        }
+    }
+
+    /// Changes that, for real servers that come from now on; 0 also ends what is under way.
+    pub(crate) fn set_slow_start(&self, slow_start_ms: u32) {
+        self.slow_start_ms.store(slow_start_ms, Relaxed);
+        if slow_start_ms == 0 {
+            for destination in self.destinations(&read_lock()) {
+                destination.begin_slowly(0);
+            }
+        }
+    }
+
+    /// A real server was added or has come back from weight 0: it starts slowly, unless no other has
+    /// a connection, and there is nothing to catch up with.
+    pub(crate) fn starts_slowly(&self, newcomer: &Destination) {
+        let slow_start_ms = self.slow_start_ms();
+        let guard = read_lock();
+        let behind = self
+            .destinations(&guard)
+            .iter()
+            .any(|other| !core::ptr::eq(&**other, newcomer) && other.load().active > 0);
+        newcomer.begin_slowly(if behind { slow_start_ms } else { 0 });
+    }
+
+    /// How many clients were turned away, and why.
+    pub(crate) fn refusals(&self) -> Refusals {
+        let [a, b, c, d, e] = &self.refusals;
+        Refusals::from_counters([a, b, c, d, e].map(|counter| counter.load(Relaxed)))
     }
 
     /// Its real servers.
@@ -236,7 +288,7 @@ impl Service {
         &self,
         flow: &Flow,
         state: ConnState,
-        templates: &Templates,
+        balancer: &Balancer,
         guard: &Guard,
         start: impl FnOnce(Pick) -> C,
     ) -> core::result::Result<C, NoDestination> {
@@ -246,13 +298,14 @@ impl Service {
             service: self.key,
             network: config.netmask.network_of(flow.client),
         });
+        let templates = &balancer.templates;
         self.scheduling.with(|scheduling| {
             let held =
                 persistence.and_then(|key| templates.hold(&key, config.timeout_s, false, guard));
             let (hold, destination) = match held {
                 Some((hold, destination)) => (Some(hold), destination),
                 None => {
-                    let chosen = self.choose(flow, scheduling, guard)?;
+                    let chosen = self.choose(flow, scheduling, &balancer.events, guard)?;
                     let remember = |key| templates.remember(key, config.timeout_s, chosen);
                     (persistence.and_then(remember), chosen.clone())
                 }
@@ -273,6 +326,7 @@ impl Service {
         &'g self,
         flow: &Flow,
         scheduling: &mut Scheduling,
+        events: &Events,
         guard: &'g Guard,
     ) -> core::result::Result<&'g Arc<Destination>, NoDestination> {
         let config = self.config(guard);
@@ -284,7 +338,12 @@ impl Service {
             ..
         } = self.destinations.load(guard);
         for destination in destinations {
-            destination.update_overload();
+            if let Some(overloaded) = destination.update_overload() {
+                events.notify(
+                    &Event::of_threshold(self.key, destination.key(), overloaded),
+                    guard,
+                );
+            }
         }
         let loads = destinations.iter().map(|destination| destination.load());
         let request = Request {
@@ -305,8 +364,11 @@ impl Service {
 }
 
 impl Service {
-    /// Says in the log why a client was turned away; not for every client.
+    /// Counts a client that was turned away, and says why in the log; not for every client.
     pub(crate) fn complain(&self, cause: NoDestination) {
+        if let Some(counter) = self.refusals.get(Refusals::place(cause)) {
+            counter.fetch_add(1, Relaxed);
+        }
         if !self.refused.is_due() {
             return;
         }

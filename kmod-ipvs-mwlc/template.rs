@@ -52,7 +52,8 @@ impl Template {
     /// Whether it still says where connections go.
     pub(crate) fn is_usable(&self, expire_quiescent: bool) -> bool {
         let quiescent = expire_quiescent && self.destination.load().weight == 0;
-        !self.destination.is_removed() && !quiescent
+        let ending = self.destination.is_removed() || self.destination.drain.is_under_way();
+        !ending && !quiescent
     }
 
     /// Whether one of its connections was established.

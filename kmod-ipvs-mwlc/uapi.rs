@@ -156,6 +156,9 @@ pub mod mwlc {
         pub const GET_CONN: u8 = 4;
         /// Do: set the size of the connection that the CONN nest's tuple names.
         pub const SET_CONN: u8 = 5;
+        /// Do: drain the destination that the SERVICE and DEST nests name: weight 0, and DRAIN_LEFT_MS
+        /// from now on, its connections are dealt with by DRAIN_POLICY.
+        pub const DRAIN: u8 = 6;
         /// Multicast in group [`super::group::EVENTS`]: an EVENT nest, and SERVICE and DEST nests of
         /// what it is about.
         pub const EVENT: u8 = 14;
@@ -207,10 +210,23 @@ pub mod mwlc {
         pub const FWMARK: u16 = 10;
         /// u8: 1 if the sizes of connections shrink as their clients acknowledge.
         pub const REMAINING: u16 = 11;
+        /// u32: how long a real server that is added, or comes back from weight 0, takes to its whole
+        /// weight, in milliseconds; 0: no time.
+        pub const SLOW_START_MS: u16 = 12;
         /// u8: how sizes are learned from packets: 0 not at all, 1 from HTTP requests.
         pub const LEARN: u16 = 13;
+        /// u64: clients turned away since the service was added, because it has no real server.
+        pub const REFUSED_EMPTY: u16 = 14;
+        /// u64: the same, because all have weight 0.
+        pub const REFUSED_QUIESCED: u16 = 15;
+        /// u64: the same, because those with a weight are over their thresholds.
+        pub const REFUSED_OVERLOADED: u16 = 16;
+        /// u64: the same, because all have more active connections than their weight (ovf).
+        pub const REFUSED_FULL: u16 = 17;
+        /// u64: the same, because the one that the client's address selects is not available.
+        pub const REFUSED_SELECTED: u16 = 18;
         /// The largest of these.
-        pub const MAX: u16 = 13;
+        pub const MAX: u16 = 18;
     }
 
     /// Attributes in a destination nest.
@@ -239,6 +255,16 @@ pub mod mwlc {
         pub const IN_PACKETS: u16 = 11;
         /// u64: bytes from clients sent to it.
         pub const IN_BYTES: u16 = 12;
+        /// u64: milliseconds until a drain's deadline; only while it drains, and if it has one.
+        pub const DRAIN_LEFT_MS: u16 = 13;
+        /// u8: what becomes of its connections then: 0 reset, 1 re-dispatched. Only while it drains.
+        pub const DRAIN_POLICY: u16 = 14;
+        /// u32: the part of its weight that counts, in thousandths; below 1000 in slow start.
+        pub const RAMP_PERMILLE: u16 = 15;
+        /// u32: persistence templates that name it.
+        pub const PERSISTENT_CONNS: u16 = 18;
+        /// The largest of these.
+        pub const MAX: u16 = 18;
     }
 
     /// Attributes in a connection nest.

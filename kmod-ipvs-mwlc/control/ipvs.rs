@@ -7,13 +7,17 @@ use core::ffi::CStr;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use super::{copy_services, find_service, namespace, no_memory, service, too_long, NO_SERVICE};
+use super::{
+    copy_services, find_service, namespace, no_memory, service, too_long, NO_DESTINATION,
+    NO_SERVICE,
+};
 use crate::balancer::{Balancer, TABLE_BITS};
 use crate::destination::Destination;
 use crate::director::config::{
     DestConfig, DestKey, Family as IpFamily, ServiceConfig, ServiceEdit, ServiceKey,
     DESTINATIONS_PER_SERVICE_MAX, SERVICES_MAX,
 };
+use crate::director::drain::DrainPolicy;
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
 use crate::director::ipvs_family::{
@@ -34,11 +38,6 @@ type Result<T = ()> = core::result::Result<T, Reject>;
 const _: () = assert!(
     SERVICE_REPLY_BYTES_MAX <= REPLY_BYTES_MAX && DESTINATION_REPLY_BYTES_MAX <= REPLY_BYTES_MAX,
     "every reply fits its buffer"
-);
-
-const NO_DESTINATION: Reject = Reject::new(
-    Errno::NoEntry,
-    c"the service has no such real server: ipvsadm -Ln lists them, ipvsadm -a adds one",
 );
 
 /// The family.
@@ -220,6 +219,7 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
     }
     let expectation = service.expectation.clone();
     let destination = Destination::new(*key, config, expectation).map_err(no_memory)?;
+    service.starts_slowly(&destination);
     service.add(destination).map_err(no_memory)?;
     balancer.tell(&Event::DestAdded(*key, config.key));
     Ok(())
@@ -227,10 +227,14 @@ fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
 
 fn set_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -> Result {
     let service = find_service(balancer, key)?;
-    service
+    let destination = service
         .destination(&config.key, &read_lock())
-        .ok_or(NO_DESTINATION)?
-        .configure(config);
+        .cloned()
+        .ok_or(NO_DESTINATION)?;
+    if destination.config().weight == 0 && config.weight > 0 {
+        service.starts_slowly(&destination);
+    }
+    destination.configure(config);
     service.reweigh().map_err(no_memory)?;
     balancer.tell(&Event::DestEdited(*key, config.key));
     Ok(())
@@ -244,6 +248,10 @@ fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> 
         .ok_or(NO_DESTINATION)?;
     service.remove(&gone).map_err(no_memory)?;
     balancer.templates.forget_removed();
+    // Otherwise each connection ends with its next packet.
+    if gone.drain.policy() == DrainPolicy::Redispatch {
+        balancer.evict(&gone, DrainPolicy::Redispatch);
+    }
     balancer.tell(&Event::DestRemoved(*key, gone.key()));
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! Parsing, refusing what makes no sense by itself, and writing replies are pure code in
 //! `director/`. Here is what depends on what is configured already.
 
+mod drain;
 pub(crate) mod ipvs;
 pub(crate) mod mwlc;
 
@@ -24,6 +25,10 @@ use crate::services::Services;
 const NO_SERVICE: Reject = Reject::new(
     Errno::NoService,
     c"no such virtual service: ipvsadm -Ln lists them, ipvsadm -A adds one",
+);
+const NO_DESTINATION: Reject = Reject::new(
+    Errno::NoEntry,
+    c"the service has no such real server: ipvsadm -Ln lists them, ipvsadm -a adds one",
 );
 const NO_MEMORY: Reject = Reject::new(Errno::NoMemory, c"no memory for this change");
 const REPLY_TOO_LONG: Reject = Reject::new(

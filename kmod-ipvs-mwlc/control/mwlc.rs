@@ -5,6 +5,7 @@ use core::ffi::CStr;
 
 use kernel::sync::rcu::{read_lock, Guard};
 
+use super::drain::drain;
 use super::{find_service, namespace, NO_SERVICE};
 use crate::balancer::Balancer;
 use crate::connection::Connection;
@@ -53,6 +54,7 @@ impl Family for Mwlc {
         Operation::dumps(command::GET_DEST),
         Operation::dumps(command::GET_CONN),
         Operation::acts(command::SET_CONN),
+        Operation::acts(command::DRAIN),
     ];
     const GROUPS: &'static [&'static CStr] = &[group::EVENTS];
 
@@ -70,13 +72,20 @@ impl Family for Mwlc {
                 policy,
                 learn,
                 remaining,
+                slow_start_ms,
             } => namespace.configure(|balancer| {
                 let service = find_service(balancer, &service)?;
                 service.expectation.configure(configured_bytes, policy);
                 service.expectation.set_watch(learn, remaining);
+                if let Some(slow_start_ms) = slow_start_ms {
+                    service.set_slow_start(slow_start_ms);
+                }
                 balancer.tell(&Event::ServiceEdited(service.key()));
                 Ok(())
             }),
+            Command::Drain(service, which, request) => {
+                namespace.configure(|balancer| drain(balancer, &service, &which, request))
+            }
             Command::SetConnectionSize { tuple, size_bytes } => {
                 let balancer = namespace.balancer().ok_or(NO_CONNECTION)?;
                 set_connection_size(&balancer, &tuple, size_bytes)
@@ -136,6 +145,8 @@ fn dump_services(
             expected: service.expectation.size(),
             learn: service.expectation.learns(),
             remaining: service.expectation.counts_remaining(),
+            slow_start_ms: service.slow_start_ms(),
+            refused: service.refusals(),
         };
         if message
             .entry(command::GET_SERVICE, |to| encode_service(to, &view))
@@ -184,6 +195,8 @@ fn dump_destinations_of(
             key: destination.key(),
             load: destination.load(),
             counters: destination.stats().counters,
+            persistent: destination.templates(),
+            drain: destination.drain.view(),
         };
         if message
             .entry(command::GET_DEST, |to| encode_destination(to, &view))

@@ -42,6 +42,19 @@ pub enum Event {
 }
 
 impl Event {
+    /// A real server has come to its upper threshold, or below its lower one.
+    pub const fn of_threshold(
+        service: ServiceKey,
+        destination: DestKey,
+        overloaded: bool,
+    ) -> Event {
+        if overloaded {
+            Event::DestOverloaded(service, destination)
+        } else {
+            Event::DestRelieved(service, destination)
+        }
+    }
+
     /// Its number.
     pub const fn kind(&self) -> u8 {
         match self {

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod conn;
 pub mod delivered;
+pub mod drain;
 pub mod errno;
 pub mod event;
 pub mod http;
@@ -19,8 +20,10 @@ pub mod netmask;
 pub mod packet;
 pub mod proc_text;
 pub mod rate;
+pub mod refusals;
 pub mod sched;
 pub mod service_key;
+pub mod slow_start;
 pub mod stats;
 pub mod tcp;
 pub mod timeouts;

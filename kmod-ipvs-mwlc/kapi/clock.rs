@@ -27,6 +27,12 @@ impl Ticks {
         Ticks(self.0.saturating_add(u64::from(seconds).saturating_mul(HZ)))
     }
 
+    /// The moment this many milliseconds later, rounded up.
+    pub(crate) fn after_ms(self, milliseconds: u64) -> Ticks {
+        let ticks = milliseconds.saturating_mul(HZ).saturating_add(999) / 1000;
+        Ticks(self.0.saturating_add(ticks))
+    }
+
     /// Ticks since `earlier`; 0 if that is later.
     pub(crate) fn since(self, earlier: Ticks) -> u64 {
         self.0.saturating_sub(earlier.0)

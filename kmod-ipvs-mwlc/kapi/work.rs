@@ -13,8 +13,8 @@ use super::clock::HZ;
 
 /// What repeats.
 pub(crate) trait Periodic: Send + Sync + 'static {
-    /// Seconds between two runs.
-    const PERIOD_S: u32;
+    /// Milliseconds between two runs.
+    const PERIOD_MS: u64;
 
     /// One run, in a context that may sleep.
     fn run(&self);
@@ -54,7 +54,7 @@ impl<T: Periodic> Repeater<T> {
     }
 
     fn queue(&self) {
-        let delay = u64::from(T::PERIOD_S).saturating_mul(HZ);
+        let delay = T::PERIOD_MS.saturating_mul(HZ) / 1000;
         // SAFETY: The work item was set up by `start`.
         unsafe { bindings::mwlc_delayed_work_queue(self.work.get(), delay as c_ulong) };
     }

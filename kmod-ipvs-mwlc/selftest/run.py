@@ -9,6 +9,7 @@ sys.path.insert(0, "/selftest")
 
 import attack
 import balancing
+import draining
 import lab
 import learning
 import schedulers
@@ -22,7 +23,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, schedulers, services, learning, tools, attack):
+    for module in (balancing, schedulers, services, draining, learning, tools, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue

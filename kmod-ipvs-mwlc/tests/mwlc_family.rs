@@ -7,6 +7,7 @@ use ipvs_mwlc::director::config::{
     Address, DestKey, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX,
 };
 use ipvs_mwlc::director::conn::ConnState;
+use ipvs_mwlc::director::drain::{DrainPolicy, DrainRequest, DrainView, DRAIN_MS_MAX};
 use ipvs_mwlc::director::errno::{Errno, Reject};
 use ipvs_mwlc::director::event::Event;
 use ipvs_mwlc::director::ipvs_family::RequestKind;
@@ -17,7 +18,9 @@ use ipvs_mwlc::director::mwlc_family::{
 };
 use ipvs_mwlc::director::netlink::{Attributes, Encoder, Full};
 use ipvs_mwlc::director::packet::Ipv4Tuple;
+use ipvs_mwlc::director::refusals::Refusals;
 use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Ramp, Scheduler};
+use ipvs_mwlc::director::slow_start::SLOW_START_MS_MAX;
 use ipvs_mwlc::director::stats::Counters;
 use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, event, service};
 use proptest::prelude::*;
@@ -58,6 +61,11 @@ fn service_reply(expected: ExpectedSize) -> Vec<u8> {
         expected,
         learn: Learn::Http,
         remaining: true,
+        slow_start_ms: 30_000,
+        refused: Refusals {
+            full: 5,
+            ..Refusals::default()
+        },
     };
     build(|encoder| encode_service(encoder, &view))
 }
@@ -92,6 +100,7 @@ fn a_service_as_reported_sets_the_same_expected_size() {
         policy: Some(SizePolicy::Learned),
         learn: Some(Learn::Http),
         remaining: Some(true),
+        slow_start_ms: Some(30_000),
     };
     assert_eq!(act(command::SET_SERVICE, &bytes), Ok(expected));
     assert_eq!(
@@ -175,6 +184,8 @@ fn services_of_every_kind_are_named() {
             expected: ExpectedSize::default(),
             learn: Learn::Off,
             remaining: false,
+            slow_start_ms: 0,
+            refused: Refusals::default(),
         };
         let bytes = build(|encoder| encode_service(encoder, &view));
         let set = act(command::SET_SERVICE, &bytes);
@@ -235,6 +246,11 @@ fn a_destination_reply_has_ci_and_wi() {
         key: dest_key(),
         load,
         counters,
+        persistent: 10,
+        drain: Some(DrainView {
+            left_ms: Some(11),
+            policy: DrainPolicy::Redispatch,
+        }),
     };
     let bytes = build(|encoder| encode_destination(encoder, &view));
     let message = Attributes::new(&bytes).table::<4>().unwrap();
@@ -249,7 +265,7 @@ fn a_destination_reply_has_ci_and_wi() {
         .get(attribute::DEST)
         .unwrap()
         .nested()
-        .table::<13>()
+        .table::<19>()
         .unwrap();
     let u32_of = |kind| table.get(kind).unwrap().u32().unwrap();
     let u64_of = |kind| table.get(kind).unwrap().u64().unwrap();
@@ -267,6 +283,73 @@ fn a_destination_reply_has_ci_and_wi() {
         [7, 8, 9]
     );
     assert_eq!(table.get(dest::OVERLOADED).unwrap().u8(), Ok(1));
+    assert_eq!(u64_of(dest::DRAIN_LEFT_MS), 11);
+    assert_eq!(table.get(dest::DRAIN_POLICY).unwrap().u8(), Ok(1));
+    assert_eq!(u32_of(dest::RAMP_PERMILLE), 1000);
+    assert_eq!(u32_of(dest::PERSISTENT_CONNS), 10);
+}
+
+#[test]
+fn a_drain_has_a_deadline_and_a_policy() {
+    let request = |left_ms: Option<u64>, policy: Option<u8>| {
+        let bytes = build(|encoder| {
+            let nest = encoder.nest(attribute::SERVICE)?;
+            encoder.u16(service::AF, 2)?;
+            encoder.u32(service::FWMARK, 7)?;
+            encoder.end_nest(nest)?;
+            let nest = encoder.nest(attribute::DEST)?;
+            encoder.u16(dest::AF, 2)?;
+            encoder.bytes(dest::ADDR, &dest_key().address.to_union())?;
+            encoder.be16(dest::PORT, 80)?;
+            if let Some(left_ms) = left_ms {
+                encoder.u64(dest::DRAIN_LEFT_MS, left_ms)?;
+            }
+            if let Some(policy) = policy {
+                encoder.u8(dest::DRAIN_POLICY, policy)?;
+            }
+            encoder.end_nest(nest)
+        });
+        act(command::DRAIN, &bytes)
+    };
+    let drain = |deadline_ms, policy| {
+        let mark = ServiceKey::mark(Family::Ipv4, 7);
+        let request = DrainRequest {
+            deadline_ms,
+            policy,
+        };
+        Ok(Command::Drain(mark, dest_key(), request))
+    };
+    assert_eq!(request(None, None), drain(None, DrainPolicy::Reset));
+    let longest = request(Some(DRAIN_MS_MAX), Some(1));
+    assert_eq!(longest, drain(Some(DRAIN_MS_MAX), DrainPolicy::Redispatch));
+    let too_long = request(Some(DRAIN_MS_MAX + 1), None).unwrap_err();
+    assert_eq!(too_long.errno, Errno::Range);
+    assert_eq!(request(Some(0), Some(2)).unwrap_err().errno, Errno::Invalid);
+    let service_only = service_reply(ExpectedSize::default());
+    let refused = act(command::DRAIN, &service_only).unwrap_err();
+    assert_eq!(refused.errno, Errno::Invalid);
+}
+
+#[test]
+fn a_slow_start_is_an_hour_at_most() {
+    let set = |slow_start_ms: u32| {
+        let bytes = build(|encoder| {
+            let nest = encoder.nest(attribute::SERVICE)?;
+            encoder.u16(service::AF, 2)?;
+            encoder.u32(service::FWMARK, 7)?;
+            encoder.u32(service::SLOW_START_MS, slow_start_ms)?;
+            encoder.end_nest(nest)
+        });
+        act(command::SET_SERVICE, &bytes)
+    };
+    for allowed in [0, SLOW_START_MS_MAX] {
+        assert!(matches!(
+            set(allowed),
+            Ok(Command::SetExpectedSize { slow_start_ms: Some(set), .. }) if set == allowed
+        ));
+    }
+    let refused = set(SLOW_START_MS_MAX + 1).unwrap_err();
+    assert_eq!(refused.errno, Errno::Range);
 }
 
 proptest! {
@@ -324,6 +407,7 @@ fn what_a_service_watches_for_has_two_values_each() {
             policy: None,
             learn,
             remaining,
+            slow_start_ms: None,
         })
     };
     assert_eq!(set(service::LEARN, 0), unchanged(Some(Learn::Off), None));

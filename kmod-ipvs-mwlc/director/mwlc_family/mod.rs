@@ -13,7 +13,8 @@ pub use reply::{
     DestinationView, ServiceView, REPLY_BYTES_MAX,
 };
 
-use crate::director::config::ServiceKey;
+use crate::director::config::{DestKey, ServiceKey};
+use crate::director::drain::DrainRequest;
 use crate::director::load::{Learn, SizePolicy};
 use crate::director::packet::Ipv4Tuple;
 
@@ -34,7 +35,11 @@ pub enum Command {
         learn: Option<Learn>,
         /// Whether what was delivered counts no more; `None` leaves it.
         remaining: Option<bool>,
+        /// How long a real server takes to its whole weight; `None` leaves it.
+        slow_start_ms: Option<u32>,
     },
+    /// Drain a real server.
+    Drain(ServiceKey, DestKey, DrainRequest),
     /// Answer with the destinations of one service or of all, with their loads.
     DumpDestinations(Option<ServiceKey>),
     /// Answer with every connection.

@@ -4,22 +4,28 @@
 use core::ffi::CStr;
 
 use super::Command;
-use crate::director::config::{Address, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX};
+use crate::director::config::{
+    Address, DestKey, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX,
+};
+use crate::director::drain::{DrainPolicy, DrainRequest, DRAIN_MS_MAX};
 use crate::director::errno::{Errno, Reject};
 use crate::director::ipvs_family::RequestKind;
 use crate::director::load::{Learn, SizePolicy};
 use crate::director::netlink::{Attribute, AttributeTable, Attributes};
 use crate::director::packet::Ipv4Tuple;
-use crate::uapi::mwlc::{attribute, command, conn, service};
+use crate::director::slow_start::SLOW_START_MS_MAX;
+use crate::uapi::mwlc::{attribute, command, conn, dest, service};
 
 const MESSAGE_SLOTS: usize = attribute::MAX as usize + 1;
 const SERVICE_SLOTS: usize = service::MAX as usize + 1;
+const DEST_SLOTS: usize = dest::MAX as usize + 1;
 const CONN_SLOTS: usize = conn::EXPIRES_MS as usize + 1;
 
 const ADDRESS_LENGTH: &CStr = c"an address is 16 bytes, IPv4 in the first four";
 
 type Message<'a> = AttributeTable<'a, MESSAGE_SLOTS>;
 type ServiceTable<'a> = AttributeTable<'a, SERVICE_SLOTS>;
+type DestTable<'a> = AttributeTable<'a, DEST_SLOTS>;
 type ConnTable<'a> = AttributeTable<'a, CONN_SLOTS>;
 
 /// Parses a request: its command number, whether it asks for a dump, and the bytes of its
@@ -36,16 +42,19 @@ pub fn parse_command(number: u8, kind: RequestKind, attributes: &[u8]) -> Result
         (RequestKind::Dump, command::GET_CONN) => Ok(Command::DumpConnections),
         (RequestKind::Do, command::SET_SERVICE) => set_service(&message),
         (RequestKind::Do, command::SET_CONN) => set_connection(&message),
+        (RequestKind::Do, command::DRAIN) => drain(&message),
         (RequestKind::Do, command::GET_SERVICE | command::GET_DEST | command::GET_CONN) => {
             Err(Reject::new(
                 Errno::NotSupported,
                 c"this command answers dumps only: set NLM_F_DUMP",
             ))
         }
-        (RequestKind::Dump, command::SET_SERVICE | command::SET_CONN) => Err(Reject::new(
-            Errno::NotSupported,
-            c"this command of family ipvs_mwlc has no dump",
-        )),
+        (RequestKind::Dump, command::SET_SERVICE | command::SET_CONN | command::DRAIN) => {
+            Err(Reject::new(
+                Errno::NotSupported,
+                c"this command of family ipvs_mwlc has no dump",
+            ))
+        }
         _ => Err(Reject::new(
             Errno::NotSupported,
             c"unknown command of family ipvs_mwlc",
@@ -92,13 +101,67 @@ fn set_service(message: &Message<'_>) -> Result<Command, Reject> {
         },
         None => None,
     };
+    let slow_start_ms = match table.get(service::SLOW_START_MS) {
+        Some(time) => Some(match time.u32()? {
+            time_ms @ ..=SLOW_START_MS_MAX => time_ms,
+            _ => return Err(time.reject(Errno::Range, c"a slow start takes an hour at most")),
+        }),
+        None => None,
+    };
     Ok(Command::SetExpectedSize {
         service,
         configured_bytes,
         policy,
         learn,
         remaining,
+        slow_start_ms,
     })
+}
+
+fn drain(message: &Message<'_>) -> Result<Command, Reject> {
+    let table: ServiceTable<'_> = message
+        .require(
+            attribute::SERVICE,
+            c"the request names no service: attribute SERVICE is missing",
+        )?
+        .nested()
+        .table()?;
+    let service = identify_service(&table)?;
+    let table: DestTable<'_> = message
+        .require(
+            attribute::DEST,
+            c"the request names no real server: attribute DEST is missing",
+        )?
+        .nested()
+        .table()?;
+    let af = address_family(table.require(dest::AF, c"the real server has no address family")?)?;
+    let address = table.require(dest::ADDR, c"the real server has no address")?;
+    let port = table.require(dest::PORT, c"the real server has no port")?;
+    let key = DestKey {
+        address: Address::from_union(af, address.array(ADDRESS_LENGTH)?),
+        port: port.be16()?,
+    };
+    let deadline_ms = match table.get(dest::DRAIN_LEFT_MS) {
+        Some(time) => Some(match time.u64()? {
+            time_ms @ ..=DRAIN_MS_MAX => time_ms,
+            _ => return Err(time.reject(Errno::Range, c"a drain takes a week at most")),
+        }),
+        None => None,
+    };
+    let policy = match table.get(dest::DRAIN_POLICY) {
+        Some(number) => DrainPolicy::from_number(number.u8()?).ok_or_else(|| {
+            number.reject(
+                Errno::Invalid,
+                c"the drain policy is 0 (reset) or 1 (re-dispatch)",
+            )
+        })?,
+        None => DrainPolicy::Reset,
+    };
+    let request = DrainRequest {
+        deadline_ms,
+        policy,
+    };
+    Ok(Command::Drain(service, key, request))
 }
 
 fn set_connection(message: &Message<'_>) -> Result<Command, Reject> {

@@ -3,10 +3,12 @@
 
 use crate::director::config::{Address, DestKey, ServiceKey};
 use crate::director::conn::ConnState;
+use crate::director::drain::DrainView;
 use crate::director::event::Event;
 use crate::director::load::{ExpectedSize, Learn};
 use crate::director::netlink::{Encoder, Full};
 use crate::director::packet::Ipv4Tuple;
+use crate::director::refusals::Refusals;
 use crate::director::sched::{DestLoad, Scheduler};
 use crate::director::stats::Counters;
 use crate::uapi::mwlc::{attribute, conn, dest, event, service};
@@ -27,6 +29,10 @@ pub struct ServiceView {
     pub learn: Learn,
     /// Whether what was delivered counts no more.
     pub remaining: bool,
+    /// How long a real server takes to its whole weight.
+    pub slow_start_ms: u32,
+    /// Clients that were turned away.
+    pub refused: Refusals,
 }
 
 /// What a reply says about a destination.
@@ -40,6 +46,10 @@ pub struct DestinationView {
     pub load: DestLoad,
     /// Its counters.
     pub counters: Counters,
+    /// Persistence templates that name it.
+    pub persistent: u32,
+    /// How far it is, if it drains.
+    pub drain: Option<DrainView>,
 }
 
 /// What a reply says about a connection.
@@ -71,7 +81,20 @@ pub fn encode_service(encoder: &mut Encoder<'_>, view: &ServiceView) -> Result<(
     encoder.u64(service::EXPECTED_SIZE_NOW, view.expected.bytes())?;
     encoder.u64(service::LEARNED_COUNT, view.expected.learned_count())?;
     encoder.u8(service::REMAINING, u8::from(view.remaining))?;
+    encoder.u32(service::SLOW_START_MS, view.slow_start_ms)?;
     encoder.u8(service::LEARN, view.learn.number())?;
+    let Refusals {
+        empty,
+        quiesced,
+        overloaded,
+        full,
+        selected,
+    } = view.refused;
+    encoder.u64(service::REFUSED_EMPTY, empty)?;
+    encoder.u64(service::REFUSED_QUIESCED, quiesced)?;
+    encoder.u64(service::REFUSED_OVERLOADED, overloaded)?;
+    encoder.u64(service::REFUSED_FULL, full)?;
+    encoder.u64(service::REFUSED_SELECTED, selected)?;
     encoder.end_nest(nest)
 }
 
@@ -91,6 +114,14 @@ pub fn encode_destination(encoder: &mut Encoder<'_>, view: &DestinationView) -> 
     encoder.u64(dest::CONNECTIONS, view.counters.connections)?;
     encoder.u64(dest::IN_PACKETS, view.counters.in_packets)?;
     encoder.u64(dest::IN_BYTES, view.counters.in_bytes)?;
+    if let Some(drain) = view.drain {
+        if let Some(left_ms) = drain.left_ms {
+            encoder.u64(dest::DRAIN_LEFT_MS, left_ms)?;
+        }
+        encoder.u8(dest::DRAIN_POLICY, drain.policy.number())?;
+    }
+    encoder.u32(dest::RAMP_PERMILLE, view.load.ramp.permille())?;
+    encoder.u32(dest::PERSISTENT_CONNS, view.persistent)?;
     encoder.end_nest(nest)
 }
 

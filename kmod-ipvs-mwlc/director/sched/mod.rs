@@ -54,6 +54,13 @@ pub struct DestLoad {
 }
 
 impl DestLoad {
+    /// Connections of all classes.
+    pub const fn connections(&self) -> u32 {
+        self.pending
+            .saturating_add(self.active)
+            .saturating_add(self.inactive)
+    }
+
     const fn is_eligible(&self) -> bool {
         self.weight > 0 && !self.overloaded
     }

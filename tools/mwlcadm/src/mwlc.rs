@@ -305,6 +305,7 @@ mod tests {
     };
     use ipvs_mwlc::director::netlink::{Encoder, Full};
     use ipvs_mwlc::director::packet::Ipv4Tuple;
+    use ipvs_mwlc::director::refusals::Refusals;
     use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
     use ipvs_mwlc::director::stats::Counters;
     use ipvs_mwlc::director::tcp::TcpState;
@@ -343,6 +344,8 @@ mod tests {
             expected,
             learn: Learn::Http,
             remaining: true,
+            slow_start_ms: 0,
+            refused: Refusals::default(),
         };
         let sizes = parse_service(&answer(|encoder| encode_service(encoder, &view))).unwrap();
         let expected = ServiceSizes {
@@ -381,6 +384,8 @@ mod tests {
             key: dest_key(),
             load,
             counters,
+            persistent: 0,
+            drain: None,
         };
         let entry = parse_dest(&answer(|encoder| encode_destination(encoder, &view))).unwrap();
         let expected = DestLoadEntry {
