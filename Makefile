@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-clients check kmod install bench-director bench-pvfs fuzz clean
+.PHONY: help setup setup-test build demo test test-clients check kmod install bench-director bench-pvfs fuzz simulate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ bench-director: build kmod ## the director's cost in instructions beside stock i
 
 bench-pvfs: build ## PVFS beside null FUSE, raw TCP and tmpfs; writes docs/PERFORMANCE.md and build/bench-pvfs.json
 	target/release/bench-pvfs
+
+simulate: build ## compare the schedulers in simulated clusters (about 5 min); writes docs/SCHEDULING.md, its pictures and build/simulate.json
+	mkdir -p build
+	target/release/cssns simulate --docs docs/SCHEDULING.md --requests 500000 --replications 6 --json build/simulate.json
 
 fuzz: setup ## fuzz the director's pure code, SECONDS (60) for each target; finds go to build/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),$(FUZZ_SECONDS),60) scripts/fuzz.sh

@@ -2,6 +2,7 @@
 //! The command line: verbs, and what each does first.
 
 mod cluster;
+mod simulate;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -49,6 +50,8 @@ enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Compares the director's schedulers in a simulated cluster.
+    Simulate(simulate::Simulate),
     /// A guest with the target kernel, alone.
     #[command(subcommand)]
     Vm(vm::Verb),
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Verb::Node(verb) => cluster::node(&verb),
         Verb::Director { which, command } => cluster::director(&which, &command),
         Verb::Client { which, command } => cluster::client(&which, &command),
+        Verb::Simulate(arguments) => simulate::run(&arguments),
         Verb::Vm(verb) => vm::run(verb),
     };
     result.unwrap_or_else(|error| {

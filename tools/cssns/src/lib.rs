@@ -19,6 +19,7 @@ pub mod process;
 pub mod progress;
 pub mod report;
 pub mod run;
+pub mod simulate;
 pub mod splat;
 pub mod storage;
 pub mod vm;
