@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """mwlcadm on the live module: beside stock ipvsadm, saving and restoring."""
 
+import json
 import re
 
-from lab import VIP, Connection, ask_udp, director, service, until
+from lab import SERVERS, VIP, Connection, ask_udp, director, service, sh, until
 
 ADM = "/mwlcadm"
 EXPIRES = re.compile(r"\b\d\d:\d\d(?=  )")
@@ -228,4 +229,49 @@ def test_refusals_come_in_the_directors_words():
     ):
         status, said = director(f"{ADM} {command}", check=False)
         assert status == 1 and words in said, (command, status, said)
+    fresh()
+
+
+def complaints():
+    """What `check` finds wrong: pairs of what it looked at and the whole finding's text."""
+    status, said = director(f"{ADM} check --json --wait 300ms", check=False)
+    # The last line is the error's, on the other channel.
+    findings = json.loads(said[: said.rindex("]") + 1])
+    wrong = [(finding["subject"], finding["what"] + " ".join(finding["fix"])) for finding in findings if finding["verdict"] == "wrong"]
+    assert status == (1 if wrong else 0), said
+    assert len(findings) >= 5, said
+    return wrong
+
+
+def test_check_names_the_real_server_that_answers_arp():
+    service("mwlc")
+    assert complaints() == []
+    for name in ("s2", "s3"):
+        sh("echo 0 >/proc/sys/net/ipv4/conf/all/arp_ignore", ns=name)
+        (subject, text), = complaints()
+        assert subject == VIP and f"real server {SERVERS[name]} (" in text and f"on {SERVERS[name]}: sysctl" in text, text
+        sh("echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore", ns=name)
+        assert complaints() == []
+    fresh()
+
+
+def test_check_finds_what_else_is_wrong():
+    service("mwlc")
+    sh("ip link set eth0 down", ns="s1")
+    (subject, text), = complaints()
+    assert subject == SERVERS["s1"] and "does not answer" in text, text
+    sh("ip link set eth0 up", ns="s1")
+    director(f"ip address del {VIP}/32 dev eth0")
+    (subject, text), = complaints()
+    assert subject == VIP and "ip address add" in text, text
+    director(f"ip address add {VIP}/32 dev eth0")
+    director(f"ipvsadm -a -t {VIP}:80 -r 10.77.0.1")
+    (subject, text), = complaints()
+    assert subject == "10.77.0.1" and "no segment" in text, text
+    director(f"ipvsadm -d -t {VIP}:80 -r 10.77.0.1")
+    for address in SERVERS.values():
+        director(f"ipvsadm -e -t {VIP}:80 -r {address}:80 -w 0")
+    (subject, text), = complaints()
+    assert subject == f"TCP {VIP}:80" and "weight 0" in text, text
+    assert "WRONG" in director(f"{ADM} check", check=False)[1]
     fresh()

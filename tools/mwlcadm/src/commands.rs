@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipvs_mwlc::director::config::{Family, Transport};
@@ -14,8 +15,8 @@ use ipvs_mwlc::director::load::{Learn, SizePolicy};
 use crate::error::Error;
 use crate::mwlc::{Mwlc, ServiceSettings};
 use crate::names::ServiceName;
-use crate::values::{parse_endpoint, parse_size, parse_tcp_endpoint};
-use crate::{ipvsadm, saved, show};
+use crate::values::{parse_duration_ms, parse_endpoint, parse_size, parse_tcp_endpoint};
+use crate::{check, documents, ipvsadm, saved, show};
 
 /// Administer the director `ipvs_mwlc`: ipvsadm's command line as it is, and the subcommands below.
 #[derive(Debug, Parser)]
@@ -83,6 +84,19 @@ enum Command {
     },
     /// Set what a service expects of its connections
     Set(SetArgs),
+    /// Find what commonly goes wrong, and say what to set
+    ///
+    /// Asks on the wire (ARP, neighbour discovery) who has the virtual addresses and the real servers'
+    /// addresses: a real server that answers for a virtual address takes the clients past the director, and
+    /// is named. Looks at this machine's addresses, at services without a usable real server, and at the
+    /// module's age. Exits with 1 if something is wrong.
+    Check {
+        /// How long to wait for answers after each of two rounds of questions
+        #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_duration_ms)]
+        wait: u64,
+        #[command(flatten)]
+        json: JsonArgs,
+    },
     /// Write the whole configuration to standard output
     ///
     /// It is ipvsadm's own lines, with thresholds and timeouts, and `set` lines for the rest. Addresses
@@ -101,6 +115,17 @@ enum Command {
         /// Check only, and change nothing
         #[arg(long)]
         check: bool,
+    },
+    /// Write a shell's completions to standard output
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the subcommands' manual pages
+    #[command(hide = true)]
+    Man {
+        /// The directory for them
+        directory: PathBuf,
     },
 }
 
@@ -334,6 +359,9 @@ pub fn run(arguments: &[OsString], output: &mut impl Write) -> Result<(), Error>
             transport,
         } => Mwlc::open()?.set_connection_size(transport.transport(), client, service, size),
         Command::Set(arguments) => arguments.apply(&mut Mwlc::open()?),
+        Command::Check { wait, json } => check::run(Duration::from_millis(wait), json.json, output),
+        Command::Completions { shell } => documents::completions(shell, output),
+        Command::Man { directory } => documents::manual(&directory),
         Command::Save => saved::save(true, output),
         Command::Restore { file, clear, check } => restore(file, clear, check, output),
     }

@@ -38,9 +38,15 @@ const CONTROLLER_ID: u16 = 16;
 const CONTROLLER_GET_FAMILY: u8 = 3;
 const CONTROLLER_ATTR_ID: u16 = 1;
 const CONTROLLER_ATTR_NAME: u16 = 2;
+const CONTROLLER_ATTR_COMMANDS: u16 = 6;
+const CONTROLLER_ATTR_GROUPS: u16 = 7;
+const COMMAND_ATTR_NUMBER: u16 = 1;
+const GROUP_ATTR_NAME: u16 = 1;
+const GROUP_ATTR_ID: u16 = 2;
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
+const ENOBUFS: i32 = 105;
 
 /// One answer of the kernel: its command number and the bytes of its attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,10 +57,21 @@ pub struct Answer {
     pub attributes: Vec<u8>,
 }
 
+/// What came in a multicast group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// These messages.
+    Messages(Vec<Answer>),
+    /// The kernel had no room for more: some were lost.
+    Missed,
+}
+
 /// A socket that speaks one generic netlink family.
 pub struct Connection {
     socket: NlSocket,
     family: u16,
+    commands: Vec<u8>,
+    groups: Vec<(String, u32)>,
     sequence: u32,
 }
 
@@ -69,6 +86,8 @@ impl Connection {
         let mut connection = Connection {
             socket,
             family: CONTROLLER_ID,
+            commands: Vec::new(),
+            groups: Vec::new(),
             sequence: 0,
         };
         let action = format!("looking for netlink family {}", family.to_string_lossy());
@@ -80,15 +99,54 @@ impl Connection {
             Err(Error::Refused { errno: ENOENT, .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let id = answers.first().and_then(|answer| {
-            let table = Attributes::new(&answer.attributes).table::<8>().ok()?;
-            table.get(CONTROLLER_ATTR_ID)?.u16().ok()
-        });
-        connection.family = id.ok_or_else(|| Error::Reply {
+        let family = answers
+            .first()
+            .and_then(|answer| Family::parse(&answer.attributes));
+        let family = family.ok_or_else(|| Error::Reply {
             action,
             what: "the family has no number".to_owned(),
         })?;
+        connection.family = family.id;
+        connection.commands = family.commands;
+        connection.groups = family.groups;
         Ok(Some(connection))
+    }
+
+    /// The numbers of the commands that the family has in this kernel.
+    pub fn commands(&self) -> &[u8] {
+        &self.commands
+    }
+
+    /// Joins a multicast group of the family; whether it has one of this name.
+    pub fn join(&self, group: &CStr) -> Result<bool, Error> {
+        let name = group.to_string_lossy();
+        let Some((_, id)) = self.groups.iter().find(|(known, _)| *known == name) else {
+            return Ok(false);
+        };
+        let joined = self.socket.add_mcast_membership(Groups::new_groups(&[*id]));
+        joined.map_err(|source| Error::Socket {
+            what: "the multicast group cannot be joined (CAP_NET_ADMIN is needed)",
+            source,
+        })?;
+        Ok(true)
+    }
+
+    /// Waits for the next messages of a group that was joined.
+    pub fn hear(&self) -> Result<Heard, Error> {
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        match self.socket.recv(&mut buffer[..], Msg::empty()) {
+            Ok((length, _)) => {
+                let datagram = buffer.get(..length).unwrap_or_default();
+                let ours = Messages(datagram).filter(|message| message.kind == self.family);
+                let messages = ours.filter_map(|message| message.answer()).collect();
+                Ok(Heard::Messages(messages))
+            }
+            Err(error) if error.raw_os_error() == Some(ENOBUFS) => Ok(Heard::Missed),
+            Err(source) => Err(Error::Socket {
+                what: "cannot be read",
+                source,
+            }),
+        }
     }
 
     /// The family's number in this kernel.
@@ -204,6 +262,38 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// What the kernel says of a family.
+struct Family {
+    id: u16,
+    commands: Vec<u8>,
+    groups: Vec<(String, u32)>,
+}
+
+impl Family {
+    fn parse(attributes: &[u8]) -> Option<Family> {
+        let table = Attributes::new(attributes).table::<8>().ok()?;
+        let list = |kind| {
+            let nest = table.get(kind).map(|nest| nest.nested());
+            nest.into_iter().flatten().filter_map(Result::ok)
+        };
+        let commands = list(CONTROLLER_ATTR_COMMANDS).filter_map(|entry| {
+            let entry = entry.nested().table::<3>().ok()?;
+            u8::try_from(entry.get(COMMAND_ATTR_NUMBER)?.u32().ok()?).ok()
+        });
+        let groups = list(CONTROLLER_ATTR_GROUPS).filter_map(|entry| {
+            let entry = entry.nested().table::<3>().ok()?;
+            let name = entry.get(GROUP_ATTR_NAME)?.string(usize::MAX).ok()?;
+            let id = entry.get(GROUP_ATTR_ID)?.u32().ok()?;
+            Some((String::from_utf8_lossy(name).into_owned(), id))
+        });
+        Some(Family {
+            id: table.get(CONTROLLER_ATTR_ID)?.u16().ok()?,
+            commands: commands.collect(),
+            groups: groups.collect(),
+        })
     }
 }
 
@@ -347,6 +437,30 @@ mod tests {
             refusal(&message(NLMSG_DONE, 2 | NLM_F_ACK_TLVS, &failed)),
             expected
         );
+    }
+
+    #[test]
+    fn a_family_has_commands_and_groups() {
+        let mut buffer = [0; 128];
+        let mut encoder = Encoder::new(&mut buffer);
+        encoder.u16(CONTROLLER_ATTR_ID, 30).unwrap();
+        let list = encoder.nest(CONTROLLER_ATTR_COMMANDS).unwrap();
+        for (index, command) in [(1, 4), (2, 6)] {
+            let entry = encoder.nest(index).unwrap();
+            encoder.u32(COMMAND_ATTR_NUMBER, command).unwrap();
+            encoder.end_nest(entry).unwrap();
+        }
+        encoder.end_nest(list).unwrap();
+        let list = encoder.nest(CONTROLLER_ATTR_GROUPS).unwrap();
+        let entry = encoder.nest(1).unwrap();
+        encoder.string(GROUP_ATTR_NAME, "events").unwrap();
+        encoder.u32(GROUP_ATTR_ID, 9).unwrap();
+        encoder.end_nest(entry).unwrap();
+        encoder.end_nest(list).unwrap();
+        let family = Family::parse(encoder.written()).unwrap();
+        assert_eq!((family.id, family.commands), (30, vec![4, 6]));
+        assert_eq!(family.groups, [("events".to_owned(), 9)]);
+        assert!(Family::parse(&[]).is_none());
     }
 
     #[test]

@@ -5,9 +5,12 @@
 //! - [`ipvs`] and [`mwlc`] speak the two families in typed form.
 //! - [`names`] and [`values`] are what the command line is made of.
 //! - [`ipvsadm`] is ipvsadm's grammar and its listings; [`commands`] are the subcommands of our own.
+//! - `check` finds what commonly goes wrong.
 //! - [`saved`] writes and reads the whole configuration as text.
 
+mod check;
 pub mod commands;
+pub mod documents;
 pub mod error;
 pub mod genl;
 pub mod ipvs;

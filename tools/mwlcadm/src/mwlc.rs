@@ -113,6 +113,11 @@ impl Mwlc {
         Ok(Mwlc { connection })
     }
 
+    /// The numbers of the commands that this director has.
+    pub fn commands(&self) -> &[u8] {
+        self.connection.commands()
+    }
+
     /// Every service.
     pub fn services(&mut self) -> Result<Vec<ServiceSizes>, Error> {
         let action = "listing the services";

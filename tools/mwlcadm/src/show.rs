@@ -243,7 +243,11 @@ fn show_seconds(milliseconds: u64) -> String {
     format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100)
 }
 
-fn write_json(value: &(impl Serialize + ?Sized), output: &mut impl Write) -> Result<(), Error> {
+/// Writes a value as JSON, for people to read as well.
+pub(crate) fn write_json(
+    value: &(impl Serialize + ?Sized),
+    output: &mut impl Write,
+) -> Result<(), Error> {
     serde_json::to_writer_pretty(&mut *output, value)
         .map_err(io::Error::from)
         .and_then(|()| writeln!(output))

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use ipvs_mwlc::director::timeouts::TimeoutsUpdate;
 
 pub use grammar::help;
+pub(crate) use grammar::{OPTIONS, Takes, VERBS};
 pub use parse::parse;
 pub(crate) use parse::starts;
 pub use resolve::Resolver;
