@@ -8,13 +8,13 @@ use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
 use crate::complaint::Complaint;
-use crate::connection::Connection;
+use crate::connection::{Connection, Shared};
 use crate::director::config::CONNECTIONS_MAX;
 use crate::director::event::Event;
-use crate::director::packet::Ipv4Tuple;
+use crate::director::flow::FlowKey;
 use crate::director::timeouts::Timeouts;
 use crate::events::Events;
-use crate::kapi::hashtable::{Node, Table};
+use crate::kapi::hashtable::{InsertError, Node, Table};
 use crate::kapi::memory;
 use crate::kapi::pernet::Net;
 use crate::kapi::random::HashKey;
@@ -22,9 +22,11 @@ use crate::kapi::rcu::RcuCell;
 use crate::services::Services;
 use crate::template::Templates;
 
-/// The connection table has `1 << TABLE_BITS` buckets: 512 KiB, and chains of three at 200,000
-/// connections.
-pub(crate) const TABLE_BITS: u32 = 16;
+/// The connection table has `1 << bits` buckets of 12 bytes: as many as it may have connections, so
+/// that chains are of one, but no more than 12 MiB unless the parameter `conn_tab_bits` says so.
+const TABLE_BITS_DEFAULT_MAX: u32 = 20;
+/// What `conn_tab_bits` may say, as in IPVS.
+const TABLE_BITS: core::ops::RangeInclusive<u32> = 8..=24;
 
 /// Connections take at most this part of the machine's RAM, so that a flood of SYNs cannot take it
 /// all.
@@ -45,6 +47,25 @@ fn connections_max() -> u32 {
     u32::try_from(fitting.min(CONNECTIONS_MAX as u64)).unwrap_or(u32::MAX)
 }
 
+/// Half-open connections take at most this part of the table; beyond it, each new one takes the
+/// place of an old one.
+const HALF_OPEN_PART: u32 = 4;
+
+/// How many buckets the table of `connections` has, as a power of two.
+fn table_bits(connections: u32) -> u32 {
+    let asked: u32 = *crate::module_parameters::conn_tab_bits.value().borrow();
+    if asked != 0 {
+        return asked.clamp(*TABLE_BITS.start(), *TABLE_BITS.end());
+    }
+    let fitting = connections.checked_ilog2().unwrap_or(0);
+    fitting.clamp(*TABLE_BITS.start(), TABLE_BITS_DEFAULT_MAX)
+}
+
+/// How many buckets a namespace's connection table has on this machine.
+pub(crate) fn table_size() -> u32 {
+    1 << table_bits(connections_max())
+}
+
 /// The balancer. Packets and dumps read it under RCU; configuration changes it under the
 /// namespace's mutex.
 #[pin_data(PinnedDrop)]
@@ -58,6 +79,7 @@ pub(crate) struct Balancer {
     #[pin]
     pub(crate) templates: Templates,
     key: HashKey,
+    half_open_max: u32,
     /// What it tells those who listen.
     #[pin]
     pub(crate) events: Events,
@@ -69,7 +91,8 @@ impl Balancer {
     /// A balancer without services.
     pub(crate) fn new(net: Net) -> Result<Arc<Balancer>> {
         let timeouts = RcuCell::new(Timeouts::DEFAULT)?;
-        let table = Table::new(TABLE_BITS, connections_max(), timeouts)?;
+        let count_max = connections_max();
+        let table = Table::new(table_bits(count_max), count_max, Shared::new(timeouts))?;
         let templates = Templates::new()?;
         let services = RcuCell::new(Services::new())?;
         let balancer = pin_init!(Balancer {
@@ -77,6 +100,8 @@ impl Balancer {
             connections <- table,
             templates <- templates,
             key: HashKey::random(),
+            // A table for three is not for trying out what a flood does.
+            half_open_max: (count_max / HALF_OPEN_PART).max(1),
             events <- Events::new(net),
             full: Complaint::new(),
         });
@@ -100,32 +125,54 @@ impl Balancer {
 
     /// The timeouts in force.
     pub(crate) fn timeouts<'a>(&'a self, guard: &'a Guard) -> &'a Timeouts {
-        self.connections.context().load(guard)
+        self.connections.context().timeouts.load(guard)
     }
 
     /// Changes the timeouts, of present connections as well. Under the namespace's mutex.
     pub(crate) fn set_timeouts(&self, timeouts: Timeouts) -> Result {
-        self.connections.context().replace(timeouts)?;
-        self.connections.rearm();
+        self.connections.context().timeouts.replace(timeouts)?;
+        self.connections.alarm();
         Ok(())
     }
 
     /// Where a connection is in the table. The key is secret, so that a stranger cannot fill one
     /// bucket.
-    pub(crate) fn hash(&self, tuple: &Ipv4Tuple) -> u32 {
-        let ports = u32::from(tuple.source_port) << 16 | u32::from(tuple.destination_port);
-        let source = u32::from_ne_bytes(tuple.source);
-        let destination = u32::from_ne_bytes(tuple.destination);
-        self.key.hash(source, destination, ports) ^ u32::from(tuple.transport.number())
+    #[inline]
+    pub(crate) fn hash(&self, key: &FlowKey) -> u32 {
+        let [a, b, c] = key.words();
+        self.key.hash(a, b, c) ^ u32::from(key.transport().number())
     }
 
     /// The connection of this client.
     pub(crate) fn connection<'g>(
         &self,
-        tuple: &Ipv4Tuple,
+        key: &FlowKey,
         guard: &'g Guard,
     ) -> Option<&'g Node<Connection>> {
-        self.connections.lookup(self.hash(tuple), tuple, guard)
+        self.connections.lookup(self.hash(key), key, guard)
+    }
+
+    /// Puts a new connection into the table. Of half-open ones there are only so many: a further
+    /// one takes the place of an older one, or there is no room for it.
+    pub(crate) fn insert(
+        &self,
+        hash: u32,
+        connection: Connection,
+    ) -> core::result::Result<(), InsertError> {
+        let shared = self.connections.context();
+        let Some(state) = connection.word().state() else {
+            return Ok(());
+        };
+        let entering = shared.entering(state);
+        if shared.half_open() > self.half_open_max
+            && entering.is_half_open()
+            && !self.connections.evict()
+        {
+            return Err(InsertError::Full);
+        }
+        self.connections.insert(hash, connection)?;
+        entering.entered();
+        Ok(())
     }
 }
 

@@ -12,12 +12,13 @@ use kernel::sync::Arc;
 use crate::destination::Destination;
 use crate::director::config::CONNECTION_SIZE_BYTES_MAX;
 use crate::director::conn::ConnState;
-use crate::director::load::{change, Cap, Share};
+use crate::director::flow::FlowKey;
+use crate::director::load::{change, Cap, LoadClass, Share};
 use crate::director::packet::Ipv4Tuple;
 use crate::director::tcp::{step, TcpEvent, TcpState, Transition};
 use crate::director::timeouts::Timeouts;
 use crate::dispatch::Pick;
-use crate::kapi::clock::{ShortTicks, Ticks};
+use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::Entry;
 use crate::kapi::rcu::RcuCell;
 use crate::template::Hold;
@@ -25,15 +26,82 @@ use crate::template::Hold;
 /// The entry.
 pub(crate) struct Connection {
     /// Client to virtual address.
-    tuple: Ipv4Tuple,
+    key: FlowKey,
     /// Who has it.
     pub(crate) destination: Arc<Destination>,
     /// Its [`Word`].
     word: Atomic<u64>,
-    started: ShortTicks,
-    last_seen: Atomic<u32>,
+    last_seen: Atomic<u64>,
+    started: Ticks,
     /// Persistence: what says where its client's next connection goes.
     hold: Option<Hold>,
+}
+
+/// What all connections of a namespace share.
+pub(crate) struct Shared {
+    /// How long they are kept.
+    pub(crate) timeouts: RcuCell<Timeouts>,
+    /// How many of those in the table are half-open.
+    half_open: Atomic<u32>,
+}
+
+impl Shared {
+    /// Without connections.
+    pub(crate) const fn new(timeouts: RcuCell<Timeouts>) -> Shared {
+        Shared {
+            timeouts,
+            half_open: Atomic::new(0),
+        }
+    }
+
+    /// How many connections are half-open.
+    pub(crate) fn half_open(&self) -> u32 {
+        self.half_open.load(Relaxed)
+    }
+
+    /// A connection is about to enter the table, or has not entered it.
+    pub(crate) fn entering(&self, state: ConnState) -> Entering<'_> {
+        let counted = state.class() == LoadClass::Pending;
+        if counted {
+            self.half_open.fetch_add(1, Relaxed);
+        }
+        Entering {
+            shared: self,
+            counted,
+        }
+    }
+
+    fn word_changed(&self, old: Word, new: Word) {
+        if old.is_half_open() && !new.is_half_open() {
+            self.half_open.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// Counts a connection as half-open before it is in the table; dropped, it was never there.
+pub(crate) struct Entering<'a> {
+    shared: &'a Shared,
+    counted: bool,
+}
+
+impl Entering<'_> {
+    /// Whether it is half-open.
+    pub(crate) fn is_half_open(&self) -> bool {
+        self.counted
+    }
+
+    /// It is in the table: from now on its own changes count.
+    pub(crate) fn entered(mut self) {
+        self.counted = false;
+    }
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        if self.counted {
+            self.shared.half_open.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 /// State and size in 64 bits: bits 0 to 7 the state's number (0: ended), bit 8 whether the size is
@@ -100,6 +168,11 @@ impl Word {
         Some(Word(size << SIZE_SHIFT | rest | KNOWN_BIT))
     }
 
+    fn is_half_open(self) -> bool {
+        self.state()
+            .is_some_and(|state| state.class() == LoadClass::Pending)
+    }
+
     /// What the connection adds to its real server's load.
     fn share(self) -> Option<Share> {
         self.state().map(|state| Share {
@@ -126,25 +199,25 @@ pub(crate) enum Observed {
 impl Connection {
     /// A connection that a real server gets now; its load counts from here on, until
     /// [`Connection::end`] or the drop.
-    pub(crate) fn start(tuple: Ipv4Tuple, pick: Pick) -> Connection {
+    pub(crate) fn start(key: FlowKey, pick: Pick) -> Connection {
         let destination = pick.destination;
         let word = Word::new(pick.state, pick.size_bytes, pick.watch);
         let now = Ticks::now();
         destination.apply(change(None, word.share()));
         destination.traffic.connection();
         Connection {
-            tuple,
+            key,
             destination,
             word: Atomic::new(word.0),
-            started: now.short(),
-            last_seen: Atomic::new(now.short().0),
+            last_seen: Atomic::new(now.0),
+            started: now,
             hold: pick.hold,
         }
     }
 
     /// Client to virtual address.
-    pub(crate) fn tuple(&self) -> &Ipv4Tuple {
-        &self.tuple
+    pub(crate) fn tuple(&self) -> Ipv4Tuple {
+        self.key.tuple()
     }
 
     /// State and size.
@@ -154,23 +227,32 @@ impl Connection {
 
     /// When it was scheduled.
     pub(crate) fn started(&self) -> Ticks {
-        self.started.before(Ticks::now())
+        self.started
     }
 
     /// When it ends if no packet comes.
     pub(crate) fn deadline_with(&self, timeouts: &Timeouts) -> Ticks {
         let timeout_s = self.word().state().map_or(0, |state| timeouts.of(state));
-        let last_seen = ShortTicks(self.last_seen.load(Relaxed));
-        last_seen.before(Ticks::now()).after_s(timeout_s)
+        Ticks(self.last_seen.load(Relaxed)).after_s(timeout_s)
     }
 
     /// Takes note of a packet from the client; `event` is `None` for UDP.
-    pub(crate) fn observe(&self, event: Option<TcpEvent>) -> Observed {
-        let now = Ticks::now().short().0;
+    #[inline]
+    pub(crate) fn observe(&self, event: Option<TcpEvent>, shared: &Shared) -> Observed {
+        let now = Ticks::now().0;
         // A store that changes nothing would only take the cache line from other CPUs.
         if self.last_seen.load(Relaxed) != now {
             self.last_seen.store(now, Relaxed);
         }
+        match (self.word().state(), event) {
+            // Nearly every packet, and it changes nothing.
+            (Some(ConnState::Tcp(TcpState::Established)), Some(TcpEvent::Ack))
+            | (Some(ConnState::Udp), None) => Observed::Forward { entered: None },
+            _ => self.observe_change(event, shared),
+        }
+    }
+
+    fn observe_change(&self, event: Option<TcpEvent>, shared: &Shared) -> Observed {
         let mut entered = None;
         let updated = self.update(|word| match (word.state(), event) {
             (Some(ConnState::Tcp(state)), Some(event)) => match step(state, event) {
@@ -184,7 +266,8 @@ impl Connection {
             (None, _) => None,
         });
         match updated {
-            Ok(()) => {
+            Ok((old, new)) => {
+                shared.word_changed(old, new);
                 if let (Some(ConnState::Tcp(TcpState::Established)), Some(hold)) =
                     (entered, &self.hold)
                 {
@@ -202,25 +285,32 @@ impl Connection {
         self.update(|word| word.with_size(size_bytes)).is_ok()
     }
 
-    /// Ends it: it counts for nothing any more. The second time nothing happens.
-    fn end(&self) {
+    /// Ends it: it counts for nothing any more. The second time nothing happens. The word that it
+    /// had.
+    fn end(&self) -> Word {
         let old = Word(self.word.xchg(Word::ENDED.0, Full));
-        self.destination.apply(change(old.share(), None));
+        if old != Word::ENDED {
+            self.destination.apply(change(old.share(), None));
+        }
+        old
     }
 
-    /// Changes the word as `next` says, and the load with it. `next` may be asked more than once;
-    /// if it answers `None`, the word at that time is the error.
-    fn update(&self, mut next: impl FnMut(Word) -> Option<Word>) -> core::result::Result<(), Word> {
+    /// Changes the word as `next` says, and the load with it; the words before and after. `next`
+    /// may be asked more than once; if it answers `None`, the word at that time is the error.
+    fn update(
+        &self,
+        mut next: impl FnMut(Word) -> Option<Word>,
+    ) -> core::result::Result<(Word, Word), Word> {
         let mut old = self.word();
         loop {
             let new = next(old).ok_or(old)?;
             if new == old {
-                return Ok(());
+                return Ok((old, new));
             }
             match self.word.cmpxchg(old.0, new.0, Full) {
                 Ok(_) => {
                     self.destination.apply(change(old.share(), new.share()));
-                    return Ok(());
+                    return Ok((old, new));
                 }
                 Err(current) => old = Word(current),
             }
@@ -236,21 +326,26 @@ impl Drop for Connection {
 }
 
 impl Entry for Connection {
-    type Key = Ipv4Tuple;
-    type Context = RcuCell<Timeouts>;
+    type Key = FlowKey;
+    type Context = Shared;
 
-    fn key(&self) -> &Ipv4Tuple {
-        &self.tuple
+    #[inline]
+    fn key(&self) -> &FlowKey {
+        &self.key
     }
 
-    fn deadline(&self, timeouts: &RcuCell<Timeouts>) -> Ticks {
+    fn deadline(&self, shared: &Shared) -> Ticks {
         if self.destination.is_removed() {
             return Ticks::now();
         }
-        self.deadline_with(timeouts.load(&read_lock()))
+        self.deadline_with(shared.timeouts.load(&read_lock()))
     }
 
-    fn unlinked(&self) {
-        self.end();
+    fn unlinked(&self, shared: &Shared) {
+        shared.word_changed(self.end(), Word::ENDED);
+    }
+
+    fn evictable_since(&self) -> Option<Ticks> {
+        self.word().is_half_open().then_some(self.started)
     }
 }

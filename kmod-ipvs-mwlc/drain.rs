@@ -15,6 +15,7 @@ use crate::dispatch::Pick;
 use crate::hook::flow_of;
 use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::clock::Ticks;
+use crate::kapi::hashtable::Entry;
 
 /// No deadline, or the deadline has been met.
 const NEVER: u64 = u64::MAX;
@@ -143,20 +144,17 @@ impl Balancer {
     /// Gives the client of a connection that was removed another real server, for its next packet.
     /// If there is none, that packet finds out.
     fn redispatch(&self, old: &Connection, state: ConnState, guard: &Guard) {
-        let tuple = *old.tuple();
+        let key = *old.key();
         let service = old.destination.service();
         let Some(service) = self.services.load(guard).get(&service) else {
             return;
         };
-        let flow = flow_of(&tuple, 0);
-        let start = |pick: Pick| Connection::start(tuple, pick);
+        let flow = flow_of(&key.tuple(), 0);
+        let start = |pick: Pick| Connection::start(key, pick);
         let scheduled = service.schedule(&flow, state, self, guard, start);
         if let Ok(connection) = scheduled {
-            let deadline = connection.deadline_with(self.timeouts(guard));
             // Whoever was faster had a packet of this client.
-            let _ = self
-                .connections
-                .insert(self.hash(&tuple), connection, deadline);
+            let _ = self.insert(self.hash(&key), connection);
         }
     }
 }

@@ -7,15 +7,17 @@ use crate::balancer::Balancer;
 use crate::connection::{Connection, Observed};
 use crate::destination::Destination;
 use crate::director::config::{Address, Forwarding};
+use crate::director::flow::{plain, FlowKey, Seen};
 use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, Ipv4Tuple, ParseError, Payload};
 use crate::director::tcp::TcpEvent;
 use crate::dispatch::{Flow, Pick, Scheduled};
 use crate::kapi::hashtable::{InsertError, Node};
 use crate::kapi::netfilter::{PreRouting, Verdict};
 use crate::kapi::packet::{Defragmented, IcmpReply, Packet};
+use crate::kapi::route::Way;
 
-/// A packet is looked up again when its connection ended under it. Twice is rare; more often, only
-/// an attack does it.
+/// A packet is scheduled again when another CPU's came first and that connection ended at once.
+/// Twice is rare; more often, only an attack does it.
 const LOOKUPS_MAX: u32 = 3;
 
 /// A packet is parsed again when more of it had to be made linear: IP header, ports, and both again
@@ -27,6 +29,28 @@ impl PreRouting for Balancer {
         if !packet.is_for_this_host() {
             return Verdict::Accept(packet);
         }
+        match plain(packet.linear(), packet.bytes()) {
+            Some(seen) => self.packet_of(packet, &seen, guard),
+            None => self.other_packet(packet, guard),
+        }
+    }
+}
+
+/// Reads the headers, pulling what is not linear; the packet alone if it is none of ours.
+fn parse(mut packet: Packet) -> core::result::Result<(Packet, Ipv4Packet), Packet> {
+    for _ in 0..PULLS_MAX {
+        match parse_ipv4(packet.linear(), packet.bytes()) {
+            Ok(parsed) => return Ok((packet, parsed)),
+            Err(ParseError::NeedBytes(bytes)) if packet.pull(bytes) => {}
+            Err(ParseError::NeedBytes(_) | ParseError::Malformed(_)) => break,
+        }
+    }
+    Err(packet)
+}
+
+impl Balancer {
+    /// The way of a packet that is not plain: fragments, options, errors, headers in pieces.
+    fn other_packet(&self, packet: Packet, guard: &Guard) -> Verdict {
         let (packet, parsed) = match parse(packet) {
             Ok(both) => both,
             // What is no packet is the stack's to count and drop.
@@ -48,78 +72,76 @@ impl PreRouting for Balancer {
             Err(packet) => Verdict::Accept(packet),
         }
     }
-}
 
-/// Reads the headers, pulling what is not linear; the packet alone if it is none of ours.
-fn parse(mut packet: Packet) -> core::result::Result<(Packet, Ipv4Packet), Packet> {
-    for _ in 0..PULLS_MAX {
-        match parse_ipv4(packet.linear(), packet.bytes()) {
-            Ok(parsed) => return Ok((packet, parsed)),
-            Err(ParseError::NeedBytes(bytes)) if packet.pull(bytes) => {}
-            Err(ParseError::NeedBytes(_) | ParseError::Malformed(_)) => break,
-        }
-    }
-    Err(packet)
-}
-
-impl Balancer {
     fn whole_packet(&self, packet: Packet, parsed: &Ipv4Packet, guard: &Guard) -> Verdict {
-        match (parsed.payload, parsed.tuple()) {
-            (Payload::Tcp(header), Some(tuple)) => {
-                self.packet_of(packet, parsed, &tuple, Some(header.event()), guard)
-            }
-            (Payload::Udp(_), Some(tuple)) => self.packet_of(packet, parsed, &tuple, None, guard),
-            (Payload::IcmpError(error), _) => {
+        let event = match parsed.payload {
+            Payload::Tcp(header) => Some(header.event()),
+            Payload::Udp(_) => None,
+            Payload::IcmpError(error) => {
                 // The packet that it is about was sent by a real server, with the VIP as its
                 // source, to the client.
-                match self.connection(&error.embedded.reversed(), guard) {
-                    Some(node) => send(packet, parsed, &node.destination, guard),
+                let key = FlowKey::of(&error.embedded.reversed());
+                return match self.connection(&key, guard) {
+                    Some(node) => send(packet, parsed.ttl, &node.destination, guard),
                     None => Verdict::Accept(packet),
-                }
+                };
             }
-            _ => Verdict::Accept(packet),
-        }
+            Payload::LaterFragment | Payload::Other => return Verdict::Accept(packet),
+        };
+        let Some(tuple) = parsed.tuple() else {
+            return Verdict::Accept(packet);
+        };
+        let seen = Seen {
+            key: FlowKey::of(&tuple),
+            event,
+            ttl: parsed.ttl,
+        };
+        self.packet_of(packet, &seen, guard)
     }
 
-    fn packet_of(
-        &self,
-        packet: Packet,
-        parsed: &Ipv4Packet,
-        tuple: &Ipv4Tuple,
-        event: Option<TcpEvent>,
-        guard: &Guard,
-    ) -> Verdict {
-        let hash = self.hash(tuple);
-        for _ in 0..LOOKUPS_MAX {
-            if let Some(node) = self.connections.lookup(hash, tuple, guard) {
-                if self.goes_on(node, event, guard) {
-                    return send(packet, parsed, &node.destination, guard);
-                }
+    #[inline]
+    fn packet_of(&self, packet: Packet, seen: &Seen, guard: &Guard) -> Verdict {
+        let hash = self.hash(&seen.key);
+        if let Some(node) = self.connections.lookup(hash, &seen.key, guard) {
+            if self.goes_on(node, seen.event) {
+                return send(packet, seen.ttl, &node.destination, guard);
             }
-            let flow = flow_of(tuple, packet.mark());
-            let start = |pick: Pick| (pick.one_packet, Connection::start(*tuple, pick));
-            let connection = match self.schedule(&flow, event, guard, start) {
-                Scheduled::Connection((false, connection)) => connection,
-                // Its drop ends it: it was counted, and that is all.
-                Scheduled::Connection((true, passing)) => {
-                    return send(packet, parsed, &passing.destination, guard)
-                }
+        }
+        self.packet_of_none(packet, seen, hash, guard)
+    }
+
+    /// The way of a packet that belongs to no connection.
+    #[inline(never)]
+    fn packet_of_none(&self, packet: Packet, seen: &Seen, hash: u32, guard: &Guard) -> Verdict {
+        let flow = flow_of(&seen.key.tuple(), packet.mark());
+        let start = |pick: Pick| (pick.one_packet, Connection::start(seen.key, pick));
+        for _ in 0..LOOKUPS_MAX {
+            let (one_packet, connection) = match self.schedule(&flow, seen.event, guard, start) {
+                Scheduled::Connection(started) => started,
                 Scheduled::NotOurs => return Verdict::Accept(packet),
                 Scheduled::NoDestination => {
                     packet.reject(IcmpReply::PortUnreachable);
                     return Verdict::Consumed;
                 }
             };
+            if one_packet {
+                // Its drop ends it: it was counted, and that is all.
+                return send(packet, seen.ttl, &connection.destination, guard);
+            }
             let destination = connection.destination.clone();
-            let deadline = connection.deadline_with(self.timeouts(guard));
-            match self.connections.insert(hash, connection, deadline) {
-                Ok(()) => return send(packet, parsed, &destination, guard),
-                // Another CPU had the same client's packet: that one's connection counts.
-                Err(InsertError::Exists) => {}
+            match self.insert(hash, connection) {
+                Ok(()) => return send(packet, seen.ttl, &destination, guard),
                 // The client sends its SYN again; by then there may be room.
                 Err(InsertError::Full | InsertError::NoMemory) => {
                     self.complain_of_room();
                     return Verdict::Consumed;
+                }
+                Err(InsertError::Exists) => {}
+            }
+            // Another CPU had the same client's packet: that one's connection counts.
+            if let Some(node) = self.connections.lookup(hash, &seen.key, guard) {
+                if self.goes_on(node, seen.event) {
+                    return send(packet, seen.ttl, &node.destination, guard);
                 }
             }
         }
@@ -128,16 +150,17 @@ impl Balancer {
 
     /// Takes note of a packet of an existing connection; false if the packet belongs to none any
     /// more.
-    fn goes_on(&self, node: &Node<Connection>, event: Option<TcpEvent>, guard: &Guard) -> bool {
+    #[inline]
+    fn goes_on(&self, node: &Node<Connection>, event: Option<TcpEvent>) -> bool {
         if node.destination.is_removed() {
             self.connections.remove(node);
             return false;
         }
-        match node.observe(event) {
+        match node.observe(event, self.connections.context()) {
             Observed::Forward { entered: None } => true,
             Observed::Forward { entered: Some(_) } => {
-                // The new state may have a shorter timeout than the timer knows.
-                node.arm(node.deadline_with(self.timeouts(guard)));
+                // The new state may have a shorter timeout.
+                self.connections.hasten(node);
                 true
             }
             Observed::Restart => {
@@ -162,23 +185,27 @@ pub(crate) fn flow_of(tuple: &Ipv4Tuple, mark: u32) -> Flow {
 }
 
 /// Sends a packet to its real server, or tells the client why not.
-fn send(packet: Packet, parsed: &Ipv4Packet, destination: &Destination, guard: &Guard) -> Verdict {
-    if destination.forwarding() == Forwarding::LocalNode {
-        destination.traffic.packet(packet.bytes());
-        return Verdict::Accept(packet);
-    }
+fn send(packet: Packet, ttl: u8, destination: &Destination, guard: &Guard) -> Verdict {
     let Address::V4(address) = destination.key().address else {
         return Verdict::Consumed;
     };
-    let Some(route) = destination.route.get(packet.net(), address, guard) else {
-        packet.reject(IcmpReply::HostUnreachable);
-        return Verdict::Consumed;
+    let bytes = packet.bytes();
+    let way = match destination.forwarding() {
+        Forwarding::LocalNode => Way::Local,
+        Forwarding::DirectRouting => destination.route.get(packet.net(), address, guard),
     };
-    if route.is_local() {
-        destination.traffic.packet(packet.bytes());
-        return Verdict::Accept(packet);
-    }
-    if parsed.ttl <= 1 {
+    let route = match way {
+        Way::Remote(route) => route,
+        Way::Local => {
+            destination.traffic.packet(bytes);
+            return Verdict::Accept(packet);
+        }
+        Way::None => {
+            packet.reject(IcmpReply::HostUnreachable);
+            return Verdict::Consumed;
+        }
+    };
+    if ttl <= 1 {
         packet.reject(IcmpReply::TimeExceeded);
         return Verdict::Consumed;
     }
@@ -186,7 +213,6 @@ fn send(packet: Packet, parsed: &Ipv4Packet, destination: &Destination, guard: &
         packet.reject(IcmpReply::FragmentationNeeded { mtu });
         return Verdict::Consumed;
     }
-    let bytes = packet.bytes();
     if route.forward(packet) {
         destination.traffic.packet(bytes);
     }

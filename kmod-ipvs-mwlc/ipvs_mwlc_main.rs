@@ -26,6 +26,7 @@ mod percpu;
 mod proc;
 mod service;
 mod services;
+mod sweeper;
 mod template;
 mod upkeep;
 
@@ -34,6 +35,7 @@ use control::mwlc::Mwlc;
 use kapi::netlink;
 use kapi::pernet;
 use kapi::rcu;
+use kapi::slab;
 use namespace::Namespace;
 
 module! {
@@ -48,6 +50,10 @@ module! {
             default: 0,
             description: "Connections of each network namespace at most (0: an eighth of the RAM)",
         },
+        conn_tab_bits: u32 {
+            default: 0,
+            description: "Buckets of the connection table, as a power of two, 8 to 24 (0: as many as connections)",
+        },
     },
 }
 
@@ -57,10 +63,12 @@ struct Director {
     _ipvs: netlink::Registration<Ipvs>,
     _namespaces: pernet::Registration<Namespace>,
     _callbacks: PendingCallbacks,
+    _entries: slab::Registration,
 }
 
 impl kernel::Module for Director {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        let entries = slab::Registration::new()?;
         let callbacks = PendingCallbacks;
         let namespaces = pernet::Registration::new()?;
         let ipvs = netlink::Registration::new(module).inspect_err(|_| {
@@ -72,11 +80,12 @@ impl kernel::Module for Director {
             _ipvs: ipvs,
             _namespaces: namespaces,
             _callbacks: callbacks,
+            _entries: entries,
         })
     }
 }
 
-/// The last thing to drop: RCU callbacks that are still queued run code of this module.
+/// Dropped before what RCU callbacks need: those that are still queued run code of this module.
 struct PendingCallbacks;
 
 impl Drop for PendingCallbacks {

@@ -21,6 +21,7 @@ use crate::kapi::pernet::{Net, PerNet, Slot};
 use crate::kapi::procfs;
 use crate::kapi::work::Repeater;
 use crate::proc::{ConnectionsFile, ServicesFile, StatsFile};
+use crate::sweeper::Sweeper;
 use crate::upkeep::Upkeep;
 
 /// A namespace's state.
@@ -39,10 +40,11 @@ const NO_START: Reject = Reject::new(
     c"no memory for the connection table and its hook",
 );
 
-/// A balancer at work. The fields are dropped in this order: first nothing estimates any more, then
+/// A balancer at work. The fields are dropped in this order: first nothing repeats any more, then
 /// no packet comes any more, then services and connections go.
 struct Running {
     _upkeep: Pin<KBox<Repeater<Upkeep>>>,
+    _sweeper: Pin<KBox<Repeater<Sweeper>>>,
     _hook: netfilter::Registration<Balancer>,
     balancer: Arc<Balancer>,
 }
@@ -75,8 +77,10 @@ impl Running {
         let balancer = Balancer::new(net)?;
         let hook = netfilter::Registration::new(net, balancer.clone())?;
         let upkeep = Repeater::start(Upkeep::new(balancer.clone())?)?;
+        let sweeper = Repeater::start(Sweeper::new(balancer.clone())?)?;
         Ok(Running {
             _upkeep: upkeep,
+            _sweeper: sweeper,
             _hook: hook,
             balancer,
         })

@@ -8,7 +8,7 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::balancer::{Balancer, TABLE_BITS};
+use crate::balancer::{table_size, Balancer};
 use crate::connection::Connection;
 use crate::destination::Destination;
 use crate::director::config::Forwarding;
@@ -45,7 +45,7 @@ impl File for ServicesFile {
                  Prot LocalAddress:Port Scheduler Flags\n  \
                  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n",
                 VERSION,
-                1u32 << TABLE_BITS,
+                table_size(),
             ));
             return true;
         }

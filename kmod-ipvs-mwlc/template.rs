@@ -17,12 +17,12 @@ use crate::kapi::random::HashKey;
 
 /// The table has `1 << TEMPLATE_BITS` buckets: 64 KiB, and chains of eight at 65,536 networks.
 const TEMPLATE_BITS: u32 = 13;
-/// Templates in one network namespace, on a machine that has the memory: 56 MiB of them.
+/// Templates in one network namespace, on a machine that has the memory: 64 MiB of them.
 const TEMPLATES_MAX: u64 = 1 << 18;
 /// Templates take at most this part of the machine's RAM.
 const RAM_PART: u64 = 64;
-/// What a template takes: 128 bytes as the allocator rounds it, and its entry of 96.
-const TEMPLATE_BYTES: u64 = 224;
+/// What a template takes: 128 bytes as the allocator rounds it, and 128 for its entry.
+const TEMPLATE_BYTES: u64 = 256;
 /// A template whose time has come while connections hold it is looked at again after its timeout,
 /// and at the latest after this long, as in IPVS.
 const HELD_RETRY_S_MAX: u32 = 60;
@@ -124,8 +124,12 @@ impl Entry for Listed {
         expires
     }
 
-    fn unlinked(&self) {
+    fn unlinked(&self, (): &()) {
         self.0.destination.count_template(-1);
+    }
+
+    fn evictable_since(&self) -> Option<Ticks> {
+        None
     }
 }
 
@@ -170,8 +174,8 @@ impl Templates {
             let was_s = template.timeout_s.load(Relaxed);
             let hold = Hold::new(template, timeout_s);
             if timeout_s < was_s {
-                // The timer waits for the longer time.
-                node.arm(template.expires());
+                // The table waits for the longer time.
+                self.table.hasten(node);
             }
             return Some((hold, template.destination.clone()));
         }
@@ -201,12 +205,9 @@ impl Templates {
             .as_ref()
             .map(|template| Hold::new(template, timeout_s));
         let added = template.is_some_and(|template| {
-            let deadline = template.expires();
             // Counted first, since the table counts it down whenever it ends.
             destination.count_template(1);
-            let inserted = self
-                .table
-                .insert(self.hash(&key), Listed(template), deadline);
+            let inserted = self.table.insert(self.hash(&key), Listed(template));
             if inserted.is_err() {
                 destination.count_template(-1);
             }
@@ -238,6 +239,11 @@ impl Templates {
                 }
             }
         }
+    }
+
+    /// Ends those whose time is over. Sleeps.
+    pub(crate) fn sweep(&self) {
+        self.table.sweep();
     }
 
     /// How many buckets there are.
@@ -279,6 +285,6 @@ fn words(address: Address) -> [u32; 4] {
 }
 
 const _: () = assert!(
-    size_of::<Node<Listed>>() <= 96 && size_of::<Template>() <= 120,
+    size_of::<Node<Listed>>() <= 128 && size_of::<Template>() <= 120,
     "what the limit on memory counts with"
 );

@@ -11,7 +11,7 @@ use super::{
     copy_services, find_service, namespace, no_memory, service, too_long, NO_DESTINATION,
     NO_SERVICE,
 };
-use crate::balancer::{Balancer, TABLE_BITS};
+use crate::balancer::{table_size, Balancer};
 use crate::destination::Destination;
 use crate::director::config::{
     DestConfig, DestKey, Family as IpFamily, ServiceConfig, ServiceEdit, ServiceKey,
@@ -105,7 +105,7 @@ impl Family for Ipvs {
                     .map_err(too_long)
             }
             Command::GetInfo => reply
-                .put(command::SET_INFO, |to| encode_info(to, 1 << TABLE_BITS))
+                .put(command::SET_INFO, |to| encode_info(to, table_size()))
                 .map_err(too_long),
             // `parse_command` gives these for dumps only.
             Command::DumpServices | Command::DumpDestinations(_) | Command::DumpDaemons => Ok(()),

@@ -12,6 +12,7 @@ use crate::connection::Connection;
 use crate::director::config::ServiceKey;
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
+use crate::director::flow::FlowKey;
 use crate::director::ipvs_family::RequestKind;
 use crate::director::mwlc_family::{
     encode_connection, encode_destination, encode_service, parse_command, Command, ConnectionView,
@@ -122,7 +123,9 @@ impl Family for Mwlc {
 /// The size is the connection's from now on, and the service learns from it.
 fn set_connection_size(balancer: &Balancer, tuple: &Ipv4Tuple, size_bytes: u64) -> Result {
     let guard = read_lock();
-    let connection = balancer.connection(tuple, &guard).ok_or(NO_CONNECTION)?;
+    let connection = balancer
+        .connection(&FlowKey::of(tuple), &guard)
+        .ok_or(NO_CONNECTION)?;
     if !connection.set_size(size_bytes) {
         return Err(NO_CONNECTION);
     }
@@ -245,7 +248,7 @@ fn view_connection(
     let now = Ticks::now();
     let word = connection.word();
     Some(ConnectionView {
-        tuple: *connection.tuple(),
+        tuple: connection.tuple(),
         destination: connection.destination.key(),
         state: word.state()?,
         size_bytes: word.size_bytes(),

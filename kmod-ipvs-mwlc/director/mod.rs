@@ -11,6 +11,7 @@ pub mod delivered;
 pub mod drain;
 pub mod errno;
 pub mod event;
+pub mod flow;
 pub mod http;
 pub mod ipvs_family;
 pub mod load;

@@ -6,7 +6,7 @@
 //! the real server's business, and a packet that is no packet is answered with the reason.
 
 use crate::director::config::Transport;
-use crate::director::tcp::TcpEvent;
+use crate::director::tcp::{self, TcpEvent};
 
 /// More bytes than this are never asked for: two IPv4 headers with options, ICMP, and ports.
 pub const PARSE_BYTES_MAX: usize = 60 + 8 + 60 + 8;
@@ -137,24 +137,7 @@ pub struct TcpHeader {
 impl TcpHeader {
     /// What the flags mean to the state machine.
     pub const fn event(&self) -> TcpEvent {
-        const FIN: u8 = 0x01;
-        const SYN: u8 = 0x02;
-        const RST: u8 = 0x04;
-        const ACK: u8 = 0x10;
-        let flags = self.flags;
-        if flags & RST != 0 {
-            TcpEvent::Rst
-        } else if flags & (SYN | ACK) == SYN | ACK {
-            TcpEvent::SynAck
-        } else if flags & SYN != 0 {
-            TcpEvent::Syn
-        } else if flags & FIN != 0 {
-            TcpEvent::Fin
-        } else if flags & ACK != 0 {
-            TcpEvent::Ack
-        } else {
-            TcpEvent::Other
-        }
+        tcp::event_of(self.flags)
     }
 }
 

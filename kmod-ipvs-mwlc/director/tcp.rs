@@ -33,6 +33,23 @@ impl TcpEvent {
     ];
 }
 
+/// What the flags byte of a TCP header says: CWR ECE URG ACK PSH RST SYN FIN.
+#[inline]
+pub const fn event_of(flags: u8) -> TcpEvent {
+    const FIN: u8 = 0x01;
+    const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
+    const ACK: u8 = 0x10;
+    match flags & (FIN | SYN | RST | ACK) {
+        ACK => TcpEvent::Ack,
+        flags if flags & RST != 0 => TcpEvent::Rst,
+        flags if flags & (SYN | ACK) == SYN | ACK => TcpEvent::SynAck,
+        flags if flags & SYN != 0 => TcpEvent::Syn,
+        flags if flags & FIN != 0 => TcpEvent::Fin,
+        _ => TcpEvent::Other,
+    }
+}
+
 /// The state of a TCP connection entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpState {

@@ -183,3 +183,11 @@ add!(i32);
 add!(i64);
 add!(u32);
 add!(u64);
+
+impl Atomic<u32> {
+    /// Gives it the smaller one of its value and this.
+    #[inline(always)]
+    pub(crate) fn fetch_min<O: OfChange>(&self, value: u32, _order: O) -> u32 {
+        self.cell().fetch_min(value, O::ORDER)
+    }
+}

@@ -12,14 +12,11 @@ pub(crate) struct Ticks(pub(crate) u64);
 
 impl Ticks {
     /// The present moment.
+    #[inline]
     pub(crate) fn now() -> Ticks {
-        // SAFETY: No requirements; it reads a counter.
-        Ticks(unsafe { bindings::mwlc_jiffies() } as u64)
-    }
-
-    /// The moment's low half, for where room is scarce.
-    pub(crate) fn short(self) -> ShortTicks {
-        ShortTicks(self.0 as u32)
+        // SAFETY: The kernel's counter is a word that every CPU may read at any time, as
+        // READ_ONCE does.
+        Ticks(unsafe { (&raw const bindings::jiffies).read_volatile() } as u64)
     }
 
     /// The moment this many seconds later.
@@ -33,6 +30,16 @@ impl Ticks {
         Ticks(self.0.saturating_add(ticks))
     }
 
+    /// The last whole second that has begun by then, in seconds of the counter.
+    pub(crate) fn whole_s(self) -> u32 {
+        (self.0 / HZ) as u32
+    }
+
+    /// The first whole second that is not before this moment.
+    pub(crate) fn next_s(self) -> u32 {
+        (self.0.saturating_add(HZ.wrapping_sub(1)) / HZ) as u32
+    }
+
     /// Ticks since `earlier`; 0 if that is later.
     pub(crate) fn since(self, earlier: Ticks) -> u64 {
         self.0.saturating_sub(earlier.0)
@@ -44,14 +51,8 @@ impl Ticks {
     }
 }
 
-/// A moment's low 32 bits: enough to tell it from any other within 49 days at 1000 Hz.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShortTicks(pub(crate) u32);
-
-impl ShortTicks {
-    /// The latest moment with these bits that is not after `now`.
-    pub(crate) fn before(self, now: Ticks) -> Ticks {
-        let ago = now.short().0.wrapping_sub(self.0);
-        Ticks(now.0.saturating_sub(u64::from(ago)))
-    }
+/// Lets other threads have the CPU if it is their turn. In a context that may sleep.
+pub(crate) fn let_others_run() {
+    // SAFETY: No requirements but the context.
+    unsafe { bindings::mwlc_cond_resched() };
 }

@@ -1,70 +1,98 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A hash table that packets look up under RCU, whose entries each have a timer.
+//! A hash table that packets look up under RCU, whose entries end by themselves.
 //!
 //! # Life of an entry
 //!
-//! [`Table::insert`] links it into a bucket and arms its timer. It ends once, by [`Table::remove`],
-//! by its own timer or with the table; whoever unlinks it under the bucket's lock shuts its timer
-//! down, calls [`Entry::unlinked`] and frees it after a grace period. A timer callback that is
-//! already running is waited for by that grace period as well, because it runs in a softirq;
-//! re-arming a timer that was shut down does nothing.
+//! [`Table::insert`] links it into a bucket. It ends once: by [`Table::remove`], by a sweep that
+//! finds its deadline passed, by an eviction, or with the table. Whoever unlinks it under the
+//! bucket's lock calls [`Entry::unlinked`] and frees it after a grace period.
 //!
-//! Lock order: a bucket's lock, then (inside the kernel) the timer base's lock. Nothing else is
-//! taken under a bucket's lock.
+//! # Deadlines
+//!
+//! An entry has no timer. Each bucket has an alarm: a second before which none of its entries ends.
+//! [`Table::sweep`], called every second, looks into those buckets only whose alarm has come, ends
+//! what is due, and sets the alarm to the earliest deadline that is left. A packet that puts its
+//! entry's deadline off writes nothing here. Only what brings a deadline nearer does: an insertion,
+//! [`Table::hasten`], [`Table::alarm`]. All of them hold the bucket's lock, as the sweep does while it
+//! looks, so none is lost.
+//!
+//! Lock order: nothing is taken under a bucket's lock.
 
 use core::ops::Deref;
 use core::ptr;
 
-use super::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::types::Opaque;
 
+use super::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 use super::bindings;
-use super::clock::Ticks;
+use super::clock::{self, Ticks};
 use super::lock::{BhLock, Locks};
-use super::rcu;
+use super::slab;
 
 /// Locks that the buckets share; a power of two. Enough that CPUs rarely meet, small beside the
 /// buckets.
 const LOCKS: usize = 256;
 
+/// A sweep lets others run after this many buckets: below a millisecond if none is due.
+const SWEEP_SLICE_BUCKETS: usize = 1 << 12;
+
+/// No entry of the bucket ever ends; no machine runs for 136 years.
+const NEVER: u32 = u32::MAX;
+
+/// An eviction looks at this many candidates and takes the oldest: of random ones that is nearly the
+/// oldest of all, so what is young has time to prove itself.
+const EVICTION_CANDIDATES: u32 = 4;
+/// With fewer candidates an eviction is content after this many buckets: four times as many as it
+/// takes to find four where every fourth bucket has one.
+const EVICTION_BUCKETS_ENOUGH: u32 = 64;
+/// Without any it gives up after this many, so that a table full of others costs a packet some
+/// hundred cache lines and no more.
+const EVICTION_BUCKETS_MAX: u32 = 256;
+
+/// Buckets that have a second alarm together: a sweep reads it instead of theirs, so that a large
+/// table with few entries costs little.
+const GROUP_BUCKETS: usize = 64;
+
 /// What the table holds.
 pub(crate) trait Entry: Send + Sync + Sized + 'static {
     /// What an entry is looked up by.
     type Key: PartialEq;
-    /// What every entry may need when its timer fires; there is one in each table.
+    /// What every entry may need when it ends; there is one in each table.
     type Context: Send + Sync;
 
     /// The entry's key; it never changes.
     fn key(&self) -> &Self::Key;
-    /// When the entry ends if nothing more happens; asked when its timer fires, in a softirq.
+    /// When the entry ends if nothing more happens; asked under the bucket's lock.
     fn deadline(&self, context: &Self::Context) -> Ticks;
     /// The entry has left the table; called once. Readers may still have it for a while.
-    fn unlinked(&self);
+    fn unlinked(&self, context: &Self::Context);
+    /// Since when it is here, if it may be ended to make room for another.
+    fn evictable_since(&self) -> Option<Ticks>;
 }
 
-/// An entry in a table, or about to be.
+/// An entry in a table, or about to be. What a packet reads comes first.
 ///
 /// # Invariants
 ///
 /// `next` is null or points to a node that is freed no earlier than a grace period after it was
 /// unlinked.
+#[repr(C)]
 pub(crate) struct Node<E: Entry> {
     next: Atomic<*mut Node<E>>,
-    table: *const Table<E>,
+    entry: E,
     hash: u32,
     /// Written under the bucket's lock only.
     linked: Atomic<bool>,
-    timer: Opaque<bindings::timer_list>,
     head: Opaque<bindings::callback_head>,
-    entry: E,
 }
 
 impl<E: Entry> Deref for Node<E> {
     type Target = E;
 
+    #[inline]
     fn deref(&self) -> &E {
         &self.entry
     }
@@ -74,14 +102,21 @@ impl<E: Entry> Deref for Node<E> {
 ///
 /// # Invariants
 ///
-/// Each bucket's chain consists of nodes made by `KBox::into_raw`, each with a timer that is set
-/// up. The table does not move (nodes point to it) and is only dropped where sleeping is allowed.
+/// Each bucket's chain consists of nodes made by [`slab::alloc`]. There are as many alarms
+/// as buckets, a power of two that is at least [`GROUP_BUCKETS`]. The table is only dropped where sleeping is allowed.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Table<E: Entry> {
     buckets: KVVec<Atomic<*mut Node<E>>>,
+    /// In seconds of the clock: no entry of the bucket ends before. Changed under its lock.
+    alarms: KVVec<Atomic<u32>>,
+    /// The same of [`GROUP_BUCKETS`] buckets; never later than any of theirs, but while a sweep is
+    /// collecting them.
+    group_alarms: KVVec<Atomic<u32>>,
     locks: Locks,
     count: Atomic<u32>,
     count_max: u32,
+    /// Where the next eviction begins to look.
+    evicted_to: Atomic<u32>,
     context: E::Context,
 }
 
@@ -110,22 +145,36 @@ impl<E: Entry> Table<E> {
     ) -> Result<impl PinInit<Self>> {
         let size = 1usize.checked_shl(bits).ok_or(EINVAL)?;
         let mut buckets = KVVec::with_capacity(size, GFP_KERNEL)?;
+        let mut alarms = KVVec::with_capacity(size, GFP_KERNEL)?;
         while buckets.len() < size {
             buckets
                 .push_within_capacity(Atomic::new(ptr::null_mut()))
+                .map_err(|_| ENOMEM)?;
+            alarms
+                .push_within_capacity(Atomic::new(NEVER))
+                .map_err(|_| ENOMEM)?;
+        }
+        let mut group_alarms = KVVec::with_capacity(size / GROUP_BUCKETS, GFP_KERNEL)?;
+        while group_alarms.len() < size / GROUP_BUCKETS {
+            group_alarms
+                .push_within_capacity(Atomic::new(NEVER))
                 .map_err(|_| ENOMEM)?;
         }
         let locks = Locks::new(LOCKS)?;
         Ok(pin_init!(Table {
             buckets,
+            alarms,
+            group_alarms,
             locks,
             count: Atomic::new(0),
             count_max,
+            evicted_to: Atomic::new(0),
             context
         }))
     }
 
     /// What the table was made with.
+    #[inline]
     pub(crate) fn context(&self) -> &E::Context {
         &self.context
     }
@@ -136,17 +185,19 @@ impl<E: Entry> Table<E> {
     }
 
     /// The entry with this key.
+    #[inline]
     pub(crate) fn lookup<'g>(
         &self,
         hash: u32,
         key: &E::Key,
         guard: &'g Guard,
     ) -> Option<&'g Node<E>> {
-        self.entries(hash as usize, guard)
-            .find(|node| node.hash == hash && node.entry.key() == key)
+        let mut chain = self.entries(hash as usize, guard);
+        chain.find(|node| node.entry.key() == key)
     }
 
     /// The entries of a bucket, newest first. An index beyond the last bucket wraps.
+    #[inline]
     pub(crate) fn entries<'g>(&self, bucket: usize, _guard: &'g Guard) -> Chain<'g, E> {
         let first = self
             .bucket(bucket)
@@ -156,24 +207,23 @@ impl<E: Entry> Table<E> {
         Chain { next }
     }
 
-    /// Puts an entry into the table until it is removed or `deadline` has passed.
-    pub(crate) fn insert(&self, hash: u32, entry: E, deadline: Ticks) -> Result<(), InsertError> {
-        if self.count.fetch_add(1, Relaxed) >= self.count_max {
+    /// Puts an entry into the table until it is removed or its deadline has passed. If the table is
+    /// full, one that may be evicted makes room.
+    pub(crate) fn insert(&self, hash: u32, entry: E) -> Result<(), InsertError> {
+        if self.count.fetch_add(1, Relaxed) >= self.count_max && !self.evict() {
             self.count.fetch_sub(1, Relaxed);
             return Err(InsertError::Full);
         }
         let node = Node {
             next: Atomic::new(ptr::null_mut()),
-            table: self,
+            entry,
             hash,
             linked: Atomic::new(true),
-            timer: Opaque::uninit(),
             head: Opaque::uninit(),
-            entry,
         };
-        let inserted = match KBox::new(node, GFP_ATOMIC) {
-            Ok(node) => self.link(node, deadline),
-            Err(_) => Err(InsertError::NoMemory),
+        let inserted = match slab::alloc(node) {
+            Some(node) => self.link(node),
+            None => Err(InsertError::NoMemory),
         };
         if inserted.is_err() {
             self.count.fetch_sub(1, Relaxed);
@@ -181,13 +231,9 @@ impl<E: Entry> Table<E> {
         inserted
     }
 
-    fn link(&self, node: KBox<Node<E>>, deadline: Ticks) -> Result<(), InsertError> {
-        // SAFETY: The timer is the node's own memory, which does not move any more.
-        unsafe { bindings::mwlc_timer_setup(node.timer.get(), Some(fired::<E>)) };
-        let (Some(bucket), Some(lock)) = (
-            self.bucket(node.hash as usize),
-            self.lock(node.hash as usize),
-        ) else {
+    fn link(&self, node: slab::Owned<Node<E>>) -> Result<(), InsertError> {
+        let hash = node.hash as usize;
+        let (Some(bucket), Some(lock)) = (self.bucket(hash), self.lock(hash)) else {
             return Err(InsertError::Full);
         };
         lock.with(|()| {
@@ -195,27 +241,23 @@ impl<E: Entry> Table<E> {
             let mut other = first;
             // SAFETY: Nodes of this chain are freed only after they were unlinked under this lock.
             while let Some(existing) = unsafe { other.as_ref() } {
-                if existing.hash == node.hash && existing.entry.key() == node.entry.key() {
+                if existing.entry.key() == node.entry.key() {
                     return Err(InsertError::Exists);
                 }
                 other = existing.next.load(Relaxed);
             }
             node.next.store(first, Relaxed);
-            // INVARIANT: The node comes from `KBox::into_raw`, and its timer is set up.
-            let node = KBox::into_raw(node);
-            bucket.store(node, Release);
-            // SAFETY: The node is linked, and whoever unlinks it needs this lock first.
-            unsafe { (*node).arm(deadline) };
+            self.alarm_at(hash, node.entry.deadline(&self.context).next_s());
+            // INVARIANT: The node comes from `slab::alloc`.
+            bucket.store(node.into_raw(), Release);
             Ok(())
         })
     }
 
     /// Ends an entry; false if somebody else has.
     pub(crate) fn remove(&self, node: &Node<E>) -> bool {
-        let (Some(bucket), Some(lock)) = (
-            self.bucket(node.hash as usize),
-            self.lock(node.hash as usize),
-        ) else {
+        let hash = node.hash as usize;
+        let (Some(bucket), Some(lock)) = (self.bucket(hash), self.lock(hash)) else {
             return false;
         };
         let unlinked = lock.with(|()| {
@@ -226,9 +268,7 @@ impl<E: Entry> Table<E> {
             // SAFETY: Nodes of this chain are freed only after they were unlinked under this lock.
             while let Some(other) = unsafe { link.load(Relaxed).as_ref() } {
                 if ptr::eq(other, node) {
-                    // The node keeps its own `next`, for readers that stand on it.
-                    link.store(node.next.load(Relaxed), Release);
-                    node.linked.store(false, Relaxed);
+                    unlink(link, node);
                     return true;
                 }
                 link = &other.next;
@@ -244,25 +284,132 @@ impl<E: Entry> Table<E> {
     /// Ends an entry that the caller has just unlinked.
     fn retire(&self, node: &Node<E>) {
         self.count.fetch_sub(1, Relaxed);
-        // SAFETY: The timer was set up before the node was linked.
-        unsafe { bindings::timer_shutdown(node.timer.get()) };
-        node.entry.unlinked();
+        node.entry.unlinked(&self.context);
         // SAFETY: Only the one who unlinked the node comes here, so its head is queued once.
-        // Readers and a running timer callback are done when the grace period is.
+        // Readers are done when the grace period is.
         unsafe { bindings::call_rcu(node.head.get(), Some(free::<E>)) };
     }
 
-    /// Arms every timer anew, after the context has changed.
-    pub(crate) fn rearm(&self) {
+    /// Ends one entry that may be evicted, if there is one near where the last one was.
+    pub(crate) fn evict(&self) -> bool {
+        let guard = read_lock();
+        let from = self.evicted_to.load(Relaxed);
+        let (mut looked, mut seen) = (0, 0);
+        let mut oldest: Option<(&Node<E>, Ticks)> = None;
+        while seen < EVICTION_CANDIDATES
+            && (looked < EVICTION_BUCKETS_ENOUGH || (seen == 0 && looked < EVICTION_BUCKETS_MAX))
+        {
+            for node in self.entries(from.wrapping_add(looked) as usize, &guard) {
+                let Some(since) = node.entry.evictable_since() else {
+                    continue;
+                };
+                seen = seen.saturating_add(1);
+                if oldest.is_none_or(|(_, other)| since < other) {
+                    oldest = Some((node, since));
+                }
+            }
+            looked = looked.wrapping_add(1);
+        }
+        self.evicted_to.fetch_add(looked, Relaxed);
+        oldest.is_some_and(|(node, _)| self.remove(node))
+    }
+
+    /// An entry's deadline has come nearer: the bucket shall not sleep over it.
+    pub(crate) fn hasten(&self, node: &Node<E>) {
+        let hash = node.hash as usize;
+        let Some(lock) = self.lock(hash) else { return };
+        lock.with(|()| self.alarm_at(hash, node.entry.deadline(&self.context).next_s()));
+    }
+
+    /// Wakes every bucket, after the context has changed what deadlines are. Sleeps.
+    pub(crate) fn alarm(&self) {
         for bucket in 0..self.buckets.len() {
-            for node in self.entries(bucket, &read_lock()) {
-                node.arm(node.entry.deadline(&self.context));
+            if let Some(lock) = self.lock(bucket) {
+                lock.with(|()| self.alarm_at(bucket, 0));
+            }
+            yield_after_slice(bucket);
+        }
+    }
+
+    /// Ends what is due. Sleeps.
+    pub(crate) fn sweep(&self) {
+        if self.count.load(Relaxed) == 0 {
+            return;
+        }
+        let now = Ticks::now();
+        for group in 0..self.group_alarms.len() {
+            if let Some(alarm) = self.group_alarms.get(group) {
+                if alarm.load(Relaxed) <= now.whole_s() {
+                    self.sweep_group(group, alarm, now);
+                }
+            }
+            yield_after_slice(group);
+        }
+    }
+
+    fn sweep_group(&self, group: usize, group_alarm: &Atomic<u32>, now: Ticks) {
+        // Whoever brings a deadline nearer writes the bucket's alarm, then this one, and here it is
+        // the other way round: one of the two sees what the other wrote.
+        group_alarm.xchg(NEVER, Full);
+        let first = group.wrapping_mul(GROUP_BUCKETS);
+        let mut earliest = NEVER;
+        for bucket in first..first.wrapping_add(GROUP_BUCKETS) {
+            let Some(alarm) = self.alarms.get(bucket) else {
+                continue;
+            };
+            if alarm.load(Relaxed) <= now.whole_s() {
+                self.sweep_bucket(bucket, now);
+            }
+            earliest = earliest.min(alarm.load(Relaxed));
+        }
+        group_alarm.fetch_min(earliest, Full);
+        clock::let_others_run();
+    }
+
+    fn sweep_bucket(&self, bucket: usize, now: Ticks) {
+        let (Some(first), Some(alarm), Some(lock)) = (
+            self.bucket(bucket),
+            self.alarms.get(bucket),
+            self.lock(bucket),
+        ) else {
+            return;
+        };
+        lock.with(|()| {
+            alarm.store(NEVER, Relaxed);
+            let mut link = first;
+            // SAFETY: Nodes of this chain are freed only after they were unlinked under this lock,
+            // and no sooner than a grace period later, which the lock holds up.
+            while let Some(node) = unsafe { link.load(Relaxed).as_ref() } {
+                let deadline = node.entry.deadline(&self.context);
+                if deadline <= now {
+                    unlink(link, node);
+                    self.retire(node);
+                } else {
+                    self.alarm_at(bucket, deadline.next_s());
+                    link = &node.next;
+                }
+            }
+        });
+    }
+
+    /// Has a bucket looked into in that second, or earlier. Under the bucket's lock.
+    fn alarm_at(&self, hash: usize, second: u32) {
+        // There are as many alarms as buckets.
+        let index = hash & self.buckets.len().wrapping_sub(1);
+        let alarms = (
+            self.alarms.get(index),
+            self.group_alarms.get(index / GROUP_BUCKETS),
+        );
+        if let (Some(alarm), Some(group_alarm)) = alarms {
+            if second < alarm.load(Relaxed) {
+                alarm.store(second, Relaxed);
+                group_alarm.fetch_min(second, Full);
             }
         }
     }
 
-    /// Ends every entry.
-    pub(crate) fn clear(&self) {
+    /// Ends every entry. Sleeps.
+    fn clear(&self) {
         for bucket in 0..self.buckets.len() {
             // A guard for each entry, for there may be millions and grace periods must not wait
             // that long.
@@ -273,9 +420,11 @@ impl<E: Entry> Table<E> {
                     None => break,
                 };
             }
+            yield_after_slice(bucket);
         }
     }
 
+    #[inline]
     fn bucket(&self, hash: usize) -> Option<&Atomic<*mut Node<E>>> {
         // The number of buckets is a power of two.
         self.buckets.get(hash & self.buckets.len().wrapping_sub(1))
@@ -288,42 +437,23 @@ impl<E: Entry> Table<E> {
     }
 }
 
+/// Takes `node`, which `link` points to, out of its chain. Under the bucket's lock.
+fn unlink<E: Entry>(link: &Atomic<*mut Node<E>>, node: &Node<E>) {
+    // The node keeps its own `next`, for readers that stand on it.
+    link.store(node.next.load(Relaxed), Release);
+    node.linked.store(false, Relaxed);
+}
+
+fn yield_after_slice(bucket: usize) {
+    if bucket & (SWEEP_SLICE_BUCKETS - 1) == 0 {
+        clock::let_others_run();
+    }
+}
+
 #[pinned_drop]
 impl<E: Entry> PinnedDrop for Table<E> {
     fn drop(self: Pin<&mut Self>) {
         self.clear();
-        // Timer callbacks that had already started refer to the table.
-        rcu::synchronize();
-    }
-}
-
-impl<E: Entry> Node<E> {
-    /// Makes the timer fire at `deadline` instead of when it would; does nothing once the entry has
-    /// ended.
-    pub(crate) fn arm(&self, deadline: Ticks) {
-        // SAFETY: The timer was set up before the node was linked; after a shutdown this has no
-        // effect.
-        unsafe { bindings::mod_timer(self.timer.get(), deadline.0 as c_ulong) };
-    }
-}
-
-/// An entry's timer: ends the entry, or waits on if it was used meanwhile.
-///
-/// # Safety
-///
-/// `timer` is in a `Node<E>` in a live table; the kernel calls this in a softirq.
-unsafe extern "C" fn fired<E: Entry>(timer: *mut bindings::timer_list) {
-    let timer = timer.cast::<Opaque<bindings::timer_list>>();
-    // SAFETY: By the function's contract. The node is freed a grace period after its timer's
-    // shutdown, which this softirq holds up.
-    let node = unsafe { &*container_of!(timer, Node<E>, timer) };
-    // SAFETY: A table waits for running callbacks before it goes.
-    let table = unsafe { &*node.table };
-    let deadline = node.entry.deadline(&table.context);
-    if deadline > Ticks::now() {
-        node.arm(deadline);
-    } else {
-        table.remove(node);
     }
 }
 
@@ -331,13 +461,13 @@ unsafe extern "C" fn fired<E: Entry>(timer: *mut bindings::timer_list) {
 ///
 /// # Safety
 ///
-/// `head` is in a `Node<E>` that nobody refers to any more.
+/// `head` is in a `Node<E>` made by `slab::alloc` that nobody refers to any more.
 unsafe extern "C" fn free<E: Entry>(head: *mut bindings::callback_head) {
     let head = head.cast::<Opaque<bindings::callback_head>>();
     // SAFETY: By the function's contract.
     let node = unsafe { container_of!(head, Node<E>, head) };
-    // SAFETY: It came from `KBox::into_raw`, and this is the last reference.
-    drop(unsafe { KBox::from_raw(node) });
+    // SAFETY: It came from `Owned::into_raw`, and this is the last reference.
+    drop(unsafe { slab::Owned::from_raw(node) });
 }
 
 /// Walks a bucket.
@@ -348,6 +478,7 @@ pub(crate) struct Chain<'g, E: Entry> {
 impl<'g, E: Entry> Iterator for Chain<'g, E> {
     type Item = &'g Node<E>;
 
+    #[inline]
     fn next(&mut self) -> Option<&'g Node<E>> {
         let node = self.next?;
         // SAFETY: By `Node`'s invariant it is null or outlives the guard that 'g comes from.

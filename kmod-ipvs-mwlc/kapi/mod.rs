@@ -18,6 +18,7 @@ pub(crate) mod procfs;
 pub(crate) mod random;
 pub(crate) mod rcu;
 pub(crate) mod route;
+pub(crate) mod slab;
 pub(crate) mod work;
 
 #[allow(

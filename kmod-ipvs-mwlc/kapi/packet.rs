@@ -61,11 +61,13 @@ impl Packet {
     }
 
     /// The namespace that it is in.
+    #[inline]
     pub(crate) fn net(&self) -> Net {
         self.net
     }
 
     /// The bytes at hand, from the IP header on.
+    #[inline]
     pub(crate) fn linear(&self) -> &[u8] {
         // SAFETY: By the invariants the skb is valid and ours.
         let skb = unsafe { self.skb.as_ref() };
@@ -75,6 +77,7 @@ impl Packet {
     }
 
     /// Its length with the IP header, in bytes.
+    #[inline]
     pub(crate) fn bytes(&self) -> usize {
         // SAFETY: By the invariants the skb is valid and ours.
         unsafe { self.skb.as_ref().len as usize }
@@ -91,6 +94,7 @@ impl Packet {
     }
 
     /// Whether its frame was addressed to this host alone, not broadcast or overheard.
+    #[inline]
     pub(crate) fn is_for_this_host(&self) -> bool {
         // SAFETY: By the invariants the skb is valid and ours.
         !unsafe { bindings::mwlc_skb_is_multicast(self.skb.as_ptr()) }

@@ -32,6 +32,17 @@ pub(crate) struct Route<'g> {
     _guard: &'g Guard,
 }
 
+/// Where a real server is.
+#[derive(Clone, Copy)]
+pub(crate) enum Way<'g> {
+    /// Beyond a device.
+    Remote(Route<'g>),
+    /// The address is this host's own.
+    Local,
+    /// There is no route.
+    None,
+}
+
 impl RouteCell {
     /// A cell that knows no route yet.
     pub(crate) const fn new() -> RouteCell {
@@ -41,26 +52,37 @@ impl RouteCell {
         }
     }
 
-    /// The route to `address`, the same in every call; `None` if there is none.
-    pub(crate) fn get<'g>(
-        &self,
-        net: Net,
-        address: [u8; 4],
-        guard: &'g Guard,
-    ) -> Option<Route<'g>> {
+    /// The way to `address`, the same in every call.
+    #[inline]
+    pub(crate) fn get<'g>(&self, net: Net, address: [u8; 4], guard: &'g Guard) -> Way<'g> {
         if let Some(dst) = NonNull::new(self.dst.load(Acquire)) {
             // SAFETY: By the invariants it is valid under RCU.
-            if unsafe { bindings::mwlc_dst_is_valid(dst.as_ptr()) } {
-                return Some(Route { dst, _guard: guard });
+            match unsafe { bindings::mwlc_dst_kind(dst.as_ptr()) } {
+                bindings::MWLC_DST_REMOTE => return Way::Remote(Route { dst, _guard: guard }),
+                bindings::MWLC_DST_LOCAL => return Way::Local,
+                _ => {}
             }
         }
+        self.look_up(net, address, guard)
+    }
+
+    #[inline(never)]
+    fn look_up<'g>(&self, net: Net, address: [u8; 4], guard: &'g Guard) -> Way<'g> {
         // SAFETY: The namespace is alive while its packets are handled.
         let found =
             unsafe { bindings::mwlc_route_output(net.as_ptr(), u32::from_ne_bytes(address)) };
         self.put(found);
         // It may be taken out again at once by another CPU, but not freed before the guard is
         // dropped.
-        NonNull::new(found).map(|dst| Route { dst, _guard: guard })
+        let Some(dst) = NonNull::new(found) else {
+            return Way::None;
+        };
+        // SAFETY: As above.
+        match unsafe { bindings::mwlc_dst_kind(dst.as_ptr()) } {
+            bindings::MWLC_DST_LOCAL => Way::Local,
+            // If it has become stale since, the next packet looks again.
+            _ => Way::Remote(Route { dst, _guard: guard }),
+        }
     }
 
     /// Lets the route go, so that it holds no device.
@@ -85,34 +107,23 @@ impl Drop for RouteCell {
 }
 
 impl Route<'_> {
-    /// Whether the address is this host's own.
-    pub(crate) fn is_local(self) -> bool {
-        // SAFETY: The route is valid while the guard is held.
-        unsafe { bindings::mwlc_dst_is_local(self.dst.as_ptr()) }
-    }
-
     /// The path's MTU if the packet is too long for it and may not be fragmented.
+    #[inline]
     pub(crate) fn mtu_exceeded_by(self, packet: &Packet) -> Option<u32> {
         // SAFETY: The route is valid while the guard is held, and the packet is valid.
-        unsafe {
-            let mtu = bindings::mwlc_dst_mtu(self.dst.as_ptr());
-            bindings::mwlc_skb_exceeds_mtu(packet.as_ptr(), mtu).then_some(mtu)
-        }
+        let mtu = unsafe { bindings::mwlc_skb_exceeds_mtu(packet.as_ptr(), self.dst.as_ptr()) };
+        (mtu != 0).then_some(mtu)
     }
 
     /// Decrements the time to live, which must be above 1, and sends the packet to the real
     /// server's link-layer address. False if it was freed for want of memory.
+    #[inline]
     pub(crate) fn forward(self, packet: Packet) -> bool {
-        // SAFETY: The packet is valid and ours, and the route is valid while the guard is held.
-        if unsafe { bindings::mwlc_skb_prepare_forward(packet.as_ptr(), self.dst.as_ptr()) } != 0 {
-            return false;
-        }
         let net = packet.net();
-        // SAFETY: The packet is given away here; the guard keeps the route until the neighbour has
-        // it.
+        // SAFETY: The packet is valid and given away here; the guard keeps the route until the
+        // neighbour has the packet.
         unsafe {
-            bindings::mwlc_skb_transmit(net.as_ptr(), packet.into_raw().as_ptr(), self.dst.as_ptr())
-        };
-        true
+            bindings::mwlc_skb_forward(net.as_ptr(), packet.into_raw().as_ptr(), self.dst.as_ptr())
+        }
     }
 }

@@ -3,8 +3,9 @@
 #include "shim.h"
 
 #include <linux/icmp.h>
-#include <linux/jiffies.h>
 #include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <net/gso.h>
 #include <net/icmp.h>
@@ -13,9 +14,9 @@
 #include <net/netns/generic.h>
 #include <net/route.h>
 
-unsigned long mwlc_jiffies(void)
+void mwlc_cond_resched(void)
 {
-	return jiffies;
+	cond_resched();
 }
 
 void mwlc_lock_init(spinlock_t *lock)
@@ -31,11 +32,6 @@ void mwlc_lock_bh(spinlock_t *lock)
 void mwlc_unlock_bh(spinlock_t *lock)
 {
 	spin_unlock_bh(lock);
-}
-
-void mwlc_timer_setup(struct timer_list *timer, void (*fired)(struct timer_list *))
-{
-	timer_setup(timer, fired, 0);
 }
 
 void mwlc_delayed_work_setup(struct delayed_work *work, void (*run)(struct work_struct *))
@@ -62,6 +58,31 @@ unsigned int mwlc_cpus(void)
 unsigned long mwlc_ram_bytes(void)
 {
 	return totalram_pages() << PAGE_SHIFT;
+}
+
+/* Written when the module is loaded and unloaded, before the first and after the last object. */
+static struct kmem_cache *mwlc_cache __read_mostly;
+
+int mwlc_cache_create(unsigned int bytes, unsigned int align)
+{
+	mwlc_cache = kmem_cache_create("ipvs_mwlc_conn", bytes, align, 0, NULL);
+	return mwlc_cache ? 0 : -ENOMEM;
+}
+
+void mwlc_cache_destroy(void)
+{
+	kmem_cache_destroy(mwlc_cache);
+	mwlc_cache = NULL;
+}
+
+void *mwlc_cache_alloc(void)
+{
+	return mwlc_cache ? kmem_cache_alloc(mwlc_cache, GFP_ATOMIC | __GFP_NOWARN) : NULL;
+}
+
+void mwlc_cache_free(void *object)
+{
+	kmem_cache_free(mwlc_cache, object);
 }
 
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes)
@@ -127,44 +148,25 @@ struct dst_entry *mwlc_route_output(struct net *net, u32 address_be)
 	return IS_ERR(rt) ? NULL : &rt->dst;
 }
 
-bool mwlc_dst_is_valid(struct dst_entry *dst)
+unsigned int mwlc_dst_kind(struct dst_entry *dst)
 {
-	return dst_check(dst, 0) != NULL;
+	if (!dst_check(dst, 0))
+		return MWLC_DST_STALE;
+	return dst_rtable(dst)->rt_flags & RTCF_LOCAL ? MWLC_DST_LOCAL : MWLC_DST_REMOTE;
 }
 
-bool mwlc_dst_is_local(const struct dst_entry *dst)
+/* The MTU if the skb exceeds it, else 0. As ip_exceeds_mtu() in ip_forward.c: a datagram that may be fragmented never does. */
+unsigned int mwlc_skb_exceeds_mtu(const struct sk_buff *skb, const struct dst_entry *dst)
 {
-	return dst_rtable(dst)->rt_flags & RTCF_LOCAL;
-}
+	unsigned int mtu = dst_mtu(dst);
 
-unsigned int mwlc_dst_mtu(const struct dst_entry *dst)
-{
-	return dst_mtu(dst);
-}
-
-/* As ip_exceeds_mtu() in ip_forward.c: a datagram that may be fragmented never does. */
-bool mwlc_skb_exceeds_mtu(const struct sk_buff *skb, unsigned int mtu)
-{
-	if (skb->len <= mtu || !(ip_hdr(skb)->frag_off & htons(IP_DF)))
-		return false;
+	if (likely(skb->len <= mtu) || !(ip_hdr(skb)->frag_off & htons(IP_DF)))
+		return 0;
 	if (unlikely(IPCB(skb)->frag_max_size > mtu))
-		return true;
-	if (skb->ignore_df)
-		return false;
-	return !(skb_is_gso(skb) && skb_gso_validate_network_len(skb, mtu));
-}
-
-/* Makes the header writable with room for the link layer, and decrements the TTL. The caller has seen that it is above 1. */
-int mwlc_skb_prepare_forward(struct sk_buff *skb, const struct dst_entry *dst)
-{
-	if (skb_warn_if_lro(skb))
-		return -EINVAL;
-	if (skb_cow(skb, LL_RESERVED_SPACE(dst->dev) + dst->header_len))
-		return -ENOMEM;
-	ip_decrease_ttl(ip_hdr(skb));
-	skb_forward_csum(skb);
-	skb_clear_tstamp(skb);
-	return 0;
+		return mtu;
+	if (skb->ignore_df || (skb_is_gso(skb) && skb_gso_validate_network_len(skb, mtu)))
+		return 0;
+	return mtu;
 }
 
 static int mwlc_neigh_output(struct net *net, struct sock *sk, struct sk_buff *skb)
@@ -178,21 +180,68 @@ static int mwlc_neigh_output(struct net *net, struct sock *sk, struct sk_buff *s
 		kfree_skb(skb);
 		return PTR_ERR(neigh);
 	}
-	sock_confirm_neigh(skb, neigh);
 	return neigh_output(neigh, skb, is_v6gw);
 }
 
-/* Consumes the skb. Under rcu_read_lock, which keeps both dst and neighbour. */
-void mwlc_skb_transmit(struct net *net, struct sk_buff *skb, struct dst_entry *dst)
+/*
+ * What neigh_output does for a neighbour whose address is known, where the cached header is Ethernet's. The kernel's own copies
+ * 16 bytes and needs as much room; an skb that came from an Ethernet device with none to spare has just the 14 of the old header.
+ * False if it is another neighbour: nothing has happened to the skb then.
+ */
+static bool mwlc_ether_output(struct neighbour *neigh, struct sk_buff *skb)
 {
+	const struct hh_cache *hh = &neigh->hh;
+	unsigned int seq;
+
+	if (unlikely(!(READ_ONCE(neigh->nud_state) & NUD_CONNECTED) || READ_ONCE(hh->hh_len) != ETH_HLEN ||
+		     skb_headroom(skb) < ETH_HLEN))
+		return false;
+	do {
+		seq = read_seqbegin(&hh->hh_lock);
+		memcpy(skb->data - ETH_HLEN, (const u8 *)hh->hh_data + HH_DATA_OFF(ETH_HLEN), ETH_HLEN);
+	} while (read_seqretry(&hh->hh_lock, seq));
+	__skb_push(skb, ETH_HLEN);
+	dev_queue_xmit(skb);
+	return true;
+}
+
+/*
+ * Consumes the skb; false if it was freed for want of memory. The caller has seen that its TTL is above 1. Under
+ * rcu_read_lock, which keeps both dst and neighbour.
+ */
+bool mwlc_skb_forward(struct net *net, struct sk_buff *skb, struct dst_entry *dst)
+{
+	struct net_device *dev = dst->dev;
+	struct neighbour *neigh;
+	bool is_v6gw = false;
+
+	if (skb_warn_if_lro(skb))
+		goto drop;
+	/* The TTL is in data that a clone may share. */
+	if (unlikely(skb_cloned(skb)) && pskb_expand_head(skb, 0, 0, GFP_ATOMIC))
+		goto drop;
+	ip_decrease_ttl(ip_hdr(skb));
+	skb_forward_csum(skb);
+	skb_clear_tstamp(skb);
 	skb_dst_drop(skb);
+	skb->dev = dev;
+	if (likely(skb->len <= dst_mtu(dst) || skb_is_gso(skb))) {
+		neigh = ip_neigh_for_gw(dst_rtable(dst), skb, &is_v6gw);
+		if (!IS_ERR(neigh) && mwlc_ether_output(neigh, skb))
+			return true;
+	}
+	if (skb_cow_head(skb, LL_RESERVED_SPACE(dev) + dst->header_len))
+		goto drop;
 	skb_dst_set_noref(skb, dst);
 	skb->protocol = htons(ETH_P_IP);
-	skb->dev = dst->dev;
 	if (unlikely(skb->len > dst_mtu(dst) && !skb_is_gso(skb)))
 		ip_do_fragment(net, NULL, skb, mwlc_neigh_output);
 	else
 		mwlc_neigh_output(net, NULL, skb);
+	return true;
+drop:
+	kfree_skb(skb);
+	return false;
 }
 
 struct net *mwlc_skb_net(const struct sk_buff *skb)

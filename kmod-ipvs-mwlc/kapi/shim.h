@@ -6,6 +6,7 @@
 #ifndef IPVS_MWLC_SHIM_H
 #define IPVS_MWLC_SHIM_H
 
+#include <linux/jiffies.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/proc_fs.h>
 #include <linux/random.h>
@@ -13,7 +14,6 @@
 #include <linux/seq_file.h>
 #include <linux/siphash.h>
 #include <linux/skbuff.h>
-#include <linux/timer.h>
 #include <linux/workqueue.h>
 #include <net/dst.h>
 #include <net/genetlink.h>
@@ -38,12 +38,18 @@ enum {
 	MWLC_NF_IP_PRI_CONNTRACK = NF_IP_PRI_CONNTRACK,
 };
 
+/* What mwlc_dst_kind says. */
+enum {
+	MWLC_DST_STALE,
+	MWLC_DST_LOCAL,
+	MWLC_DST_REMOTE,
+};
+
 /* Time and locks. */
-unsigned long mwlc_jiffies(void);
+void mwlc_cond_resched(void);
 void mwlc_lock_init(spinlock_t *lock);
 void mwlc_lock_bh(spinlock_t *lock);
 void mwlc_unlock_bh(spinlock_t *lock);
-void mwlc_timer_setup(struct timer_list *timer, void (*fired)(struct timer_list *));
 void mwlc_delayed_work_setup(struct delayed_work *work, void (*run)(struct work_struct *));
 bool mwlc_delayed_work_queue(struct delayed_work *work, unsigned long delay);
 unsigned int mwlc_cpu(void);
@@ -51,6 +57,10 @@ unsigned int mwlc_cpus(void);
 
 /* Memory. */
 unsigned long mwlc_ram_bytes(void);
+int mwlc_cache_create(unsigned int bytes, unsigned int align);
+void mwlc_cache_destroy(void);
+void *mwlc_cache_alloc(void);
+void mwlc_cache_free(void *object);
 
 /* Packets. The header is that at skb->data, as in PRE_ROUTING. */
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes);
@@ -62,12 +72,9 @@ void mwlc_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
 
 /* Routes. */
 struct dst_entry *mwlc_route_output(struct net *net, u32 address_be);
-bool mwlc_dst_is_valid(struct dst_entry *dst);
-bool mwlc_dst_is_local(const struct dst_entry *dst);
-unsigned int mwlc_dst_mtu(const struct dst_entry *dst);
-bool mwlc_skb_exceeds_mtu(const struct sk_buff *skb, unsigned int mtu);
-int mwlc_skb_prepare_forward(struct sk_buff *skb, const struct dst_entry *dst);
-void mwlc_skb_transmit(struct net *net, struct sk_buff *skb, struct dst_entry *dst);
+unsigned int mwlc_dst_kind(struct dst_entry *dst);
+unsigned int mwlc_skb_exceeds_mtu(const struct sk_buff *skb, const struct dst_entry *dst);
+bool mwlc_skb_forward(struct net *net, struct sk_buff *skb, struct dst_entry *dst);
 
 /* Generic netlink. */
 struct net *mwlc_skb_net(const struct sk_buff *skb);

@@ -4,7 +4,7 @@
 import socket
 import struct
 
-from lab import (CLIENT, HOSTS, MODULE, SERVERS, TCP_PORT, VIP, Connection, ask_udp, director, inside, serve, service, sh, until)
+from lab import (CLIENT, HOSTS, SERVERS, TCP_PORT, VIP, Connection, ask_udp, director, inside, serve, service, sh, until)
 from nl import Mwlc
 
 NOTHING = (0, 0, 0, 0)
@@ -334,20 +334,6 @@ def test_statistics_count_and_zero():
     assert director("ipvsadm -Ln --stats --exact").splitlines()[3].split()[2:] == ["0"] * 5
     listing = director("ipvsadm -Lcn")
     assert listing.count("FIN_WAIT") >= 6, listing
-
-
-def test_a_full_table_drops_and_says_so():
-    director("ipvsadm -C")
-    sh(f"rmmod ipvs_mwlc && insmod {MODULE} connections_max=10")
-    service("rr")
-    with inside("client"):
-        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    for port in range(32000, 32030):
-        raw.sendto(segment(port, 0x02), (VIP, 0))
-    raw.close()
-    until(lambda: "the table has its 10 entries" in sh("dmesg"), "a line in the log")
-    assert len(Mwlc().connections()) == 10
-    sh(f"rmmod ipvs_mwlc && insmod {MODULE}")
 
 
 def test_namespaces_are_apart():

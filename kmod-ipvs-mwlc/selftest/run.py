@@ -10,6 +10,7 @@ sys.path.insert(0, "/selftest")
 import attack
 import balancing
 import draining
+import flood
 import lab
 import learning
 import schedulers
@@ -23,7 +24,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, schedulers, services, draining, learning, tools, attack):
+    for module in (balancing, flood, schedulers, services, draining, learning, tools, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue
