@@ -109,7 +109,7 @@ pub fn all(requests: usize, replications: usize, seed: u64) -> Vec<Scenario> {
         ),
         scenario(
             "keep-alive",
-            "the same, clients keep connections for 15 s",
+            "10 equal nodes, clients keep connections for 15 s",
             kept(15.0),
             HEAVY,
             0.8,
