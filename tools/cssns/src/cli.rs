@@ -2,6 +2,7 @@
 //! The command line: verbs, and what each does first.
 
 mod cluster;
+mod compare;
 mod simulate;
 mod vm;
 
@@ -50,6 +51,8 @@ enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Compares schedulers by turns in a real cluster with narrow links.
+    Compare(compare::Compare),
     /// Compares the director's schedulers in a simulated cluster.
     Simulate(simulate::Simulate),
     /// A guest with the target kernel, alone.
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Verb::Node(verb) => cluster::node(&verb),
         Verb::Director { which, command } => cluster::director(&which, &command),
         Verb::Client { which, command } => cluster::client(&which, &command),
+        Verb::Compare(arguments) => compare::run(&arguments),
         Verb::Simulate(arguments) => simulate::run(&arguments),
         Verb::Vm(verb) => vm::run(verb),
     };

@@ -7,6 +7,7 @@
 //! a process or makes a namespace stands at the rim.
 
 pub mod cluster;
+pub mod compare;
 pub mod demo;
 pub mod director;
 pub mod ipvs_text;

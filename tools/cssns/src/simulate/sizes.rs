@@ -60,21 +60,62 @@ impl Sizes {
 
     /// One size, in bytes; at least 1.
     pub fn draw(&self, random: &mut impl Rng) -> f64 {
-        let bytes = match *self {
-            Sizes::Constant { bytes } => bytes,
-            Sizes::Exponential { mean } => -mean * (1.0 - random.random::<f64>()).ln(),
-            Sizes::Pareto { alpha, min, max } => {
-                let part = random.random::<f64>() * (1.0 - (min / max).powf(alpha));
-                min * (1.0 - part).powf(-1.0 / alpha)
-            }
+        match *self {
             Sizes::Lognormal { mean, sigma } => {
                 // E = exp(mu + sigma^2 / 2).
                 let mu = mean.ln() - sigma * sigma / 2.0;
-                LogNormal::new(mu, sigma).map_or(mean, |normal| normal.sample(random))
+                let drawn = LogNormal::new(mu, sigma).map_or(mean, |normal| normal.sample(random));
+                drawn.max(1.0)
+            }
+            _ => self.quantile(random.random()),
+        }
+    }
+
+    /// The size that this part of all sizes does not exceed, from 0 to below 1; at least 1 byte.
+    #[must_use]
+    pub fn quantile(&self, part: f64) -> f64 {
+        let bytes = match *self {
+            Sizes::Constant { bytes } => bytes,
+            Sizes::Exponential { mean } => -mean * (1.0 - part).ln(),
+            Sizes::Pareto { alpha, min, max } => {
+                min * (1.0 - part * (1.0 - (min / max).powf(alpha))).powf(-1.0 / alpha)
+            }
+            Sizes::Lognormal { mean, sigma } => {
+                let mu = mean.ln() - sigma * sigma / 2.0;
+                (mu + sigma * normal_quantile(part)).exp()
             }
         };
         bytes.max(1.0)
     }
+}
+
+/// The standard normal distribution's quantile, by bisection of its distribution function.
+fn normal_quantile(part: f64) -> f64 {
+    let (mut low, mut high) = (-9.0, 9.0);
+    for _ in 0..60 {
+        let middle: f64 = (low + high) / 2.0;
+        if normal_part_below(middle) < part {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (low + high) / 2.0
+}
+
+/// The part of a standard normal distribution below `x`: 1/2 and the density times the series
+/// x + x^3/3 + x^5/15 + ...
+fn normal_part_below(x: f64) -> f64 {
+    if x.abs() > 8.0 {
+        return if x > 0.0 { 1.0 } else { 0.0 };
+    }
+    let (mut sum, mut term, mut odd) = (x, x, 3.0);
+    while term.abs() > sum.abs() * 1e-16 {
+        term *= x * x / odd;
+        sum += term;
+        odd += 2.0;
+    }
+    0.5 + sum * (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
 /// The grammar, for messages.
@@ -194,6 +235,27 @@ mod tests {
             let error = (mean / sizes.mean() - 1.0).abs();
             assert!(error < tolerance, "{text}: {mean} for {}", sizes.mean());
         }
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_draws() {
+        for text in [
+            "exponential:1M",
+            "lognormal:1M:1.5",
+            "pareto:1.2:100k:1G",
+            "constant:7",
+        ] {
+            let sizes: Sizes = text.parse().unwrap();
+            let mut random = StdRng::seed_from_u64(11);
+            let mut draws: Vec<f64> = (0..100_000).map(|_| sizes.draw(&mut random)).collect();
+            draws.sort_by(f64::total_cmp);
+            for part in [0.1, 0.5, 0.9] {
+                let ratio = draws[(part * 1e5) as usize] / sizes.quantile(part);
+                assert!((ratio - 1.0).abs() < 0.03, "{text} {part}: {ratio}");
+            }
+        }
+        assert!((normal_quantile(0.975) - 1.959_964).abs() < 1e-6);
+        assert!((normal_quantile(0.5)).abs() < 1e-9);
     }
 
     #[test]

@@ -140,6 +140,9 @@ fn compared(results: &Results, result: &PolicyResult) -> String {
 }
 
 fn shown(estimate: Estimate, decimals: usize) -> String {
+    if !estimate.mean.is_finite() {
+        return "-".to_owned();
+    }
     match estimate.plus_minus {
         Some(half) => format!("{:.decimals$} ±{half:.decimals$}", estimate.mean),
         None => format!("{:.decimals$}", estimate.mean),
@@ -149,7 +152,13 @@ fn shown(estimate: Estimate, decimals: usize) -> String {
 /// The experiment and its results.
 #[must_use]
 pub fn json(name: &str, experiment: &Experiment, results: &Results) -> Value {
-    let policies: Vec<Value> = results
+    json!({ "name": name, "experiment": experiment, "policies": json_policies(results) })
+}
+
+/// The results alone.
+#[must_use]
+pub fn json_policies(results: &Results) -> Vec<Value> {
+    results
         .policies
         .iter()
         .map(|result| {
@@ -166,8 +175,7 @@ pub fn json(name: &str, experiment: &Experiment, results: &Results) -> Value {
                 "replications": result.figures,
             })
         })
-        .collect();
-    json!({ "name": name, "experiment": experiment, "policies": policies })
+        .collect()
 }
 
 #[cfg(test)]
