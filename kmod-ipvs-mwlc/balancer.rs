@@ -9,6 +9,7 @@ use kernel::sync::Arc;
 
 use crate::complaint::Complaint;
 use crate::connection::{Connection, Shared};
+use crate::defence::Defence;
 use crate::director::config::CONNECTIONS_MAX;
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;
@@ -20,6 +21,7 @@ use crate::kapi::pernet::Net;
 use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
 use crate::services::Services;
+use crate::sysctls::Settings;
 use crate::template::Templates;
 
 /// The connection table has `1 << bits` buckets of 12 bytes: as many as it may have connections, so
@@ -80,6 +82,10 @@ pub(crate) struct Balancer {
     pub(crate) templates: Templates,
     key: HashKey,
     half_open_max: u32,
+    /// What is configured by sysctl.
+    pub(crate) settings: Arc<Settings>,
+    /// What it gives up when memory is short.
+    pub(crate) defence: Defence,
     /// What it tells those who listen.
     #[pin]
     pub(crate) events: Events,
@@ -89,7 +95,7 @@ pub(crate) struct Balancer {
 
 impl Balancer {
     /// A balancer without services.
-    pub(crate) fn new(net: Net) -> Result<Arc<Balancer>> {
+    pub(crate) fn new(net: Net, settings: Arc<Settings>) -> Result<Arc<Balancer>> {
         let timeouts = RcuCell::new(Timeouts::DEFAULT)?;
         let count_max = connections_max();
         let table = Table::new(table_bits(count_max), count_max, Shared::new(timeouts))?;
@@ -102,6 +108,8 @@ impl Balancer {
             key: HashKey::random(),
             // A table for three is not for trying out what a flood does.
             half_open_max: (count_max / HALF_OPEN_PART).max(1),
+            settings,
+            defence: Defence::new(),
             events <- Events::new(net),
             full: Complaint::new(),
         });

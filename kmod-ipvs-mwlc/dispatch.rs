@@ -10,7 +10,7 @@ use crate::destination::Destination;
 use crate::director::config::{Address, Endpoint, Transport};
 use crate::director::conn::ConnState;
 use crate::director::event::Event;
-use crate::director::tcp::{self, TcpEvent};
+use crate::director::tcp::{self, TcpEvent, TcpState};
 use crate::template::Hold;
 
 /// What a packet from a client says about who wants what.
@@ -53,6 +53,8 @@ pub(crate) enum Scheduled<C> {
     NotOurs,
     /// No real server can take it; the log knows why.
     NoDestination,
+    /// Memory is short: the packet is dropped, and the client tries again.
+    Dropped,
 }
 
 impl Balancer {
@@ -75,7 +77,7 @@ impl Balancer {
             return Scheduled::NotOurs;
         };
         let state = match (flow.transport, event) {
-            (Transport::Tcp, Some(event)) => match tcp::open(event) {
+            (Transport::Tcp, Some(event)) => match self.opened_by(event) {
                 Some(state) => ConnState::Tcp(state),
                 // A segment of a connection that is over: this host answers it with a reset, and
                 // the client knows.
@@ -83,6 +85,9 @@ impl Balancer {
             },
             (Transport::Tcp | Transport::Udp, _) => ConnState::Udp,
         };
+        if self.defence.drops_packet() {
+            return Scheduled::Dropped;
+        }
         match service.schedule(flow, state, self, guard, start) {
             Ok(connection) => Scheduled::Connection(connection),
             Err(cause) => {
@@ -91,6 +96,15 @@ impl Balancer {
                     .notify(&Event::NoDest(service.key(), cause), guard);
                 Scheduled::NoDestination
             }
+        }
+    }
+
+    /// The state of the connection that a segment opens, if it opens one.
+    fn opened_by(&self, event: TcpEvent) -> Option<TcpState> {
+        if self.settings.is_sloppy() {
+            tcp::take_up(event)
+        } else {
+            tcp::open(event)
         }
     }
 }

@@ -119,6 +119,7 @@ impl Balancer {
             let (one_packet, connection) = match self.schedule(&flow, seen.event, guard, start) {
                 Scheduled::Connection(started) => started,
                 Scheduled::NotOurs => return Verdict::Accept(packet),
+                Scheduled::Dropped => return Verdict::Consumed,
                 Scheduled::NoDestination => {
                     packet.reject(IcmpReply::PortUnreachable);
                     return Verdict::Consumed;

@@ -13,6 +13,7 @@ mod balancer;
 mod complaint;
 mod connection;
 mod control;
+mod defence;
 mod destination;
 mod dispatch;
 mod drain;
@@ -27,6 +28,7 @@ mod proc;
 mod service;
 mod services;
 mod sweeper;
+mod sysctls;
 mod template;
 mod upkeep;
 

@@ -22,12 +22,14 @@ use crate::kapi::procfs;
 use crate::kapi::work::Repeater;
 use crate::proc::{ConnectionsFile, ServicesFile, StatsFile};
 use crate::sweeper::Sweeper;
+use crate::sysctls::Settings;
 use crate::upkeep::Upkeep;
 
 /// A namespace's state.
 #[pin_data]
 pub(crate) struct Namespace {
     net: Net,
+    settings: Arc<Settings>,
     #[pin]
     running: Mutex<Option<Running>>,
     _services_file: procfs::Entry<ServicesFile>,
@@ -66,15 +68,16 @@ impl Namespace {
         let mut running = self.running.lock();
         let running: &Running = match &mut *running {
             Some(running) => running,
-            nothing => nothing.insert(Running::start(self.net).map_err(|_| NO_START)?),
+            nothing => nothing
+                .insert(Running::start(self.net, self.settings.clone()).map_err(|_| NO_START)?),
         };
         change(&running.balancer)
     }
 }
 
 impl Running {
-    fn start(net: Net) -> Result<Running> {
-        let balancer = Balancer::new(net)?;
+    fn start(net: Net, settings: Arc<Settings>) -> Result<Running> {
+        let balancer = Balancer::new(net, settings)?;
         let hook = netfilter::Registration::new(net, balancer.clone())?;
         let upkeep = Repeater::start(Upkeep::new(balancer.clone())?)?;
         let sweeper = Repeater::start(Sweeper::new(balancer.clone())?)?;
@@ -91,12 +94,14 @@ static SLOT: Slot<Namespace> = Slot::new();
 
 impl PerNet for Namespace {
     fn new(net: Net) -> Result<Pin<KBox<Namespace>>> {
+        let settings = Arc::new(Settings::new(net)?, GFP_KERNEL)?;
         let services_file = procfs::Entry::new(net)?;
         let connections_file = procfs::Entry::new(net)?;
         let stats_file = procfs::Entry::new(net)?;
         KBox::pin_init(
             pin_init!(Namespace {
                 net,
+                settings,
                 running <- new_mutex!(None, "ipvs_mwlc"),
                 _services_file: services_file,
                 _connections_file: connections_file,

@@ -299,9 +299,10 @@ impl Service {
             network: config.netmask.network_of(flow.client),
         });
         let templates = &balancer.templates;
+        let expire_quiescent = balancer.settings.expires_quiescent_templates();
         self.scheduling.with(|scheduling| {
-            let held =
-                persistence.and_then(|key| templates.hold(&key, config.timeout_s, false, guard));
+            let held = persistence
+                .and_then(|key| templates.hold(&key, config.timeout_s, expire_quiescent, guard));
             let (hold, destination) = match held {
                 Some((hold, destination)) => (Some(hold), destination),
                 None => {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a namespace's balancer does by itself, several times a second: rates and drains.
+//! What a namespace's balancer does by itself, several times a second: rates, drains and
+//! the defence against a shortage of memory.
 //!
 //! The real servers' rates are estimated in turn, some at each run, so that no run is long and no
 //! CPU stalls, however many there are; each rate is over the true time since its last estimate.
@@ -16,6 +17,9 @@ use crate::kapi::work::Periodic;
 
 /// Runs in one period of estimates.
 const SLICES: u32 = 8;
+
+/// Memory is looked at every second.
+const DEFENCE_RUNS: u32 = 4;
 
 /// The upkeep of a balancer.
 pub(crate) struct Upkeep {
@@ -39,8 +43,13 @@ impl Periodic for Upkeep {
 
     fn run(&self) {
         let run = self.runs.fetch_add(1, Relaxed);
-        self.balancer.estimate(run % SLICES);
+        if self.balancer.settings.runs_estimation() {
+            self.balancer.estimate(run % SLICES);
+        }
         self.balancer.watch_drains();
+        if run % DEFENCE_RUNS == 0 {
+            self.balancer.defend();
+        }
     }
 }
 

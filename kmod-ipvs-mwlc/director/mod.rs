@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod conn;
+pub mod defence;
 pub mod delivered;
 pub mod drain;
 pub mod errno;

@@ -129,11 +129,32 @@ pub const fn open(event: TcpEvent) -> Option<TcpState> {
     }
 }
 
+/// The same where a connection may be taken up at any of its segments (`sloppy_tcp`): whoever stands
+/// in for another director has no entries. A reset needs none.
+pub const fn take_up(event: TcpEvent) -> Option<TcpState> {
+    match event {
+        TcpEvent::Syn => Some(TcpState::SynReceived),
+        TcpEvent::Ack | TcpEvent::SynAck | TcpEvent::Other => Some(TcpState::Established),
+        TcpEvent::Fin => Some(TcpState::FinWait),
+        TcpEvent::Rst => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fmt::Write;
     use std::string::String;
+
+    #[test]
+    fn any_segment_but_a_reset_may_take_a_connection_up() {
+        let states = TcpEvent::ALL.map(take_up);
+        let taken = states.iter().flatten().count();
+        assert_eq!((taken, take_up(TcpEvent::Rst)), (5, None));
+        assert_eq!(take_up(TcpEvent::Syn), open(TcpEvent::Syn));
+        assert_eq!(take_up(TcpEvent::Ack), Some(TcpState::Established));
+        assert_eq!(take_up(TcpEvent::Fin), Some(TcpState::FinWait));
+    }
 
     /// Every state x event; a change of the machine shows here.
     const TABLE: &str = "\

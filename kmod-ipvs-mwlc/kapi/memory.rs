@@ -8,3 +8,9 @@ pub(crate) fn ram_bytes() -> u64 {
     // SAFETY: No requirements; it reads a counter.
     unsafe { bindings::mwlc_ram_bytes() as u64 }
 }
+
+/// The pages that are free or in buffers.
+pub(crate) fn available_pages() -> u64 {
+    // SAFETY: No requirements; it reads counters.
+    unsafe { bindings::mwlc_ram_available_pages() as u64 }
+}

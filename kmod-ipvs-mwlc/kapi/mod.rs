@@ -19,6 +19,7 @@ pub(crate) mod random;
 pub(crate) mod rcu;
 pub(crate) mod route;
 pub(crate) mod slab;
+pub(crate) mod sysctl;
 pub(crate) mod work;
 
 #[allow(

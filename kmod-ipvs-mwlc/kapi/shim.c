@@ -85,6 +85,15 @@ void mwlc_cache_free(void *object)
 	kmem_cache_free(mwlc_cache, object);
 }
 
+/* As IPVS counts it: what is free, and what buffers hold. */
+unsigned long mwlc_ram_available_pages(void)
+{
+	struct sysinfo info;
+
+	si_meminfo(&info);
+	return info.freeram + info.bufferram;
+}
+
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes)
 {
 	return pskb_may_pull(skb, bytes);

@@ -14,6 +14,7 @@
 #include <linux/seq_file.h>
 #include <linux/siphash.h>
 #include <linux/skbuff.h>
+#include <linux/sysctl.h>
 #include <linux/workqueue.h>
 #include <net/dst.h>
 #include <net/genetlink.h>
@@ -61,6 +62,7 @@ int mwlc_cache_create(unsigned int bytes, unsigned int align);
 void mwlc_cache_destroy(void);
 void *mwlc_cache_alloc(void);
 void mwlc_cache_free(void *object);
+unsigned long mwlc_ram_available_pages(void);
 
 /* Packets. The header is that at skb->data, as in PRE_ROUTING. */
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes);

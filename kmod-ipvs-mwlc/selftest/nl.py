@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Just enough generic netlink to speak to the module's two families, well or badly."""
 
+import contextlib
 import os
 import select
 import socket
@@ -35,10 +36,10 @@ class Refused(Exception):
 
 
 class Family:
-    """A generic-netlink family, in the director's namespace."""
+    """A generic-netlink family, in the director's namespace; None is the one that the process is in."""
 
     def __init__(self, name, ns="director"):
-        with inside(ns):
+        with inside(ns) if ns else contextlib.nullcontext():
             self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
         self.socket.settimeout(10)
         for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):

@@ -15,6 +15,7 @@ import lab
 import learning
 import schedulers
 import services
+import settings
 import tools
 from splats import splats
 
@@ -24,7 +25,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, flood, schedulers, services, draining, learning, tools, attack):
+    for module in (balancing, flood, schedulers, services, draining, settings, learning, tools, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue

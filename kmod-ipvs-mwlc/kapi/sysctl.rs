@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Integers under `/proc/sys/net/ipv4/vs` of a network namespace.
+
+use core::ptr::NonNull;
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+
+use super::bindings;
+use super::pernet::Net;
+
+/// A variable: what `sysctl` may write into it.
+pub(crate) struct Variable {
+    /// Its name.
+    pub(crate) name: &'static CStr,
+    /// Its value at first.
+    pub(crate) default: i32,
+    /// The least value; a lower one is refused with EINVAL.
+    pub(crate) min: i32,
+    /// The greatest value.
+    pub(crate) max: i32,
+}
+
+/// The variables of one namespace; dropping it removes the files and waits for who is in them.
+///
+/// # Invariants
+///
+/// `table` is registered as `header`; each of its entries points to the value with its index, whose
+/// memory does not move, and to static bounds.
+pub(crate) struct Sysctls {
+    values: KVec<Atomic<i32>>,
+    _table: KVec<bindings::ctl_table>,
+    header: NonNull<bindings::ctl_table_header>,
+}
+
+// SAFETY: The raw pointers are the kernel's to follow, from any CPU; the values are atomic.
+unsafe impl Send for Sysctls {}
+// SAFETY: As above.
+unsafe impl Sync for Sysctls {}
+
+/// Who may write: the owner of the namespace, as the kernel has it for every net sysctl.
+const MODE: u16 = 0o644;
+
+impl Sysctls {
+    /// Makes the files.
+    pub(crate) fn new(net: Net, variables: &'static [Variable]) -> Result<Sysctls> {
+        let mut values = KVec::with_capacity(variables.len(), GFP_KERNEL)?;
+        for variable in variables {
+            values
+                .push_within_capacity(Atomic::new(variable.default))
+                .map_err(|_| ENOMEM)?;
+        }
+        let mut table = KVec::with_capacity(variables.len(), GFP_KERNEL)?;
+        for (variable, value) in variables.iter().zip(&values) {
+            let entry = bindings::ctl_table {
+                procname: variable.name.as_char_ptr(),
+                data: core::ptr::from_ref(value).cast_mut().cast(),
+                maxlen: size_of::<i32>() as c_int,
+                mode: MODE,
+                proc_handler: Some(bindings::proc_dointvec_minmax),
+                // The handler only reads them.
+                extra1: core::ptr::from_ref(&variable.min).cast_mut().cast(),
+                extra2: core::ptr::from_ref(&variable.max).cast_mut().cast(),
+                ..Default::default()
+            };
+            table.push_within_capacity(entry).map_err(|_| ENOMEM)?;
+        }
+        // SAFETY: The table and the values are on the heap and stay until they are unregistered.
+        // The handler reads and writes each value as one word, which is what `Atomic` does.
+        let header = unsafe {
+            bindings::register_net_sysctl_sz(
+                net.as_ptr(),
+                c"net/ipv4/vs".as_char_ptr(),
+                table.as_ptr(),
+                table.len(),
+            )
+        };
+        // INVARIANT: It has just been registered.
+        Ok(Sysctls {
+            values,
+            _table: table,
+            header: NonNull::new(header).ok_or(ENOMEM)?,
+        })
+    }
+
+    /// The value of the variable with this index; 0 if there is none.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> i32 {
+        self.values
+            .get(index)
+            .map_or(0, |value| value.load(Relaxed))
+    }
+
+    /// Puts `new` in the place of `old`, unless somebody has written meanwhile.
+    pub(crate) fn replace(&self, index: usize, old: i32, new: i32) {
+        if let Some(value) = self.values.get(index) {
+            let _ = value.cmpxchg(old, new, Relaxed);
+        }
+    }
+}
+
+impl Drop for Sysctls {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants it is registered, and the values still stand.
+        unsafe { bindings::unregister_net_sysctl_table(self.header.as_ptr()) };
+    }
+}
