@@ -135,7 +135,7 @@ fn refusals() {
         act(command::SET_CONN, &size).unwrap_err().errno,
         Errno::Range
     );
-    for number in [command::SET_CONN, command::SET_SERVICE] {
+    for number in [command::SET_CONN, command::SET_SERVICE, command::DRAIN] {
         assert_eq!(act(number, &[]).unwrap_err().errno, Errno::Invalid);
         assert_eq!(dump(number, &[]).unwrap_err().errno, Errno::NotSupported);
     }
@@ -144,7 +144,7 @@ fn refusals() {
         command::GET_DEST,
         command::GET_CONN,
         0,
-        6,
+        command::EVENT,
         255,
     ] {
         assert_eq!(act(number, &[]).unwrap_err().errno, Errno::NotSupported);
