@@ -20,7 +20,9 @@ use crate::kapi::memory;
 use crate::kapi::pernet::Net;
 use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
+use crate::reports::Reports;
 use crate::services::Services;
+use crate::sizes::Sizes;
 use crate::sysctls::Settings;
 use crate::template::Templates;
 
@@ -86,6 +88,12 @@ pub(crate) struct Balancer {
     pub(crate) settings: Arc<Settings>,
     /// What it gives up when memory is short.
     pub(crate) defence: Defence,
+    /// What nodes say of themselves.
+    #[pin]
+    pub(crate) reports: Reports,
+    /// What is known of files that clients want.
+    #[pin]
+    pub(crate) sizes: Sizes,
     /// What it tells those who listen.
     #[pin]
     pub(crate) events: Events,
@@ -101,6 +109,7 @@ impl Balancer {
         let table = Table::new(table_bits(count_max), count_max, Shared::new(timeouts))?;
         let templates = Templates::new()?;
         let services = RcuCell::new(Services::new())?;
+        let sizes = Sizes::new(net)?;
         let balancer = pin_init!(Balancer {
             services,
             connections <- table,
@@ -110,6 +119,8 @@ impl Balancer {
             half_open_max: (count_max / HALF_OPEN_PART).max(1),
             settings,
             defence: Defence::new(),
+            reports <- Reports::new(),
+            sizes <- sizes,
             events <- Events::new(net),
             full: Complaint::new(),
         });

@@ -12,6 +12,7 @@ use kernel::sync::Arc;
 use crate::destination::Destination;
 use crate::director::config::CONNECTION_SIZE_BYTES_MAX;
 use crate::director::conn::ConnState;
+use crate::director::delivered::{self, is_repeated};
 use crate::director::flow::FlowKey;
 use crate::director::load::{change, Cap, LoadClass, Share};
 use crate::director::packet::Ipv4Tuple;
@@ -35,6 +36,8 @@ pub(crate) struct Connection {
     started: Ticks,
     /// Persistence: what says where its client's next connection goes.
     hold: Option<Hold>,
+    /// Its [`Progress`], if it is watched.
+    progress: Atomic<u64>,
 }
 
 /// What all connections of a namespace share.
@@ -156,16 +159,30 @@ impl Word {
         self.0 & KNOWN_BIT != 0
     }
 
+    /// What its packets are looked at for.
+    pub(crate) fn watch(self) -> Watch {
+        Watch {
+            request: self.0 & REQUEST_BIT != 0,
+            remaining: self.0 & REMAINING_BIT != 0,
+        }
+    }
+
+    /// Whether they are looked at for anything.
+    pub(crate) fn is_watched(self) -> bool {
+        self.0 & (REQUEST_BIT | REMAINING_BIT) != 0
+    }
+
     fn with_state(self, state: ConnState) -> Word {
         Word(self.0 & !0xff | u64::from(state.to_u8()))
     }
 
-    /// With a size that was set; `None` of a connection that has ended.
-    fn with_size(self, size_bytes: u64) -> Option<Word> {
+    /// With another size, which is known or assumed; `None` of a connection that has ended.
+    fn with_size(self, size_bytes: u64, is_known: bool) -> Option<Word> {
         self.state()?;
         let size = size_bytes.min(CONNECTION_SIZE_BYTES_MAX);
-        let rest = self.0 & ((1 << SIZE_SHIFT) - 1);
-        Some(Word(size << SIZE_SHIFT | rest | KNOWN_BIT))
+        let rest = self.0 & ((1 << SIZE_SHIFT) - 1) & !KNOWN_BIT;
+        let known = if is_known { KNOWN_BIT } else { 0 };
+        Some(Word(size << SIZE_SHIFT | rest | known))
     }
 
     fn is_half_open(self) -> bool {
@@ -180,6 +197,28 @@ impl Word {
             size_bytes: self.size_bytes(),
             cap: Cap::from_bits((self.0 >> CAP_SHIFT) as u8),
         })
+    }
+}
+
+/// How far a connection is, as its client says: in the lower half up to where acknowledgements were
+/// counted, in the upper half where the last request began.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Progress(u64);
+
+impl Progress {
+    /// Nothing was seen yet.
+    const NONE: Progress = Progress(0);
+
+    fn new(request: u32, counted: u32) -> Progress {
+        Progress(u64::from(request) << 32 | u64::from(counted))
+    }
+
+    fn request(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn counted(self) -> u32 {
+        self.0 as u32
     }
 }
 
@@ -212,6 +251,7 @@ impl Connection {
             last_seen: Atomic::new(now.0),
             started: now,
             hold: pick.hold,
+            progress: Atomic::new(Progress::NONE.0),
         }
     }
 
@@ -282,7 +322,66 @@ impl Connection {
 
     /// Sets the size in bytes; false if the connection has ended.
     pub(crate) fn set_size(&self, size_bytes: u64) -> bool {
-        self.update(|word| word.with_size(size_bytes)).is_ok()
+        self.update(|word| word.with_size(size_bytes, true)).is_ok()
+    }
+
+    /// Sets a size in bytes that is only assumed.
+    pub(crate) fn assume_size(&self, size_bytes: u64) {
+        // One that has ended needs none.
+        let _ended = self.update(|word| word.with_size(size_bytes, false));
+    }
+
+    /// Takes note of a request that begins at this sequence number and acknowledges everything
+    /// before `acknowledgement`. Its size comes next.
+    pub(crate) fn begin_request(&self, sequence: u32, acknowledgement: u32) {
+        self.progress
+            .store(Progress::new(sequence, acknowledgement).0, Relaxed);
+    }
+
+    /// Whether a segment with data is not one that was sent again.
+    pub(crate) fn is_new_data(&self, sequence: u32) -> bool {
+        match Progress(self.progress.load(Relaxed)) {
+            Progress::NONE => true,
+            progress => !is_repeated(progress.request(), sequence),
+        }
+    }
+
+    /// What the client had acknowledged when it was last counted, if its last request begins at this
+    /// sequence number.
+    pub(crate) fn counted_since(&self, sequence: u32) -> Option<u32> {
+        let progress = Progress(self.progress.load(Relaxed));
+        (progress.request() == sequence).then_some(progress.counted())
+    }
+
+    /// Takes off what the client has acknowledged, if that is worth it. A size that is only assumed
+    /// stays: nobody knows how much of it is left.
+    pub(crate) fn acknowledged(&self, sequence: u32, acknowledgement: u32) {
+        let old = Progress(self.progress.load(Relaxed));
+        if old == Progress::NONE {
+            // No request yet: the next data is new, wherever it begins.
+            self.begin_request(sequence.wrapping_sub(1), acknowledgement);
+            return;
+        }
+        let word = self.word();
+        let left_bytes = if word.size_known() {
+            word.size_bytes()
+        } else {
+            u64::MAX
+        };
+        if delivered::left(left_bytes, old.counted(), acknowledgement).is_none() {
+            return;
+        }
+        let new = Progress::new(old.request(), acknowledgement);
+        // Of two CPUs with the same client's acknowledgements, one takes them off.
+        if self.progress.cmpxchg(old.0, new.0, Relaxed).is_ok() {
+            let _ended = self.update(|word| {
+                let left = delivered::left(word.size_bytes(), old.counted(), acknowledgement);
+                match left {
+                    Some(left_bytes) if word.size_known() => word.with_size(left_bytes, true),
+                    _ => Some(word),
+                }
+            });
+        }
     }
 
     /// Ends it: it counts for nothing any more. The second time nothing happens. The word that it

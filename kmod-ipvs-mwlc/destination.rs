@@ -7,7 +7,8 @@ use kernel::sync::Arc;
 
 use crate::director::config::{DestConfig, DestKey, Forwarding, ServiceKey, Thresholds};
 use crate::director::drain::DrainRequest;
-use crate::director::load::LoadChange;
+use crate::director::load::{Learn, LoadChange};
+use crate::director::report::effective;
 use crate::director::sched::{DestLoad, Ramp};
 use crate::director::stats::{Counters, Estimator, Stats};
 use crate::drain::Drain;
@@ -46,6 +47,10 @@ pub(crate) struct Destination {
     capped: Atomic<i64>,
     /// What its service's connections are expected to fetch.
     pub(crate) expectation: Arc<Expectation>,
+    /// Its part of what its node last reported as open.
+    reported_bytes: Atomic<u64>,
+    /// When, in ticks; 0: never.
+    reported_at: Atomic<u64>,
     /// Where its packets go.
     pub(crate) route: RouteCell,
     /// What went there.
@@ -95,6 +100,8 @@ impl Destination {
             bytes: Atomic::new(0),
             capped: Atomic::new(0),
             expectation,
+            reported_bytes: Atomic::new(0),
+            reported_at: Atomic::new(0),
             route: RouteCell::new(),
             traffic,
             books <- BhLock::new(books),
@@ -243,6 +250,36 @@ impl Destination {
             capped_bytes: u64::try_from(self.capped.load(Relaxed)).unwrap_or(0),
             overloaded: self.overloaded.load(Relaxed),
             ramp: self.ramp(),
+        }
+    }
+
+    /// The same with what its node reports, if that is to count: a service that learns the sizes of
+    /// its connections knows better.
+    pub(crate) fn scheduling_load(&self) -> DestLoad {
+        let load = self.load();
+        match self.reported() {
+            Some((share_bytes, age_ms)) if self.expectation.learns() == Learn::Off => DestLoad {
+                bytes: effective(load.bytes, share_bytes, age_ms),
+                ..load
+            },
+            Some(_) | None => load,
+        }
+    }
+
+    /// Takes its part of what its node reports.
+    pub(crate) fn report(&self, share_bytes: u64, at: Ticks) {
+        self.reported_bytes.store(share_bytes, Relaxed);
+        self.reported_at.store(at.0, Release);
+    }
+
+    /// Its part of what its node last reported, in bytes, and how long ago in milliseconds.
+    pub(crate) fn reported(&self) -> Option<(u64, u64)> {
+        match self.reported_at.load(Acquire) {
+            0 => None,
+            at => Some((
+                self.reported_bytes.load(Relaxed),
+                Ticks::now().ms_since(Ticks(at)),
+            )),
         }
     }
 

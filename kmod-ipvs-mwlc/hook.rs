@@ -100,10 +100,13 @@ impl Balancer {
     }
 
     #[inline]
-    fn packet_of(&self, packet: Packet, seen: &Seen, guard: &Guard) -> Verdict {
+    fn packet_of(&self, mut packet: Packet, seen: &Seen, guard: &Guard) -> Verdict {
         let hash = self.hash(&seen.key);
         if let Some(node) = self.connections.lookup(hash, &seen.key, guard) {
             if self.goes_on(node, seen.event) {
+                if node.word().is_watched() {
+                    self.watch(node, &mut packet, guard);
+                }
                 return send(packet, seen.ttl, &node.destination, guard);
             }
         }

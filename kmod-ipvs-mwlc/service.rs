@@ -346,7 +346,9 @@ impl Service {
                 );
             }
         }
-        let loads = destinations.iter().map(|destination| destination.load());
+        let loads = destinations
+            .iter()
+            .map(|destination| destination.scheduling_load());
         let request = Request {
             flags: config.flags,
             client: flow.client,

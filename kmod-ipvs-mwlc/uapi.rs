@@ -159,6 +159,18 @@ pub mod mwlc {
         /// Do: drain the destination that the SERVICE and DEST nests name: weight 0, and DRAIN_LEFT_MS
         /// from now on, its connections are dealt with by DRAIN_POLICY.
         pub const DRAIN: u8 = 6;
+        /// Dump: the sizes of files that are known, each in a SIZE nest. Multicast in group
+        /// [`super::group::SIZES`]: a SIZE and a CONN nest, the size of which file somebody wants.
+        pub const GET_SIZE: u8 = 7;
+        /// Do: the size of a file in a SIZE nest, and with a CONN nest that of the connection that
+        /// asked.
+        pub const SET_SIZE: u8 = 8;
+        /// Do: forget the size of the file in the SIZE nest, or without one all of them.
+        pub const DEL_SIZE: u8 = 9;
+        /// Do: what the node in the NODE nest reports of itself.
+        pub const REPORT: u8 = 10;
+        /// Dump: what nodes have reported, each in a NODE nest.
+        pub const GET_NODE: u8 = 11;
         /// Multicast in group [`super::group::EVENTS`]: an EVENT nest, and SERVICE and DEST nests of
         /// what it is about.
         pub const EVENT: u8 = 14;
@@ -170,6 +182,8 @@ pub mod mwlc {
 
         /// What changed or went wrong.
         pub const EVENTS: &CStr = c"events";
+        /// Questions for the sizes of files.
+        pub const SIZES: &CStr = c"sizes";
     }
 
     /// Attributes of a message.
@@ -180,6 +194,10 @@ pub mod mwlc {
         pub const DEST: u16 = 2;
         /// Nest: a connection.
         pub const CONN: u16 = 3;
+        /// Nest: the size of a file.
+        pub const SIZE: u16 = 4;
+        /// Nest: a node.
+        pub const NODE: u16 = 5;
         /// Nest: an event.
         pub const EVENT: u16 = 7;
         /// The largest of these.
@@ -261,6 +279,10 @@ pub mod mwlc {
         pub const DRAIN_POLICY: u16 = 14;
         /// u32: the part of its weight that counts, in thousandths; below 1000 in slow start.
         pub const RAMP_PERMILLE: u16 = 15;
+        /// u64: its part of what its node last reported as open, in bytes.
+        pub const REPORTED_BYTES: u16 = 16;
+        /// u64: milliseconds since then.
+        pub const REPORT_AGE_MS: u16 = 17;
         /// u32: persistence templates that name it.
         pub const PERSISTENT_CONNS: u16 = 18;
         /// The largest of these.
@@ -295,6 +317,50 @@ pub mod mwlc {
         pub const AGE_MS: u16 = 12;
         /// u64: milliseconds until it expires if no packet comes.
         pub const EXPIRES_MS: u16 = 13;
+    }
+
+    /// Attributes in a size nest.
+    pub mod size {
+        /// Bytes: the host that the client named, in lower case; empty if it named none.
+        pub const HOST: u16 = 1;
+        /// Bytes: the file's path below the server's root, beginning with `/`.
+        pub const PATH: u16 = 2;
+        /// u64: the file's size in bytes; not there if it is unknown, or asked for.
+        pub const SIZE_BYTES: u16 = 3;
+        /// u64: milliseconds for which that is believed.
+        pub const TTL_MS: u16 = 4;
+        /// u64: the first byte that is fetched; with none of these three, all are.
+        pub const RANGE_FIRST: u16 = 5;
+        /// u64: the last byte that is fetched.
+        pub const RANGE_LAST: u16 = 6;
+        /// u64: how many bytes from the end are fetched.
+        pub const RANGE_SUFFIX: u16 = 7;
+        /// u32: TCP sequence number of the request.
+        pub const SEQUENCE: u16 = 8;
+        /// u32: TCP acknowledgement number of the request.
+        pub const ACKNOWLEDGEMENT: u16 = 9;
+        /// The largest of these.
+        pub const MAX: u16 = 9;
+    }
+
+    /// Attributes in a node nest.
+    pub mod node {
+        /// u16: address family.
+        pub const AF: u16 = 1;
+        /// 16 bytes: the node's address, that of its real servers.
+        pub const ADDR: u16 = 2;
+        /// u64: the sizes of all files that are open on it, in bytes.
+        pub const OPEN_BYTES: u16 = 3;
+        /// u32: how many those are.
+        pub const OPEN_FILES: u16 = 4;
+        /// u32: memory in use, in thousandths.
+        pub const MEMORY_PERMILLE: u16 = 5;
+        /// u32: processors in use, in thousandths.
+        pub const CPU_PERMILLE: u16 = 6;
+        /// u64: milliseconds since it reported.
+        pub const AGE_MS: u16 = 7;
+        /// The largest of these.
+        pub const MAX: u16 = 7;
     }
 
     /// Attributes in an event nest.

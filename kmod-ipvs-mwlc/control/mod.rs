@@ -7,6 +7,7 @@
 mod drain;
 pub(crate) mod ipvs;
 pub(crate) mod mwlc;
+mod sizes;
 
 use kernel::error::Error;
 use kernel::sync::rcu::{read_lock, Guard};

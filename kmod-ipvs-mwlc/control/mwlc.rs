@@ -6,7 +6,7 @@ use core::ffi::CStr;
 use kernel::sync::rcu::{read_lock, Guard};
 
 use super::drain::drain;
-use super::{find_service, namespace, NO_SERVICE};
+use super::{find_service, namespace, sizes, NO_SERVICE};
 use crate::balancer::Balancer;
 use crate::connection::Connection;
 use crate::director::config::ServiceKey;
@@ -15,21 +15,23 @@ use crate::director::event::Event;
 use crate::director::flow::FlowKey;
 use crate::director::ipvs_family::RequestKind;
 use crate::director::mwlc_family::{
-    encode_connection, encode_destination, encode_service, parse_command, Command, ConnectionView,
-    DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX as MWLC_REPLY_BYTES_MAX,
+    encode_connection, encode_destination, encode_node, encode_service, parse_command, Command,
+    ConnectionView, DestinationView, ServiceView, TableCursor,
+    REPLY_BYTES_MAX as MWLC_REPLY_BYTES_MAX, SIZE_REPLY_BYTES_MAX,
 };
 use crate::director::packet::Ipv4Tuple;
 use crate::kapi::clock::Ticks;
 use crate::kapi::netlink::{
     Cursor, DumpMessage, Family, Operation, Published, Reply, Request, REPLY_BYTES_MAX,
 };
+use crate::reports;
 use crate::service::Service;
 use crate::uapi::mwlc::{command, group, FAMILY_NAME, FAMILY_VERSION};
 
 type Result<T = ()> = core::result::Result<T, Reject>;
 
 const _: () = assert!(
-    MWLC_REPLY_BYTES_MAX <= REPLY_BYTES_MAX,
+    MWLC_REPLY_BYTES_MAX <= REPLY_BYTES_MAX && SIZE_REPLY_BYTES_MAX <= REPLY_BYTES_MAX,
     "every reply fits its buffer"
 );
 
@@ -38,10 +40,12 @@ const NO_CONNECTION: Reject = Reject::new(
     c"no such connection: it has ended, or never was",
 );
 
-/// Through what events are sent.
+/// Through what events and questions are sent.
 pub(crate) static PUBLISHED: Published = Published::new();
 /// The index of the group of events.
 pub(crate) const GROUP_EVENTS: u32 = 0;
+/// The index of the group of questions for sizes.
+pub(crate) const GROUP_SIZES: u32 = 1;
 
 /// The family.
 pub(crate) struct Mwlc;
@@ -56,8 +60,13 @@ impl Family for Mwlc {
         Operation::dumps(command::GET_CONN),
         Operation::acts(command::SET_CONN),
         Operation::acts(command::DRAIN),
+        Operation::dumps(command::GET_SIZE),
+        Operation::acts(command::SET_SIZE),
+        Operation::acts(command::DEL_SIZE),
+        Operation::acts(command::REPORT),
+        Operation::dumps(command::GET_NODE),
     ];
-    const GROUPS: &'static [&'static CStr] = &[group::EVENTS];
+    const GROUPS: &'static [&'static CStr] = &[group::EVENTS, group::SIZES];
 
     fn published() -> Option<&'static Published> {
         Some(&PUBLISHED)
@@ -91,16 +100,33 @@ impl Family for Mwlc {
                 let balancer = namespace.balancer().ok_or(NO_CONNECTION)?;
                 set_connection_size(&balancer, &tuple, size_bytes)
             }
-            // `parse_command` gives these for dumps only.
-            Command::DumpServices | Command::DumpDestinations(_) | Command::DumpConnections => {
-                Ok(())
+            Command::SetSize(answer) => match namespace.balancer() {
+                Some(balancer) => sizes::put(&balancer, &answer),
+                None => Err(NO_SERVICE),
+            },
+            Command::Report(address, report) => {
+                namespace.configure(|balancer| reports::take(balancer, address, report))
             }
+            Command::ForgetSize(name) => match namespace.balancer() {
+                Some(balancer) => sizes::forget(&balancer, name.as_ref()),
+                None => Err(NO_SERVICE),
+            },
+            // `parse_command` gives these for dumps only.
+            Command::DumpServices
+            | Command::DumpDestinations(_)
+            | Command::DumpConnections
+            | Command::DumpSizes
+            | Command::DumpNodes => Ok(()),
         }
     }
 
     fn dump(request: &Request<'_>, cursor: &mut Cursor, message: &mut DumpMessage) -> Result {
         let parsed = parse_command(request.command, RequestKind::Dump, request.attributes)?;
         let balancer = namespace(request)?.balancer();
+        if let (Command::DumpNodes, Some(balancer)) = (&parsed, &balancer) {
+            dump_nodes(balancer, cursor, message);
+            return Ok(());
+        }
         let guard = read_lock();
         match (parsed, balancer) {
             (Command::DumpServices, Some(balancer)) => {
@@ -110,6 +136,7 @@ impl Family for Mwlc {
                 return dump_destinations(&balancer, key.as_ref(), cursor, message, &guard);
             }
             (Command::DumpDestinations(Some(_)), None) => return Err(NO_SERVICE),
+            (Command::DumpSizes, Some(balancer)) => sizes::dump(&balancer, cursor, message),
             (Command::DumpConnections, Some(balancer)) => {
                 dump_connections(&balancer, cursor, message, &guard);
             }
@@ -200,6 +227,7 @@ fn dump_destinations_of(
             counters: destination.stats().counters,
             persistent: destination.templates(),
             drain: destination.drain.view(),
+            reported: destination.reported(),
         };
         if message
             .entry(command::GET_DEST, |to| encode_destination(to, &view))
@@ -210,6 +238,20 @@ fn dump_destinations_of(
         *next = next.wrapping_add(1);
     }
     true
+}
+
+/// The cursor's first word is the index of the next node. Sleeps.
+fn dump_nodes(balancer: &Balancer, cursor: &mut Cursor, message: &mut DumpMessage) {
+    while let Some(node) = balancer.reports.get(cursor[0] as usize) {
+        let age_ms = Some(Ticks::now().ms_since(node.at));
+        let written = message.entry(command::GET_NODE, |to| {
+            encode_node(to, node.address, &node.report, age_ms)
+        });
+        if written.is_err() {
+            return;
+        }
+        cursor[0] = cursor[0].wrapping_add(1);
+    }
 }
 
 /// The cursor's first word is a [`TableCursor`].

@@ -35,10 +35,15 @@ pub const fn ahead(counted: u32, acknowledged: u32) -> Option<u32> {
 /// answer's headers are counted as if they were part of the file, so the end is a little early.
 pub const fn left(left_bytes: u64, counted: u32, acknowledged: u32) -> Option<u64> {
     match ahead(counted, acknowledged) {
-        Some(bytes) if bytes >= GRANULE_BYTES || bytes as u64 >= left_bytes => {
-            Some(left_bytes.saturating_sub(bytes as u64))
+        Some(bytes) => {
+            let is_all = left_bytes > 0 && bytes as u64 >= left_bytes;
+            if bytes >= GRANULE_BYTES || is_all {
+                Some(left_bytes.saturating_sub(bytes as u64))
+            } else {
+                None
+            }
         }
-        Some(_) | None => None,
+        None => None,
     }
 }
 
@@ -92,7 +97,9 @@ mod tests {
         assert_eq!(left(1000, 0, 999), None);
         assert_eq!(left(1000, 0, 1000), Some(0));
         assert_eq!(left(1000, 0, 1300), Some(0));
-        assert_eq!(left(0, 0, 0), None);
+        // When nothing is left, the numbers are still followed, in granules.
+        assert_eq!(left(0, 0, 1), None);
+        assert_eq!(left(0, 0, GRANULE_BYTES), Some(0));
     }
 
     #[test]

@@ -44,6 +44,6 @@ mod tests {
             .count();
         assert_eq!(slow, 7);
         assert_eq!(default_ms(Scheduler::RoundRobin), 0);
-        assert!(SLOW_START_MS_DEFAULT <= SLOW_START_MS_MAX);
+        const { assert!(SLOW_START_MS_DEFAULT <= SLOW_START_MS_MAX) };
     }
 }

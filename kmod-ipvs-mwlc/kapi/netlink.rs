@@ -22,7 +22,7 @@ use crate::director::netlink::{Encoder, Full};
 
 /// No single reply's attributes are longer; the families' own limits are checked against it where
 /// they are defined.
-pub(crate) const REPLY_BYTES_MAX: usize = 512;
+pub(crate) const REPLY_BYTES_MAX: usize = 1024;
 /// Both headers of a generic-netlink message.
 const HEADER_BYTES: usize = (bindings::MWLC_NLMSG_HDRLEN + bindings::MWLC_GENL_HDRLEN) as usize;
 

@@ -27,3 +27,22 @@ impl HashKey {
         unsafe { bindings::hsiphash_3u32(a, b, c, &self.0) }
     }
 }
+
+/// A secret key of SipHash-2-4, for names of any length.
+pub(crate) struct NameKey(bindings::siphash_key_t);
+
+impl NameKey {
+    /// A new random key.
+    pub(crate) fn random() -> NameKey {
+        let mut key = [0; 2];
+        // SAFETY: The buffer is writable for its whole size.
+        unsafe { bindings::get_random_bytes(key.as_mut_ptr().cast(), size_of_val(&key)) };
+        NameKey(bindings::siphash_key_t { key })
+    }
+
+    /// The keyed hash of some bytes.
+    pub(crate) fn hash(&self, bytes: &[u8]) -> u64 {
+        // SAFETY: Both are valid references for the call.
+        unsafe { bindings::mwlc_siphash(bytes.as_ptr().cast(), bytes.len(), &self.0) }
+    }
+}

@@ -45,6 +45,11 @@ bool mwlc_delayed_work_queue(struct delayed_work *work, unsigned long delay)
 	return queue_delayed_work(system_power_efficient_wq, work, delay);
 }
 
+u64 mwlc_siphash(const void *data, size_t bytes, const siphash_key_t *key)
+{
+	return siphash(data, bytes, key);
+}
+
 unsigned int mwlc_cpu(void)
 {
 	return raw_smp_processor_id();

@@ -56,6 +56,8 @@ bool mwlc_delayed_work_queue(struct delayed_work *work, unsigned long delay);
 unsigned int mwlc_cpu(void);
 unsigned int mwlc_cpus(void);
 
+u64 mwlc_siphash(const void *data, size_t bytes, const siphash_key_t *key);
+
 /* Memory. */
 unsigned long mwlc_ram_bytes(void);
 int mwlc_cache_create(unsigned int bytes, unsigned int align);

@@ -79,7 +79,8 @@ def build():
 
 
 def serve(name):
-    """A TCP server that answers `N\\n` with its name and N bytes, and a UDP server that answers name and length."""
+    """A TCP server that answers `N\\n` with its name and N bytes, and an HTTP request for /N with N bytes; a UDP server that
+    answers name and length."""
     with inside(name):
         listener = socket.create_server((VIP, TCP_PORT), backlog=200)
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -89,12 +90,25 @@ def serve(name):
         try:
             stream = connection.makefile("rwb")
             for line in stream:
-                stream.write(name.encode() + b"\n" + b"x" * int(line))
+                if b" HTTP/1." in line:
+                    answer_http(stream, line)
+                else:
+                    stream.write(name.encode() + b"\n" + b"x" * int(line))
                 stream.flush()
         except OSError:
             pass
         finally:
             connection.close()
+
+    def answer_http(stream, request_line):
+        body = 0
+        while (header := stream.readline().strip()):
+            if header.lower().startswith(b"content-length:"):
+                body = int(header[15:])
+        stream.read(body)
+        method, path, _ = request_line.split()
+        size = int(path[1:]) if method == b"GET" and path[1:].isdigit() else 0
+        stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
 
     def accept():
         while True:

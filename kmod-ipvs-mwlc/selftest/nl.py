@@ -101,6 +101,7 @@ class Mwlc(Family):
     """Our own family."""
 
     GET_SERVICE, SET_SERVICE, GET_DEST, GET_CONN, SET_CONN = 1, 2, 3, 4, 5
+    GET_SIZE, SET_SIZE, DEL_SIZE, REPORT, GET_NODE = 7, 8, 9, 10, 11
 
     def __init__(self, ns="director"):
         super().__init__("ipvs_mwlc", ns)
@@ -113,6 +114,73 @@ class Mwlc(Family):
     def expect(self, size_bytes, policy=0):
         more = attribute(6, struct.pack("=Q", size_bytes)), attribute(7, bytes([policy]))
         self.call(self.SET_SERVICE, self.service_key(*more))
+
+    def watch(self, learn=1, remaining=0):
+        self.call(self.SET_SERVICE, self.service_key(attribute(11, bytes([remaining])), attribute(13, bytes([learn]))))
+
+    def expected_now(self):
+        """The size that a new connection starts with, and how many sizes were learned."""
+        service = attributes(attributes(self.call(self.GET_SERVICE, dump=True)[0])[1])
+        return struct.unpack("=Q", service[8])[0], struct.unpack("=Q", service[9])[0]
+
+    def question(self):
+        """(host, path, the message's attributes) of the next question for a size; None if there is none."""
+        found = self.message()
+        if found is None:
+            return None
+        assert found[0] == self.GET_SIZE, found
+        size = attributes(found[1][4])
+        return size[1].decode(), size[2].decode(), found[1]
+
+    def answer(self, message, size_bytes):
+        """Answers a question: it is repeated, and the size added unless it is None."""
+        size = b"" if size_bytes is None else attribute(3, struct.pack("=Q", size_bytes))
+        self.call(self.SET_SIZE, attribute(4, message[4] + size) + attribute(3, message[3]))
+
+    def tell_size(self, host, path, size_bytes, ttl_ms=None):
+        nest = attribute(1, host.encode()) + attribute(2, path.encode())
+        nest += b"" if size_bytes is None else attribute(3, struct.pack("=Q", size_bytes))
+        nest += b"" if ttl_ms is None else attribute(4, struct.pack("=Q", ttl_ms))
+        self.call(self.SET_SIZE, attribute(4, nest))
+
+    def tell_sizes(self, host, sizes, at_once=100):
+        """Tells many sizes, {path: size}, several messages to a call and without acknowledgements."""
+        messages = []
+        for path, size_bytes in sizes.items():
+            nest = attribute(1, host.encode()) + attribute(2, path.encode()) + attribute(3, struct.pack("=Q", size_bytes))
+            body = struct.pack("=BBH", self.SET_SIZE, 1, 0) + attribute(4, nest)
+            messages.append(struct.pack("=IHHII", 16 + len(body), self.id, NLM_F_REQUEST, 0, 0) + body)
+        for start in range(0, len(messages), at_once):
+            self.socket.send(b"".join(messages[start:start + at_once]))
+
+    def report(self, server, open_bytes):
+        nest = attribute(1, struct.pack("=H", 2)) + attribute(2, address(server)) + attribute(3, struct.pack("=Q", open_bytes))
+        nest += attribute(4, struct.pack("=I", 1)) + attribute(5, struct.pack("=I", 500)) + attribute(6, struct.pack("=I", 250))
+        self.call(self.REPORT, attribute(5, nest))
+
+    def nodes(self):
+        """{address: (open bytes, memory, CPU, age in ms)}"""
+        found = {}
+        for answer in self.call(self.GET_NODE, dump=True):
+            node = attributes(attributes(answer)[5])
+            numbers = struct.unpack("=QIIQ", node[3] + node[5] + node[6] + node[7])
+            found[socket.inet_ntoa(node[2][:4])] = numbers
+        return found
+
+    def forget_sizes(self, host=None, path=None):
+        nest = b"" if host is None else attribute(4, attribute(1, host.encode()) + attribute(2, path.encode()))
+        self.call(self.DEL_SIZE, nest)
+
+    def sizes(self):
+        """{(host, path): size or None}"""
+        found = {}
+        for answer in self.call(self.GET_SIZE, dump=True):
+            size = attributes(attributes(answer)[4])
+            assert 0 < struct.unpack("=Q", size[4])[0] <= 3_600_000
+            name = size[1].decode(), size[2].decode()
+            assert name not in found, name
+            found[name] = struct.unpack("=Q", size[3])[0] if 3 in size else None
+        return found
 
     def set_size(self, client_address, client_port, size_bytes):
         conn = attribute(1, struct.pack("=H", 2)) + attribute(2, struct.pack("=H", 6))

@@ -10,19 +10,23 @@ use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::drain::{DrainPolicy, DrainRequest, DrainView, DRAIN_MS_MAX};
 use ipvs_mwlc::director::errno::{Errno, Reject};
 use ipvs_mwlc::director::event::Event;
+use ipvs_mwlc::director::http::{Name, Range, NAME_BYTES_MAX};
 use ipvs_mwlc::director::ipvs_family::RequestKind;
 use ipvs_mwlc::director::load::{ExpectedSize, Learn, SizePolicy};
 use ipvs_mwlc::director::mwlc_family::{
-    encode_connection, encode_destination, encode_event, encode_service, parse_command, Command,
-    ConnectionView, DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX,
+    encode_connection, encode_destination, encode_event, encode_node, encode_question,
+    encode_service, encode_size, parse_command, parse_question, Asking, Command, ConnectionView,
+    DestinationView, ServiceView, SizeAnswer, SizeQuestion, TableCursor, REPLY_BYTES_MAX,
+    SIZE_REPLY_BYTES_MAX,
 };
 use ipvs_mwlc::director::netlink::{Attributes, Encoder, Full};
 use ipvs_mwlc::director::packet::Ipv4Tuple;
 use ipvs_mwlc::director::refusals::Refusals;
+use ipvs_mwlc::director::report::Report;
 use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Ramp, Scheduler};
 use ipvs_mwlc::director::slow_start::SLOW_START_MS_MAX;
 use ipvs_mwlc::director::stats::Counters;
-use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, event, service};
+use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, event, service, size};
 use proptest::prelude::*;
 
 fn build(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Vec<u8> {
@@ -30,6 +34,14 @@ fn build(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Vec<u8> {
     let mut encoder = Encoder::new(&mut buffer);
     write(&mut encoder).unwrap();
     assert!(encoder.used() <= REPLY_BYTES_MAX);
+    encoder.written().to_vec()
+}
+
+/// As [`build`], for messages with a file's name.
+fn build_long(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Vec<u8> {
+    let mut buffer = [0u8; SIZE_REPLY_BYTES_MAX];
+    let mut encoder = Encoder::new(&mut buffer);
+    write(&mut encoder).unwrap();
     encoder.written().to_vec()
 }
 
@@ -144,7 +156,7 @@ fn refusals() {
         command::GET_DEST,
         command::GET_CONN,
         0,
-        command::EVENT,
+        15,
         255,
     ] {
         assert_eq!(act(number, &[]).unwrap_err().errno, Errno::NotSupported);
@@ -251,6 +263,7 @@ fn a_destination_reply_has_ci_and_wi() {
             left_ms: Some(11),
             policy: DrainPolicy::Redispatch,
         }),
+        reported: Some((40, 1500)),
     };
     let bytes = build(|encoder| encode_destination(encoder, &view));
     let message = Attributes::new(&bytes).table::<4>().unwrap();
@@ -281,6 +294,10 @@ fn a_destination_reply_has_ci_and_wi() {
     assert_eq!(
         [dest::CONNECTIONS, dest::IN_PACKETS, dest::IN_BYTES].map(u64_of),
         [7, 8, 9]
+    );
+    assert_eq!(
+        [dest::REPORTED_BYTES, dest::REPORT_AGE_MS].map(u64_of),
+        [40, 1500]
     );
     assert_eq!(table.get(dest::OVERLOADED).unwrap().u8(), Ok(1));
     assert_eq!(u64_of(dest::DRAIN_LEFT_MS), 11);
@@ -363,16 +380,17 @@ proptest! {
 
     #[test]
     fn hostile_requests_are_answered(
-        number in 0u8..=8,
+        number in 0u8..=14,
         is_dump in any::<bool>(),
         random in prop::collection::vec(any::<u8>(), 0..200),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
-        which in 0u8..3,
+        which in 0u8..4,
     ) {
         let mut bytes = match which {
             0 => random,
             1 => service_reply(ExpectedSize::default()),
+            2 => build_long(|encoder| encode_question(encoder, &question(Range::From(1)), Some(1))),
             _ => connection_reply(1),
         };
         if !bytes.is_empty() {
@@ -419,6 +437,176 @@ fn what_a_service_watches_for_has_two_values_each() {
     }
 }
 
+fn question(range: Range) -> SizeQuestion {
+    SizeQuestion {
+        name: Name::new(b"files", b"/a/b").unwrap(),
+        asking: Asking {
+            tuple: Ipv4Tuple {
+                transport: Transport::Tcp,
+                ..tuple()
+            },
+            range,
+            sequence: 0xfeed_0001,
+            acknowledgement: 7,
+        },
+    }
+}
+
+#[test]
+fn an_answer_repeats_its_question() {
+    for range in [
+        Range::Whole,
+        Range::Within(0, u64::MAX),
+        Range::From(3),
+        Range::Last(9),
+    ] {
+        let question = question(range);
+        let bytes = build_long(|encoder| encode_question(encoder, &question, None));
+        assert_eq!(parse_question(&bytes), Ok(question));
+        for size_bytes in [None, Some(0), Some(CONNECTION_SIZE_BYTES_MAX)] {
+            let bytes = build_long(|encoder| encode_question(encoder, &question, size_bytes));
+            let expected = SizeAnswer {
+                name: question.name,
+                size_bytes,
+                ttl_ms: None,
+                asking: Some(question.asking),
+            };
+            assert_eq!(
+                act(command::SET_SIZE, &bytes),
+                Ok(Command::SetSize(expected))
+            );
+        }
+        let too_large = Some(CONNECTION_SIZE_BYTES_MAX + 1);
+        let bytes = build_long(|encoder| encode_question(encoder, &question, too_large));
+        assert_eq!(
+            act(command::SET_SIZE, &bytes).unwrap_err().errno,
+            Errno::Range
+        );
+    }
+}
+
+#[test]
+fn a_size_as_dumped_can_be_set_and_forgotten() {
+    let bytes = build_long(|encoder| encode_size(encoder, b"h:8080", b"/%", Some(5), 1000));
+    let name = Name::of_parts(b"h:8080", b"/%").unwrap();
+    let expected = SizeAnswer {
+        name,
+        size_bytes: Some(5),
+        ttl_ms: Some(1000),
+        asking: None,
+    };
+    assert_eq!(
+        act(command::SET_SIZE, &bytes),
+        Ok(Command::SetSize(expected))
+    );
+    assert_eq!(
+        act(command::DEL_SIZE, &bytes),
+        Ok(Command::ForgetSize(Some(name)))
+    );
+    assert_eq!(act(command::DEL_SIZE, &[]), Ok(Command::ForgetSize(None)));
+    assert_eq!(dump(command::GET_SIZE, &[]), Ok(Command::DumpSizes));
+    let believed_too_long = build_long(|encoder| encode_size(encoder, b"", b"/", None, 3_600_001));
+    assert_eq!(
+        act(command::SET_SIZE, &believed_too_long)
+            .unwrap_err()
+            .errno,
+        Errno::Range
+    );
+}
+
+#[test]
+fn the_longest_question_fits_its_buffer() {
+    let path = [&b"/"[..], &[b'x'; NAME_BYTES_MAX - 2]].concat();
+    let longest = SizeQuestion {
+        name: Name::new(b"h", &path).unwrap(),
+        ..question(Range::Within(1, 2))
+    };
+    build_long(|encoder| encode_question(encoder, &longest, Some(1)));
+    assert_eq!(Name::of_parts(b"hh", &path), None);
+}
+
+#[test]
+fn a_report_is_read_as_it_was_written() {
+    let report = Report {
+        open_bytes: 1 << 50,
+        open_files: 3,
+        memory_permille: 1000,
+        cpu_permille: 0,
+    };
+    for address in [Address::V4([10, 0, 0, 1]), Address::V6([0xfd; 16])] {
+        for age_ms in [None, Some(5)] {
+            let bytes = build(|encoder| encode_node(encoder, address, &report, age_ms));
+            let expected = Command::Report(address, report);
+            assert_eq!(act(command::REPORT, &bytes), Ok(expected));
+        }
+    }
+    assert_eq!(dump(command::GET_NODE, &[]), Ok(Command::DumpNodes));
+    let overworked = Report {
+        cpu_permille: 1001,
+        ..report
+    };
+    let address = Address::V4([10, 0, 0, 1]);
+    let bytes = build(|encoder| encode_node(encoder, address, &overworked, None));
+    assert_eq!(
+        act(command::REPORT, &bytes).unwrap_err().errno,
+        Errno::Range
+    );
+    assert_eq!(act(command::REPORT, &[]).unwrap_err().errno, Errno::Invalid);
+}
+
+#[test]
+fn what_names_no_file_is_refused() {
+    let nest = |write: &dyn Fn(&mut Encoder<'_>) -> Result<(), Full>| {
+        build_long(|encoder| {
+            let nest = encoder.nest(attribute::SIZE)?;
+            write(encoder)?;
+            encoder.end_nest(nest)
+        })
+    };
+    let parts = |host: &'static [u8], path: &'static [u8]| {
+        nest(&move |encoder| {
+            encoder.bytes(size::HOST, host)?;
+            encoder.bytes(size::PATH, path)
+        })
+    };
+    let ranged = |first: Option<u64>, last: Option<u64>, suffix: Option<u64>| {
+        build_long(|encoder| {
+            let nest = encoder.nest(attribute::SIZE)?;
+            encoder.bytes(size::HOST, b"")?;
+            encoder.bytes(size::PATH, b"/")?;
+            encoder.u32(size::SEQUENCE, 1)?;
+            encoder.u32(size::ACKNOWLEDGEMENT, 1)?;
+            for (kind, number) in [
+                (size::RANGE_FIRST, first),
+                (size::RANGE_LAST, last),
+                (size::RANGE_SUFFIX, suffix),
+            ] {
+                if let Some(number) = number {
+                    encoder.u64(kind, number)?;
+                }
+            }
+            encoder.end_nest(nest)?;
+            let whole = connection_reply(1);
+            encoder.bytes(attribute::CONN, &whole[4..])
+        })
+    };
+    assert!(act(command::SET_SIZE, &ranged(Some(1), Some(2), None)).is_ok());
+    for bytes in [
+        vec![],
+        parts(b"h", b""),
+        parts(b"h", b"a"),
+        parts(b"h/", b"/a"),
+        nest(&|encoder| encoder.bytes(size::PATH, b"/")),
+        nest(&|encoder| encoder.bytes(size::HOST, b"")),
+        ranged(Some(2), Some(1), None),
+        ranged(None, Some(1), None),
+        ranged(Some(1), None, Some(1)),
+    ] {
+        let refused = act(command::SET_SIZE, &bytes).unwrap_err();
+        assert_eq!(refused.errno, Errno::Invalid, "{bytes:?}");
+    }
+}
+
 /// The bytes of a grid in docs/NETLINK.md: the pairs of digits at the start of each line.
 fn documented(grid: usize) -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/NETLINK.md");
@@ -444,6 +632,11 @@ fn the_documented_bytes_are_what_is_sent() {
     assert_eq!(
         build(|encoder| encode_event(encoder, &overloaded, 3)),
         documented(1)
+    );
+    let asked = question(Range::From(3));
+    assert_eq!(
+        build_long(|encoder| encode_question(encoder, &asked, None)),
+        documented(2)
     );
 }
 

@@ -5,6 +5,8 @@
 //! a server opens below its root: percent-encoding decoded, `//` and `.` and `..` resolved, as nginx
 //! does before it looks for the file.
 
+use core::fmt;
+
 /// The longest name, host and path together, in bytes. Paths of files are shorter; the bound keeps a
 /// cache entry and the kernel's stack small.
 pub const NAME_BYTES_MAX: usize = 512;
@@ -16,11 +18,30 @@ const DEFAULT_PORT: &[u8] = b"80";
 const _: () = assert!(NAME_BYTES_MAX <= u16::MAX as usize, "lengths are u16");
 
 /// A name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Name {
+    /// What lies beyond `used` means nothing.
     bytes: [u8; NAME_BYTES_MAX],
     host_bytes: u16,
     used: u16,
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        self.host_bytes == other.host_bytes && self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Name {}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("Name")
+            .field(&self.host().escape_ascii())
+            .field(&self.path().escape_ascii())
+            .finish()
+    }
 }
 
 impl Name {
@@ -34,6 +55,23 @@ impl Name {
         };
         name.push_host(host)?;
         name.push_path(path)?;
+        Some(name)
+    }
+
+    /// A name from its parts as they are, that is as [`Name::host`] and [`Name::path`] give them;
+    /// `None` if they are none, or too long.
+    pub fn of_parts(host: &[u8], path: &[u8]) -> Option<Name> {
+        if !path.starts_with(b"/") || host.contains(&b'/') {
+            return None;
+        }
+        let mut name = Name {
+            bytes: [0; NAME_BYTES_MAX],
+            host_bytes: u16::try_from(host.len()).ok()?,
+            used: 0,
+        };
+        for byte in host.iter().chain(path) {
+            name.push(*byte)?;
+        }
         Some(name)
     }
 

@@ -4,21 +4,35 @@
 //! Numbers and layout are in `uapi::mwlc`. Refusals that depend on what is configured are the table's:
 //! `ESRCH` for a service that does not exist, `ENOENT` for a connection.
 
+mod node;
 mod parse;
 mod reply;
+mod size;
 
+pub use node::encode_node;
 pub use parse::parse_command;
 pub use reply::{
     encode_connection, encode_destination, encode_event, encode_service, ConnectionView,
     DestinationView, ServiceView, REPLY_BYTES_MAX,
 };
 
-use crate::director::config::{DestKey, ServiceKey};
+pub use size::{
+    encode_question, encode_size, parse_question, Asking, SizeAnswer, SizeQuestion,
+    SIZE_REPLY_BYTES_MAX,
+};
+
+use crate::director::config::{Address, DestKey, ServiceKey};
 use crate::director::drain::DrainRequest;
+use crate::director::http::Name;
 use crate::director::load::{Learn, SizePolicy};
 use crate::director::packet::Ipv4Tuple;
+use crate::director::report::Report;
 
 /// A well-formed request.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a request is taken apart where it was parsed, and nothing is allocated here"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Answer with every service.
@@ -51,6 +65,16 @@ pub enum Command {
         /// Its size in bytes.
         size_bytes: u64,
     },
+    /// Answer with the sizes of files that are known.
+    DumpSizes,
+    /// Take in what somebody says about a file.
+    SetSize(SizeAnswer),
+    /// Forget one file's size, or all.
+    ForgetSize(Option<Name>),
+    /// Take in what a node reports.
+    Report(Address, Report),
+    /// Answer with what every node last reported.
+    DumpNodes,
 }
 
 /// Where a dump of the connection table goes on: a bucket, and how many entries of it are done.

@@ -3,6 +3,8 @@
 
 use core::ffi::CStr;
 
+use super::node::parse_report;
+use super::size::{parse_answer, parse_name};
 use super::Command;
 use crate::director::config::{
     Address, DestKey, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX,
@@ -21,12 +23,12 @@ const SERVICE_SLOTS: usize = service::MAX as usize + 1;
 const DEST_SLOTS: usize = dest::MAX as usize + 1;
 const CONN_SLOTS: usize = conn::EXPIRES_MS as usize + 1;
 
-const ADDRESS_LENGTH: &CStr = c"an address is 16 bytes, IPv4 in the first four";
+pub(super) const ADDRESS_LENGTH: &CStr = c"an address is 16 bytes, IPv4 in the first four";
 
-type Message<'a> = AttributeTable<'a, MESSAGE_SLOTS>;
+pub(super) type Message<'a> = AttributeTable<'a, MESSAGE_SLOTS>;
 type ServiceTable<'a> = AttributeTable<'a, SERVICE_SLOTS>;
 type DestTable<'a> = AttributeTable<'a, DEST_SLOTS>;
-type ConnTable<'a> = AttributeTable<'a, CONN_SLOTS>;
+pub(super) type ConnTable<'a> = AttributeTable<'a, CONN_SLOTS>;
 
 /// Parses a request: its command number, whether it asks for a dump, and the bytes of its
 /// attributes after the generic netlink header.
@@ -43,18 +45,36 @@ pub fn parse_command(number: u8, kind: RequestKind, attributes: &[u8]) -> Result
         (RequestKind::Do, command::SET_SERVICE) => set_service(&message),
         (RequestKind::Do, command::SET_CONN) => set_connection(&message),
         (RequestKind::Do, command::DRAIN) => drain(&message),
-        (RequestKind::Do, command::GET_SERVICE | command::GET_DEST | command::GET_CONN) => {
-            Err(Reject::new(
-                Errno::NotSupported,
-                c"this command answers dumps only: set NLM_F_DUMP",
-            ))
+        (RequestKind::Dump, command::GET_SIZE) => Ok(Command::DumpSizes),
+        (RequestKind::Dump, command::GET_NODE) => Ok(Command::DumpNodes),
+        (RequestKind::Do, command::REPORT) => {
+            parse_report(&message).map(|(address, report)| Command::Report(address, report))
         }
-        (RequestKind::Dump, command::SET_SERVICE | command::SET_CONN | command::DRAIN) => {
-            Err(Reject::new(
-                Errno::NotSupported,
-                c"this command of family ipvs_mwlc has no dump",
-            ))
-        }
+        (RequestKind::Do, command::SET_SIZE) => parse_answer(&message).map(Command::SetSize),
+        (RequestKind::Do, command::DEL_SIZE) => parse_name(&message).map(Command::ForgetSize),
+        (
+            RequestKind::Do,
+            command::GET_SERVICE
+            | command::GET_DEST
+            | command::GET_CONN
+            | command::GET_SIZE
+            | command::GET_NODE,
+        ) => Err(Reject::new(
+            Errno::NotSupported,
+            c"this command answers dumps only: set NLM_F_DUMP",
+        )),
+        (
+            RequestKind::Dump,
+            command::SET_SERVICE
+            | command::SET_CONN
+            | command::SET_SIZE
+            | command::DEL_SIZE
+            | command::DRAIN
+            | command::REPORT,
+        ) => Err(Reject::new(
+            Errno::NotSupported,
+            c"this command of family ipvs_mwlc has no dump",
+        )),
         _ => Err(Reject::new(
             Errno::NotSupported,
             c"unknown command of family ipvs_mwlc",
@@ -172,22 +192,27 @@ fn set_connection(message: &Message<'_>) -> Result<Command, Reject> {
         )?
         .nested()
         .table()?;
+    let size = table.require(conn::SIZE_BYTES, c"the connection's new size is missing")?;
+    Ok(Command::SetConnectionSize {
+        tuple: connection_key(&table)?,
+        size_bytes: size_bytes(size)?,
+    })
+}
+
+/// Client and virtual address of a connection.
+pub(super) fn connection_key(table: &ConnTable<'_>) -> Result<Ipv4Tuple, Reject> {
     family(table.require(conn::AF, c"the connection has no address family")?)?;
     let transport = transport(table.require(conn::PROTOCOL, c"the connection has no protocol")?)?;
     let client = table.require(conn::CLIENT_ADDR, c"the connection has no client address")?;
     let client_port = table.require(conn::CLIENT_PORT, c"the connection has no client port")?;
     let vip = table.require(conn::VIRTUAL_ADDR, c"the connection has no virtual address")?;
     let vip_port = table.require(conn::VIRTUAL_PORT, c"the connection has no virtual port")?;
-    let size = table.require(conn::SIZE_BYTES, c"the connection's new size is missing")?;
-    Ok(Command::SetConnectionSize {
-        tuple: Ipv4Tuple {
-            transport,
-            source: ipv4(client)?,
-            source_port: client_port.be16()?,
-            destination: ipv4(vip)?,
-            destination_port: vip_port.be16()?,
-        },
-        size_bytes: size_bytes(size)?,
+    Ok(Ipv4Tuple {
+        transport,
+        source: ipv4(client)?,
+        source_port: client_port.be16()?,
+        destination: ipv4(vip)?,
+        destination_port: vip_port.be16()?,
     })
 }
 
@@ -208,7 +233,7 @@ fn identify_service(table: &ServiceTable<'_>) -> Result<ServiceKey, Reject> {
     Ok(ServiceKey::endpoint(transport, address, port))
 }
 
-fn address_family(attribute: &Attribute<'_>) -> Result<Family, Reject> {
+pub(super) fn address_family(attribute: &Attribute<'_>) -> Result<Family, Reject> {
     Family::from_number(attribute.u16()?)
         .ok_or_else(|| attribute.reject(Errno::FamilyNotSupported, c"unknown address family"))
 }
@@ -228,7 +253,7 @@ fn transport(attribute: &Attribute<'_>) -> Result<Transport, Reject> {
         .ok_or_else(|| attribute.reject(Errno::NotSupported, c"only TCP and UDP are balanced"))
 }
 
-fn size_bytes(attribute: &Attribute<'_>) -> Result<u64, Reject> {
+pub(super) fn size_bytes(attribute: &Attribute<'_>) -> Result<u64, Reject> {
     match attribute.u64()? {
         bytes if bytes <= CONNECTION_SIZE_BYTES_MAX => Ok(bytes),
         _ => Err(attribute.reject(Errno::Range, c"a size is at most 1 TiB")),

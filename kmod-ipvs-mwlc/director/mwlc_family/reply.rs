@@ -50,6 +50,9 @@ pub struct DestinationView {
     pub persistent: u32,
     /// How far it is, if it drains.
     pub drain: Option<DrainView>,
+    /// Its part of what its node last reported as open, in bytes, and how long ago in milliseconds;
+    /// `None` if it never has.
+    pub reported: Option<(u64, u64)>,
 }
 
 /// What a reply says about a connection.
@@ -122,21 +125,17 @@ pub fn encode_destination(encoder: &mut Encoder<'_>, view: &DestinationView) -> 
     }
     encoder.u32(dest::RAMP_PERMILLE, view.load.ramp.permille())?;
     encoder.u32(dest::PERSISTENT_CONNS, view.persistent)?;
+    if let Some((bytes, age_ms)) = view.reported {
+        encoder.u64(dest::REPORTED_BYTES, bytes)?;
+        encoder.u64(dest::REPORT_AGE_MS, age_ms)?;
+    }
     encoder.end_nest(nest)
 }
 
 /// Writes a CONN nest.
 pub fn encode_connection(encoder: &mut Encoder<'_>, view: &ConnectionView) -> Result<(), Full> {
-    let tuple = &view.tuple;
-    let client = Address::V4(tuple.source);
-    let vip = Address::V4(tuple.destination);
     let nest = encoder.nest(attribute::CONN)?;
-    encoder.u16(conn::AF, client.family().number())?;
-    encoder.u16(conn::PROTOCOL, u16::from(tuple.transport.number()))?;
-    encoder.bytes(conn::CLIENT_ADDR, &client.to_union())?;
-    encoder.be16(conn::CLIENT_PORT, tuple.source_port)?;
-    encoder.bytes(conn::VIRTUAL_ADDR, &vip.to_union())?;
-    encoder.be16(conn::VIRTUAL_PORT, tuple.destination_port)?;
+    encode_connection_key(encoder, &view.tuple)?;
     encoder.bytes(conn::DEST_ADDR, &view.destination.address.to_union())?;
     encoder.be16(conn::DEST_PORT, view.destination.port)?;
     encoder.u8(conn::STATE, view.state.to_u8())?;
@@ -145,6 +144,21 @@ pub fn encode_connection(encoder: &mut Encoder<'_>, view: &ConnectionView) -> Re
     encoder.u64(conn::AGE_MS, view.age_ms)?;
     encoder.u64(conn::EXPIRES_MS, view.expires_ms)?;
     encoder.end_nest(nest)
+}
+
+/// Writes a connection's client and virtual address.
+pub(super) fn encode_connection_key(
+    encoder: &mut Encoder<'_>,
+    tuple: &Ipv4Tuple,
+) -> Result<(), Full> {
+    let client = Address::V4(tuple.source);
+    let vip = Address::V4(tuple.destination);
+    encoder.u16(conn::AF, client.family().number())?;
+    encoder.u16(conn::PROTOCOL, u16::from(tuple.transport.number()))?;
+    encoder.bytes(conn::CLIENT_ADDR, &client.to_union())?;
+    encoder.be16(conn::CLIENT_PORT, tuple.source_port)?;
+    encoder.bytes(conn::VIRTUAL_ADDR, &vip.to_union())?;
+    encoder.be16(conn::VIRTUAL_PORT, tuple.destination_port)
 }
 
 /// Writes an EVENT nest, then nests with the keys of the service and the real server that it is

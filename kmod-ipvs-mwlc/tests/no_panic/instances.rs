@@ -11,6 +11,7 @@ pub mod uapi;
 use director::netlink::{AttributeTable, Attributes};
 use director::sched::mh::{self, Member, Visit};
 use director::sched::{Choice, DestLoad, NoDestination, Request, Scheduler};
+use director::size_cache::{Look, Set};
 
 /// Every scheduler over a slice.
 #[inline(never)]
@@ -32,4 +33,13 @@ pub fn table(bytes: &[u8]) -> Option<AttributeTable<'_, 16>> {
 #[inline(never)]
 pub fn fill(members: &[Member], visits: &mut [Visit], table: &mut [u16]) {
     mh::fill(members.iter().copied(), visits, table);
+}
+
+/// The set of a size cache, with names that own nothing.
+#[inline(never)]
+pub fn size_cache(set: &mut Set<&'static [u8]>, name: &'static [u8], now_ms: u64) -> Look {
+    drop(set.put(1, name, Some(1), 1, now_ms));
+    drop(set.remove(1, name));
+    let _count = set.entries(now_ms).next();
+    set.look(1, name, now_ms)
 }

@@ -391,6 +391,7 @@ mod tests {
             counters,
             persistent: 0,
             drain: None,
+            reported: None,
         };
         let entry = parse_dest(&answer(|encoder| encode_destination(encoder, &view))).unwrap();
         let expected = DestLoadEntry {
