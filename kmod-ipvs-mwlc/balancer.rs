@@ -25,6 +25,7 @@ use crate::services::Services;
 use crate::sizes::Sizes;
 use crate::sysctls::Settings;
 use crate::template::Templates;
+use crate::totals::Totals;
 
 /// The connection table has `1 << bits` buckets of 12 bytes: as many as it may have connections, so
 /// that chains are of one, but no more than 12 MiB unless the parameter `conn_tab_bits` says so.
@@ -84,6 +85,9 @@ pub(crate) struct Balancer {
     pub(crate) templates: Templates,
     key: HashKey,
     half_open_max: u32,
+    /// What was counted by those that are gone.
+    #[pin]
+    pub(crate) totals: Totals,
     /// What is configured by sysctl.
     pub(crate) settings: Arc<Settings>,
     /// What it gives up when memory is short.
@@ -121,6 +125,7 @@ impl Balancer {
             defence: Defence::new(),
             reports <- Reports::new(),
             sizes <- sizes,
+            totals <- Totals::new(),
             events <- Events::new(net),
             full: Complaint::new(),
         });

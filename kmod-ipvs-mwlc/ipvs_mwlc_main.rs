@@ -32,6 +32,7 @@ mod sizes;
 mod sweeper;
 mod sysctls;
 mod template;
+mod totals;
 mod upkeep;
 
 use control::ipvs::Ipvs;

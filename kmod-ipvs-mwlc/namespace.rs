@@ -20,7 +20,7 @@ use crate::kapi::netfilter;
 use crate::kapi::pernet::{Net, PerNet, Slot};
 use crate::kapi::procfs;
 use crate::kapi::work::Repeater;
-use crate::proc::{ConnectionsFile, ServicesFile, StatsFile};
+use crate::proc::{ConnectionsFile, PerCpuStatsFile, ServicesFile, StatsFile};
 use crate::sweeper::Sweeper;
 use crate::sysctls::Settings;
 use crate::upkeep::Upkeep;
@@ -35,6 +35,7 @@ pub(crate) struct Namespace {
     _services_file: procfs::Entry<ServicesFile>,
     _connections_file: procfs::Entry<ConnectionsFile>,
     _stats_file: procfs::Entry<StatsFile>,
+    _per_cpu_file: procfs::Entry<PerCpuStatsFile>,
 }
 
 const NO_START: Reject = Reject::new(
@@ -98,6 +99,7 @@ impl PerNet for Namespace {
         let services_file = procfs::Entry::new(net)?;
         let connections_file = procfs::Entry::new(net)?;
         let stats_file = procfs::Entry::new(net)?;
+        let per_cpu_file = procfs::Entry::new(net)?;
         KBox::pin_init(
             pin_init!(Namespace {
                 net,
@@ -106,6 +108,7 @@ impl PerNet for Namespace {
                 _services_file: services_file,
                 _connections_file: connections_file,
                 _stats_file: stats_file,
+                _per_cpu_file: per_cpu_file,
             }),
             GFP_KERNEL,
         )

@@ -52,6 +52,18 @@ impl Traffic {
         }
     }
 
+    /// What one CPU has counted.
+    pub(crate) fn of_cpu(&self, cpu: usize) -> Counters {
+        self.cells
+            .get(cpu)
+            .map_or(Counters::default(), |cell| Counters {
+                connections: cell.connections.load(Relaxed),
+                in_packets: cell.packets.load(Relaxed),
+                in_bytes: cell.bytes.load(Relaxed),
+                ..Counters::default()
+            })
+    }
+
     /// The sums over all CPUs.
     pub(crate) fn total(&self) -> Counters {
         let mut total = Counters::default();

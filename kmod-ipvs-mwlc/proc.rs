@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `/proc/net/ip_vs`, `ip_vs_conn` and `ip_vs_stats`, in the format of IPVS: ipvsadm -Lc and
+//! `/proc/net/ip_vs`, `ip_vs_conn`, `ip_vs_stats` and `ip_vs_stats_percpu`, in the format of IPVS: ipvsadm -Lc and
 //! node_exporter read them.
 
 use core::ffi::CStr;
@@ -13,8 +13,9 @@ use crate::connection::Connection;
 use crate::destination::Destination;
 use crate::director::config::Forwarding;
 use crate::director::proc_text::{ProcAddress, ProcEndpoint, ProcServiceLine, ProcTemplateLine};
-use crate::director::stats::Stats;
+use crate::director::stats::{Counters, Stats};
 use crate::kapi::clock::{Ticks, HZ};
+use crate::kapi::cpu;
 use crate::kapi::pernet::{self, Net};
 use crate::kapi::procfs::{File, Text};
 use crate::namespace::Namespace;
@@ -27,6 +28,9 @@ pub(crate) struct ServicesFile;
 pub(crate) struct ConnectionsFile;
 /// `/proc/net/ip_vs_stats`.
 pub(crate) struct StatsFile;
+
+/// `/proc/net/ip_vs_stats_percpu`.
+pub(crate) struct PerCpuStatsFile;
 
 /// The version of IPVS that the format is of.
 const VERSION: &str = "1.2.1";
@@ -162,13 +166,7 @@ impl File for StatsFile {
         if index > 0 {
             return false;
         }
-        let Stats { counters, rates } = balancer(net).map_or_else(Stats::default, |balancer| {
-            let guard = read_lock();
-            let services = balancer.services.load(&guard).all();
-            services.iter().fold(Stats::default(), |sum, service| {
-                sum.plus(&service.stats(&guard))
-            })
-        });
+        let Stats { counters, rates } = totals(net);
         text.write(fmt!(
             "   Total Incoming Outgoing         Incoming         Outgoing\n   \
              Conns  Packets  Packets            Bytes            Bytes\n\
@@ -188,4 +186,56 @@ impl File for StatsFile {
         ));
         true
     }
+}
+
+impl File for PerCpuStatsFile {
+    const NAME: &'static CStr = c"ip_vs_stats_percpu";
+
+    /// A piece for each CPU, and then the sums.
+    fn piece(net: &Net, index: u64, text: &mut Text) -> bool {
+        let cpu = index as usize;
+        if cpu > cpu::count() {
+            return false;
+        }
+        if cpu == 0 {
+            text.write(fmt!(
+                "       Total Incoming Outgoing         Incoming         Outgoing\n\
+                 CPU    Conns  Packets  Packets            Bytes            Bytes\n"
+            ));
+        }
+        if cpu < cpu::count() {
+            let counters = balancer(net).map_or_else(Counters::default, |b| b.totals_of_cpu(cpu));
+            text.write(fmt!("{:3X} ", cpu));
+            write_counters(&counters, text);
+            return true;
+        }
+        let Stats { counters, rates } = totals(net);
+        text.write(fmt!("  ~ "));
+        write_counters(&counters, text);
+        text.write(fmt!(
+            "\n     Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n    \
+             {:8X} {:8X} {:8X} {:16X} {:16X}\n",
+            rates.connections,
+            rates.in_packets,
+            rates.out_packets,
+            rates.in_bytes,
+            rates.out_bytes,
+        ));
+        true
+    }
+}
+
+fn write_counters(counters: &Counters, text: &mut Text) {
+    text.write(fmt!(
+        "{:8X} {:8X} {:8X} {:16X} {:16X}\n",
+        counters.connections,
+        counters.in_packets,
+        counters.out_packets,
+        counters.in_bytes,
+        counters.out_bytes,
+    ));
+}
+
+fn totals(net: &Net) -> Stats {
+    balancer(net).map_or_else(Stats::default, |balancer| balancer.totals())
 }

@@ -176,7 +176,7 @@ fn delete_service(balancer: &Balancer, key: &ServiceKey) -> Result {
     let gone = find_service(balancer, key)?;
     let services = copy_services(balancer, |other| other.key() != *key)?;
     balancer.services.replace(services).map_err(no_memory)?;
-    gone.retire();
+    retire(balancer, &gone);
     balancer.templates.forget_removed();
     balancer.tell(&Event::ServiceRemoved(*key));
     Ok(())
@@ -189,11 +189,19 @@ fn flush(balancer: &Balancer) -> Result {
         .replace(Services::new())
         .map_err(no_memory)?;
     for service in gone.all() {
-        service.retire();
+        retire(balancer, service);
         balancer.tell(&Event::ServiceRemoved(service.key()));
     }
     balancer.templates.forget_removed();
     Ok(())
+}
+
+/// A service has left the table.
+fn retire(balancer: &Balancer, gone: &Service) {
+    gone.retire();
+    for destination in gone.destinations(&read_lock()) {
+        balancer.totals.retire(destination);
+    }
 }
 
 fn new_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -> Result {
@@ -247,6 +255,7 @@ fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> 
         .cloned()
         .ok_or(NO_DESTINATION)?;
     service.remove(&gone).map_err(no_memory)?;
+    balancer.totals.retire(&gone);
     balancer.templates.forget_removed();
     // Otherwise each connection ends with its next packet.
     if gone.drain.policy() == DrainPolicy::Redispatch {
@@ -268,6 +277,7 @@ fn zero(balancer: &Balancer, key: Option<&ServiceKey>) -> Result {
     for service in copy_services(balancer, |_| true)?.all() {
         service.zero().map_err(no_memory)?;
     }
+    balancer.zero_totals();
     Ok(())
 }
 

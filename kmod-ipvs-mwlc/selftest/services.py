@@ -251,7 +251,7 @@ COMMANDS = [
     "ipvsadm -Ln", "ipvsadm -Ln --stats", "ipvsadm -Ln --rate", "ipvsadm -Ln --thresholds",
     "ipvsadm -Ln --persistent-conn", "ipvsadm -Sn", "ipvsadm -Lcn", "ipvsadm -L --timeout", "ipvsadm -Ln --daemon",
     f"ipvsadm -Ln -t {VIP}:80", "ipvsadm -Ln -f 7", "cat /proc/net/ip_vs", "cat /proc/net/ip_vs_stats",
-    "cat /proc/net/ip_vs_conn",
+    "cat /proc/net/ip_vs_conn", "cat /proc/net/ip_vs_stats_percpu",
     # Errors.
     f"ipvsadm -A -t {VIP}:80 -s rr", f"ipvsadm -A -t {VIP}:81 -s nonesuch", f"ipvsadm -E -t {VIP}:82 -s rr",
     f"ipvsadm -D -t {VIP}:82", f"ipvsadm -a -t {VIP}:82 -r 10.0.0.21:82 -g", f"ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 -g",
@@ -300,3 +300,27 @@ def test_stock_ip_vs_answers_the_same():
     for command, (theirs, mine) in different.items():
         print(f"--- {command}\nstock: {theirs[0]}\n{theirs[1]}ours: {mine[0]}\n{mine[1]}", flush=True)
     assert not different, list(different)
+
+
+def totals():
+    """Connections, packets and bytes that the namespace has counted."""
+    return [int(word, 16) for word in director("cat /proc/net/ip_vs_stats").splitlines()[2].split()]
+
+
+def test_totals_do_not_go_back_when_services_go():
+    restore(f"-A -t {VIP}:80 -s rr", *with_servers(f"-t {VIP}:80", 80))
+    director("ipvsadm -Z")
+    assert totals()[0] == 0
+    servers_of(3)
+    before = totals()
+    assert before[0] == 3 and before[1] >= 9, before
+    director(f"ipvsadm -d -t {VIP}:80 -r {SERVERS_AT[0]}:80")
+    assert totals()[0] == 3
+    director(f"ipvsadm -Z -t {VIP}:80")
+    assert totals()[0] == 3, "one service's zeroing is not the namespace's"
+    director("ipvsadm -C")
+    assert totals()[0] == 3
+    lines = director("cat /proc/net/ip_vs_stats_percpu").splitlines()
+    assert int([line for line in lines if line.startswith("  ~")][0].split()[1], 16) == 3, lines
+    director(f"ipvsadm -A -t {VIP}:80 -s rr && ipvsadm -Z")
+    assert totals()[0] == 0
