@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-clients check kmod install bench-director bench-pvfs fuzz simulate clean
+.PHONY: help setup setup-test build demo test test-clients check kmod install install-module uninstall bench-director bench-pvfs fuzz simulate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,8 +50,14 @@ simulate: build ## compare the schedulers in simulated clusters (about 5 min); w
 fuzz: setup ## fuzz the director's pure code, SECONDS (60) for each target; finds go to build/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),$(FUZZ_SECONDS),60) scripts/fuzz.sh
 
-install: build ## install programs, mount helpers and man pages under PREFIX (default /usr/local)
-	scripts/install.sh "$(DESTDIR)" "$(PREFIX)"
+install: build ## install programs, man pages, completions, systemd units and the module's source under PREFIX (/usr/local), DESTDIR
+	scripts/install.sh install "$(DESTDIR)" "$(PREFIX)"
+
+install-module: ## after install: have DKMS build the module for this host's kernel (Debian 13 backports)
+	scripts/install.sh module
+
+uninstall: ## take away what install put there; configuration and data stay
+	scripts/install.sh uninstall "$(DESTDIR)" "$(PREFIX)"
 
 clean: ## remove build outputs of this checkout (the cache stays)
 	rm -rf build target

@@ -1,22 +1,110 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs the programs, the mount helpers and the man pages: scripts/install.sh DESTDIR PREFIX
+# Installs on a Debian 13 host: scripts/install.sh [install|uninstall|module] [DESTDIR [PREFIX]]
+#
+#   install    programs, mount helpers, manual pages, completions, systemd units, and the module's source for DKMS
+#   uninstall  takes exactly these away again; configuration and data stay
+#   module     has DKMS build and install the module for this kernel, from what `install` put under /usr/src
+#
+# Programs, pages, completions and units go to DESTDIR/PREFIX; what the system looks for in one place only (mount helpers, module
+# sources) goes below DESTDIR alone. BINARIES is where the programs are (target/release).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-dest=${1-} prefix=${2:-/usr/local}
+verb=${1:-install} dest=${2-} prefix=${3:-/usr/local}
+binaries=${BINARIES:-target/release}
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+source_dir=/usr/src/ipvs-mwlc-$version
 
-for program in pvfs-mgr pvfs-iod pvfs-fuse mwlcadm; do
-    install -D -m 755 "target/release/$program" "$dest$prefix/sbin/$program"
-done
-for program in pvfs cssns; do
-    install -D -m 755 "target/release/$program" "$dest$prefix/bin/$program"
-done
-for page in docs/man/*.[1-8]; do
-    install -D -m 644 "$page" "$dest$prefix/share/man/man${page##*.}/$(basename "$page")"
-done
-# mount(8) looks for its helpers in /sbin and nowhere else.
-install -d "$dest/sbin"
-for helper in mount.fuse.pvfs mount.pvfs; do
-    ln -sfn "$prefix/sbin/pvfs-fuse" "$dest/sbin/$helper"
-done
-echo "installed under $dest$prefix, mount helpers in $dest/sbin" >&2
+SBIN_PROGRAMS="pvfs-mgr pvfs-iod pvfs-fuse mwlcadm"
+BIN_PROGRAMS="pvfs cssns"
+# A daemon that a build has is installed with its unit.
+if [ -e install/systemd/mwlcd.service ]; then SBIN_PROGRAMS="$SBIN_PROGRAMS mwlcd"; fi
+MOUNT_HELPERS="mount.fuse.pvfs mount.pvfs"
+BASH_COMPLETION=share/bash-completion/completions/mwlcadm
+ZSH_COMPLETION=share/zsh/site-functions/_mwlcadm
+FISH_COMPLETION=share/fish/vendor_completions.d/mwlcadm.fish
+
+say() { echo "install: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+install_programs() {
+    local program helper
+    for program in $SBIN_PROGRAMS; do install -D -m 755 "$binaries/$program" "$dest$prefix/sbin/$program"; done
+    for program in $BIN_PROGRAMS; do install -D -m 755 "$binaries/$program" "$dest$prefix/bin/$program"; done
+    # mount(8) looks for its helpers in /sbin and nowhere else.
+    install -d "$dest/sbin"
+    for helper in $MOUNT_HELPERS; do ln -sfn "$prefix/sbin/pvfs-fuse" "$dest/sbin/$helper"; done
+}
+
+install_documents() {
+    local page
+    for page in docs/man/*.[1-8]; do
+        install -D -m 644 "$page" "$dest$prefix/share/man/man${page##*.}/$(basename "$page")"
+    done
+    # Written by the program itself, so that they fit it.
+    complete_for bash "$BASH_COMPLETION"
+    complete_for zsh "$ZSH_COMPLETION"
+    complete_for fish "$FISH_COMPLETION"
+}
+
+complete_for() {
+    install -d "$(dirname "$dest$prefix/$2")"
+    "$binaries/mwlcadm" completions "$1" >"$dest$prefix/$2"
+}
+
+install_units() {
+    local unit
+    for unit in install/systemd/*.service; do
+        install -d "$dest$prefix/lib/systemd/system"
+        sed "s|@SBIN@|$prefix/sbin|g" "$unit" >"$dest$prefix/lib/systemd/system/$(basename "$unit")"
+    done
+    install -D -m 644 install/modprobe.conf "$dest$prefix/lib/modprobe.d/ipvs-mwlc.conf"
+}
+
+install_source() {
+    local to=$dest$source_dir
+    rm -rf "$to"
+    install -d "$to/kmod-ipvs-mwlc" "$to/dkms"
+    cp Kbuild LICENSE-GPL-2.0 LICENSE-MIT "$to/"
+    cp -r kmod-ipvs-mwlc/Kbuild kmod-ipvs-mwlc/*.rs kmod-ipvs-mwlc/director kmod-ipvs-mwlc/kapi kmod-ipvs-mwlc/control "$to/kmod-ipvs-mwlc/"
+    install -m 755 install/dkms/prepare install/dkms/build install/dkms/forget scripts/kernel-tree.sh "$to/dkms/"
+    sed "s/@VERSION@/$version/" install/dkms/dkms.conf.in >"$to/dkms.conf"
+}
+
+uninstall() {
+    local program helper page unit
+    for program in $SBIN_PROGRAMS; do rm -f "$dest$prefix/sbin/$program"; done
+    for program in $BIN_PROGRAMS; do rm -f "$dest$prefix/bin/$program"; done
+    for helper in $MOUNT_HELPERS; do
+        [ "$(readlink "$dest/sbin/$helper" || true)" != "$prefix/sbin/pvfs-fuse" ] || rm "$dest/sbin/$helper"
+    done
+    for page in docs/man/*.[1-8]; do rm -f "$dest$prefix/share/man/man${page##*.}/$(basename "$page")"; done
+    rm -f "$dest$prefix"/{"$BASH_COMPLETION","$ZSH_COMPLETION","$FISH_COMPLETION"}
+    for unit in install/systemd/*.service; do rm -f "$dest$prefix/lib/systemd/system/$(basename "$unit")"; done
+    rm -f "$dest$prefix/lib/modprobe.d/ipvs-mwlc.conf"
+    if [ -z "$dest" ] && command -v dkms >/dev/null && [ -n "$(dkms status -m ipvs-mwlc -v "$version")" ]; then
+        dkms remove "ipvs-mwlc/$version" --all
+    fi
+    rm -rf "$dest$source_dir"
+}
+
+build_module() {
+    [ -z "$dest" ] || die "the module is built on the host that runs it: leave DESTDIR out"
+    command -v dkms >/dev/null || die "apt-get install dkms linux-headers-$(uname -r) first"
+    [ -e "$source_dir/dkms.conf" ] || die "$source_dir is missing: run make install first"
+    dkms install --force "ipvs-mwlc/$version"
+}
+
+case $verb in
+    install)
+        install_programs
+        install_documents
+        install_units
+        install_source
+        say "under $dest$prefix, mount helpers in $dest/sbin, the module's source in $dest$source_dir"
+        say "on a director: make install-module, then mwlcadm save >/etc/ipvs-mwlc.rules and systemctl enable ipvs-mwlc"
+        ;;
+    uninstall) uninstall ;;
+    module) build_module ;;
+    *) die "usage: scripts/install.sh [install|uninstall|module] [DESTDIR [PREFIX]]" ;;
+esac

@@ -75,7 +75,7 @@ COMMANDS = [
     "-h",
     "--nonsense",
 ]
-START = ["-A -t {vip}:81 -s rr", "-a -t {vip}:81 -r 10.0.0.22 -w 2"]
+START = ["-A -t {vip}:81 -s rr", "-a -t {vip}:81 -r 10.0.0.22 -w 2", "-A -f 9 -s rr"]
 
 LISTINGS = [
     "-L",
@@ -93,6 +93,7 @@ LISTINGS = [
     "-Ln -t {vip}:80",
     "-L -t {vip}:80 --stats",
     "-Ln -u {vip}:53",
+    "-Ln -f 7",
     "-Lnc",
     "-Lc",
     "-Lnc --persistent-conn",
@@ -137,8 +138,11 @@ def test_mwlcadm_lists_as_ipvsadm_does():
         services.write("http 80/tcp\ndomain 53/udp\n")
     service("wrr", (1, 2, 3))
     for command in (
-        "-A -u {vip}:53 -s rr",
+        "-A -u {vip}:53 -s rr -o",
         "-a -u {vip}:53 -r 10.0.0.21 -w 1",
+        "-A -f 7 -s sh -b sh-port -p 300 -M 255.255.0.0",
+        "-a -f 7 -r 10.0.0.22",
+        "-A -t {vip}:0 -s mwlc -p",
         "-A -t {vip}:8080 -s sh -b sh-port",
         "-a -t {vip}:8080 -r 10.0.0.22 -w 65535",
         "-e -t {vip}:80 -r 10.0.0.23 -x 1000000 -y 999",
@@ -174,9 +178,11 @@ def test_save_and_restore_lose_nothing():
         f"set -t {VIP}:80 --expected-size 30000000 --size-policy learned --learn http --remaining on",
         f"-a -t {VIP}:80 -r 10.0.0.21:80 -g -w 3 -x 100 -y 50",
         f"-a -t {VIP}:80 -r 10.0.0.22:80 -g -w 0",
-        f"-A -u {VIP}:53 -s wlc -b flag-1",
+        f"-A -u {VIP}:53 -s wlc -p 60 -M 255.255.255.0 -o -b flag-1",
         f"set -u {VIP}:53 --expected-size 7",
         f"-a -u {VIP}:53 -r 10.0.0.21:53 -g -w 1",
+        "-A -f 7 -s rr",
+        "set -f 7 --remaining on",
     ]
     text = "\n".join(lines) + "\n"
     director(f"{ADM} restore", stdin=f"# a comment\n\n{text}")
