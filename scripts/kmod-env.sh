@@ -99,8 +99,6 @@ get_image() {
     touch "$KDIR/.image"
 }
 
-# Debian's headers packages carry no Rust metadata, so the same version's source is configured exactly as Debian did and
-# `prepare`d; Module.symvers comes from the headers package, so no vmlinux is built.
 prepare_tree() {
     local source_version
     source_version=$(in_root apt-cache show "linux-headers-$KVER" | sed -n 's/^Version: //p' | head -n 1)
@@ -110,15 +108,9 @@ prepare_tree() {
     }
     fetch_unpack tree.deb "linux-headers-$KVER" "linux-source-$(printf %s "$KVER" | cut -d. -f1-2)=$source_version"
     in_root bash -ec '
-        cd "/kernels/$0" && rm -rf tree && mkdir tree
-        tar -C tree --strip-components=1 -xf tree.deb/usr/src/linux-source-*.tar.xz
-        cp tree.deb/usr/src/linux-headers-"$0"/.config tree/.config
-        cd tree
-        sed -i "s/^CONFIG_MODULE_SIG_KEY=.*/CONFIG_MODULE_SIG_KEY=\"\"/; s/^CONFIG_SYSTEM_TRUSTED_KEYS=.*/CONFIG_SYSTEM_TRUSTED_KEYS=\"\"/" .config
-        make -j"$(nproc)" ARCH=x86 CC=x86_64-linux-gnu-gcc-14 KERNELRELEASE="$0" olddefconfig prepare modules_prepare
-        grep -q "^CONFIG_RUST=y" .config
-        cp ../tree.deb/usr/src/linux-headers-"$0"/Module.symvers .
-        rm -rf ../tree.deb' "$KVER"
+        cd "/kernels/$0"
+        /src/scripts/kernel-tree.sh "$0" "$PWD/tree.deb/usr/src/linux-headers-$0" "$PWD"/tree.deb/usr/src/linux-source-*.tar.xz "$PWD/tree"
+        rm -rf tree.deb' "$KVER"
 }
 
 get_tree() {

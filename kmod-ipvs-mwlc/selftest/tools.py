@@ -2,7 +2,10 @@
 """mwlcadm on the live module: beside stock ipvsadm, saving and restoring."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 
 from lab import SERVERS, VIP, Connection, ask_udp, director, service, sh, until
 
@@ -175,7 +178,7 @@ def test_save_and_restore_lose_nothing():
     lines = [
         "--set 600 60 77",
         f"-A -t {VIP}:80 -s mwlc",
-        f"set -t {VIP}:80 --expected-size 30000000 --size-policy learned --learn http --remaining on",
+        f"set -t {VIP}:80 --expected-size 30000000 --size-policy learned --learn http --remaining on --slow-start 90s",
         f"-a -t {VIP}:80 -r 10.0.0.21:80 -g -w 3 -x 100 -y 50",
         f"-a -t {VIP}:80 -r 10.0.0.22:80 -g -w 0",
         f"-A -u {VIP}:53 -s wlc -p 60 -M 255.255.255.0 -o -b flag-1",
@@ -280,4 +283,114 @@ def test_check_finds_what_else_is_wrong():
     (subject, text), = complaints()
     assert subject == f"TCP {VIP}:80" and "weight 0" in text, text
     assert "WRONG" in director(f"{ADM} check", check=False)[1]
+    fresh()
+
+
+def background(command):
+    """A command of mwlcadm's in the director's namespace, its output line by line."""
+    words = ["ip", "netns", "exec", "director", ADM, *command.split()]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_monitor_tells_what_changes():
+    fresh()
+    monitor = background("monitor --count 5")
+    assert monitor.stdout.readline() == "listening\n"
+    for command in ("-A -t {vip}:80 -s rr", "-a -t {vip}:80 -r 10.0.0.21 -w 0", "-e -t {vip}:80 -r 10.0.0.21 -w 3", "-E -t {vip}:80 -s wlc"):
+        director(f"{ADM} {fill(command)}")
+    director(f"{ADM} -D -t {VIP}:80")
+    said, _ = monitor.communicate(timeout=30)
+    events = [line.split(" ", 1)[1] for line in said.splitlines()]
+    service_name, dest = f"TCP {VIP}:80", "10.0.0.21:80"
+    assert events == [
+        f"service-added {service_name}",
+        f"real-server-added {service_name} {dest}",
+        f"real-server-edited {service_name} {dest}",
+        f"service-edited {service_name}",
+        f"service-removed {service_name}",
+    ], said
+    assert monitor.returncode == 0
+
+
+def test_drain_waits_for_the_last_connection():
+    service("mwlc")
+    connections = [Connection() for _ in range(6)]
+    mine = [connection for connection in connections if connection.server == "s2"]
+    assert mine
+    drain = background(f"drain -t {VIP}:80 -r {SERVERS['s2']} --deadline 1h --policy redispatch --wait")
+    until(lambda: weights()[SERVERS["s2"]] == 0, "it takes no more connections")
+    assert all(Connection().server != "s2" for _ in range(4))
+    assert drain.poll() is None, drain.stdout.read()
+    for connection in mine:
+        connection.close()
+    said, _ = drain.communicate(timeout=30)
+    assert drain.returncode == 0 and f"{len(mine)} connections are gone" in said, said
+    status, said = director(f"{ADM} drain -t {VIP}:80 -r 10.0.0.99", check=False)
+    assert status == 1 and "10.0.0.99" in said, said
+    # At the deadline those that are left are reset.
+    left = [connection for connection in connections if connection.server == "s1"]
+    assert "drained" in director(f"{ADM} drain -t {VIP}:80 -r {SERVERS['s1']} --deadline 500ms --wait")
+    for connection in left:
+        try:
+            connection.fetch(10)
+            raise AssertionError("a connection outlived its real server's deadline")
+        except OSError:
+            pass
+    for connection in connections:
+        connection.close()
+    fresh()
+
+
+def weights():
+    services = json.loads(director(f"{ADM} loads --json"))
+    return {server["address"].split(":")[0]: server["weight"] for service in services for server in service["real_servers"]}
+
+
+def test_top_in_a_pipe():
+    service("mwlc", (2, 1, 1))
+    connection = Connection()
+    look = director(f"{ADM} top --once")
+    assert f"TCP {VIP}:80 mwlc" in look and all(address in look for address in SERVERS.values()), look
+    services = json.loads(director(f"{ADM} top --once --json"))["services"]
+    active = {server["address"]: server["active"] for server in services[0]["real_servers"]}
+    assert sum(active.values()) == 1 and active[f"{SERVERS[connection.server]}:80"] == 1, active
+    connection.close()
+    fresh()
+
+
+def on_a_terminal(end):
+    """Runs `top` on a terminal of its own, ends it, and answers what it wrote last."""
+    master, slave = os.openpty()
+    settings = f"stty -g -F {os.ttyname(slave)}"
+    before = sh(settings)
+    words = ["ip", "netns", "exec", "director", ADM, "top", "-i", "250ms"]
+    top = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave)
+    written = b""
+    while written.count(b"Real server") < 3:
+        written += os.read(master, 65536)
+    assert written.startswith(b"\x1b[?1049h"), written[:40]
+    end(top, master)
+    assert top.wait(30) == 0
+    os.set_blocking(master, False)
+    try:
+        while True:
+            written += os.read(master, 65536)
+    except BlockingIOError:
+        pass
+    assert sh(settings) == before, "the terminal is not as it was"
+    os.close(master)
+    os.close(slave)
+    return written
+
+
+def test_top_gives_the_terminal_back():
+    sh("mountpoint -q /dev/pts || { mkdir -p /dev/pts && mount -t devpts devpts /dev/pts; }")
+    service("mwlc")
+    for end in (
+        lambda top, master: os.write(master, b"ssq"),
+        lambda top, master: os.write(master, b"\x03"),
+        lambda top, master: top.send_signal(signal.SIGINT),
+        lambda top, master: top.send_signal(signal.SIGTERM),
+    ):
+        assert on_a_terminal(end).endswith(b"\x1b[?25h\x1b[?1049l")
     fresh()

@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipvs_mwlc::director::config::{Family, Transport};
+use ipvs_mwlc::director::drain::DrainPolicy;
 use ipvs_mwlc::director::load::{Learn, SizePolicy};
 
 use crate::error::Error;
 use crate::mwlc::{Mwlc, ServiceSettings};
 use crate::names::ServiceName;
-use crate::values::{parse_duration_ms, parse_endpoint, parse_size, parse_tcp_endpoint};
-use crate::{check, documents, ipvsadm, saved, show};
+use crate::values::{
+    parse_duration_ms, parse_endpoint, parse_size, parse_tcp_endpoint, real_server,
+};
+use crate::{check, documents, drain, ipvsadm, monitor, saved, show, top};
 
 /// Administer the director `ipvs_mwlc`: ipvsadm's command line as it is, and the subcommands below.
 #[derive(Debug, Parser)]
@@ -44,6 +47,23 @@ enum Command {
         service: Option<SocketAddr>,
         #[command(flatten)]
         transport: TransportArgs,
+        #[command(flatten)]
+        json: JsonArgs,
+    },
+    /// Show the real servers' loads live
+    ///
+    /// On a terminal the picture is drawn anew at each look; q ends it. Into a pipe each look is written as
+    /// lines, with --json as one line.
+    Top {
+        /// Time between two looks
+        #[arg(long, short = 'i', value_name = "TIME", default_value = "2s", value_parser = parse_duration_ms)]
+        interval: u64,
+        /// The order of a service's real servers
+        #[arg(long, short, value_name = "BY", default_value = "address")]
+        sort: top::Sort,
+        /// Look once and end
+        #[arg(long)]
+        once: bool,
         #[command(flatten)]
         json: JsonArgs,
     },
@@ -84,6 +104,34 @@ enum Command {
     },
     /// Set what a service expects of its connections
     Set(SetArgs),
+    /// Take a real server out of service without cutting anybody off before a deadline
+    ///
+    /// It gets no new connections from now on. Its connections go on; those that are left at the deadline
+    /// are reset, or sent to other real servers. Giving it a weight again (-e) ends the drain.
+    Drain {
+        #[command(flatten)]
+        service: ServiceArgs,
+        /// The real server
+        #[arg(short = 'r', long = "real-server", value_name = "SERVER[:PORT]")]
+        server: String,
+        /// When the connections that are left are dealt with; without it, never
+        #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
+        deadline: Option<u64>,
+        /// What becomes of them
+        #[arg(long, value_name = "POLICY", default_value = "reset")]
+        policy: DrainArg,
+        /// Wait until no connection is left, with a progress bar
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Show what changes and goes wrong as it happens, one line each
+    Monitor {
+        /// End after so many events
+        #[arg(long, value_name = "EVENTS")]
+        count: Option<u64>,
+        #[command(flatten)]
+        json: JsonArgs,
+    },
     /// Find what commonly goes wrong, and say what to set
     ///
     /// Asks on the wire (ARP, neighbour discovery) who has the virtual addresses and the real servers'
@@ -147,6 +195,14 @@ pub struct SetArgs {
     /// Whether a connection's size shrinks as its client acknowledges
     #[arg(long, value_name = "on|off", group = "setting")]
     remaining: Option<Switch>,
+    /// How long a real server that is new, or back from weight 0, takes to its whole weight; 0 for none
+    #[arg(long, value_name = "TIME", value_parser = parse_short_duration, group = "setting")]
+    slow_start: Option<u32>,
+}
+
+fn parse_short_duration(text: &str) -> Result<u32, String> {
+    let ms = parse_duration_ms(text)?;
+    u32::try_from(ms).map_err(|_| format!("`{text}` is too long: at most 49 days"))
 }
 
 impl SetArgs {
@@ -168,6 +224,7 @@ impl SetArgs {
             size_policy: self.size_policy.map(PolicyArg::policy),
             learn: self.learn.map(LearnArg::learn),
             remaining: self.remaining.map(Switch::is_on),
+            slow_start_ms: self.slow_start,
         };
         mwlc.set_service(&self.service.name()?, &settings)
     }
@@ -206,6 +263,23 @@ impl LearnArg {
         match self {
             LearnArg::Off => Learn::Off,
             LearnArg::Http => Learn::Http,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DrainArg {
+    /// Their clients' next segments are answered with a reset
+    Reset,
+    /// Another real server gets their next packets
+    Redispatch,
+}
+
+impl DrainArg {
+    const fn policy(self) -> DrainPolicy {
+        match self {
+            DrainArg::Reset => DrainPolicy::Reset,
+            DrainArg::Redispatch => DrainPolicy::Redispatch,
         }
     }
 }
@@ -301,6 +375,9 @@ struct JsonArgs {
     json: bool,
 }
 
+/// `top` looks no more often: each look is some messages for every service.
+const TOP_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
 /// Whether a command line (with the program's name) is for a subcommand or for `--help` and `--version`,
 /// rather than in ipvsadm's grammar.
 pub fn is_ours(arguments: &[OsString]) -> bool {
@@ -329,6 +406,20 @@ pub fn run(arguments: &[OsString], output: &mut impl Write) -> Result<(), Error>
             let mut mwlc = Mwlc::open()?;
             let services = show::loads(mwlc.services()?, mwlc.dests(key.as_ref())?, key.as_ref());
             show::write_loads(&services, json.json, output)
+        }
+        Command::Top {
+            interval,
+            sort,
+            once,
+            json,
+        } => {
+            let options = top::Options {
+                interval: Duration::from_millis(interval).max(TOP_INTERVAL_MIN),
+                sort,
+                once,
+                json: json.json,
+            };
+            top::run(options, output)
         }
         Command::Conns { json } => {
             let conns = show::conns(&Mwlc::open()?.connections()?);
@@ -359,6 +450,23 @@ pub fn run(arguments: &[OsString], output: &mut impl Write) -> Result<(), Error>
             transport,
         } => Mwlc::open()?.set_connection_size(transport.transport(), client, service, size),
         Command::Set(arguments) => arguments.apply(&mut Mwlc::open()?),
+        Command::Drain {
+            service,
+            server,
+            deadline,
+            policy,
+            wait,
+        } => {
+            let service = service.name()?;
+            let drain = drain::Drain {
+                dest: real_server(&service, &server).map_err(Error::Usage)?,
+                service,
+                deadline_ms: deadline,
+                policy: policy.policy(),
+            };
+            drain::run(&drain, wait, output)
+        }
+        Command::Monitor { count, json } => monitor::run(json.json, count, output),
         Command::Check { wait, json } => check::run(Duration::from_millis(wait), json.json, output),
         Command::Completions { shell } => documents::completions(shell, output),
         Command::Man { directory } => documents::manual(&directory),

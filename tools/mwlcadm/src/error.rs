@@ -86,6 +86,9 @@ pub enum Error {
     /// A check found something wrong, and has said what.
     #[error("{0} of the checks found something wrong")]
     Unsound(usize),
+    /// The terminal failed.
+    #[error("terminal: {0}")]
+    Terminal(io::Error),
     /// Standard output failed.
     #[error("standard output: {0}")]
     Output(io::Error),

@@ -11,14 +11,17 @@
 mod check;
 pub mod commands;
 pub mod documents;
+mod drain;
 pub mod error;
 pub mod genl;
 pub mod ipvs;
 pub mod ipvsadm;
+mod monitor;
 pub mod mwlc;
 pub mod names;
 pub mod saved;
 pub mod show;
+mod top;
 pub mod values;
 
 use std::ffi::OsString;

@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: MIT
 //! Our family `ipvs_mwlc` in typed form, as a client: sizes, loads, connections.
 
+mod event;
+
 use std::net::SocketAddr;
+
+pub use event::Event;
 
 use ipvs_mwlc::director::config::Transport;
 use ipvs_mwlc::director::conn::ConnState;
+use ipvs_mwlc::director::drain::DrainPolicy;
 use ipvs_mwlc::director::errno::Reject;
 use ipvs_mwlc::director::load::{Learn, SizePolicy};
 use ipvs_mwlc::director::netlink::{Attribute, Attributes};
-use ipvs_mwlc::uapi::mwlc::{FAMILY_NAME, attribute, command, conn, dest, service};
+use ipvs_mwlc::director::refusals::Refusals;
+use ipvs_mwlc::uapi::mwlc::{FAMILY_NAME, attribute, command, conn, dest, group, service};
 
 use crate::error::Error;
-use crate::genl::{Answer, Connection};
+use crate::genl::{Answer, Connection, Heard};
 use crate::ipvs::answer::parse_all;
 use crate::names::{INVALID, ServiceName, address, parse_ip, parse_transport};
 
+/// A full ramp: the whole weight counts.
+const RAMP_FULL_PERMILLE: u32 = 1000;
+
+const MESSAGE_SLOTS: usize = attribute::MAX as usize + 1;
 const SERVICE_SLOTS: usize = service::MAX as usize + 1;
 
 /// A connection to the director's own family.
@@ -41,6 +51,10 @@ pub struct ServiceSizes {
     pub learn: Learn,
     /// Whether sizes shrink as clients acknowledge.
     pub remaining: bool,
+    /// How long a real server takes to its whole weight, in milliseconds.
+    pub slow_start_ms: u32,
+    /// Clients that were turned away, by cause.
+    pub refused: Refusals,
 }
 
 /// Changes to a service; `None` leaves a setting.
@@ -54,6 +68,8 @@ pub struct ServiceSettings {
     pub learn: Option<Learn>,
     /// Whether sizes shrink as clients acknowledge.
     pub remaining: Option<bool>,
+    /// How long a real server takes to its whole weight, in milliseconds.
+    pub slow_start_ms: Option<u32>,
 }
 
 /// A destination and its load.
@@ -81,6 +97,21 @@ pub struct DestLoadEntry {
     pub in_packets: u64,
     /// Bytes from clients.
     pub in_bytes: u64,
+    /// The part of its weight that counts, in thousandths; below 1000 in slow start.
+    pub ramp_permille: u32,
+    /// Persistence templates that name it.
+    pub persistent: u32,
+    /// How far it is, if it drains.
+    pub drain: Option<Drain>,
+}
+
+/// A drain that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// What becomes of the connections that are left at its deadline.
+    pub policy: DrainPolicy,
+    /// Milliseconds to the deadline, if it has one.
+    pub left_ms: Option<u64>,
 }
 
 /// A connection.
@@ -175,8 +206,60 @@ impl Mwlc {
                 if let Some(remaining) = settings.remaining {
                     encoder.u8(service::REMAINING, u8::from(remaining))?;
                 }
+                if let Some(slow_start_ms) = settings.slow_start_ms {
+                    encoder.u32(service::SLOW_START_MS, slow_start_ms)?;
+                }
                 encoder.end_nest(nest)
             })
+    }
+
+    /// Drains a real server: it takes no new connections from now on, and at the deadline, if there is
+    /// one, the connections that are left are dealt with.
+    pub fn drain(
+        &mut self,
+        of: &ServiceName,
+        dest: SocketAddr,
+        deadline_ms: Option<u64>,
+        policy: DrainPolicy,
+    ) -> Result<(), Error> {
+        let action = format!("draining real server {dest} of {of}");
+        self.connection.act(&action, command::DRAIN, |encoder| {
+            let nest = encoder.nest(attribute::SERVICE)?;
+            of.encode(encoder, service::FWMARK)?;
+            encoder.end_nest(nest)?;
+            let nest = encoder.nest(attribute::DEST)?;
+            let ip = address(dest.ip());
+            encoder.u16(dest::AF, ip.family().number())?;
+            encoder.bytes(dest::ADDR, &ip.to_union())?;
+            encoder.be16(dest::PORT, dest.port())?;
+            if let Some(deadline_ms) = deadline_ms {
+                encoder.u64(dest::DRAIN_LEFT_MS, deadline_ms)?;
+            }
+            encoder.u8(dest::DRAIN_POLICY, policy.number())?;
+            encoder.end_nest(nest)
+        })
+    }
+
+    /// Joins the group of events.
+    pub fn listen(&self) -> Result<(), Error> {
+        match self.connection.join(group::EVENTS)? {
+            true => Ok(()),
+            false => Err(Error::Reply {
+                action: "listening for events".to_owned(),
+                what: "this director has no group `events`: it is older than mwlcadm".to_owned(),
+            }),
+        }
+    }
+
+    /// Waits for the next events; none if some were missed.
+    pub fn events(&self) -> Result<Option<Vec<Event>>, Error> {
+        match self.connection.hear()? {
+            Heard::Messages(messages) => {
+                let action = "listening for events";
+                parse_all(action, &messages, event::parse).map(Some)
+            }
+            Heard::Missed => Ok(None),
+        }
     }
 
     /// Sets the size of one connection.
@@ -207,10 +290,11 @@ impl Mwlc {
 }
 
 fn parse_service(answer: &Answer) -> Result<ServiceSizes, Reject> {
-    let message = Attributes::new(&answer.attributes).table::<4>()?;
+    let message = Attributes::new(&answer.attributes).table::<MESSAGE_SLOTS>()?;
     let nest = message.require(attribute::SERVICE, c"no service in it")?;
     let table = nest.nested().table::<SERVICE_SLOTS>()?;
     let number = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
+    let count = |kind| table.get(kind).map_or(Ok(0), Attribute::u64);
     let name = table.require(service::POLICY_NAME, c"a service has no scheduler")?;
     let policy = table.require(service::SIZE_POLICY, c"a service has no size policy")?;
     Ok(ServiceSizes {
@@ -227,14 +311,24 @@ fn parse_service(answer: &Answer) -> Result<ServiceSizes, Reject> {
             None => Learn::Off,
         },
         remaining: table.get(service::REMAINING).map_or(Ok(0), Attribute::u8)? != 0,
+        slow_start_ms: table
+            .get(service::SLOW_START_MS)
+            .map_or(Ok(0), Attribute::u32)?,
+        refused: Refusals {
+            empty: count(service::REFUSED_EMPTY)?,
+            quiesced: count(service::REFUSED_QUIESCED)?,
+            overloaded: count(service::REFUSED_OVERLOADED)?,
+            full: count(service::REFUSED_FULL)?,
+            selected: count(service::REFUSED_SELECTED)?,
+        },
     })
 }
 
 fn parse_dest(answer: &Answer) -> Result<DestLoadEntry, Reject> {
-    let message = Attributes::new(&answer.attributes).table::<4>()?;
+    let message = Attributes::new(&answer.attributes).table::<MESSAGE_SLOTS>()?;
     let of = message.require(attribute::SERVICE, c"no service in it")?;
     let nest = message.require(attribute::DEST, c"no real server in it")?;
-    let table = nest.nested().table::<13>()?;
+    let table = nest.nested().table::<{ dest::MAX as usize + 1 }>()?;
     let small = |kind, missing| table.require(kind, missing).and_then(Attribute::u32);
     let large = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
     let family = table.require(dest::AF, c"a real server has no family")?;
@@ -264,11 +358,28 @@ fn parse_dest(answer: &Answer) -> Result<DestLoadEntry, Reject> {
         connections: large(dest::CONNECTIONS, c"a real server has no connection count")?,
         in_packets: large(dest::IN_PACKETS, c"a real server has no packet count")?,
         in_bytes: large(dest::IN_BYTES, c"a real server has no byte count")?,
+        ramp_permille: table
+            .get(dest::RAMP_PERMILLE)
+            .map_or(Ok(RAMP_FULL_PERMILLE), Attribute::u32)?,
+        persistent: table
+            .get(dest::PERSISTENT_CONNS)
+            .map_or(Ok(0), Attribute::u32)?,
+        drain: match table.get(dest::DRAIN_POLICY) {
+            Some(policy) => Some(Drain {
+                policy: DrainPolicy::from_number(policy.u8()?)
+                    .ok_or(policy.reject(INVALID, c"a real server drains in an unknown way"))?,
+                left_ms: table
+                    .get(dest::DRAIN_LEFT_MS)
+                    .map(Attribute::u64)
+                    .transpose()?,
+            }),
+            None => None,
+        },
     })
 }
 
 fn parse_conn(answer: &Answer) -> Result<ConnEntry, Reject> {
-    let message = Attributes::new(&answer.attributes).table::<4>()?;
+    let message = Attributes::new(&answer.attributes).table::<MESSAGE_SLOTS>()?;
     let nest = message.require(attribute::CONN, c"no connection in it")?;
     let table = nest.nested().table::<14>()?;
     let number = |kind, missing| table.require(kind, missing).and_then(Attribute::u64);
@@ -303,6 +414,7 @@ mod tests {
     //! The director's own encoders write the answers that are read here.
     use super::*;
     use ipvs_mwlc::director::config::{Address, DestKey, ServiceKey};
+    use ipvs_mwlc::director::drain::DrainView;
     use ipvs_mwlc::director::load::ExpectedSize;
     use ipvs_mwlc::director::mwlc_family::{
         ConnectionView, DestinationView, ServiceView, encode_connection, encode_destination,
@@ -310,7 +422,6 @@ mod tests {
     };
     use ipvs_mwlc::director::netlink::{Encoder, Full};
     use ipvs_mwlc::director::packet::Ipv4Tuple;
-    use ipvs_mwlc::director::refusals::Refusals;
     use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
     use ipvs_mwlc::director::stats::Counters;
     use ipvs_mwlc::director::tcp::TcpState;
@@ -343,14 +454,18 @@ mod tests {
     #[test]
     fn a_service_is_read() {
         let expected = ExpectedSize::new(9, SizePolicy::Learned).learn(5);
+        let refused = Refusals {
+            overloaded: 7,
+            ..Refusals::default()
+        };
         let view = ServiceView {
             key: key(),
             policy: Scheduler::Mwlc,
             expected,
             learn: Learn::Http,
             remaining: true,
-            slow_start_ms: 0,
-            refused: Refusals::default(),
+            slow_start_ms: 30_000,
+            refused,
         };
         let sizes = parse_service(&answer(|encoder| encode_service(encoder, &view))).unwrap();
         let expected = ServiceSizes {
@@ -362,6 +477,8 @@ mod tests {
             learned_count: 1,
             learn: Learn::Http,
             remaining: true,
+            slow_start_ms: 30_000,
+            refused,
         };
         assert_eq!(sizes, expected);
     }
@@ -389,8 +506,11 @@ mod tests {
             key: dest_key(),
             load,
             counters,
-            persistent: 0,
-            drain: None,
+            persistent: 9,
+            drain: Some(DrainView {
+                policy: DrainPolicy::Redispatch,
+                left_ms: Some(5),
+            }),
             reported: None,
         };
         let entry = parse_dest(&answer(|encoder| encode_destination(encoder, &view))).unwrap();
@@ -406,6 +526,12 @@ mod tests {
             connections: 6,
             in_packets: 7,
             in_bytes: 8,
+            ramp_permille: RAMP_FULL_PERMILLE,
+            persistent: 9,
+            drain: Some(Drain {
+                policy: DrainPolicy::Redispatch,
+                left_ms: Some(5),
+            }),
         };
         assert_eq!(entry, expected);
     }

@@ -260,6 +260,7 @@ mod tests {
     use ipvs_mwlc::director::config::Transport;
     use ipvs_mwlc::director::conn::ConnState;
     use ipvs_mwlc::director::load::Learn;
+    use ipvs_mwlc::director::refusals::Refusals;
 
     fn name(port: u16) -> ServiceName {
         ServiceName::Address(Transport::Tcp, ([10, 0, 0, 100], port).into())
@@ -275,6 +276,8 @@ mod tests {
             learned_count: 0,
             learn: Learn::Off,
             remaining: false,
+            slow_start_ms: 0,
+            refused: Refusals::default(),
         }
     }
 
@@ -291,6 +294,9 @@ mod tests {
             connections: 4,
             in_packets: 5,
             in_bytes: 6,
+            ramp_permille: 1000,
+            persistent: 0,
+            drain: None,
         }
     }
 

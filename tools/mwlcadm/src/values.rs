@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
 use ipvs_mwlc::director::config::Transport;
 
+use crate::names::ServiceName;
+
 /// Parses `HOST:PORT` or `[IPV6]:PORT`; the port by number or by its name in the services database.
 pub fn parse_endpoint(text: &str, transport: Transport) -> Result<SocketAddr, String> {
     match split_endpoint(text)? {
@@ -38,6 +40,17 @@ pub fn split_endpoint(text: &str) -> Result<(&str, Option<&str>), String> {
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((text, None)),
     }
+}
+
+/// Parses a real server of a service; without a port it has the service's.
+pub fn real_server(service: &ServiceName, text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = split_endpoint(text)?;
+    let transport = service.transport().unwrap_or(Transport::Tcp);
+    let port = match port {
+        Some(port) => parse_port(port, transport)?,
+        None => service.port(),
+    };
+    Ok(SocketAddr::new(parse_host(host)?, port))
 }
 
 /// Parses a host by address or name; of a name's addresses the first IPv4 one, else the first.

@@ -21,12 +21,13 @@ use crate::mwlc::Mwlc;
 use crate::show::write_json;
 
 /// Commands of the family that this program uses.
-const COMMANDS: [(u8, &str); 5] = [
+const COMMANDS: [(u8, &str); 6] = [
     (command::GET_SERVICE, "GET_SERVICE"),
     (command::SET_SERVICE, "SET_SERVICE"),
     (command::GET_DEST, "GET_DEST"),
     (command::GET_CONN, "GET_CONN"),
     (command::SET_CONN, "SET_CONN"),
+    (command::DRAIN, "DRAIN"),
 ];
 
 /// Settings that the checks look at or speak of.

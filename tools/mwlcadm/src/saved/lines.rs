@@ -3,6 +3,8 @@
 
 use ipvs_mwlc::director::config::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
 use ipvs_mwlc::director::load::{EXPECTED_SIZE_BYTES_DEFAULT, Learn, SizePolicy};
+use ipvs_mwlc::director::sched::Scheduler;
+use ipvs_mwlc::director::slow_start;
 use ipvs_mwlc::director::timeouts::{Timeouts, TimeoutsUpdate};
 
 use crate::error::Error;
@@ -10,6 +12,7 @@ use crate::ipvs::{DestConfig, Ipvs, ServiceConfig};
 use crate::ipvsadm::{Resolver, flags};
 use crate::mwlc::{Mwlc, ServiceSizes};
 use crate::names::ServiceName;
+use crate::values::show_duration;
 
 /// Every line, each service before its real servers.
 pub(super) fn all(
@@ -88,7 +91,17 @@ fn settings(sizes: &ServiceSizes, resolver: &Resolver) -> Option<String> {
     if sizes.remaining {
         line.push_str(" --remaining on");
     }
+    if Some(sizes.slow_start_ms) != slow_start_default(&sizes.policy) {
+        let time = show_duration(sizes.slow_start_ms.into());
+        line.push_str(&format!(" --slow-start {time}"));
+    }
     (line.len() > bare).then_some(line)
+}
+
+/// What a service of this scheduler has unless it is set; none for a scheduler that this program does
+/// not know, whose value is then always written.
+fn slow_start_default(scheduler: &str) -> Option<u32> {
+    Scheduler::from_name(scheduler.as_bytes()).map(slow_start::default_ms)
 }
 
 fn dest(of: &ServiceName, config: &DestConfig, resolver: &Resolver) -> String {
@@ -112,6 +125,7 @@ mod tests {
     use crate::ipvs::{Forwarding, Netmask};
     use crate::ipvsadm::{Action, parse};
     use ipvs_mwlc::director::config::{Family, SERVICE_SCHED1, SERVICE_SCHED2, Transport};
+    use ipvs_mwlc::director::refusals::Refusals;
     use std::ffi::OsString;
 
     fn read(line: &str) -> Action {
@@ -191,15 +205,17 @@ mod tests {
             learned_count: 1,
             learn: Learn::Off,
             remaining: false,
+            slow_start_ms: slow_start::default_ms(Scheduler::Mwlc),
+            refused: Refusals::default(),
         };
         assert_eq!(settings(&sizes, &numeric()), None);
         sizes.configured_bytes = 5;
         sizes.size_policy = SizePolicy::Learned;
         sizes.learn = Learn::Http;
         sizes.remaining = true;
+        sizes.slow_start_ms = 90_000;
         let line = settings(&sizes, &numeric());
-        let expected =
-            "set -f 7 --expected-size 5 --size-policy learned --learn http --remaining on";
+        let expected = "set -f 7 --expected-size 5 --size-policy learned --learn http --remaining on --slow-start 90s";
         assert_eq!(line.as_deref(), Some(expected));
     }
 }

@@ -2,6 +2,7 @@
 use super::*;
 use ipvs_mwlc::director::config::Transport;
 use ipvs_mwlc::director::load::{Learn, SizePolicy};
+use ipvs_mwlc::director::refusals::Refusals;
 
 const DIRECTOR: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const S1: Mac = Mac([2, 0, 0, 0, 0, 0x21]);
@@ -21,6 +22,8 @@ fn service() -> ServiceSizes {
         learned_count: 0,
         learn: Learn::Off,
         remaining: false,
+        slow_start_ms: 0,
+        refused: Refusals::default(),
     }
 }
 
@@ -37,6 +40,9 @@ fn dest(host: u8) -> DestLoadEntry {
         connections: 0,
         in_packets: 0,
         in_bytes: 0,
+        ramp_permille: 1000,
+        persistent: 0,
+        drain: None,
     }
 }
 
