@@ -4,6 +4,7 @@
 
 use core::ffi::CStr;
 
+use kernel::prelude::pr_info;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::{
     NO_SERVICE,
 };
 use crate::balancer::{table_size, Balancer};
+use crate::complaint::Complaint;
 use crate::destination::Destination;
 use crate::director::config::{
     DestConfig, DestKey, Family as IpFamily, ServiceConfig, ServiceEdit, ServiceKey,
@@ -43,6 +45,18 @@ const _: () = assert!(
 /// The family.
 pub(crate) struct Ipvs;
 
+/// What the director does not have was asked for.
+static UNSUPPORTED: Complaint = Complaint::new();
+
+/// Says in the log what is not supported: ipvsadm has words of its own for the errno, wrong ones,
+/// and hides ours.
+fn complain(reject: &Reject) {
+    if reject.errno == Errno::NotSupported && UNSUPPORTED.is_due() {
+        let message = reject.message.to_str().unwrap_or_default();
+        pr_info!("a request was refused: {}\n", message);
+    }
+}
+
 impl Family for Ipvs {
     const NAME: &'static CStr = FAMILY_NAME;
     const VERSION: u8 = FAMILY_VERSION;
@@ -70,7 +84,8 @@ impl Family for Ipvs {
     ];
 
     fn act(request: &Request<'_>, reply: &mut Reply) -> Result {
-        let parsed = parse_command(request.command, RequestKind::Do, request.attributes)?;
+        let parsed = parse_command(request.command, RequestKind::Do, request.attributes)
+            .inspect_err(complain)?;
         let namespace = namespace(request)?;
         match parsed {
             Command::NewService(config) => namespace.configure(|b| new_service(b, config)),

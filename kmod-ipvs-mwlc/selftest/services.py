@@ -333,3 +333,16 @@ def test_totals_do_not_go_back_when_services_go():
     assert int([line for line in lines if line.startswith("  ~")][0].split()[1], 16) == 3, lines
     director(f"ipvsadm -A -t {VIP}:80 -s rr && ipvsadm -Z")
     assert totals()[0] == 0
+
+
+def test_what_is_not_supported_is_said_in_the_log():
+    restore(f"-A -t {VIP}:80 -s rr")
+    # Once in ten seconds, so other tests' refusals may come first.
+    until(lambda: director(f"ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 -m", check=False)[0] != 0
+          and "a request was refused: this director has no masquerading" in sh("dmesg"), "a line in the log", 20)
+    for option in ("-i", "-m"):
+        status, _ = director(f"ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 {option}", check=False)
+        assert status != 0, option
+    status, _ = director("ipvsadm --start-daemon master --mcast-interface eth0", check=False)
+    assert status != 0
+    assert director("ipvsadm -L --daemon") == ""
