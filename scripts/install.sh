@@ -15,10 +15,8 @@ binaries=${BINARIES:-target/release}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 source_dir=/usr/src/ipvs-mwlc-$version
 
-SBIN_PROGRAMS="pvfs-mgr pvfs-iod pvfs-fuse mwlcadm"
+SBIN_PROGRAMS="pvfs-mgr pvfs-iod pvfs-fuse mwlcadm mwlcd"
 BIN_PROGRAMS="pvfs cssns"
-# A daemon that a build has is installed with its unit.
-if [ -e install/systemd/mwlcd.service ]; then SBIN_PROGRAMS="$SBIN_PROGRAMS mwlcd"; fi
 MOUNT_HELPERS="mount.fuse.pvfs mount.pvfs"
 BASH_COMPLETION=share/bash-completion/completions/mwlcadm
 ZSH_COMPLETION=share/zsh/site-functions/_mwlcadm

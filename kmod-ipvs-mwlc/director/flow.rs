@@ -116,8 +116,8 @@ const FRAGMENT_BITS: u16 = 0x3fff;
 const IPV4_HEADER_BYTES: usize = 20;
 const UDP_HEADER_BYTES: usize = 8;
 const TCP_HEADER_BYTES: usize = 20;
-const TCP: u8 = Transport::Tcp.number() as u8;
-const UDP: u8 = Transport::Udp.number() as u8;
+const TCP: u8 = Transport::Tcp.number();
+const UDP: u8 = Transport::Udp.number();
 
 /// What nearly every packet is: IPv4 without options, whole, TCP or UDP, its headers at hand in
 /// `bytes`. `None` of any other, malformed ones included: [`crate::director::packet`] says what

@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 from lab import SERVERS, VIP, Connection, ask_udp, director, service, sh, until
+from nl import Mwlc
 
 ADM = "/mwlcadm"
 EXPIRES = re.compile(r"\b\d\d:\d\d(?=  )")
@@ -393,4 +394,29 @@ def test_top_gives_the_terminal_back():
         lambda top, master: top.send_signal(signal.SIGTERM),
     ):
         assert on_a_terminal(end).endswith(b"\x1b[?25h\x1b[?1049l")
+    fresh()
+
+
+def test_sizes_of_files_and_reports_of_nodes():
+    service("mwlc")
+    director(f"{ADM} sizes flush")
+    director(f"{ADM} set -t {VIP}:80 --expected-size 5M --learn http")
+    director(f"{ADM} sizes set --host Files /a 30M --ttl 10m && {ADM} sizes set /b 7")
+    sizes = json.loads(director(f"{ADM} sizes --json"))
+    assert [(file["host"], file["path"], file["size_bytes"]) for file in sizes["files"]] == [("", "/b", 7), ("files", "/a", 30 << 20)], sizes
+    assert 590_000 < sizes["files"][1]["ttl_ms"] <= 600_000, sizes
+    (of_service,) = sizes["services"]
+    assert (of_service["expected_size_bytes"], of_service["learn"]) == (5 << 20, "http"), sizes
+    director(f"{ADM} sizes delete --host files /a")
+    text = director(f"{ADM} sizes")
+    assert "/b" in text and "/a" not in text, text
+    status, said = director(f"{ADM} sizes delete --host files /a", check=False)
+    assert status == 1 and "files/a" in said, said
+    director(f"{ADM} sizes flush")
+    assert json.loads(director(f"{ADM} sizes --json"))["files"] == []
+    mwlc = Mwlc()
+    mwlc.report(SERVERS["s1"], 5000)
+    (node,) = json.loads(director(f"{ADM} nodes --json"))
+    assert (node["address"], node["open_bytes"]) == (SERVERS["s1"], 5000), node
+    assert SERVERS["s1"] in director(f"{ADM} nodes")
     fresh()

@@ -19,7 +19,7 @@ use crate::names::ServiceName;
 use crate::values::{
     parse_duration_ms, parse_endpoint, parse_size, parse_tcp_endpoint, real_server,
 };
-use crate::{check, documents, drain, ipvsadm, monitor, saved, show, top};
+use crate::{check, documents, drain, ipvsadm, monitor, saved, show, sizes, top};
 
 /// Administer the director `ipvs_mwlc`: ipvsadm's command line as it is, and the subcommands below.
 #[derive(Debug, Parser)]
@@ -104,6 +104,20 @@ enum Command {
     },
     /// Set what a service expects of its connections
     Set(SetArgs),
+    /// Show what connections are expected to fetch, and the sizes of files that the director knows
+    ///
+    /// The sizes come from mwlcd, which answers the director's questions, or are set by hand.
+    Sizes {
+        #[command(subcommand)]
+        change: Option<sizes::Change>,
+        #[command(flatten)]
+        json: JsonArgs,
+    },
+    /// Show what nodes report of themselves: open files, memory, processors
+    Nodes {
+        #[command(flatten)]
+        json: JsonArgs,
+    },
     /// Take a real server out of service without cutting anybody off before a deadline
     ///
     /// It gets no new connections from now on. Its connections go on; those that are left at the deadline
@@ -450,6 +464,12 @@ pub fn run(arguments: &[OsString], output: &mut impl Write) -> Result<(), Error>
             transport,
         } => Mwlc::open()?.set_connection_size(transport.transport(), client, service, size),
         Command::Set(arguments) => arguments.apply(&mut Mwlc::open()?),
+        Command::Sizes {
+            change: Some(change),
+            ..
+        } => sizes::change(&change),
+        Command::Sizes { change: None, json } => sizes::show(json.json, output),
+        Command::Nodes { json } => sizes::show_nodes(json.json, output),
         Command::Drain {
             service,
             server,

@@ -21,6 +21,7 @@ pub mod mwlc;
 pub mod names;
 pub mod saved;
 pub mod show;
+mod sizes;
 mod top;
 pub mod values;
 

@@ -2,10 +2,12 @@
 //! Our family `ipvs_mwlc` in typed form, as a client: sizes, loads, connections.
 
 mod event;
+mod sizes;
 
 use std::net::SocketAddr;
 
 pub use event::Event;
+pub use sizes::{FileName, FileSize, NodeReport};
 
 use ipvs_mwlc::director::config::Transport;
 use ipvs_mwlc::director::conn::ConnState;

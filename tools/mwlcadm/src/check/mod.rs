@@ -21,13 +21,17 @@ use crate::mwlc::Mwlc;
 use crate::show::write_json;
 
 /// Commands of the family that this program uses.
-const COMMANDS: [(u8, &str); 6] = [
+const COMMANDS: [(u8, &str); 10] = [
     (command::GET_SERVICE, "GET_SERVICE"),
     (command::SET_SERVICE, "SET_SERVICE"),
     (command::GET_DEST, "GET_DEST"),
     (command::GET_CONN, "GET_CONN"),
     (command::SET_CONN, "SET_CONN"),
     (command::DRAIN, "DRAIN"),
+    (command::GET_SIZE, "GET_SIZE"),
+    (command::SET_SIZE, "SET_SIZE"),
+    (command::DEL_SIZE, "DEL_SIZE"),
+    (command::GET_NODE, "GET_NODE"),
 ];
 
 /// Settings that the checks look at or speak of.
