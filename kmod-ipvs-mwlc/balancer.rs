@@ -163,7 +163,10 @@ impl Balancer {
     /// bucket.
     #[inline]
     pub(crate) fn hash(&self, key: &FlowKey) -> u32 {
-        let [a, b, c] = key.words();
+        if key.is_ipv6() {
+            return self.key.hash_long(&key.words());
+        }
+        let [a, b, c] = key.short_words();
         self.key.hash(a, b, c) ^ u32::from(key.transport().number())
     }
 

@@ -15,7 +15,7 @@ use crate::director::conn::ConnState;
 use crate::director::delivered::{self, is_repeated};
 use crate::director::flow::FlowKey;
 use crate::director::load::{change, Cap, LoadClass, Share};
-use crate::director::packet::Ipv4Tuple;
+use crate::director::packet::Tuple;
 use crate::director::tcp::{step, TcpEvent, TcpState, Transition};
 use crate::director::timeouts::Timeouts;
 use crate::dispatch::Pick;
@@ -256,7 +256,7 @@ impl Connection {
     }
 
     /// Client to virtual address.
-    pub(crate) fn tuple(&self) -> Ipv4Tuple {
+    pub(crate) fn tuple(&self) -> Tuple {
         self.key.tuple()
     }
 

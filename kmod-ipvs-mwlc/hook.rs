@@ -8,7 +8,8 @@ use crate::connection::{Connection, Observed};
 use crate::destination::Destination;
 use crate::director::config::{Address, Forwarding};
 use crate::director::flow::{plain, FlowKey, Seen};
-use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, Ipv4Tuple, ParseError, Payload};
+use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, ParseError, Payload, Tuple};
+use crate::director::packet6::{parse_ipv6, Ipv6Packet, EXTENSIONS_MAX};
 use crate::director::tcp::TcpEvent;
 use crate::dispatch::{Flow, Pick, Scheduled};
 use crate::kapi::hashtable::{InsertError, Node};
@@ -23,6 +24,8 @@ const LOOKUPS_MAX: u32 = 3;
 /// A packet is parsed again when more of it had to be made linear: IP header, ports, and both again
 /// for an ICMP error.
 const PULLS_MAX: u32 = 4;
+/// The same of IPv6, where each extension header may be asked for.
+const PULLS6_MAX: u32 = 2 * (EXTENSIONS_MAX as u32 + 2);
 
 impl PreRouting for Balancer {
     fn packet(&self, packet: Packet, guard: &Guard) -> Verdict {
@@ -50,7 +53,11 @@ fn parse(mut packet: Packet) -> core::result::Result<(Packet, Ipv4Packet), Packe
 
 impl Balancer {
     /// The way of a packet that is not plain: fragments, options, errors, headers in pieces.
+    #[inline(never)]
     fn other_packet(&self, packet: Packet, guard: &Guard) -> Verdict {
+        if packet.is_ipv6() {
+            return self.other_ipv6_packet(packet, guard);
+        }
         let (packet, parsed) = match parse(packet) {
             Ok(both) => both,
             // What is no packet is the stack's to count and drop.
@@ -59,7 +66,11 @@ impl Balancer {
         if parsed.fragment == Fragment::Whole {
             return self.whole_packet(packet, &parsed, guard);
         }
-        if !self.services.load(guard).have_address(parsed.destination) {
+        if !self
+            .services
+            .load(guard)
+            .have_address(Address::V4(parsed.destination))
+        {
             return Verdict::Accept(packet);
         }
         // Only the first fragment has ports, and it may come last: the kernel's reassembly collects
@@ -80,23 +91,44 @@ impl Balancer {
             Payload::IcmpError(error) => {
                 // The packet that it is about was sent by a real server, with the VIP as its
                 // source, to the client.
-                let key = FlowKey::of(&error.embedded.reversed());
-                return match self.connection(&key, guard) {
-                    Some(node) => send(packet, parsed.ttl, &node.destination, guard),
-                    None => Verdict::Accept(packet),
-                };
+                return self.error_about(packet, &error.embedded.reversed(), parsed.ttl, guard);
             }
             Payload::LaterFragment | Payload::Other => return Verdict::Accept(packet),
         };
-        let Some(tuple) = parsed.tuple() else {
+        let Some(key) = parsed.tuple().as_ref().and_then(FlowKey::of) else {
             return Verdict::Accept(packet);
         };
         let seen = Seen {
-            key: FlowKey::of(&tuple),
+            key,
             event,
             ttl: parsed.ttl,
         };
         self.packet_of(packet, &seen, guard)
+    }
+
+    /// As [`Balancer::other_packet`], of IPv6.
+    fn other_ipv6_packet(&self, mut packet: Packet, guard: &Guard) -> Verdict {
+        for _ in 0..PULLS6_MAX {
+            match parse_ipv6(packet.linear(), packet.bytes()) {
+                Ok(Ipv6Packet::Plain(seen)) => return self.packet_of(packet, &seen, guard),
+                Ok(Ipv6Packet::Error {
+                    embedded,
+                    hop_limit,
+                }) => return self.error_about(packet, &embedded.reversed(), hop_limit, guard),
+                Err(ParseError::NeedBytes(bytes)) if packet.pull(bytes) => {}
+                Ok(Ipv6Packet::Other) | Err(_) => break,
+            }
+        }
+        Verdict::Accept(packet)
+    }
+
+    /// The way of an ICMP error about a packet that a real server sent to this connection's client.
+    fn error_about(&self, packet: Packet, tuple: &Tuple, ttl: u8, guard: &Guard) -> Verdict {
+        let node = FlowKey::of(tuple).and_then(|key| self.connection(&key, guard));
+        match node {
+            Some(node) => send(packet, ttl, &node.destination, guard),
+            None => Verdict::Accept(packet),
+        }
     }
 
     #[inline]
@@ -177,12 +209,12 @@ impl Balancer {
 }
 
 /// What scheduling is told of a packet.
-pub(crate) fn flow_of(tuple: &Ipv4Tuple, mark: u32) -> Flow {
+pub(crate) fn flow_of(tuple: &Tuple, mark: u32) -> Flow {
     Flow {
         transport: tuple.transport,
-        client: Address::V4(tuple.source),
+        client: tuple.source,
         client_port: tuple.source_port,
-        virtual_address: Address::V4(tuple.destination),
+        virtual_address: tuple.destination,
         virtual_port: tuple.destination_port,
         mark,
     }
@@ -190,9 +222,7 @@ pub(crate) fn flow_of(tuple: &Ipv4Tuple, mark: u32) -> Flow {
 
 /// Sends a packet to its real server, or tells the client why not.
 fn send(packet: Packet, ttl: u8, destination: &Destination, guard: &Guard) -> Verdict {
-    let Address::V4(address) = destination.key().address else {
-        return Verdict::Consumed;
-    };
+    let address = destination.key().address;
     let bytes = packet.bytes();
     let way = match destination.forwarding() {
         Forwarding::LocalNode => Way::Local,

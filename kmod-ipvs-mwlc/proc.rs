@@ -145,11 +145,11 @@ fn write_connection(balancer: &Balancer, connection: &Connection, text: &mut Tex
     let destination = connection.destination.key();
     let deadline = connection.deadline_with(balancer.timeouts(guard));
     text.write(core::format_args!(
-        "{:<3} {:08X} {:04X} {:08X} {:04X} {} {:04X} {:<11} {:>7}\n",
+        "{:<3} {} {:04X} {} {:04X} {} {:04X} {:<11} {:>7}\n",
         tuple.transport.name(),
-        u32::from_be_bytes(tuple.source),
+        ProcAddress(tuple.source),
         tuple.source_port,
-        u32::from_be_bytes(tuple.destination),
+        ProcAddress(tuple.destination),
         tuple.destination_port,
         ProcAddress(destination.address),
         // Direct routing does not change it.

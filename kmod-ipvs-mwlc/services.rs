@@ -72,8 +72,7 @@ impl Services {
     }
 
     /// Whether any service may be for this address: then fragments to it concern the director.
-    pub(crate) fn have_address(&self, address: [u8; 4]) -> bool {
-        let address = Address::V4(address);
+    pub(crate) fn have_address(&self, address: Address) -> bool {
         if self.have_marks(address.family()) {
             return true;
         }

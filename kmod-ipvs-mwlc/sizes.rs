@@ -251,7 +251,8 @@ impl Balancer {
 
     /// An answer has come: the connection that asked gets its size, if it still waits for it.
     pub(crate) fn answered(&self, asking: &Asking, file_bytes: u64, guard: &Guard) {
-        let Some(connection) = self.connection(&FlowKey::of(&asking.tuple), guard) else {
+        let connection = FlowKey::of(&asking.tuple).and_then(|key| self.connection(&key, guard));
+        let Some(connection) = connection else {
             return;
         };
         let size_bytes = asking.range.bytes_of(file_bytes);

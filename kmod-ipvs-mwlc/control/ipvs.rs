@@ -16,8 +16,8 @@ use crate::balancer::{table_size, Balancer};
 use crate::complaint::Complaint;
 use crate::destination::Destination;
 use crate::director::config::{
-    DestConfig, DestKey, Family as IpFamily, ServiceConfig, ServiceEdit, ServiceKey,
-    DESTINATIONS_PER_SERVICE_MAX, SERVICES_MAX,
+    DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey, DESTINATIONS_PER_SERVICE_MAX,
+    SERVICES_MAX,
 };
 use crate::director::drain::DrainPolicy;
 use crate::director::errno::{Errno, Reject};
@@ -145,19 +145,7 @@ impl Family for Ipvs {
     }
 }
 
-/// What can be named already, but not yet served.
-fn served(config: ServiceConfig) -> Result<ServiceConfig> {
-    match config.key.family() {
-        IpFamily::Ipv4 => Ok(config),
-        IpFamily::Ipv6 => Err(Reject::new(
-            Errno::FamilyNotSupported,
-            c"this director does not serve IPv6 yet: give an IPv4 address",
-        )),
-    }
-}
-
 fn new_service(balancer: &Balancer, config: ServiceConfig) -> Result {
-    let config = served(config)?;
     let mut services = copy_services(balancer, |_| true)?;
     if services.get(&config.key).is_some() {
         return Err(Reject::new(
@@ -181,7 +169,7 @@ fn new_service(balancer: &Balancer, config: ServiceConfig) -> Result {
 
 fn set_service(balancer: &Balancer, edit: &ServiceEdit) -> Result {
     let service = find_service(balancer, &edit.key)?;
-    let config = served(edit.apply(service.config(&read_lock()))?)?;
+    let config = edit.apply(service.config(&read_lock()))?;
     service.configure(config).map_err(no_memory)?;
     balancer.tell(&Event::ServiceEdited(edit.key));
     Ok(())

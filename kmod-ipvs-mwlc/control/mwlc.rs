@@ -19,7 +19,7 @@ use crate::director::mwlc_family::{
     ConnectionView, DestinationView, ServiceView, TableCursor,
     REPLY_BYTES_MAX as MWLC_REPLY_BYTES_MAX, SIZE_REPLY_BYTES_MAX,
 };
-use crate::director::packet::Ipv4Tuple;
+use crate::director::packet::Tuple;
 use crate::kapi::clock::Ticks;
 use crate::kapi::netlink::{
     Cursor, DumpMessage, Family, Operation, Published, Reply, Request, REPLY_BYTES_MAX,
@@ -148,10 +148,10 @@ impl Family for Mwlc {
 }
 
 /// The size is the connection's from now on, and the service learns from it.
-fn set_connection_size(balancer: &Balancer, tuple: &Ipv4Tuple, size_bytes: u64) -> Result {
+fn set_connection_size(balancer: &Balancer, tuple: &Tuple, size_bytes: u64) -> Result {
     let guard = read_lock();
     let connection = balancer
-        .connection(&FlowKey::of(tuple), &guard)
+        .connection(&FlowKey::of(tuple).ok_or(NO_CONNECTION)?, &guard)
         .ok_or(NO_CONNECTION)?;
     if !connection.set_size(size_bytes) {
         return Err(NO_CONNECTION);

@@ -2,24 +2,26 @@
 //! Which connection a packet belongs to, in a form that compares and hashes in a few instructions,
 //! and the short way to it for a plain packet.
 
-use crate::director::config::Transport;
-use crate::director::packet::Ipv4Tuple;
+use crate::director::config::{Address, Transport};
+use crate::director::packet::Tuple;
 use crate::director::tcp::{self, TcpEvent};
 
-/// The four bytes that the first word of an IPv4 address ends in, as in `::ffff:a.b.c.d` (RFC 4291,
-/// 2.5.5.2): no packet on a wire has such an IPv6 address.
+/// What an IPv4 address has in its second word, as in `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2). An IPv6
+/// packet may have such an address; its key is told apart by [`IPV6`].
 const MAPPED: u64 = 0xffff_0000_0000;
 
 const PORTS_SHIFT: u32 = 16;
 const TRANSPORT_SHIFT: u32 = 32;
+/// The bit of `rest` that IPv6 keys have.
+const IPV6: u64 = 1 << 40;
 
 /// Client to virtual address: both ends and the transport.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowKey {
-    /// Addresses, in network order as the machine reads its bytes.
+    /// Addresses, as big-endian words.
     source: [u64; 2],
     destination: [u64; 2],
-    /// Source port, destination port, transport.
+    /// Source port, destination port, transport, family.
     rest: u64,
 }
 
@@ -56,34 +58,82 @@ impl FlowKey {
         }
     }
 
-    /// The key of an IPv4 tuple.
-    pub const fn of(tuple: &Ipv4Tuple) -> FlowKey {
-        FlowKey::ipv4(
-            tuple.transport,
-            tuple.source,
-            tuple.source_port,
-            tuple.destination,
-            tuple.destination_port,
-        )
+    /// The key of an IPv6 packet; ports in host order.
+    #[inline]
+    pub const fn ipv6(
+        transport: Transport,
+        source: [u8; 16],
+        source_port: u16,
+        destination: [u8; 16],
+        destination_port: u16,
+    ) -> FlowKey {
+        FlowKey {
+            source: halves(source),
+            destination: halves(destination),
+            rest: source_port as u64
+                | (destination_port as u64) << PORTS_SHIFT
+                | (transport.number() as u64) << TRANSPORT_SHIFT
+                | IPV6,
+        }
+    }
+
+    /// The key of a tuple; `None` if its addresses are of two families.
+    pub const fn of(tuple: &Tuple) -> Option<FlowKey> {
+        let Tuple {
+            transport,
+            source,
+            source_port,
+            destination,
+            destination_port,
+        } = *tuple;
+        match (source, destination) {
+            (Address::V4(from), Address::V4(to)) => Some(FlowKey::ipv4(
+                transport,
+                from,
+                source_port,
+                to,
+                destination_port,
+            )),
+            (Address::V6(from), Address::V6(to)) => Some(FlowKey::ipv6(
+                transport,
+                from,
+                source_port,
+                to,
+                destination_port,
+            )),
+            _ => None,
+        }
     }
 
     /// The tuple again.
-    pub const fn tuple(&self) -> Ipv4Tuple {
-        let [_, source] = self.source;
-        let [_, destination] = self.destination;
-        Ipv4Tuple {
+    pub const fn tuple(&self) -> Tuple {
+        Tuple {
             transport: self.transport(),
-            source: (source as u32).to_be_bytes(),
+            source: self.address(self.source),
             source_port: self.rest as u16,
-            destination: (destination as u32).to_be_bytes(),
+            destination: self.address(self.destination),
             destination_port: (self.rest >> PORTS_SHIFT) as u16,
         }
+    }
+
+    const fn address(&self, [high, low]: [u64; 2]) -> Address {
+        if self.is_ipv6() {
+            Address::V6((((high as u128) << 64) | low as u128).to_be_bytes())
+        } else {
+            Address::V4((low as u32).to_be_bytes())
+        }
+    }
+
+    /// Whether it is of IPv6.
+    #[inline]
+    pub const fn is_ipv6(&self) -> bool {
+        self.rest & IPV6 != 0
     }
 
     /// TCP or UDP.
     #[inline]
     pub const fn transport(&self) -> Transport {
-        if self.rest >> TRANSPORT_SHIFT == Transport::Tcp.number() as u64 {
+        if (self.rest >> TRANSPORT_SHIFT) as u8 == TCP {
             Transport::Tcp
         } else {
             Transport::Udp
@@ -92,11 +142,25 @@ impl FlowKey {
 
     /// All that differs between two IPv4 keys of one transport, for a hash.
     #[inline]
-    pub const fn words(&self) -> [u32; 3] {
+    pub const fn short_words(&self) -> [u32; 3] {
         let [_, source] = self.source;
         let [_, destination] = self.destination;
         [source as u32, destination as u32, self.rest as u32]
     }
+
+    /// All that differs between two keys, for a hash.
+    pub const fn words(&self) -> [u64; 5] {
+        let [a, b] = self.source;
+        let [c, d] = self.destination;
+        [a, b, c, d, self.rest]
+    }
+}
+
+/// An IPv6 address as two big-endian words.
+#[inline]
+const fn halves(address: [u8; 16]) -> [u64; 2] {
+    let address = u128::from_be_bytes(address);
+    [(address >> 64) as u64, address as u64]
 }
 
 /// What the way of a packet depends on.
@@ -106,7 +170,7 @@ pub struct Seen {
     pub key: FlowKey,
     /// What a TCP segment says; `None` for UDP.
     pub event: Option<TcpEvent>,
-    /// Time to live.
+    /// Time to live, or IPv6's hop limit.
     pub ttl: u8,
 }
 
@@ -114,19 +178,24 @@ const PLAIN_VERSION_IHL: u8 = 0x45;
 /// More fragments, and the offset; the other two bits do not matter here.
 const FRAGMENT_BITS: u16 = 0x3fff;
 const IPV4_HEADER_BYTES: usize = 20;
+const IPV6_HEADER_BYTES: usize = 40;
 const UDP_HEADER_BYTES: usize = 8;
 const TCP_HEADER_BYTES: usize = 20;
 const TCP: u8 = Transport::Tcp.number();
 const UDP: u8 = Transport::Udp.number();
 
-/// What nearly every packet is: IPv4 without options, whole, TCP or UDP, its headers at hand in
-/// `bytes`. `None` of any other, malformed ones included: [`crate::director::packet`] says what
-/// those are, and the same of these.
+/// What nearly every packet is: IPv4 without options or IPv6 without extensions, whole, TCP or UDP,
+/// its headers at hand in `bytes`. `None` of any other, malformed ones included:
+/// [`crate::director::packet`] and [`crate::director::packet6`] say what those are, and the same of
+/// these.
 #[inline]
 pub fn plain(bytes: &[u8], packet_bytes: usize) -> Option<Seen> {
     let (ip, rest) = bytes.split_first_chunk::<IPV4_HEADER_BYTES>()?;
     let [version_ihl, _, l0, l1, _, _, f0, f1, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
         *ip;
+    if version_ihl >> 4 == 6 {
+        return plain_ipv6(bytes, packet_bytes);
+    }
     let total_bytes = usize::from(u16::from_be_bytes([l0, l1]));
     if version_ihl != PLAIN_VERSION_IHL
         || u16::from_be_bytes([f0, f1]) & FRAGMENT_BITS != 0
@@ -135,8 +204,57 @@ pub fn plain(bytes: &[u8], packet_bytes: usize) -> Option<Seen> {
         return None;
     }
     let payload_bytes = total_bytes.checked_sub(IPV4_HEADER_BYTES)?;
+    let ends = ends(protocol, rest, payload_bytes)?;
+    Some(Seen {
+        key: FlowKey::ipv4(
+            ends.transport,
+            [s0, s1, s2, s3],
+            ends.source_port,
+            [d0, d1, d2, d3],
+            ends.destination_port,
+        ),
+        event: ends.event,
+        ttl,
+    })
+}
+
+fn plain_ipv6(bytes: &[u8], packet_bytes: usize) -> Option<Seen> {
+    let (fixed, rest) = bytes.split_first_chunk::<8>()?;
+    let (source, rest) = rest.split_first_chunk::<16>()?;
+    let (destination, rest) = rest.split_first_chunk::<16>()?;
+    let [_, _, _, _, l0, l1, protocol, hop_limit] = *fixed;
+    let payload_bytes = usize::from(u16::from_be_bytes([l0, l1]));
+    if payload_bytes > packet_bytes.checked_sub(IPV6_HEADER_BYTES)? {
+        return None;
+    }
+    let ends = ends(protocol, rest, payload_bytes)?;
+    Some(Seen {
+        key: FlowKey::ipv6(
+            ends.transport,
+            *source,
+            ends.source_port,
+            *destination,
+            ends.destination_port,
+        ),
+        event: ends.event,
+        ttl: hop_limit,
+    })
+}
+
+/// What a transport's header says.
+pub(super) struct Ends {
+    pub(super) transport: Transport,
+    pub(super) event: Option<TcpEvent>,
+    pub(super) source_port: u16,
+    pub(super) destination_port: u16,
+}
+
+/// Reads the transport's header at the front of `bytes`; `None` if it is neither TCP nor UDP, not at
+/// hand, or malformed.
+#[inline]
+pub(super) fn ends(protocol: u8, bytes: &[u8], payload_bytes: usize) -> Option<Ends> {
     let (transport, event) = if protocol == TCP {
-        let header = rest.first_chunk::<TCP_HEADER_BYTES>()?;
+        let header = bytes.first_chunk::<TCP_HEADER_BYTES>()?;
         let [.., offset, flags, _, _, _, _, _, _] = *header;
         let header_bytes = usize::from(offset >> 4) << 2;
         if header_bytes < TCP_HEADER_BYTES || header_bytes > payload_bytes {
@@ -144,7 +262,7 @@ pub fn plain(bytes: &[u8], packet_bytes: usize) -> Option<Seen> {
         }
         (Transport::Tcp, Some(tcp::event_of(flags)))
     } else if protocol == UDP {
-        let [_, _, _, _, l0, l1, _, _] = *rest.first_chunk::<UDP_HEADER_BYTES>()?;
+        let [_, _, _, _, l0, l1, _, _] = *bytes.first_chunk::<UDP_HEADER_BYTES>()?;
         let datagram_bytes = usize::from(u16::from_be_bytes([l0, l1]));
         if datagram_bytes < UDP_HEADER_BYTES || datagram_bytes > payload_bytes {
             return None;
@@ -153,16 +271,11 @@ pub fn plain(bytes: &[u8], packet_bytes: usize) -> Option<Seen> {
     } else {
         return None;
     };
-    let [p0, p1, q0, q1] = *rest.first_chunk::<4>()?;
-    Some(Seen {
-        key: FlowKey::ipv4(
-            transport,
-            [s0, s1, s2, s3],
-            u16::from_be_bytes([p0, p1]),
-            [d0, d1, d2, d3],
-            u16::from_be_bytes([q0, q1]),
-        ),
+    let [p0, p1, q0, q1] = *bytes.first_chunk::<4>()?;
+    Some(Ends {
+        transport,
         event,
-        ttl,
+        source_port: u16::from_be_bytes([p0, p1]),
+        destination_port: u16::from_be_bytes([q0, q1]),
     })
 }

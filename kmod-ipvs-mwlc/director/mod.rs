@@ -20,6 +20,7 @@ pub mod mwlc_family;
 pub mod netlink;
 pub mod netmask;
 pub mod packet;
+pub mod packet6;
 pub mod proc_text;
 pub mod rate;
 pub mod refusals;

@@ -5,7 +5,7 @@
 //! short, the answer is how many bytes to pull. Nothing is judged here: checksums and addresses are
 //! the real server's business, and a packet that is no packet is answered with the reason.
 
-use crate::director::config::Transport;
+use crate::director::config::{Address, Transport};
 use crate::director::tcp::{self, TcpEvent};
 
 /// More bytes than this are never asked for: two IPv4 headers with options, ICMP, and ports.
@@ -19,24 +19,24 @@ const ICMP_PROTOCOL: u8 = 1;
 
 /// Two endpoints and the transport between them; addresses in network order, ports in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ipv4Tuple {
+pub struct Tuple {
     /// TCP or UDP.
     pub transport: Transport,
     /// Source address.
-    pub source: [u8; 4],
+    pub source: Address,
     /// Source port.
     pub source_port: u16,
-    /// Destination address.
-    pub destination: [u8; 4],
+    /// Destination address, of the same family.
+    pub destination: Address,
     /// Destination port.
     pub destination_port: u16,
 }
 
-impl Ipv4Tuple {
+impl Tuple {
     /// The same connection seen from the other end.
     #[must_use]
-    pub const fn reversed(self) -> Ipv4Tuple {
-        Ipv4Tuple {
+    pub const fn reversed(self) -> Tuple {
+        Tuple {
             transport: self.transport,
             source: self.destination,
             source_port: self.destination_port,
@@ -84,17 +84,17 @@ pub struct Ipv4Packet {
 
 impl Ipv4Packet {
     /// The connection it belongs to, if it has the ports to say so.
-    pub const fn tuple(&self) -> Option<Ipv4Tuple> {
+    pub const fn tuple(&self) -> Option<Tuple> {
         let (transport, source_port, destination_port) = match self.payload {
             Payload::Tcp(tcp) => (Transport::Tcp, tcp.source_port, tcp.destination_port),
             Payload::Udp(udp) => (Transport::Udp, udp.source_port, udp.destination_port),
             Payload::LaterFragment | Payload::IcmpError(_) | Payload::Other => return None,
         };
-        Some(Ipv4Tuple {
+        Some(Tuple {
             transport,
-            source: self.source,
+            source: Address::V4(self.source),
             source_port,
-            destination: self.destination,
+            destination: Address::V4(self.destination),
             destination_port,
         })
     }
@@ -158,7 +158,7 @@ pub struct IcmpError {
     /// Which error.
     pub kind: IcmpErrorKind,
     /// The connection of the embedded packet, in that packet's direction.
-    pub embedded: Ipv4Tuple,
+    pub embedded: Tuple,
 }
 
 /// ICMP's error messages (RFC 792, RFC 1191).
@@ -203,6 +203,12 @@ pub enum Malformed {
     TcpHeader,
     /// The UDP header is cut off, or its length is wrong.
     UdpHeader,
+    /// The version is not 6.
+    NotIpv6,
+    /// An IPv6 extension header is cut off.
+    Extension,
+    /// The header of TCP or UDP over IPv6 is cut off, or its length is wrong.
+    TransportHeader,
     /// The ICMP error, or the packet embedded in it, is cut off.
     IcmpError,
 }
@@ -254,15 +260,15 @@ pub fn parse_ipv4(bytes: &[u8], packet_bytes: usize) -> Result<Ipv4Packet, Parse
 }
 
 /// A packet of which the first bytes are at hand.
-struct View<'a> {
-    bytes: &'a [u8],
+pub(super) struct View<'a> {
+    pub(super) bytes: &'a [u8],
     /// Where the packet ends; `bytes` may end before or after.
-    end: usize,
+    pub(super) end: usize,
 }
 
 impl View<'_> {
     /// `N` bytes at `start`: beyond the packet's end it is `cut_off`, beyond the slice's it needs more.
-    fn read<const N: usize>(
+    pub(super) fn read<const N: usize>(
         &self,
         start: usize,
         cut_off: Malformed,
@@ -390,11 +396,11 @@ fn parse_icmp(view: &View<'_>, ip: &Ipv4Header) -> Result<Payload, ParseError> {
     let [s0, s1, d0, d1] = view.read(start.saturating_add(embedded.header_bytes), cut_off)?;
     Ok(Payload::IcmpError(IcmpError {
         kind,
-        embedded: Ipv4Tuple {
+        embedded: Tuple {
             transport,
-            source: embedded.source,
+            source: Address::V4(embedded.source),
             source_port: u16::from_be_bytes([s0, s1]),
-            destination: embedded.destination,
+            destination: Address::V4(embedded.destination),
             destination_port: u16::from_be_bytes([d0, d1]),
         },
     }))

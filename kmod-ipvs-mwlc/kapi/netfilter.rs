@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A netfilter hook on IPv4's PRE_ROUTING.
+//! A netfilter hook on PRE_ROUTING of both families.
 
 use core::ptr::NonNull;
 
@@ -16,6 +16,7 @@ use super::rcu;
 /// Between the raw table, where an administrator can still drop or mark, and connection tracking,
 /// which would make an entry of its own for every connection that the director has one for.
 const PRIORITY: i32 = bindings::MWLC_NF_IP_PRI_RAW + 10;
+const _: () = assert!(bindings::MWLC_NF_IP_PRI_RAW == bindings::MWLC_NF_IP6_PRI_RAW);
 
 /// What a hook decides.
 pub(crate) enum Verdict {
@@ -35,10 +36,12 @@ pub(crate) trait PreRouting: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// `ops` is registered in `net`, and its `priv` is `target`.
+/// `ops` are registered in `net`, and their `priv` is `target`.
 pub(crate) struct Registration<T: PreRouting> {
-    ops: KBox<bindings::nf_hook_ops>,
+    ops: KBox<[bindings::nf_hook_ops; 2]>,
     net: Net,
+    /// Whether IPv6 fragments are put together for us.
+    defrag: bool,
     _target: Arc<T>,
 }
 
@@ -50,21 +53,33 @@ unsafe impl<T: PreRouting> Sync for Registration<T> {}
 impl<T: PreRouting> Registration<T> {
     /// Asks `target` about every packet in `net` from now on.
     pub(crate) fn new(net: Net, target: Arc<T>) -> Result<Self> {
-        let ops = bindings::nf_hook_ops {
+        let ops = |family: u32| bindings::nf_hook_ops {
             hook: Some(hook::<T>),
             priv_: Arc::as_ptr(&target).cast_mut().cast(),
-            pf: bindings::MWLC_NFPROTO_IPV4 as u8,
+            pf: family as u8,
             hooknum: bindings::MWLC_NF_INET_PRE_ROUTING as u32,
             priority: PRIORITY,
             ..Default::default()
         };
-        let ops = KBox::new(ops, GFP_KERNEL)?;
-        // SAFETY: `ops` stays where it is until it is unregistered, and `priv` lives as long.
-        to_result(unsafe { bindings::nf_register_net_hook(net.as_ptr(), &*ops) })?;
-        // INVARIANT: It has just been registered.
+        let families = [
+            ops(bindings::MWLC_NFPROTO_IPV4 as u32),
+            ops(bindings::MWLC_NFPROTO_IPV6 as u32),
+        ];
+        let ops = KBox::new(families, GFP_KERNEL)?;
+        // SAFETY: `ops` stay where they are until they are unregistered, and `priv` lives as long.
+        to_result(unsafe {
+            bindings::nf_register_net_hooks(net.as_ptr(), ops.as_ptr(), ops.len() as c_uint)
+        })?;
+        // SAFETY: The namespace is valid.
+        let defrag = unsafe { bindings::mwlc_defrag6_start(net.as_ptr()) } == 0;
+        if !defrag {
+            pr_warn!("no nf_defrag_ipv6: fragments of IPv6 datagrams are not balanced\n");
+        }
+        // INVARIANT: They have just been registered.
         Ok(Registration {
             ops,
             net,
+            defrag,
             _target: target,
         })
     }
@@ -72,8 +87,18 @@ impl<T: PreRouting> Registration<T> {
 
 impl<T: PreRouting> Drop for Registration<T> {
     fn drop(&mut self) {
-        // SAFETY: By the invariants it is registered in this namespace.
-        unsafe { bindings::nf_unregister_net_hook(self.net.as_ptr(), &*self.ops) };
+        // SAFETY: By the invariants they are registered in this namespace.
+        unsafe {
+            bindings::nf_unregister_net_hooks(
+                self.net.as_ptr(),
+                self.ops.as_ptr(),
+                self.ops.len() as c_uint,
+            );
+        }
+        if self.defrag {
+            // SAFETY: It was started by `new`, in this namespace.
+            unsafe { bindings::mwlc_defrag6_stop(self.net.as_ptr()) };
+        }
         // CPUs may still be in the hook until a grace period is over; then the target may go.
         rcu::synchronize();
     }

@@ -100,6 +100,12 @@ impl Packet {
         !unsafe { bindings::mwlc_skb_is_multicast(self.skb.as_ptr()) }
     }
 
+    /// Whether it is of IPv6.
+    pub(crate) fn is_ipv6(&self) -> bool {
+        // SAFETY: By the invariants the skb is valid and ours.
+        unsafe { bindings::mwlc_skb_is_ipv6(self.skb.as_ptr()) }
+    }
+
     /// The mark that the firewall gave it; 0 for none.
     pub(crate) fn mark(&self) -> u32 {
         // SAFETY: By the invariants the skb is valid and ours.
@@ -122,15 +128,28 @@ impl Packet {
 
     /// Tells the sender, as far as the kernel's rate limits allow, and frees the packet.
     pub(crate) fn reject(self, reply: IcmpReply) {
-        // `linux/icmp.h`
-        let (kind, code, info) = match reply {
-            IcmpReply::PortUnreachable => (3, 3, 0),
-            IcmpReply::HostUnreachable => (3, 1, 0),
-            IcmpReply::FragmentationNeeded { mtu } => (3, 4, mtu),
-            IcmpReply::TimeExceeded => (11, 0, 0),
-        };
         // SAFETY: By the invariants the skb is valid and ours; it stays ours.
-        unsafe { bindings::mwlc_icmp_send(self.skb.as_ptr(), kind, code, info) };
+        unsafe {
+            if bindings::mwlc_skb_is_ipv6(self.skb.as_ptr()) {
+                // `linux/icmpv6.h`
+                let (kind, code, info) = match reply {
+                    IcmpReply::PortUnreachable => (1, 4, 0),
+                    IcmpReply::HostUnreachable => (1, 3, 0),
+                    IcmpReply::FragmentationNeeded { mtu } => (2, 0, mtu),
+                    IcmpReply::TimeExceeded => (3, 0, 0),
+                };
+                bindings::mwlc_icmpv6_send(self.skb.as_ptr(), kind, code, info);
+            } else {
+                // `linux/icmp.h`
+                let (kind, code, info) = match reply {
+                    IcmpReply::PortUnreachable => (3, 3, 0),
+                    IcmpReply::HostUnreachable => (3, 1, 0),
+                    IcmpReply::FragmentationNeeded { mtu } => (3, 4, mtu),
+                    IcmpReply::TimeExceeded => (11, 0, 0),
+                };
+                bindings::mwlc_icmp_send(self.skb.as_ptr(), kind, code, info);
+            }
+        }
     }
 
     pub(super) fn as_ptr(&self) -> *mut bindings::sk_buff {

@@ -21,6 +21,13 @@ impl HashKey {
         HashKey(bindings::hsiphash_key_t { key })
     }
 
+    /// The keyed hash of five words.
+    pub(crate) fn hash_long(&self, words: &[u64; 5]) -> u32 {
+        // SAFETY: The words are readable and aligned for their whole size, and the key is a valid
+        // reference for the call.
+        unsafe { bindings::mwlc_hsiphash(words.as_ptr().cast(), size_of_val(words), &self.0) }
+    }
+
     /// The keyed hash of three words.
     pub(crate) fn hash(&self, a: u32, b: u32, c: u32) -> u32 {
         // SAFETY: The key is a valid reference for the call.

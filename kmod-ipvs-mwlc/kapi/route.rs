@@ -3,12 +3,13 @@
 
 use core::ptr::{self, NonNull};
 
-use super::atomic::{Acquire, Atomic, Full};
+use super::atomic::{Acquire, Atomic, Full, Relaxed};
 use kernel::sync::rcu::Guard;
 
 use super::bindings;
 use super::packet::Packet;
 use super::pernet::Net;
+use crate::director::config::Address;
 
 /// A place for one real server's route.
 ///
@@ -18,6 +19,9 @@ use super::pernet::Net;
 /// and the kernel frees a released one after a grace period.
 pub(crate) struct RouteCell {
     dst: Atomic<*mut bindings::dst_entry>,
+    /// What the kernel tells a stale IPv6 route by. Of another route for a moment it makes this one look
+    /// stale, and it is looked up again.
+    cookie: Atomic<u32>,
 }
 
 // SAFETY: Routes are shared between CPUs; the cell's pointer is only changed atomically.
@@ -49,15 +53,16 @@ impl RouteCell {
         // INVARIANT: `dst` is null.
         RouteCell {
             dst: Atomic::new(ptr::null_mut()),
+            cookie: Atomic::new(0),
         }
     }
 
     /// The way to `address`, the same in every call.
     #[inline]
-    pub(crate) fn get<'g>(&self, net: Net, address: [u8; 4], guard: &'g Guard) -> Way<'g> {
+    pub(crate) fn get<'g>(&self, net: Net, address: Address, guard: &'g Guard) -> Way<'g> {
         if let Some(dst) = NonNull::new(self.dst.load(Acquire)) {
             // SAFETY: By the invariants it is valid under RCU.
-            match unsafe { bindings::mwlc_dst_kind(dst.as_ptr()) } {
+            match unsafe { bindings::mwlc_dst_kind(dst.as_ptr(), self.cookie.load(Relaxed)) } {
                 bindings::MWLC_DST_REMOTE => return Way::Remote(Route { dst, _guard: guard }),
                 bindings::MWLC_DST_LOCAL => return Way::Local,
                 _ => {}
@@ -67,10 +72,23 @@ impl RouteCell {
     }
 
     #[inline(never)]
-    fn look_up<'g>(&self, net: Net, address: [u8; 4], guard: &'g Guard) -> Way<'g> {
-        // SAFETY: The namespace is alive while its packets are handled.
-        let found =
-            unsafe { bindings::mwlc_route_output(net.as_ptr(), u32::from_ne_bytes(address)) };
+    fn look_up<'g>(&self, net: Net, address: Address, guard: &'g Guard) -> Way<'g> {
+        // SAFETY: The namespace is alive while its packets are handled; the address is read only.
+        let found = unsafe {
+            match address {
+                Address::V4(bytes) => {
+                    bindings::mwlc_route_output(net.as_ptr(), u32::from_ne_bytes(bytes))
+                }
+                Address::V6(bytes) => bindings::mwlc_route_output6(net.as_ptr(), bytes.as_ptr()),
+            }
+        };
+        let cookie = if found.is_null() {
+            0
+        } else {
+            // SAFETY: It was returned with a reference.
+            unsafe { bindings::mwlc_dst_cookie(found) }
+        };
+        self.cookie.store(cookie, Relaxed);
         self.put(found);
         // It may be taken out again at once by another CPU, but not freed before the guard is
         // dropped.
@@ -78,7 +96,7 @@ impl RouteCell {
             return Way::None;
         };
         // SAFETY: As above.
-        match unsafe { bindings::mwlc_dst_kind(dst.as_ptr()) } {
+        match unsafe { bindings::mwlc_dst_kind(dst.as_ptr(), cookie) } {
             bindings::MWLC_DST_LOCAL => Way::Local,
             // If it has become stale since, the next packet looks again.
             _ => Way::Remote(Route { dst, _guard: guard }),

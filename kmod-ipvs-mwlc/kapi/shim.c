@@ -3,6 +3,8 @@
 #include "shim.h"
 
 #include <linux/icmp.h>
+#include <linux/icmpv6.h>
+#include <linux/kmod.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -10,7 +12,12 @@
 #include <net/gso.h>
 #include <net/icmp.h>
 #include <net/ip.h>
+#include <net/ip6_fib.h>
+#include <net/ip6_route.h>
+#include <net/ipv6.h>
+#include <net/ndisc.h>
 #include <net/neighbour.h>
+#include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/netns/generic.h>
 #include <net/route.h>
 
@@ -63,6 +70,11 @@ unsigned int mwlc_cpus(void)
 unsigned long mwlc_ram_bytes(void)
 {
 	return totalram_pages() << PAGE_SHIFT;
+}
+
+u32 mwlc_hsiphash(const void *data, size_t bytes, const hsiphash_key_t *key)
+{
+	return hsiphash(data, bytes, key);
 }
 
 /* Written when the module is loaded and unloaded, before the first and after the last object. */
@@ -150,6 +162,47 @@ void mwlc_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info)
 	icmp_send(skb, type, code, htonl(info));
 }
 
+bool mwlc_skb_is_ipv6(const struct sk_buff *skb)
+{
+	return skb->protocol == htons(ETH_P_IPV6);
+}
+
+void mwlc_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, u32 info)
+{
+	icmpv6_send(skb, type, code, info);
+}
+
+/*
+ * Has IPv6 fragments put together before the hook, which is what nf_defrag_ipv6 does for whoever asks. The module is asked for when
+ * it is needed, so that this one loads without it; without it, IPv6 fragments are not balanced.
+ */
+int mwlc_defrag6_start(struct net *net)
+{
+	typeof(&nf_defrag_ipv6_enable) enable;
+	int err;
+
+	request_module("nf_defrag_ipv6");
+	enable = symbol_get(nf_defrag_ipv6_enable);
+	if (!enable)
+		return -ENOENT;
+	err = enable(net);
+	/* It counts its users itself only while it is there, so the reference stays until mwlc_defrag6_stop. */
+	if (err)
+		symbol_put(nf_defrag_ipv6_enable);
+	return err;
+}
+
+void mwlc_defrag6_stop(struct net *net)
+{
+	typeof(&nf_defrag_ipv6_disable) disable = symbol_get(nf_defrag_ipv6_disable);
+
+	if (!disable)
+		return;
+	disable(net);
+	symbol_put(nf_defrag_ipv6_disable);
+	symbol_put(nf_defrag_ipv6_enable);
+}
+
 /* NULL if there is no route. KNOWN_NH makes the route's gateway the real server itself, for the skb keeps the VIP. */
 struct dst_entry *mwlc_route_output(struct net *net, u32 address_be)
 {
@@ -162,34 +215,85 @@ struct dst_entry *mwlc_route_output(struct net *net, u32 address_be)
 	return IS_ERR(rt) ? NULL : &rt->dst;
 }
 
-unsigned int mwlc_dst_kind(struct dst_entry *dst)
+/* As above. KNOWN_NH makes a route whose next hop is the real server, whatever the skb's address is. */
+struct dst_entry *mwlc_route_output6(struct net *net, const u8 address[16])
 {
-	if (!dst_check(dst, 0))
-		return MWLC_DST_STALE;
-	return dst_rtable(dst)->rt_flags & RTCF_LOCAL ? MWLC_DST_LOCAL : MWLC_DST_REMOTE;
+	struct flowi6 fl6 = {
+		.flowi6_flags = FLOWI_FLAG_KNOWN_NH,
+	};
+	struct dst_entry *dst;
+
+	memcpy(&fl6.daddr, address, sizeof(fl6.daddr));
+	dst = ip6_route_output(net, NULL, &fl6);
+	if (dst->error) {
+		dst_release(dst);
+		return NULL;
+	}
+	return dst;
 }
 
-/* The MTU if the skb exceeds it, else 0. As ip_exceeds_mtu() in ip_forward.c: a datagram that may be fragmented never does. */
+static bool mwlc_dst_is_ipv6(const struct dst_entry *dst)
+{
+	return dst->ops->family == AF_INET6;
+}
+
+/* What mwlc_dst_kind wants to have back later. */
+u32 mwlc_dst_cookie(struct dst_entry *dst)
+{
+	return mwlc_dst_is_ipv6(dst) ? rt6_get_cookie(dst_rt6_info(dst)) : 0;
+}
+
+unsigned int mwlc_dst_kind(struct dst_entry *dst, u32 cookie)
+{
+	bool local;
+
+	if (!dst_check(dst, cookie))
+		return MWLC_DST_STALE;
+	if (mwlc_dst_is_ipv6(dst))
+		local = dst_rt6_info(dst)->rt6i_flags & RTF_LOCAL;
+	else
+		local = dst_rtable(dst)->rt_flags & RTCF_LOCAL;
+	return local ? MWLC_DST_LOCAL : MWLC_DST_REMOTE;
+}
+
+/*
+ * The MTU if the skb exceeds it, else 0. As ip_exceeds_mtu() in ip_forward.c and ip6_pkt_too_big() in ip6_output.c: a datagram
+ * that may be fragmented never does, nor does one whose fragments were small enough.
+ */
 unsigned int mwlc_skb_exceeds_mtu(const struct sk_buff *skb, const struct dst_entry *dst)
 {
 	unsigned int mtu = dst_mtu(dst);
 
-	if (likely(skb->len <= mtu) || !(ip_hdr(skb)->frag_off & htons(IP_DF)))
+	if (likely(skb->len <= mtu))
 		return 0;
-	if (unlikely(IPCB(skb)->frag_max_size > mtu))
-		return mtu;
+	if (mwlc_skb_is_ipv6(skb)) {
+		if (unlikely(IP6CB(skb)->frag_max_size > mtu))
+			return mtu;
+	} else {
+		if (!(ip_hdr(skb)->frag_off & htons(IP_DF)))
+			return 0;
+		if (unlikely(IPCB(skb)->frag_max_size > mtu))
+			return mtu;
+	}
 	if (skb->ignore_df || (skb_is_gso(skb) && skb_gso_validate_network_len(skb, mtu)))
 		return 0;
 	return mtu;
 }
 
+/* The neighbour that a route leads to; the skb's own address is of no interest, for the route is to the real server itself. */
+static struct neighbour *mwlc_neigh(struct dst_entry *dst, struct sk_buff *skb, bool *is_v6gw)
+{
+	if (!mwlc_dst_is_ipv6(dst))
+		return ip_neigh_for_gw(dst_rtable(dst), skb, is_v6gw);
+	return ip_neigh_gw6(dst->dev, rt6_nexthop(dst_rt6_info(dst), &ipv6_hdr(skb)->daddr));
+}
+
 static int mwlc_neigh_output(struct net *net, struct sock *sk, struct sk_buff *skb)
 {
-	struct rtable *rt = skb_rtable(skb);
 	struct neighbour *neigh;
 	bool is_v6gw = false;
 
-	neigh = ip_neigh_for_gw(rt, skb, &is_v6gw);
+	neigh = mwlc_neigh(skb_dst(skb), skb, &is_v6gw);
 	if (IS_ERR(neigh)) {
 		kfree_skb(skb);
 		return PTR_ERR(neigh);
@@ -234,24 +338,28 @@ bool mwlc_skb_forward(struct net *net, struct sk_buff *skb, struct dst_entry *ds
 	/* The TTL is in data that a clone may share. */
 	if (unlikely(skb_cloned(skb)) && pskb_expand_head(skb, 0, 0, GFP_ATOMIC))
 		goto drop;
-	ip_decrease_ttl(ip_hdr(skb));
+	if (mwlc_skb_is_ipv6(skb))
+		ipv6_hdr(skb)->hop_limit--;
+	else
+		ip_decrease_ttl(ip_hdr(skb));
 	skb_forward_csum(skb);
 	skb_clear_tstamp(skb);
 	skb_dst_drop(skb);
 	skb->dev = dev;
 	if (likely(skb->len <= dst_mtu(dst) || skb_is_gso(skb))) {
-		neigh = ip_neigh_for_gw(dst_rtable(dst), skb, &is_v6gw);
+		neigh = mwlc_neigh(dst, skb, &is_v6gw);
 		if (!IS_ERR(neigh) && mwlc_ether_output(neigh, skb))
 			return true;
 	}
 	if (skb_cow_head(skb, LL_RESERVED_SPACE(dev) + dst->header_len))
 		goto drop;
 	skb_dst_set_noref(skb, dst);
-	skb->protocol = htons(ETH_P_IP);
-	if (unlikely(skb->len > dst_mtu(dst) && !skb_is_gso(skb)))
-		ip_do_fragment(net, NULL, skb, mwlc_neigh_output);
-	else
+	if (likely(skb->len <= dst_mtu(dst) || skb_is_gso(skb)))
 		mwlc_neigh_output(net, NULL, skb);
+	else if (mwlc_skb_is_ipv6(skb))
+		ip6_fragment(net, NULL, skb, mwlc_neigh_output);
+	else
+		ip_do_fragment(net, NULL, skb, mwlc_neigh_output);
 	return true;
 drop:
 	kfree_skb(skb);

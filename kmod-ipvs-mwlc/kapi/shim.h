@@ -8,6 +8,7 @@
 
 #include <linux/jiffies.h>
 #include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6.h>
 #include <linux/proc_fs.h>
 #include <linux/random.h>
 #include <linux/rcupdate.h>
@@ -34,8 +35,10 @@ enum {
 	MWLC_NF_ACCEPT = NF_ACCEPT,
 	MWLC_NF_STOLEN = NF_STOLEN,
 	MWLC_NFPROTO_IPV4 = NFPROTO_IPV4,
+	MWLC_NFPROTO_IPV6 = NFPROTO_IPV6,
 	MWLC_NF_INET_PRE_ROUTING = NF_INET_PRE_ROUTING,
 	MWLC_NF_IP_PRI_RAW = NF_IP_PRI_RAW,
+	MWLC_NF_IP6_PRI_RAW = NF_IP6_PRI_RAW,
 	MWLC_NF_IP_PRI_CONNTRACK = NF_IP_PRI_CONNTRACK,
 };
 
@@ -60,6 +63,7 @@ u64 mwlc_siphash(const void *data, size_t bytes, const siphash_key_t *key);
 
 /* Memory. */
 unsigned long mwlc_ram_bytes(void);
+u32 mwlc_hsiphash(const void *data, size_t bytes, const hsiphash_key_t *key);
 int mwlc_cache_create(unsigned int bytes, unsigned int align);
 void mwlc_cache_destroy(void);
 void *mwlc_cache_alloc(void);
@@ -73,10 +77,16 @@ u32 mwlc_skb_mark(const struct sk_buff *skb);
 int mwlc_skb_defrag(struct net *net, struct sk_buff *skb);
 void mwlc_skb_drop(struct sk_buff *skb);
 void mwlc_icmp_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
+bool mwlc_skb_is_ipv6(const struct sk_buff *skb);
+void mwlc_icmpv6_send(struct sk_buff *skb, u8 type, u8 code, u32 info);
+int mwlc_defrag6_start(struct net *net);
+void mwlc_defrag6_stop(struct net *net);
 
 /* Routes. */
 struct dst_entry *mwlc_route_output(struct net *net, u32 address_be);
-unsigned int mwlc_dst_kind(struct dst_entry *dst);
+struct dst_entry *mwlc_route_output6(struct net *net, const u8 address[16]);
+u32 mwlc_dst_cookie(struct dst_entry *dst);
+unsigned int mwlc_dst_kind(struct dst_entry *dst, u32 cookie);
 unsigned int mwlc_skb_exceeds_mtu(const struct sk_buff *skb, const struct dst_entry *dst);
 bool mwlc_skb_forward(struct net *net, struct sk_buff *skb, struct dst_entry *dst);
 

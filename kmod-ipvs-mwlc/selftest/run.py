@@ -11,6 +11,7 @@ import attack
 import balancing
 import draining
 import flood
+import ipv6
 import lab
 import learning
 import schedulers
@@ -25,7 +26,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, flood, schedulers, services, draining, settings, learning, tools, attack):
+    for module in (balancing, flood, ipv6, schedulers, services, draining, settings, learning, tools, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue

@@ -20,7 +20,7 @@ use ipvs_mwlc::director::mwlc_family::{
     SIZE_REPLY_BYTES_MAX,
 };
 use ipvs_mwlc::director::netlink::{Attributes, Encoder, Full};
-use ipvs_mwlc::director::packet::Ipv4Tuple;
+use ipvs_mwlc::director::packet::Tuple;
 use ipvs_mwlc::director::refusals::Refusals;
 use ipvs_mwlc::director::report::Report;
 use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Ramp, Scheduler};
@@ -56,12 +56,12 @@ fn dest_key() -> DestKey {
     }
 }
 
-fn tuple() -> Ipv4Tuple {
-    Ipv4Tuple {
+fn tuple() -> Tuple {
+    Tuple {
         transport: Transport::Udp,
-        source: [10, 0, 0, 9],
+        source: Address::V4([10, 0, 0, 9]),
         source_port: 40_000,
-        destination: [10, 0, 0, 100],
+        destination: Address::V4([10, 0, 0, 100]),
         destination_port: 80,
     }
 }
@@ -441,7 +441,7 @@ fn question(range: Range) -> SizeQuestion {
     SizeQuestion {
         name: Name::new(b"files", b"/a/b").unwrap(),
         asking: Asking {
-            tuple: Ipv4Tuple {
+            tuple: Tuple {
                 transport: Transport::Tcp,
                 ..tuple()
             },

@@ -7,9 +7,9 @@
     reason = "a test's helpers may fail the test"
 )]
 
-use ipvs_mwlc::director::config::Transport;
+use ipvs_mwlc::director::config::{Address, Transport};
 use ipvs_mwlc::director::packet::{
-    parse_ipv4, Fragment, IcmpErrorKind, Ipv4Packet, Ipv4Tuple, Malformed, ParseError, Payload,
+    parse_ipv4, Fragment, IcmpErrorKind, Ipv4Packet, Malformed, ParseError, Payload, Tuple,
     PARSE_BYTES_MAX,
 };
 use ipvs_mwlc::director::tcp::TcpEvent;
@@ -97,18 +97,18 @@ fn a_tcp_segment_with_options_everywhere() {
     assert_eq!((header.header_bytes, header.payload_bytes), (32, 100));
     assert_eq!(header.event(), TcpEvent::Ack);
     let tuple = packet.tuple().unwrap();
-    let expected = Ipv4Tuple {
+    let expected = Tuple {
         transport: Transport::Tcp,
-        source: CLIENT,
+        source: Address::V4(CLIENT),
         source_port: 40_000,
-        destination: VIP,
+        destination: Address::V4(VIP),
         destination_port: 80,
     };
     assert_eq!(tuple, expected);
     assert_eq!(tuple.reversed().reversed(), tuple);
     assert_eq!(
         (tuple.reversed().source, tuple.reversed().source_port),
-        (VIP, 80)
+        (Address::V4(VIP), 80)
     );
 }
 
@@ -205,11 +205,11 @@ fn icmp_errors_carry_the_embedded_connection() {
         assert_eq!(error.kind, expected);
         assert_eq!(
             (error.embedded.source, error.embedded.source_port),
-            (CLIENT, 40_000)
+            (Address::V4(CLIENT), 40_000)
         );
         assert_eq!(
             (error.embedded.destination, error.embedded.destination_port),
-            (VIP, 80)
+            (Address::V4(VIP), 80)
         );
         assert_eq!(packet.tuple(), None);
     }

@@ -25,7 +25,7 @@ use crate::director::config::{Address, DestKey, ServiceKey};
 use crate::director::drain::DrainRequest;
 use crate::director::http::Name;
 use crate::director::load::{Learn, SizePolicy};
-use crate::director::packet::Ipv4Tuple;
+use crate::director::packet::Tuple;
 use crate::director::report::Report;
 
 /// A well-formed request.
@@ -61,7 +61,7 @@ pub enum Command {
     /// Set the size of one connection: client to virtual address.
     SetConnectionSize {
         /// Which connection.
-        tuple: Ipv4Tuple,
+        tuple: Tuple,
         /// Its size in bytes.
         size_bytes: u64,
     },

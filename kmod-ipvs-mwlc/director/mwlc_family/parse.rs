@@ -14,7 +14,7 @@ use crate::director::errno::{Errno, Reject};
 use crate::director::ipvs_family::RequestKind;
 use crate::director::load::{Learn, SizePolicy};
 use crate::director::netlink::{Attribute, AttributeTable, Attributes};
-use crate::director::packet::Ipv4Tuple;
+use crate::director::packet::Tuple;
 use crate::director::slow_start::SLOW_START_MS_MAX;
 use crate::uapi::mwlc::{attribute, command, conn, dest, service};
 
@@ -200,18 +200,18 @@ fn set_connection(message: &Message<'_>) -> Result<Command, Reject> {
 }
 
 /// Client and virtual address of a connection.
-pub(super) fn connection_key(table: &ConnTable<'_>) -> Result<Ipv4Tuple, Reject> {
-    family(table.require(conn::AF, c"the connection has no address family")?)?;
+pub(super) fn connection_key(table: &ConnTable<'_>) -> Result<Tuple, Reject> {
+    let af = address_family(table.require(conn::AF, c"the connection has no address family")?)?;
     let transport = transport(table.require(conn::PROTOCOL, c"the connection has no protocol")?)?;
     let client = table.require(conn::CLIENT_ADDR, c"the connection has no client address")?;
     let client_port = table.require(conn::CLIENT_PORT, c"the connection has no client port")?;
     let vip = table.require(conn::VIRTUAL_ADDR, c"the connection has no virtual address")?;
     let vip_port = table.require(conn::VIRTUAL_PORT, c"the connection has no virtual port")?;
-    Ok(Ipv4Tuple {
+    Ok(Tuple {
         transport,
-        source: ipv4(client)?,
+        source: Address::from_union(af, client.array(ADDRESS_LENGTH)?),
         source_port: client_port.be16()?,
-        destination: ipv4(vip)?,
+        destination: Address::from_union(af, vip.array(ADDRESS_LENGTH)?),
         destination_port: vip_port.be16()?,
     })
 }
@@ -238,16 +238,6 @@ pub(super) fn address_family(attribute: &Attribute<'_>) -> Result<Family, Reject
         .ok_or_else(|| attribute.reject(Errno::FamilyNotSupported, c"unknown address family"))
 }
 
-fn family(attribute: &Attribute<'_>) -> Result<(), Reject> {
-    match Family::from_number(attribute.u16()?) {
-        Some(Family::Ipv4) => Ok(()),
-        Some(Family::Ipv6) | None => Err(attribute.reject(
-            Errno::FamilyNotSupported,
-            c"this director serves IPv4 only: give AF_INET",
-        )),
-    }
-}
-
 fn transport(attribute: &Attribute<'_>) -> Result<Transport, Reject> {
     Transport::from_number(attribute.u16()?)
         .ok_or_else(|| attribute.reject(Errno::NotSupported, c"only TCP and UDP are balanced"))
@@ -258,9 +248,4 @@ pub(super) fn size_bytes(attribute: &Attribute<'_>) -> Result<u64, Reject> {
         bytes if bytes <= CONNECTION_SIZE_BYTES_MAX => Ok(bytes),
         _ => Err(attribute.reject(Errno::Range, c"a size is at most 1 TiB")),
     }
-}
-
-fn ipv4(attribute: &Attribute<'_>) -> Result<[u8; 4], Reject> {
-    let [a, b, c, d, ..] = attribute.array::<16>(ADDRESS_LENGTH)?;
-    Ok([a, b, c, d])
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Replies of the `ipvs_mwlc` family, from plain views to attributes.
 
-use crate::director::config::{Address, DestKey, ServiceKey};
+use crate::director::config::{DestKey, ServiceKey};
 use crate::director::conn::ConnState;
 use crate::director::drain::DrainView;
 use crate::director::event::Event;
 use crate::director::load::{ExpectedSize, Learn};
 use crate::director::netlink::{Encoder, Full};
-use crate::director::packet::Ipv4Tuple;
+use crate::director::packet::Tuple;
 use crate::director::refusals::Refusals;
 use crate::director::sched::{DestLoad, Scheduler};
 use crate::director::stats::Counters;
@@ -59,7 +59,7 @@ pub struct DestinationView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionView {
     /// Client to virtual address.
-    pub tuple: Ipv4Tuple,
+    pub tuple: Tuple,
     /// Its real server.
     pub destination: DestKey,
     /// Its state.
@@ -147,12 +147,9 @@ pub fn encode_connection(encoder: &mut Encoder<'_>, view: &ConnectionView) -> Re
 }
 
 /// Writes a connection's client and virtual address.
-pub(super) fn encode_connection_key(
-    encoder: &mut Encoder<'_>,
-    tuple: &Ipv4Tuple,
-) -> Result<(), Full> {
-    let client = Address::V4(tuple.source);
-    let vip = Address::V4(tuple.destination);
+pub(super) fn encode_connection_key(encoder: &mut Encoder<'_>, tuple: &Tuple) -> Result<(), Full> {
+    let client = tuple.source;
+    let vip = tuple.destination;
     encoder.u16(conn::AF, client.family().number())?;
     encoder.u16(conn::PROTOCOL, u16::from(tuple.transport.number()))?;
     encoder.bytes(conn::CLIENT_ADDR, &client.to_union())?;

@@ -9,7 +9,7 @@ use super::reply::encode_connection_key;
 use crate::director::errno::{Errno, Reject};
 use crate::director::http::{Name, Range, NAME_BYTES_MAX};
 use crate::director::netlink::{AttributeTable, Attributes, Encoder, Full};
-use crate::director::packet::Ipv4Tuple;
+use crate::director::packet::Tuple;
 use crate::director::size_cache::TTL_MS_MAX;
 use crate::uapi::mwlc::{attribute, size};
 
@@ -25,7 +25,7 @@ type SizeTable<'a> = AttributeTable<'a, SIZE_SLOTS>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asking {
     /// Client to virtual address.
-    pub tuple: Ipv4Tuple,
+    pub tuple: Tuple,
     /// Which part of the file it fetches.
     pub range: Range,
     /// The TCP sequence number of its request, so that a late answer is not taken for one to the

@@ -423,7 +423,7 @@ mod tests {
         encode_service,
     };
     use ipvs_mwlc::director::netlink::{Encoder, Full};
-    use ipvs_mwlc::director::packet::Ipv4Tuple;
+    use ipvs_mwlc::director::packet::Tuple;
     use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
     use ipvs_mwlc::director::stats::Counters;
     use ipvs_mwlc::director::tcp::TcpState;
@@ -540,11 +540,11 @@ mod tests {
 
     #[test]
     fn a_connection_is_read() {
-        let tuple = Ipv4Tuple {
+        let tuple = Tuple {
             transport: Transport::Tcp,
-            source: [10, 0, 0, 9],
+            source: Address::V4([10, 0, 0, 9]),
             source_port: 40_000,
-            destination: [10, 0, 0, 100],
+            destination: Address::V4([10, 0, 0, 100]),
             destination_port: 80,
         };
         let view = ConnectionView {
