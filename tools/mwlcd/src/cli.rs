@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The command line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -26,6 +26,35 @@ pub struct Arguments {
     #[arg(long = "head", value_name = "ADDR:PORT")]
     pub nodes: Vec<SocketAddr>,
 
+    /// Take nodes' reports on this address, with --key-file
+    #[arg(long, value_name = "ADDR:PORT", requires = "key_file")]
+    pub listen: Option<SocketAddr>,
+
+    /// The key that the director and its nodes share: a file of at least 16 bytes
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// Run on a node: report what is open there
+    #[arg(long, requires_all = ["director", "key_file", "mount"], conflicts_with_all = ["root", "hosts", "nodes", "listen"])]
+    pub node: bool,
+
+    /// Where the director's mwlcd takes reports
+    #[arg(long, value_name = "HOST:PORT", requires = "node")]
+    pub director: Option<String>,
+
+    /// Files that are open below this directory are reported
+    #[arg(long, value_name = "DIR", requires = "node")]
+    pub mount: Option<PathBuf>,
+
+    /// This node's address as the director has it; without it, the one that leads to the director
+    #[arg(long, value_name = "ADDR", requires = "node")]
+    pub address: Option<IpAddr>,
+
+    /// Milliseconds between two reports; the director believes one for 5000
+    #[arg(long, value_name = "MS", default_value_t = 1000, requires = "node",
+          value_parser = clap::value_parser!(u64).range(100..=5000))]
+    pub interval_ms: u64,
+
     /// What to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "MWLCD_LOG")]
     pub log: String,
@@ -43,6 +72,28 @@ fn host_root(text: &str) -> Result<(String, PathBuf), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_needs_a_director_a_key_and_a_mount() {
+        let node = [
+            "mwlcd",
+            "--node",
+            "--director",
+            "d:7",
+            "--key-file",
+            "k",
+            "--mount",
+            "/m",
+        ];
+        assert!(Arguments::try_parse_from(node).is_ok());
+        for missing in ["--director", "--key-file", "--mount"] {
+            let at = node.iter().position(|word| *word == missing).unwrap();
+            let words = node[..at].iter().chain(&node[at + 2..]);
+            assert!(Arguments::try_parse_from(words).is_err(), "{missing}");
+        }
+        assert!(Arguments::try_parse_from(node.iter().chain(&["--root", "/r"])).is_err());
+        assert!(Arguments::try_parse_from(["mwlcd", "--listen", "0.0.0.0:1"]).is_err());
+    }
 
     #[test]
     fn hosts_have_directories() {

@@ -4,6 +4,7 @@
 //! One thread hears, a few answer, for a look into a network file system may take its time. What they
 //! cannot keep up with is dropped: those connections keep their service's expected size.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,8 @@ use ipvs_mwlc::uapi::mwlc::{FAMILY_NAME, command, group};
 use mwlcadm::genl::{Answer, Connection, Heard};
 
 use crate::answers::Answers;
+use crate::receiver;
+use crate::report::Key;
 use crate::sources::Sources;
 
 /// Threads that answer: looks that may be under way at once.
@@ -48,7 +51,10 @@ impl Counts {
 }
 
 /// Answers questions until it is stopped.
-pub fn run(sources: Sources) -> Result<()> {
+pub fn run(sources: Sources, reports: Option<(SocketAddr, Key)>) -> Result<()> {
+    if let Some((listen, key)) = reports {
+        receiver::start(listen, key, open()?)?;
+    }
     let listener = open()?;
     if !listener.join(group::SIZES)? {
         bail!("this kernel's ipvs_mwlc asks no questions: is it older than this program?");

@@ -9,11 +9,15 @@
 //! | `sources` | where an answer comes from: [`root`], then [`head`] |
 //! | `root` | sizes of files below a directory, that of the mount |
 //! | `head` | sizes by a HEAD request to a node |
+//! | `node`, `receiver`, `report` | what a node sends, who takes it, and the datagram between them |
 //! | `answers` | the last answers, so that a crowd of clients costs one look |
 
 pub mod answers;
 pub mod cli;
 pub mod director;
 pub mod head;
+pub mod node;
+pub mod receiver;
+pub mod report;
 pub mod root;
 pub mod sources;

@@ -2,12 +2,17 @@
 //! mwlcd, the process.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use mwlcd::cli::Arguments;
 use mwlcd::director;
+use mwlcd::node::Reporter;
+use mwlcd::report::{KEY_BYTES_MIN, Key};
 use mwlcd::sources::Sources;
 use tracing_subscriber::EnvFilter;
 
@@ -31,5 +36,31 @@ fn run(arguments: &Arguments) -> Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    director::run(Sources::open(arguments)?)
+    let key = arguments.key_file.as_deref().map(read_key).transpose()?;
+    match (&arguments.director, &arguments.mount, key) {
+        (Some(director), Some(mount), Some(key)) if arguments.node => {
+            let mount = mount
+                .canonicalize()
+                .with_context(|| format!("--mount {}", mount.display()))?;
+            let reporter = Reporter {
+                mount,
+                director: director.clone(),
+                address: arguments.address,
+                interval: Duration::from_millis(arguments.interval_ms),
+            };
+            reporter.run(&key)
+        }
+        (_, _, key) => director::run(Sources::open(arguments)?, arguments.listen.zip(key)),
+    }
+}
+
+fn read_key(path: &Path) -> Result<Key> {
+    let show = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("--key-file {show}"))?;
+    let others = std::fs::metadata(path)?.permissions().mode() & 0o077;
+    if others != 0 {
+        tracing::warn!("{show} can be read by others than its owner: chmod 600 {show}");
+    }
+    Key::new(&bytes)
+        .with_context(|| format!("--key-file {show}: a key has at least {KEY_BYTES_MIN} bytes"))
 }

@@ -20,8 +20,12 @@ pub struct Sources {
 impl Sources {
     /// What the command line names. A root that is no directory is an error.
     pub fn open(arguments: &Arguments) -> Result<Sources> {
-        if arguments.root.is_none() && arguments.hosts.is_empty() && arguments.nodes.is_empty() {
-            bail!("nothing to answer from: give --root, --host or --head");
+        let answers =
+            arguments.root.is_some() || !arguments.hosts.is_empty() || !arguments.nodes.is_empty();
+        if !answers && arguments.listen.is_none() {
+            bail!(
+                "nothing to answer from: give --root, --host or --head, or --listen for nodes' reports alone"
+            );
         }
         let open = |path: &std::path::Path| {
             Root::open(path, &arguments.indices)
