@@ -2,6 +2,7 @@
 //! The demo: a cluster, files stored through one node, many clients downloading through the VIP.
 
 use crate::cluster::{Cluster, Options};
+use crate::learning;
 use crate::loads::Load;
 use crate::plan::Node;
 use crate::progress::Steps;
@@ -110,6 +111,11 @@ fn download(
     cluster
         .director()
         .expect_size(cluster.specification().code, average)?;
+    if cluster.specification().learns {
+        steps.step("mwlcd: sizes are learned from requests", || {
+            learning::start(cluster)
+        })?;
+    }
     let before = cluster.director().counters()?;
     let client = cluster.run().ledger().plan().client_namespace();
     let progress = Progress::default();
@@ -154,7 +160,12 @@ fn download(
         })
     })?;
     bar.finish_and_clear();
-    gather(cluster, work, &downloads, &before, &samples)
+    let mut result = gather(cluster, work, &downloads, &before, &samples)?;
+    if cluster.specification().learns {
+        let sizes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
+        result.learned = Some(learning::look(cluster, &sizes)?);
+    }
+    Ok(result)
 }
 
 /// Calls `look` until `ended`.
@@ -238,5 +249,6 @@ fn gather(
         elapsed: downloads.elapsed,
         director_packets: packets_after.saturating_sub(packets_before),
         director_bytes: bytes_after.saturating_sub(bytes_before),
+        learned: None,
     })
 }

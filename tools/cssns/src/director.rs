@@ -59,6 +59,9 @@ pub struct Specification {
     pub scheduler: String,
     /// Whether this machine's own kernel dispatches, and not a guest's.
     pub on_host: bool,
+    /// Whether connections' sizes are learned from their requests, with `mwlcd` in the guest.
+    #[serde(default)]
+    pub learns: bool,
 }
 
 /// A director that runs.
@@ -114,6 +117,14 @@ impl Director {
             config.additions.push(Addition {
                 source: mwlcadm,
                 guest_path,
+            });
+        }
+        if specification.learns {
+            let mwlcd = crate::paths::program("mwlcd")
+                .context("mwlcd is not built: run `make build` or `cargo build -p mwlcd`")?;
+            config.additions.push(Addition {
+                source: mwlcd,
+                guest_path: PathBuf::from("/usr/sbin/mwlcd"),
             });
         }
         let dir = vm_dir(launcher);

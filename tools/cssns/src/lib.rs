@@ -11,6 +11,7 @@ pub mod compare;
 pub mod demo;
 pub mod director;
 pub mod ipvs_text;
+pub mod learning;
 pub mod ledger;
 pub mod loads;
 pub mod net;

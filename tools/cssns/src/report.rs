@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The demo's result as a table. Pure: numbers in, text out.
 
+use crate::learning::Learned;
 use crate::plan::Node;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct DemoResult {
     pub director_packets: u64,
     /// Bytes that passed the director.
     pub director_bytes: u64,
+    /// What was learned of the connections' sizes, if anything was to be.
+    pub learned: Option<Learned>,
 }
 
 /// How a drawing is drawn.
@@ -120,6 +123,12 @@ pub fn table(result: &DemoResult, style: Style) -> String {
         human_bytes(result.director_bytes),
         human_bytes(result.bytes),
     );
+    if let Some(Learned { exact, connections }) = result.learned {
+        let _ = writeln!(
+            text,
+            "sizes: {exact} of {connections} connections had exactly the size of the file that they requested"
+        );
+    }
     text
 }
 
@@ -230,6 +239,7 @@ mod tests {
             elapsed: Duration::from_secs(10),
             director_packets: 24_000,
             director_bytes: 1_300_000,
+            learned: None,
         }
     }
 

@@ -32,6 +32,9 @@ pub struct Demo {
     /// Which code dispatches.
     #[arg(long, value_enum, default_value = "mwlc")]
     director: Code,
+    /// Learn each connection's size from its request, with mwlcd on the director asking the nodes.
+    #[arg(long, conflicts_with = "host")]
+    learn: bool,
     /// The scheduler [default: mwlc, or wlc with stock ip_vs].
     #[arg(long)]
     scheduler: Option<String>,
@@ -93,6 +96,7 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<ExitCode> {
                 .unwrap_or(arguments.director.default_scheduler())
                 .to_owned(),
             on_host: arguments.host,
+            learns: arguments.learn,
         },
         acceleration: arguments.accel,
         nodes: arguments.nodes,

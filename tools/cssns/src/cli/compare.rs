@@ -72,6 +72,7 @@ pub fn run(arguments: &Compare) -> anyhow::Result<ExitCode> {
             code: Code::Mwlc,
             scheduler: "wlc".to_owned(),
             on_host: false,
+            learns: false,
         },
         acceleration: arguments.accel,
         nodes: arguments.nodes,
