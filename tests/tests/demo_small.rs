@@ -78,6 +78,27 @@ fn the_small_demo_serves_every_byte_and_leaves_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `mwlcd` on the director asks the nodes, and every connection has the size of the file that its client
+/// requested.
+#[test]
+fn the_demo_learns_every_size_from_its_request() -> anyhow::Result<()> {
+    programs::require_root()?;
+    let output = Command::new(programs::find("cssns")?)
+        .args(["demo", "--small", "--learn"])
+        .output()?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{}\n{stdout}\n{stderr}",
+        output.status
+    );
+    let learned =
+        "sizes: 16 of 16 connections had exactly the size of the file that they requested";
+    assert!(stdout.contains(learned), "{stdout}");
+    Ok(())
+}
+
 /// The demo says which part failed and where its log is, and takes the rest apart.
 #[test]
 fn a_failure_names_the_part_and_its_log() -> anyhow::Result<()> {
