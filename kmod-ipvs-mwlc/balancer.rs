@@ -15,6 +15,7 @@ use crate::director::event::Event;
 use crate::director::flow::FlowKey;
 use crate::director::timeouts::Timeouts;
 use crate::events::Events;
+use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::hashtable::{InsertError, Node, Table};
 use crate::kapi::memory;
 use crate::kapi::pernet::Net;
@@ -88,6 +89,8 @@ pub(crate) struct Balancer {
     /// What was counted by those that are gone.
     #[pin]
     pub(crate) totals: Totals,
+    /// The hook after the mangle table is there, for services of firewall marks.
+    waits_for_marks: Atomic<bool>,
     /// What is configured by sysctl.
     pub(crate) settings: Arc<Settings>,
     /// What it gives up when memory is short.
@@ -122,6 +125,7 @@ impl Balancer {
             // A table for three is not for trying out what a flood does.
             half_open_max: (count_max / HALF_OPEN_PART).max(1),
             settings,
+            waits_for_marks: Atomic::new(false),
             defence: Defence::new(),
             reports <- Reports::new(),
             sizes <- sizes,
@@ -145,6 +149,17 @@ impl Balancer {
     /// Tells those who listen of an event.
     pub(crate) fn tell(&self, event: &Event) {
         self.events.notify(event, &read_lock());
+    }
+
+    /// Whether packets of no connection are left to the hook that sees their marks.
+    #[inline]
+    pub(crate) fn waits_for_marks(&self) -> bool {
+        self.waits_for_marks.load(Relaxed)
+    }
+
+    /// Leaves them to it, or does not any more.
+    pub(crate) fn wait_for_marks(&self, waits: bool) {
+        self.waits_for_marks.store(waits, Relaxed);
     }
 
     /// The timeouts in force.

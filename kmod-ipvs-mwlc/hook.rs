@@ -148,6 +148,9 @@ impl Balancer {
     /// The way of a packet that belongs to no connection.
     #[inline(never)]
     fn packet_of_none(&self, packet: Packet, seen: &Seen, hash: u32, guard: &Guard) -> Verdict {
+        if self.waits_for_marks() && !packet.is_marked() {
+            return Verdict::Accept(packet);
+        }
         let flow = flow_of(&seen.key.tuple(), packet.mark());
         let start = |pick: Pick| (pick.one_packet, Connection::start(seen.key, pick));
         for _ in 0..LOOKUPS_MAX {

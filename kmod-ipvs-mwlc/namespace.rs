@@ -12,13 +12,16 @@
 //! one.
 
 use kernel::prelude::*;
+use kernel::sync::rcu::read_lock;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use crate::balancer::Balancer;
+use crate::director::config::Family;
 use crate::director::errno::{Errno, Reject};
-use crate::kapi::netfilter;
+use crate::kapi::netfilter::{self, Stage};
 use crate::kapi::pernet::{Net, PerNet, Slot};
 use crate::kapi::procfs;
+use crate::kapi::rcu;
 use crate::kapi::work::Repeater;
 use crate::proc::{ConnectionsFile, PerCpuStatsFile, ServicesFile, StatsFile};
 use crate::sweeper::Sweeper;
@@ -43,11 +46,18 @@ const NO_START: Reject = Reject::new(
     c"no memory for the connection table and its hook",
 );
 
+const NO_HOOK: Reject = Reject::new(
+    Errno::NoMemory,
+    c"no memory for the hook that sees firewall marks: the service has none",
+);
+
 /// A balancer at work. The fields are dropped in this order: first nothing repeats any more, then
 /// no packet comes any more, then services and connections go.
 struct Running {
     _upkeep: Pin<KBox<Repeater<Upkeep>>>,
     _sweeper: Pin<KBox<Repeater<Sweeper>>>,
+    /// For services of firewall marks, while there are any.
+    marks_hook: Option<netfilter::Registration<Balancer>>,
     _hook: netfilter::Registration<Balancer>,
     balancer: Arc<Balancer>,
 }
@@ -67,24 +77,54 @@ impl Namespace {
         change: impl FnOnce(&Balancer) -> core::result::Result<R, Reject>,
     ) -> core::result::Result<R, Reject> {
         let mut running = self.running.lock();
-        let running: &Running = match &mut *running {
+        let running: &mut Running = match &mut *running {
             Some(running) => running,
             nothing => nothing
                 .insert(Running::start(self.net, self.settings.clone()).map_err(|_| NO_START)?),
         };
-        change(&running.balancer)
+        let done = change(&running.balancer)?;
+        running.follow_marks(self.net).map_err(|_| NO_HOOK)?;
+        Ok(done)
     }
 }
 
 impl Running {
+    /// Has the second hook if and only if a service is named by a firewall mark: marks are made after
+    /// the first one.
+    fn follow_marks(&mut self, net: Net) -> Result {
+        let wanted = {
+            let guard = read_lock();
+            let services = self.balancer.services.load(&guard);
+            services.have_marks(Family::Ipv4) || services.have_marks(Family::Ipv6)
+        };
+        if wanted && self.marks_hook.is_none() {
+            let target = self.balancer.clone();
+            self.marks_hook = Some(netfilter::Registration::new(
+                net,
+                target,
+                Stage::AfterMangle,
+            )?);
+            // Packets that are on their way between the hooks do not meet it yet.
+            rcu::synchronize();
+            self.balancer.wait_for_marks(true);
+        } else if !wanted && self.marks_hook.is_some() {
+            // Packets that were left to it still meet it: netfilter goes on with the hooks that it
+            // began with.
+            self.balancer.wait_for_marks(false);
+            self.marks_hook = None;
+        }
+        Ok(())
+    }
+
     fn start(net: Net, settings: Arc<Settings>) -> Result<Running> {
         let balancer = Balancer::new(net, settings)?;
-        let hook = netfilter::Registration::new(net, balancer.clone())?;
+        let hook = netfilter::Registration::new(net, balancer.clone(), Stage::First)?;
         let upkeep = Repeater::start(Upkeep::new(balancer.clone())?)?;
         let sweeper = Repeater::start(Sweeper::new(balancer.clone())?)?;
         Ok(Running {
             _upkeep: upkeep,
             _sweeper: sweeper,
+            marks_hook: None,
             _hook: hook,
             balancer,
         })

@@ -18,6 +18,19 @@ use super::rcu;
 const PRIORITY: i32 = bindings::MWLC_NF_IP_PRI_RAW + 10;
 const _: () = assert!(bindings::MWLC_NF_IP_PRI_RAW == bindings::MWLC_NF_IP6_PRI_RAW);
 
+/// After the mangle table, where an administrator marks packets.
+const PRIORITY_AFTER_MANGLE: i32 = bindings::MWLC_NF_IP_PRI_MANGLE + 10;
+const _: () = assert!(bindings::MWLC_NF_IP_PRI_MANGLE == bindings::MWLC_NF_IP6_PRI_MANGLE);
+
+/// When a hook sees a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Before connection tracking.
+    First,
+    /// When the firewall has marked the packet.
+    AfterMangle,
+}
+
 /// What a hook decides.
 pub(crate) enum Verdict {
     /// The packet goes its usual way.
@@ -52,13 +65,19 @@ unsafe impl<T: PreRouting> Sync for Registration<T> {}
 
 impl<T: PreRouting> Registration<T> {
     /// Asks `target` about every packet in `net` from now on.
-    pub(crate) fn new(net: Net, target: Arc<T>) -> Result<Self> {
+    pub(crate) fn new(net: Net, target: Arc<T>, stage: Stage) -> Result<Self> {
         let ops = |family: u32| bindings::nf_hook_ops {
-            hook: Some(hook::<T>),
+            hook: Some(match stage {
+                Stage::First => hook::<T, false>,
+                Stage::AfterMangle => hook::<T, true>,
+            }),
             priv_: Arc::as_ptr(&target).cast_mut().cast(),
             pf: family as u8,
             hooknum: bindings::MWLC_NF_INET_PRE_ROUTING as u32,
-            priority: PRIORITY,
+            priority: match stage {
+                Stage::First => PRIORITY,
+                Stage::AfterMangle => PRIORITY_AFTER_MANGLE,
+            },
             ..Default::default()
         };
         let families = [
@@ -110,7 +129,7 @@ impl<T: PreRouting> Drop for Registration<T> {
 ///
 /// Called by netfilter for a hook registered by [`Registration::new`], which makes `target` an
 /// `Arc<T>`'s value.
-unsafe extern "C" fn hook<T: PreRouting>(
+unsafe extern "C" fn hook<T: PreRouting, const AFTER_MANGLE: bool>(
     target: *mut c_void,
     skb: *mut bindings::sk_buff,
     state: *const bindings::nf_hook_state,
@@ -128,7 +147,7 @@ unsafe extern "C" fn hook<T: PreRouting>(
     };
     // SAFETY: In PRE_ROUTING the data begins with an IP header that the stack has checked, and the
     // hook may keep the skb.
-    let packet = unsafe { Packet::from_raw(skb, net) };
+    let packet = unsafe { Packet::from_raw(skb, net, AFTER_MANGLE) };
     match target.packet(packet, guard) {
         Verdict::Accept(packet) => {
             // After reassembly it would be another skb; netfilter goes on with the one it gave.

@@ -17,6 +17,7 @@ use super::pernet::Net;
 pub(crate) struct Packet {
     skb: NonNull<bindings::sk_buff>,
     net: Net,
+    after_mangle: bool,
 }
 
 /// What to tell the sender of a packet that cannot be delivered.
@@ -50,9 +51,23 @@ impl Packet {
     ///
     /// `skb` must be as the type's invariants say, and belong to the caller, who gives it away.
     /// `net` is its namespace.
-    pub(super) unsafe fn from_raw(skb: NonNull<bindings::sk_buff>, net: Net) -> Packet {
+    pub(super) unsafe fn from_raw(
+        skb: NonNull<bindings::sk_buff>,
+        net: Net,
+        after_mangle: bool,
+    ) -> Packet {
         // INVARIANT: By the function's contract.
-        Packet { skb, net }
+        Packet {
+            skb,
+            net,
+            after_mangle,
+        }
+    }
+
+    /// Whether the firewall has had its chance to mark it.
+    #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.after_mangle
     }
 
     /// Gives the packet back to the kernel.
@@ -114,13 +129,17 @@ impl Packet {
 
     /// Hands a fragment to the kernel's reassembly.
     pub(crate) fn defragment(self) -> Defragmented {
-        let net = self.net;
+        let (net, after_mangle) = (self.net, self.after_mangle);
         let skb = self.into_raw();
         // SAFETY: The skb is valid and given away here; on 0 the kernel gives back the whole
         // datagram in it.
         if unsafe { bindings::mwlc_skb_defrag(net.as_ptr(), skb.as_ptr()) } == 0 {
             // INVARIANT: `ip_defrag` returned the datagram with data at its IP header.
-            Defragmented::Whole(Packet { skb, net })
+            Defragmented::Whole(Packet {
+                skb,
+                net,
+                after_mangle,
+            })
         } else {
             Defragmented::Kept
         }

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Services of every kind: firewall marks, port 0, persistence, one packet; and what stock ip_vs says to the same commands."""
 
+import os
 import re
 import socket
+import struct
 import threading
 
 from balancing import close_all, ends_at_zero, servers_of
 from lab import CLIENT, MODULE, SERVERS, VIP, Connection, ask_udp, director, inside, sh, until
-from nl import Mwlc
+from nl import Mwlc, attribute
 
 SERVERS_AT = list(SERVERS.values())
 
@@ -84,6 +86,61 @@ class marked:
         director("tc qdisc del dev eth0 clsact")
 
 
+class marked_by_the_firewall(marked):
+    """The same as an administrator does it: nftables, in a chain of the mangle table's priority. There is no nft here."""
+
+    def __enter__(self):
+        nft = Nftables()
+        hook = nest(4, attribute(1, struct.pack("!I", 0)) + attribute(2, struct.pack("!i", -150)))
+        value = nest(2, attribute(1, struct.pack("=I", self.mark)))
+        immediate = expression(b"immediate", attribute(1, struct.pack("!I", 8)) + value)
+        set_mark = expression(b"meta", attribute(2, struct.pack("!I", 3)) + attribute(3, struct.pack("!I", 8)))
+        nft.commit([
+            (0, attribute(1, b"marks\0")),
+            (3, attribute(1, b"marks\0") + attribute(3, b"pre\0") + hook + attribute(7, b"filter\0")),
+            (6, attribute(1, b"marks\0") + attribute(2, b"pre\0") + nest(4, immediate + set_mark)),
+        ])
+
+    def __exit__(self, *_):
+        Nftables().commit([(2, attribute(1, b"marks\0"))])
+
+
+def nest(kind, payload):
+    return attribute(kind | 0x8000, payload)
+
+
+def expression(name, data):
+    return nest(1, attribute(1, name + b"\0") + nest(2, data))
+
+
+class Nftables:
+    """Just enough of nf_tables to commit a batch of messages of IPv4 in the director's namespace."""
+
+    BEGIN, END, SUBSYSTEM = 0x10, 0x11, 10
+
+    def __init__(self):
+        with inside("director"):
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+        self.socket.settimeout(10)
+
+    def commit(self, messages):
+        batch = self.message(self.BEGIN, struct.pack("!BBH", 0, 0, self.SUBSYSTEM), 1)
+        for number, (kind, payload) in enumerate(messages):
+            # Request, create, append; the last one is acknowledged when all are committed.
+            flags = 0xC01 | (4 if number == len(messages) - 1 else 0)
+            batch += self.message(self.SUBSYSTEM << 8 | kind, struct.pack("!BBH", socket.AF_INET, 0, 0) + payload, flags)
+        batch += self.message(self.END, struct.pack("!BBH", 0, 0, self.SUBSYSTEM), 1)
+        self.socket.send(batch)
+        answer = self.socket.recv(65536)
+        error = struct.unpack_from("=i", answer, 16)[0]
+        assert error == 0, f"nf_tables: {os.strerror(-error)}"
+        self.socket.close()
+
+    @staticmethod
+    def message(kind, payload, flags):
+        return struct.pack("=IHHII", 16 + len(payload), kind, flags, 1, 0) + payload
+
+
 def templates():
     """{(client, virtual address, port): (server, state)} of the persistence templates, which are from port 0."""
     found = {}
@@ -114,6 +171,24 @@ def test_firewall_marks_name_a_service_of_many_ports():
     assert "FWM  00000007 rr " in director("cat /proc/net/ip_vs")
     director("ipvsadm -D -f 7 && ipvsadm -C")
     ends_at_zero()
+
+
+def test_marks_are_those_of_the_mangle_table():
+    restore(f"-A -t {VIP}:80 -s rr", f"-a -t {VIP}:80 -r {SERVERS_AT[0]}:80 -g")
+    with marked_by_the_firewall(7):
+        assert servers_of(2) == ["s1"] * 2, "no service has the mark"
+        director("ipvsadm -A -f 7 -s rr")
+        director(f"ipvsadm -a -f 7 -r {SERVERS_AT[1]}:0 -g")
+        first = Connection()
+        assert first.server == "s2" and servers_of(2) == ["s2"] * 2, "a mark comes before an address"
+        assert first.fetch(1000) == "s2"
+        director("ipvsadm -D -f 7")
+        assert servers_of(1) == ["s1"]
+        first.close()
+    # Without the mark, the address counts while a mark's service is there.
+    director("ipvsadm -A -f 7 -s rr")
+    assert servers_of(2) == ["s1"] * 2
+    director("ipvsadm -C")
 
 
 def test_a_persistent_client_stays_on_its_server():
