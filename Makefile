@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-clients check kmod install install-module uninstall bench-director bench-pvfs fuzz simulate clean
+.PHONY: help setup setup-test build demo test test-clients check kmod install install-module uninstall bench-director bench-pvfs soak fuzz simulate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-pvfs: build ## PVFS beside null FUSE, raw TCP and tmpfs; writes docs/PERFO
 simulate: build ## compare the schedulers in simulated clusters (about 5 min); writes docs/SCHEDULING.md, its pictures and build/simulate.json
 	mkdir -p build
 	target/release/cssns simulate --docs docs/SCHEDULING.md --requests 500000 --replications 6 --json build/simulate.json
+
+soak: setup kmod ## everything at once at the module in the VM, for MINUTES (2)
+	MINUTES=$(or $(MINUTES),2) scripts/kmod-soak.sh
 
 fuzz: setup ## fuzz the director's pure code, SECONDS (60) for each target; finds go to build/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),$(FUZZ_SECONDS),60) scripts/fuzz.sh
