@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the director tells those who listen, and what it learns of connections' sizes."""
 
+import os
 import socket
 import struct
+import subprocess
 import time
 
-from lab import CLIENT, SERVERS, TCP_PORT, VIP, Connection, director, inside, service, sh, until
+from lab import CLIENT, HOSTS, SERVERS, TCP_PORT, VIP, Connection, director, inside, service, sh, until
 from nl import Mwlc, Refused, attribute, attributes
 
 (SERVICE_ADDED, SERVICE_EDITED, SERVICE_REMOVED, DEST_ADDED, DEST_EDITED, DEST_REMOVED, DEST_OVERLOADED, DEST_RELIEVED,
@@ -377,4 +379,83 @@ def test_what_nodes_report_counts_where_sizes_are_not_learned():
         raise AssertionError("a stranger's report was taken")
     except Refused as refused:
         assert refused.errno == 2, refused
+    director("ipvsadm -C")
+
+
+class Mwlcd:
+    """with Mwlcd(namespace, arguments): the daemon runs there, and its log is `log`."""
+
+    def __init__(self, ns, arguments):
+        self.command = ["ip", "netns", "exec", ns, "/mwlcd", "--log", "debug", *arguments.split()]
+
+    def __enter__(self):
+        self.output = open(f"/run/mwlcd.{len(os.listdir('/run'))}", "w+")
+        self.process = subprocess.Popen(self.command, stderr=self.output)
+        return self
+
+    def log(self):
+        assert self.process.poll() is None, self.read()
+        return self.read()
+
+    def read(self):
+        self.output.seek(0)
+        return self.output.read()
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+
+
+def test_mwlcd_answers_from_a_root():
+    mwlc = learning()
+    root = "/run/root"
+    os.mkdir(root)
+    os.mkdir(f"{root}/sub")
+    for name, size in (("100", 123_456), ("sub/200", 7)):
+        with open(f"{root}/{name}", "wb") as file:
+            file.truncate(size)
+    os.symlink("/etc/passwd", f"{root}/300")
+    with Mwlcd("director", f"--root {root}") as mwlcd:
+        until(lambda: "answering questions" in mwlcd.log(), "mwlcd is ready")
+        browser = Browser()
+        browser.ask("/x/..//100")
+        until(lambda: size_of(mwlc, browser) == 123_456, "the size was answered")
+        browser.ask("/100", headers="Range: bytes=-56\r\n")
+        assert size_of(mwlc, browser) == 56
+        browser.ask("/%73ub/200")
+        until(lambda: size_of(mwlc, browser) == 7, "the size was answered")
+        for path in ("/300", "/nothing"):
+            browser.ask(path)
+            until(lambda: mwlc.sizes().get(("files", path), 0) is None, "it is unknown")
+            assert size_of(mwlc, browser) == EXPECTED
+        browser.close()
+    until(lambda: total(mwlc) == 0, "every Ci is 0")
+
+
+def test_mwlcd_passes_on_what_nodes_report():
+    service("mwlc")
+    mwlc = Mwlc()
+    director_address = HOSTS["director"]
+    mount = "/run/mount"
+    os.mkdir(mount)
+    for name in ("key", "other"):
+        with open(f"{mount}/{name}", "w") as file:
+            file.write(f"the {name} that is shared\n")
+    with open(f"{mount}/file", "wb") as file:
+        file.truncate(5_000_000)
+    listen = f"--listen {director_address}:7799 --key-file {mount}/key"
+    report = f"--node --director {director_address}:7799 --mount {mount} --interval-ms 200 --key-file {mount}/"
+    with Mwlcd("director", listen) as mwlcd:
+        until(lambda: "answering questions" in mwlcd.log(), "mwlcd is ready")
+        with Mwlcd("s1", report + "key"), Mwlcd("s2", report + "other"):
+            server = SERVERS["s1"]
+            until(lambda: mwlc.nodes().get(server, (1,))[0] == 0, "the node reports that nothing is open")
+            with open(f"{mount}/file", "rb"):
+                until(lambda: mwlc.nodes()[server][0] == 5_000_000, "the node reports what is open")
+            until(lambda: mwlc.nodes()[server][0] == 0, "the node reports that it was closed")
+            until(lambda: "code is wrong" in mwlcd.log(), "another key is noticed")
+        nodes = mwlc.nodes()
+        # Tests before this one have reported for s2: no newer report came.
+        assert nodes.get(SERVERS["s2"], (0, 0, 0, 1 << 40))[3] > nodes[server][3], nodes
     director("ipvsadm -C")
