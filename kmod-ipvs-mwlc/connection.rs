@@ -24,6 +24,9 @@ use crate::kapi::hashtable::Entry;
 use crate::kapi::rcu::RcuCell;
 use crate::template::Hold;
 
+/// How often it is asked whether there is still room for a quiet connection, in seconds.
+const QUIET_LOOK_S: u32 = 60;
+
 /// The entry.
 pub(crate) struct Connection {
     /// Client to virtual address.
@@ -384,6 +387,21 @@ impl Connection {
         }
     }
 
+    fn is_quiet(&self) -> bool {
+        self.word().state() == Some(ConnState::Tcp(TcpState::Quiet))
+    }
+
+    /// From established; false if it is anything else.
+    fn become_quiet(&self) -> bool {
+        self.update(|word| match word.state() {
+            Some(ConnState::Tcp(TcpState::Established)) => {
+                Some(word.with_state(ConnState::Tcp(TcpState::Quiet)))
+            }
+            _ => None,
+        })
+        .is_ok()
+    }
+
     /// Ends it: it counts for nothing any more. The second time nothing happens. The word that it
     /// had.
     fn end(&self) -> Word {
@@ -438,6 +456,21 @@ impl Entry for Connection {
             return Ticks::now();
         }
         self.deadline_with(shared.timeouts.load(&read_lock()))
+    }
+
+    /// An established connection whose timeout has passed becomes quiet, if there is room for it and
+    /// its real server may have connections at all.
+    fn stays(&self, shared: &Shared, now: Ticks, roomy: bool) -> Option<Ticks> {
+        let due = self.deadline(shared) <= now;
+        if !due && !self.is_quiet() {
+            return Some(self.deadline(shared));
+        }
+        let welcome = roomy && self.destination.takes_connections();
+        if !welcome || (due && !self.become_quiet()) {
+            return None;
+        }
+        let deadline = self.deadline(shared);
+        (deadline > now).then(|| deadline.min(now.after_s(QUIET_LOOK_S)))
     }
 
     fn unlinked(&self, shared: &Shared) {

@@ -197,6 +197,11 @@ impl Destination {
         self.route.forget();
     }
 
+    /// Whether it is configured, and not with weight 0.
+    pub(crate) fn takes_connections(&self) -> bool {
+        !self.is_removed() && self.weight.load(Relaxed) > 0
+    }
+
     /// Whether it is no longer configured.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Acquire)

@@ -113,6 +113,15 @@ impl Address {
     pub fn is_unspecified(self) -> bool {
         self.to_union().iter().all(|byte| *byte == 0)
     }
+
+    /// Whether packets for it go to one host: not `0.0.0.0/8`, `::`, multicast or IPv4's reserved
+    /// class E with its broadcast address (RFC 1122, 3.2.1.3; RFC 4291, 2.4).
+    pub fn is_unicast(self) -> bool {
+        match self {
+            Address::V4([first, ..]) => matches!(first, 1..=223),
+            Address::V6([first, ..]) => first != 0xff && !self.is_unspecified(),
+        }
+    }
 }
 
 /// `10.0.0.100`, `2001:db8::1`.
@@ -361,6 +370,21 @@ mod tests {
             assert!(!address.is_unspecified());
         }
         assert!(Address::V4([0; 4]).is_unspecified());
+        for one_host in [
+            v4,
+            v6,
+            Address::V4([127, 0, 0, 1]),
+            Address::V4([223, 255, 255, 255]),
+        ] {
+            assert!(one_host.is_unicast(), "{one_host}");
+        }
+        let nobody = [[0; 4], [0, 1, 2, 3], [224, 0, 0, 1], [255; 4]].map(Address::V4);
+        for address in nobody
+            .into_iter()
+            .chain([[0; 16], [0xff; 16]].map(Address::V6))
+        {
+            assert!(!address.is_unicast(), "{address}");
+        }
         for family in [Family::Ipv4, Family::Ipv6] {
             assert_eq!(Family::from_number(family.number()), Some(family));
         }

@@ -15,12 +15,13 @@ pub enum ConnState {
 
 impl ConnState {
     /// Every state.
-    pub const ALL: [ConnState; 5] = [
+    pub const ALL: [ConnState; 6] = [
         ConnState::Tcp(TcpState::SynReceived),
         ConnState::Tcp(TcpState::Established),
         ConnState::Tcp(TcpState::FinWait),
         ConnState::Tcp(TcpState::Close),
         ConnState::Udp,
+        ConnState::Tcp(TcpState::Quiet),
     ];
 
     /// The state's number, stable: connection dumps carry it.
@@ -31,6 +32,7 @@ impl ConnState {
             ConnState::Tcp(TcpState::FinWait) => 3,
             ConnState::Tcp(TcpState::Close) => 4,
             ConnState::Udp => 5,
+            ConnState::Tcp(TcpState::Quiet) => 6,
         }
     }
 
@@ -42,6 +44,7 @@ impl ConnState {
             3 => Some(ConnState::Tcp(TcpState::FinWait)),
             4 => Some(ConnState::Tcp(TcpState::Close)),
             5 => Some(ConnState::Udp),
+            6 => Some(ConnState::Tcp(TcpState::Quiet)),
             _ => None,
         }
     }
@@ -59,7 +62,9 @@ impl ConnState {
         match self {
             ConnState::Tcp(TcpState::SynReceived) => LoadClass::Pending,
             ConnState::Tcp(TcpState::Established) | ConnState::Udp => LoadClass::Active,
-            ConnState::Tcp(TcpState::FinWait | TcpState::Close) => LoadClass::Inactive,
+            ConnState::Tcp(TcpState::FinWait | TcpState::Close | TcpState::Quiet) => {
+                LoadClass::Inactive
+            }
         }
     }
 }

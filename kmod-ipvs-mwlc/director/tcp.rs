@@ -61,15 +61,19 @@ pub enum TcpState {
     FinWait,
     /// The connection was reset.
     Close,
+    /// Established, and the client has said nothing for longer than the timeout: it counts for
+    /// nothing, and is kept while there is room, for the client may think that it is still there.
+    Quiet,
 }
 
 impl TcpState {
     /// Every state.
-    pub const ALL: [TcpState; 4] = [
+    pub const ALL: [TcpState; 5] = [
         TcpState::SynReceived,
         TcpState::Established,
         TcpState::FinWait,
         TcpState::Close,
+        TcpState::Quiet,
     ];
 
     /// The state's name as `/proc/net/ip_vs_conn` has it.
@@ -79,6 +83,7 @@ impl TcpState {
             TcpState::Established => "ESTABLISHED",
             TcpState::FinWait => "FIN_WAIT",
             TcpState::Close => "CLOSE",
+            TcpState::Quiet => "QUIET",
         }
     }
 }
@@ -96,9 +101,10 @@ pub enum Transition {
 ///
 /// A SYN on an established entry stays with its real server, which answers it with a challenge ACK
 /// (RFC 5961, 4.2); if the client then resets, its next SYN finds the entry closed and restarts it.
+/// On a quiet one it is more likely that the client is another by now, and nothing is waited for.
 pub const fn step(state: TcpState, event: TcpEvent) -> Transition {
     use TcpEvent::{Ack, Fin, Other, Rst, Syn, SynAck};
-    use TcpState::{Close, Established, FinWait, SynReceived};
+    use TcpState::{Close, Established, FinWait, Quiet, SynReceived};
     use Transition::{Restart, To};
     match (state, event) {
         (_, Rst) => To(Close),
@@ -117,6 +123,10 @@ pub const fn step(state: TcpState, event: TcpEvent) -> Transition {
 
         (Close, Syn) => Restart,
         (Close, Ack | Fin) => To(Close),
+
+        (Quiet, Syn) => Restart,
+        (Quiet, Ack) => To(Established),
+        (Quiet, Fin) => To(FinWait),
     }
 }
 
@@ -182,6 +192,12 @@ CLOSE       Fin    -> CLOSE
 CLOSE       Ack    -> CLOSE
 CLOSE       Rst    -> CLOSE
 CLOSE       Other  -> CLOSE
+QUIET       Syn    -> restart
+QUIET       SynAck -> QUIET
+QUIET       Fin    -> FIN_WAIT
+QUIET       Ack    -> ESTABLISHED
+QUIET       Rst    -> CLOSE
+QUIET       Other  -> QUIET
 ";
 
     #[test]

@@ -8,6 +8,10 @@ use crate::director::tcp::TcpState;
 /// The longest timeout: in milliseconds it fits the kernel's `int`.
 pub const TIMEOUT_S_MAX: u32 = 2_147_483;
 
+/// How long a quiet connection is kept after its last packet: 2 hours 4 minutes, so that one with
+/// keepalive probes of two hours, the usual default, never ends (RFC 5382, REQ-5).
+pub const QUIET_S: u32 = 7_440;
+
 /// Timeouts in seconds; each is 1 to [`TIMEOUT_S_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -41,6 +45,7 @@ impl Timeouts {
             ConnState::Tcp(TcpState::FinWait) => self.fin_wait_s,
             ConnState::Tcp(TcpState::Close) => self.close_s,
             ConnState::Udp => self.udp_s,
+            ConnState::Tcp(TcpState::Quiet) => QUIET_S,
         }
     }
 }
@@ -93,7 +98,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_ipvs() {
         let seconds = ConnState::ALL.map(|state| Timeouts::DEFAULT.of(state));
-        assert_eq!(seconds, [60, 900, 120, 10, 300]);
+        assert_eq!(seconds, [60, 900, 120, 10, 300, 7440]);
     }
 
     #[test]

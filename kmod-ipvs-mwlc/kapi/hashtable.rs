@@ -56,6 +56,9 @@ const EVICTION_BUCKETS_MAX: u32 = 256;
 /// table with few entries costs little.
 const GROUP_BUCKETS: usize = 64;
 
+/// A table that is filled by no more than this part of its limit keeps what it could do without.
+const ROOMY_PART: u32 = 2;
+
 /// What the table holds.
 pub(crate) trait Entry: Send + Sync + Sized + 'static {
     /// What an entry is looked up by.
@@ -67,6 +70,12 @@ pub(crate) trait Entry: Send + Sync + Sized + 'static {
     fn key(&self) -> &Self::Key;
     /// When the entry ends if nothing more happens; asked under the bucket's lock.
     fn deadline(&self, context: &Self::Context) -> Ticks;
+    /// Whether a sweep leaves the entry where it is, and when the next one is to look at it. `roomy`
+    /// says that the table has room for what is not needed. Asked under the bucket's lock.
+    fn stays(&self, context: &Self::Context, now: Ticks, _roomy: bool) -> Option<Ticks> {
+        let deadline = self.deadline(context);
+        (deadline > now).then_some(deadline)
+    }
     /// The entry has left the table; called once. Readers may still have it for a while.
     fn unlinked(&self, context: &Self::Context);
     /// Since when it is here, if it may be ended to make room for another.
@@ -374,19 +383,22 @@ impl<E: Entry> Table<E> {
         ) else {
             return;
         };
+        let roomy = self.count.load(Relaxed) <= self.count_max / ROOMY_PART;
         lock.with(|()| {
             alarm.store(NEVER, Relaxed);
             let mut link = first;
             // SAFETY: Nodes of this chain are freed only after they were unlinked under this lock,
             // and no sooner than a grace period later, which the lock holds up.
             while let Some(node) = unsafe { link.load(Relaxed).as_ref() } {
-                let deadline = node.entry.deadline(&self.context);
-                if deadline <= now {
-                    unlink(link, node);
-                    self.retire(node);
-                } else {
-                    self.alarm_at(bucket, deadline.next_s());
-                    link = &node.next;
+                match node.entry.stays(&self.context, now, roomy) {
+                    None => {
+                        unlink(link, node);
+                        self.retire(node);
+                    }
+                    Some(next_look) => {
+                        self.alarm_at(bucket, next_look.next_s());
+                        link = &node.next;
+                    }
                 }
             }
         });

@@ -9,6 +9,7 @@ sys.path.insert(0, "/selftest")
 
 import attack
 import balancing
+import complaints
 import draining
 import flood
 import ipv6
@@ -26,7 +27,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, flood, ipv6, schedulers, services, draining, settings, learning, tools, attack):
+    for module in (balancing, flood, ipv6, schedulers, services, draining, settings, learning, tools, complaints, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue
@@ -40,12 +41,12 @@ def main():
                 print(f"FAIL {name}", flush=True)
                 traceback.print_exc()
     lab.sh("rmmod ipvs_mwlc")
-    complaints = splats(lab.sh("dmesg"))
-    for line in complaints:
+    found = splats(lab.sh("dmesg"))
+    for line in found:
         print("dmesg:", line)
-    print(f"{len(complaints)} lines of complaint in the kernel's log", flush=True)
+    print(f"{len(found)} lines of complaint in the kernel's log", flush=True)
     print(f"{len(passed)} passed, {len(failed)} failed", flush=True)
-    return 1 if failed or complaints or not passed else 0
+    return 1 if failed or found or not passed else 0
 
 
 sys.exit(main())

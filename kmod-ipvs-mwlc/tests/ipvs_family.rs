@@ -279,7 +279,7 @@ fn every_refusal_has_its_errno_and_points_at_the_attribute() {
         (service::SCHED_NAME, long_name, Errno::Invalid),
         (service::FLAGS, &[0; 4], Errno::Invalid),
         (service::NETMASK, &[0; 5], Errno::Invalid),
-        (service::PE_NAME, b"sip\0", Errno::NotSupported),
+        (service::PE_NAME, b"sip\0", Errno::NoEntry),
     ];
     for (kind, payload, expected) in service_cases {
         let reject = new_service(&with(full_service(), kind, payload)).unwrap_err();
@@ -313,6 +313,10 @@ fn every_refusal_has_its_errno_and_points_at_the_attribute() {
             "destination attribute {kind}: {payload:?}"
         );
         assert!(reject.attribute_offset.is_some(), "attribute {kind}");
+    }
+    for nobody in [[0, 0, 0, 0], [224, 0, 0, 1], [255, 255, 255, 255]] {
+        let nobody = with(full_dest(), dest::ADDR, &nobody);
+        assert_eq!(errno(new_dest(&nobody)), Errno::Invalid);
     }
     let other_port = with(full_dest(), dest::PORT, &81u16.to_be_bytes());
     assert_eq!(errno(new_dest(&other_port)), Errno::Invalid);

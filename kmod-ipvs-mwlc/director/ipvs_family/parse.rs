@@ -136,8 +136,9 @@ fn full_service(message: &Message<'_>) -> Result<ServiceEdit, Reject> {
     let netmask = table.require(service::NETMASK, c"the service has no netmask")?;
     if let Some(engine) = table.get(service::PE_NAME) {
         if !engine.string(SCHEDULER_NAME_BYTES_MAX)?.is_empty() {
+            // What IPVS answers to a name that it does not know, so clients have words for it.
             return Err(engine.reject(
-                Errno::NotSupported,
+                Errno::NoEntry,
                 c"this director has no persistence engines (--pe)",
             ));
         }
@@ -206,6 +207,12 @@ fn full_destination(message: &Message<'_>, of: &ServiceKey) -> Result<DestConfig
         c"the destination has no forwarding method",
     )?;
     let forwarding = forwarding_method(method)?;
+    if !key.address.is_unicast() {
+        return Err(Reject::new(
+            Errno::Invalid,
+            c"the destination's address is no single host's (unicast)",
+        ));
+    }
     // A mark is for many ports, so the port of its destinations means nothing; clients give one.
     if matches!(of, ServiceKey::Endpoint(endpoint) if endpoint.port != key.port) {
         return Err(Reject::new(
