@@ -61,7 +61,12 @@ pub fn run(options: &Options, comparison: &Comparison, steps: &Steps) -> anyhow:
     })?;
     let rate = f64::from(comparison.link_mbit) * 1e6 / 8.0;
     for &node in cluster.nodes() {
-        links::narrow(cluster.run().ledger().plan(), node, comparison.link_mbit)?;
+        links::narrow(
+            cluster.run().ledger().plan(),
+            node,
+            comparison.link_mbit,
+            cluster.run().dir(),
+        )?;
     }
     let requests = comparison.requests(&files, rate * cluster.nodes().len() as f64)?;
     let namespace = cluster.run().ledger().plan().client_namespace();
