@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-clients check kmod install install-module uninstall bench-director bench-pvfs soak fuzz simulate clean
+.PHONY: help setup setup-test build demo test test-clients check kmod install install-module uninstall bench-director bench-pvfs soak fuzz simulate compare clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ bench-director: build kmod ## the director's cost in instructions beside stock i
 
 bench-pvfs: build ## PVFS beside null FUSE, raw TCP and tmpfs; writes docs/PERFORMANCE.md and build/bench-pvfs.json
 	target/release/bench-pvfs
+
+compare: build kmod ## schedulers by turns in a real cluster with narrow links (about 5 min); writes build/compare.json
+	mkdir -p build
+	target/release/cssns compare --json build/compare.json
 
 simulate: build ## compare the schedulers in simulated clusters (about 5 min); writes docs/SCHEDULING.md, its pictures and build/simulate.json
 	mkdir -p build

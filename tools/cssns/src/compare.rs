@@ -5,12 +5,13 @@
 pub mod client;
 pub mod links;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Options};
 use crate::director::service;
+use crate::learning;
 use crate::plan::{HTTP_PORT, Node};
 use crate::progress::Steps;
 use crate::simulate::arrivals;
@@ -26,6 +27,12 @@ use ipvs_mwlc::director::sched::Scheduler;
 
 /// Files in the cluster: their sizes are as many quantiles of the distribution.
 const FILES: usize = 64;
+
+/// Between two requests for files whose sizes are to be learned.
+const LEARNING_INTERVAL: Duration = Duration::from_millis(60);
+
+/// How often files are asked for until all their sizes were learned.
+const LEARNING_ROUNDS_MAX: usize = 4;
 
 /// Requests of one scheduler's turn.
 pub const REQUESTS_MAX: usize = 20_000;
@@ -70,6 +77,11 @@ pub fn run(options: &Options, comparison: &Comparison, steps: &Steps) -> anyhow:
     }
     let requests = comparison.requests(&files, rate * cluster.nodes().len() as f64)?;
     let namespace = cluster.run().ledger().plan().client_namespace();
+    if comparison.learns() {
+        steps.step("the director learns the files' sizes", || {
+            learn(&cluster, &namespace, &files)
+        })?;
+    }
     let mut results = Vec::new();
     for &policy in &comparison.policies {
         begin_turn(&cluster, policy, mean_size(&files)).with_context(|| policy.to_string())?;
@@ -96,6 +108,12 @@ pub fn run(options: &Options, comparison: &Comparison, steps: &Steps) -> anyhow:
 }
 
 impl Comparison {
+    /// Whether a scheduler among them looks at sizes.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.policies.iter().any(|policy| learns(*policy))
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.policies.is_empty(), "no scheduler to compare");
         for policy in &self.policies {
@@ -189,16 +207,74 @@ fn begin_turn(cluster: &Cluster, policy: Policy, expected_bytes: u64) -> anyhow:
         );
     }
     script += &format!("mwlcadm expected-size {vip} {expected_bytes}\n");
-    if counts_bytes(scheduler) {
+    if learns(policy) {
         let remaining = if remaining { "on" } else { "off" };
-        script += &format!("mwlcadm set {vip} --learn http --remaining {remaining}\n");
+        script += &format!("mwlcadm set -t {vip} --learn http --remaining {remaining}\n");
     }
     cluster.director().check(&script).map(drop)
 }
 
 /// Whether sizes matter to it.
-fn counts_bytes(scheduler: Scheduler) -> bool {
-    matches!(scheduler, Scheduler::Mwlc | Scheduler::Msed)
+fn learns(policy: Policy) -> bool {
+    matches!(
+        policy,
+        Policy::Director {
+            scheduler: Scheduler::Mwlc | Scheduler::Msed,
+            ..
+        }
+    )
+}
+
+/// Starts `mwlcd` on the director and asks for each file, so that its size is in the director's cache
+/// when a scheduler's turn begins; fails if sizes are not learned.
+fn learn(cluster: &Cluster, namespace: &str, files: &[StoredFile]) -> anyhow::Result<()> {
+    begin_turn(
+        cluster,
+        Policy::remaining(Scheduler::Msed),
+        mean_size(files),
+    )?;
+    learning::start(cluster)?;
+    let requests: Vec<Request> = files
+        .iter()
+        .zip(0u32..)
+        .map(|(file, number)| Request {
+            at: LEARNING_INTERVAL * number,
+            path: format!("/{}", file.name),
+            bytes: file.bytes,
+        })
+        .collect();
+    // An answer may come when its connection has ended already; so again until a whole round was
+    // learned.
+    for _ in 0..LEARNING_ROUNDS_MAX {
+        let before = learned_count(cluster)?;
+        client::play(namespace, &requests, Duration::ZERO)?;
+        if learned_count(cluster)? >= before + files.len() as u64 {
+            return Ok(());
+        }
+    }
+    bail!(
+        "after {LEARNING_ROUNDS_MAX} rounds of {} requests the director does not learn each size",
+        files.len()
+    )
+}
+
+/// Sizes that the service has learned.
+fn learned_count(cluster: &Cluster) -> anyhow::Result<u64> {
+    let text = cluster.director().check("mwlcadm loads --json")?;
+    let loads: serde_json::Value = serde_json::from_str(&text).context("mwlcadm loads --json")?;
+    find_number(&loads, "learned_sizes").with_context(|| format!("no learned_sizes in {text}"))
+}
+
+/// The first number of this name, anywhere.
+fn find_number(value: &serde_json::Value, name: &str) -> Option<u64> {
+    match value {
+        serde_json::Value::Object(fields) => match fields.get(name) {
+            Some(number) => number.as_u64(),
+            None => fields.values().find_map(|field| find_number(field, name)),
+        },
+        serde_json::Value::Array(items) => items.iter().find_map(|item| find_number(item, name)),
+        _ => None,
+    }
 }
 
 fn completions(requests: &[Request], took: &[Duration], rate: f64) -> Vec<Completion> {

@@ -39,7 +39,7 @@ pub struct Compare {
     #[arg(long, default_value_t = 20)]
     link_mbit: u32,
     /// The part of all links' rates that clients ask for.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.7)]
     load: f64,
     /// What they fetch, as for `cssns simulate`; 64 files of so many quantiles.
     #[arg(
@@ -49,7 +49,7 @@ pub struct Compare {
     )]
     sizes: Sizes,
     /// Requests of each turn.
-    #[arg(long, default_value_t = 800)]
+    #[arg(long, default_value_t = 400)]
     requests: usize,
     /// How long clients keep their connections after a transfer, seconds.
     #[arg(long, default_value_t = 10)]
@@ -67,17 +67,6 @@ pub struct Compare {
 
 /// Runs the verb.
 pub fn run(arguments: &Compare) -> anyhow::Result<ExitCode> {
-    let options = Options {
-        director: Specification {
-            code: Code::Mwlc,
-            scheduler: "wlc".to_owned(),
-            on_host: false,
-            learns: false,
-        },
-        acceleration: arguments.accel,
-        nodes: arguments.nodes,
-        keep: false,
-    };
     let comparison = Comparison {
         policies: arguments.schedulers.clone(),
         link_mbit: arguments.link_mbit,
@@ -86,6 +75,17 @@ pub fn run(arguments: &Compare) -> anyhow::Result<ExitCode> {
         requests: arguments.requests,
         keep_alive: Duration::from_secs(arguments.keep_alive_s),
         seed: arguments.seed,
+    };
+    let options = Options {
+        director: Specification {
+            code: Code::Mwlc,
+            scheduler: "wlc".to_owned(),
+            on_host: false,
+            learns: comparison.learns(),
+        },
+        acceleration: arguments.accel,
+        nodes: arguments.nodes,
+        keep: false,
     };
     let results = compare::run(&options, &comparison, &Steps::new())?;
     let text = format!(

@@ -104,7 +104,9 @@ fn fetch(request: &Request) -> anyhow::Result<TcpStream> {
         TcpStream::connect_timeout(&address, REQUEST_TIMEOUT).context("connecting")?;
     connection.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let Request { path, bytes, .. } = request;
-    write!(connection, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", vip()).context("asking")?;
+    // In one segment: the director does not put requests together.
+    let asked = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", vip());
+    connection.write_all(asked.as_bytes()).context("asking")?;
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut filled = 0;
     let head = loop {
