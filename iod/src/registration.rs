@@ -234,7 +234,11 @@ struct Link {
 
 impl Link {
     fn greet(&mut self) -> Result<FileSystemId, MgrError> {
-        match self.call(0, MgrOperation::Hello { opens: Vec::new() })? {
+        let hello = MgrOperation::Hello {
+            opens: Vec::new(),
+            leases: false,
+        };
+        match self.call(0, hello)? {
             MgrResponse::Hello(hello) => Ok(hello.file_system),
             _ => Err(MgrError::Unexpected),
         }

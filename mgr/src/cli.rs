@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::session::SESSION_TIMEOUT_MS_DEFAULT;
+use crate::session::{LEASE_TIMEOUT_MS_DEFAULT, SESSION_TIMEOUT_MS_DEFAULT};
 use crate::store::lmdb::{METADATA_BYTES_MAX_DEFAULT, METADATA_BYTES_MIN};
 
 /// PVFS metadata manager: one for each file system. It keeps names, attributes and layouts; iods
@@ -43,6 +43,15 @@ pub struct Arguments {
     )]
     pub session_timeout_ms: u32,
 
+    /// A client that is silent for so long loses its leases to whoever needs them, milliseconds.
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = LEASE_TIMEOUT_MS_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(SESSION_TIMEOUT_MS_MIN..)
+    )]
+    pub lease_timeout_ms: u32,
+
     /// Log level: error, warn, info, debug, trace, or a filter as of tracing-subscriber.
     #[arg(long, value_name = "LEVEL", env = "PVFS_LOG", default_value = "info")]
     pub log: String,
@@ -71,6 +80,7 @@ mod tests {
         assert!(parse(&[]).is_ok());
         assert!(parse(&["--metadata-bytes-max", "1000"]).is_err());
         assert!(parse(&["--session-timeout-ms", "10"]).is_err());
+        assert!(parse(&["--lease-timeout-ms", "10"]).is_err());
         assert!(parse(&["--listen", "nonsense"]).is_err());
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod iods;
+pub mod leases;
 pub mod namespace;
 pub mod owner;
 pub mod registry;

@@ -112,6 +112,7 @@ fn start(
 ) -> Result<Manager<LmdbStore, Waiter>, StoreError> {
     let config = Config {
         session_timeout_ms: arguments.session_timeout_ms,
+        lease_timeout_ms: arguments.lease_timeout_ms,
         generation: u32::try_from(random() >> 32).unwrap_or_default(),
         file_system: FileSystemId((u128::from(random()) << 64) | u128::from(random())),
     };

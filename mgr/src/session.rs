@@ -20,6 +20,10 @@ use pvfs::proto::mgr::MgrReply;
 /// switch to restart, short enough that an unlinked file's space comes back.
 pub const SESSION_TIMEOUT_MS_DEFAULT: u32 = 60_000;
 
+/// A client that says nothing for so long loses its leases to whoever needs them: others wait no
+/// longer for a node that is dead. Clients stop relying on theirs after six tenths of it.
+pub const LEASE_TIMEOUT_MS_DEFAULT: u32 = 10_000;
+
 /// Sessions at a time: ten times the largest clusters that PVFS ran on.
 pub const SESSIONS_MAX: usize = 16_384;
 
@@ -98,6 +102,19 @@ impl<W> Sessions<W> {
         if let Some(session) = self.sessions.get_mut(&client) {
             session.heard_ms = now_ms;
         }
+    }
+
+    /// Whether a client was heard of since `before_ms`.
+    #[must_use]
+    pub fn heard_since(&self, client: ClientId, before_ms: u64) -> bool {
+        let session = self.sessions.get(&client);
+        session.is_some_and(|session| session.heard_ms >= before_ms)
+    }
+
+    /// Whether a client has a session.
+    #[must_use]
+    pub fn knows(&self, client: ClientId) -> bool {
+        self.sessions.contains_key(&client)
     }
 
     /// Takes a reply that was found in the store at start.

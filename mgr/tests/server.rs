@@ -175,7 +175,10 @@ impl Client {
     }
 
     fn hello(&mut self) {
-        let hello = self.call(MgrOperation::Hello { opens: vec![] });
+        let hello = self.call(MgrOperation::Hello {
+            opens: vec![],
+            leases: false,
+        });
         assert!(matches!(hello, Ok(MgrResponse::Hello(_))), "{hello:?}");
     }
 }

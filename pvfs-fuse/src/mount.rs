@@ -16,8 +16,8 @@ use nix::sys::signal::{SigSet, Signal};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
 
 use crate::cli::Arguments;
-use crate::fs::{FsOptions, Pvfs, REPORT_INTERVAL};
-use crate::fuser_adapter::Adapter;
+use crate::fs::{FsOptions, Keeper, LEASE_CHECK_INTERVAL, Pvfs, REPORT_INTERVAL};
+use crate::fuser_adapter::{Adapter, PageDropper};
 use crate::mountinfo::{self, Device};
 use crate::options::{MountFlag, MountOptions};
 
@@ -42,12 +42,16 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     signals.thread_block().context("blocking signals")?;
     let mountpoint = check_mountpoint(&arguments.mountpoint)?;
     let options = &arguments.options;
-    let mgr = MgrClient::start(arguments.source.mgr.clone(), ClientOptions::default())
-        .context("starting a thread")?;
+    let keeper = Arc::new(Keeper::default());
+    let endpoint = arguments.source.mgr.clone();
+    let mgr =
+        MgrClient::start_with_leases(endpoint, ClientOptions::default(), Arc::clone(&keeper) as _)
+            .context("starting a thread")?;
     let mgr = Arc::new(mgr);
     mgr.wait_ready(options.mount_timeout)
         .with_context(|| format!("cannot mount {}", arguments.source.text))?;
     let pvfs = Arc::new(Pvfs::new(Arc::clone(&mgr), fs_options(options)));
+    keeper.serve(&pvfs);
     let adapter = Adapter::new(Arc::clone(&pvfs), options.cache_time);
     let config = session_config(&arguments.source.text, options);
     let mut session = Session::new(adapter, &mountpoint, &config).with_context(|| {
@@ -60,6 +64,7 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     if let Some(device) = &device {
         set_read_ahead(device, options.read_ahead_kib);
     }
+    pvfs.set_kernel(Box::new(PageDropper::new(session.notifier())));
     let unmounter = session.unmount_callable();
     let connection = session
         .as_fd()
@@ -74,6 +79,10 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
         let pvfs = Arc::downgrade(&pvfs);
         move || report_regularly(&pvfs)
     })?;
+    spawn("leases", {
+        let pvfs = Arc::downgrade(&pvfs);
+        move || check_leases_regularly(&pvfs)
+    })?;
     spawn("farewell", {
         let (pvfs, mgr) = (Arc::clone(&pvfs), Arc::clone(&mgr));
         move || bound_farewell(device.as_ref(), &connection, &ended, &pvfs, &mgr)
@@ -81,6 +90,7 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     ready();
     let outcome = session.run();
     pvfs.report_all();
+    pvfs.say_goodbye();
     drop(served);
     outcome.context("serving the kernel's requests")
 }
@@ -206,6 +216,17 @@ fn unmount_on_signal(
         pvfs.report_all();
     }
     std::process::exit(0);
+}
+
+/// Looks whether leases still hold, until the mount ends.
+fn check_leases_regularly(pvfs: &Weak<Pvfs>) {
+    loop {
+        std::thread::sleep(LEASE_CHECK_INTERVAL);
+        match pvfs.upgrade() {
+            Some(pvfs) => pvfs.check_leases(),
+            None => return,
+        }
+    }
 }
 
 /// Tells mgr of writes until the mount ends.

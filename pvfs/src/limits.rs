@@ -35,3 +35,5 @@ pub const READDIR_ENTRIES_MAX: u32 = 1024;
 pub const REOPENS_PER_MESSAGE_MAX: usize = 16_384;
 /// Mutating requests that one client may have unacknowledged: mgr keeps their replies.
 pub const REPLIES_KEPT_PER_CLIENT_MAX: usize = 1024;
+/// Leases that a client may give back, or recalls that it may answer, in one message.
+pub const LEASES_PER_MESSAGE_MAX: usize = 16_384;

@@ -44,6 +44,8 @@ pub struct Options {
     pub mounts: usize,
     /// Options of each mount, as after `-o`.
     pub mount_options: String,
+    /// How long mgr waits for a silent mount, milliseconds: a test that kills mounts waits so long.
+    pub lease_timeout_ms: u32,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             iods: 3,
             mounts: 1,
             mount_options: "allow_other".into(),
+            lease_timeout_ms: 10_000,
         }
     }
 }
@@ -160,7 +163,9 @@ impl Cluster {
         command
             .arg("--data")
             .arg(data)
-            .args(["--listen", &self.mgr_address]);
+            .args(["--listen", &self.mgr_address])
+            .arg("--lease-timeout-ms")
+            .arg(self.options.lease_timeout_ms.to_string());
         let (daemon, address) = self.spawn("mgr", command)?;
         self.mgr = Some(daemon);
         self.mgr_address = address;
@@ -201,6 +206,32 @@ impl Cluster {
         let (daemon, _point) = self.spawn(&format!("mount{index}"), command)?;
         *self.mounts.get_mut(index).context("no such mount")? = Some(daemon);
         Ok(())
+    }
+
+    /// Stops a mount's process (SIGSTOP), as if its node hung, or lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn freeze_mount(&self, index: usize, frozen: bool) -> anyhow::Result<()> {
+        let daemon = self.mounts.get(index).and_then(Option::as_ref);
+        let daemon = daemon.context("no such mount")?;
+        let signal = if frozen {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
+        Ok(kill(pid(&daemon.child)?, signal)?)
+    }
+
+    /// The process behind a mount.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn mount_pid(&self, index: usize) -> anyhow::Result<u32> {
+        let daemon = self.mounts.get(index).and_then(Option::as_ref);
+        Ok(daemon.context("no such mount")?.child.id())
     }
 
     /// Unmounts by SIGTERM.

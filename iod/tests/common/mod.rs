@@ -198,6 +198,7 @@ fn answer(
             MgrOperation::Hello { .. } => MgrResponse::Hello(HelloResponse {
                 file_system,
                 session_timeout_ms: 10_000,
+                lease_timeout_ms: 10_000,
                 iods: Vec::new(),
             }),
             MgrOperation::RegisterIod { iod: Some(iod), .. } => MgrResponse::Registered {

@@ -45,6 +45,8 @@ pub enum Tag {
     Iod = b'V',
     /// The reply to a client's request.
     Reply = b'R',
+    /// A client that may have leases.
+    Client = b'M',
 }
 
 fn key(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
@@ -144,6 +146,12 @@ pub fn iod(iod: IodId) -> Vec<u8> {
     key(Tag::Iod, &[&iod.0.to_be_bytes()])
 }
 
+/// Of a client that may have leases.
+#[must_use]
+pub fn client(client: ClientId) -> Vec<u8> {
+    key(Tag::Client, &[&client.0.to_be_bytes()])
+}
+
 /// Of a stored reply.
 #[must_use]
 pub fn reply(client: ClientId, sequence: u64) -> Vec<u8> {
@@ -196,6 +204,19 @@ pub fn iod_of(key: &[u8]) -> Option<IodId> {
     )))
 }
 
+/// The client of its key.
+#[must_use]
+pub fn client_of(key: &[u8]) -> Option<ClientId> {
+    u64_at(key, TAG_BYTES).map(ClientId)
+}
+
+/// Directory and name of an entry's key.
+#[must_use]
+pub fn dentry_of(key: &[u8]) -> Option<(InodeNumber, Name)> {
+    let name = Name::new(key.get(TAG_BYTES + INODE_BYTES..)?).ok()?;
+    Some((inode_of(key)?, name))
+}
+
 /// Client and sequence number of a reply's key.
 #[must_use]
 pub fn reply_of(key: &[u8]) -> Option<(ClientId, u64)> {
@@ -242,6 +263,10 @@ mod tests {
         assert_eq!(object_of(&garbage(object)), Some(object));
         assert_eq!(inode_of(&orphan(InodeNumber(5))), Some(InodeNumber(5)));
         assert_eq!(iod_of(&iod(IodId(3))), Some(IodId(3)));
+        assert_eq!(client_of(&client(ClientId(6))), Some(ClientId(6)));
+        let name = Name::new(*b"n").unwrap();
+        let place = (InodeNumber(4), name);
+        assert_eq!(dentry_of(&dentry(place.0, &place.1)), Some(place));
         assert_eq!(reply_of(&reply(ClientId(4), 2)), Some((ClientId(4), 2)));
         for short in [&b""[..], b"G", b"Gabc"] {
             assert_eq!(object_of(short), None);

@@ -59,7 +59,7 @@ pub struct Context<'a> {
 /// # Errors
 ///
 /// Every refusal is a [`Halt::Fs`], and the transaction must be dropped then.
-/// [`FsError::NotSupported`] for what is not about the name space: sessions and iods.
+/// [`FsError::NotSupported`] for what is not about the name space: sessions, leases and iods.
 pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrResponse, Halt> {
     use MgrOperation as Op;
     if !tx.context.room && needs_room(operation) {
@@ -152,7 +152,11 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
         | Op::StatFs
         | Op::ListIods
         | Op::RegisterIod { .. }
-        | Op::IodHeartbeat { .. } => Err(FsError::NotSupported.into()),
+        | Op::IodHeartbeat { .. }
+        | Op::Acquire { .. }
+        | Op::Acknowledge { .. }
+        | Op::GiveBack { .. }
+        | Op::Goodbye => Err(FsError::NotSupported.into()),
     }
 }
 
@@ -187,6 +191,10 @@ const fn needs_room(operation: &MgrOperation) -> bool {
         | Op::SetLayout { .. }
         | Op::ListIods
         | Op::RegisterIod { .. }
-        | Op::IodHeartbeat { .. } => false,
+        | Op::IodHeartbeat { .. }
+        | Op::Acquire { .. }
+        | Op::Acknowledge { .. }
+        | Op::GiveBack { .. }
+        | Op::Goodbye => false,
     }
 }

@@ -2,7 +2,7 @@
 //! The open table: which client has which inode open. It lives in memory; after a restart clients
 //! declare their opens anew.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pvfs::ids::{ClientId, InodeNumber, OpenId};
 use pvfs::proto::mgr::{Access, Reopen};
@@ -49,7 +49,7 @@ pub struct Savepoint(usize);
 pub struct OpenTable {
     opens: HashMap<OpenId, Open>,
     by_client: BTreeSet<(ClientId, OpenId)>,
-    counts: HashMap<InodeNumber, Count>,
+    counts: BTreeMap<(InodeNumber, ClientId), Count>,
     next: u64,
     journal: Vec<Undo>,
 }
@@ -128,15 +128,47 @@ impl OpenTable {
     /// Whether anybody has the inode open.
     #[must_use]
     pub fn is_open(&self, inode: InodeNumber) -> bool {
-        self.counts.contains_key(&inode)
+        self.of_inode(inode).next().is_some()
     }
 
     /// Whether anybody has the inode open for writing.
     #[must_use]
     pub fn has_writers(&self, inode: InodeNumber) -> bool {
+        self.of_inode(inode).any(|(_, count)| count.writers > 0)
+    }
+
+    /// Whether `client` has the inode open.
+    #[must_use]
+    pub fn is_open_at(&self, client: ClientId, inode: InodeNumber) -> bool {
+        self.counts.contains_key(&(inode, client))
+    }
+
+    /// Whether `client` has the inode open for writing.
+    #[must_use]
+    pub fn writes(&self, client: ClientId, inode: InodeNumber) -> bool {
         self.counts
-            .get(&inode)
+            .get(&(inode, client))
             .is_some_and(|count| count.writers > 0)
+    }
+
+    /// Whether a client other than `client` has the inode open.
+    #[must_use]
+    pub fn is_open_elsewhere(&self, client: ClientId, inode: InodeNumber) -> bool {
+        self.of_inode(inode).any(|(other, _)| other != client)
+    }
+
+    /// Whether a client other than `client` has the inode open for writing.
+    #[must_use]
+    pub fn is_written_elsewhere(&self, client: ClientId, inode: InodeNumber) -> bool {
+        self.of_inode(inode)
+            .any(|(other, count)| other != client && count.writers > 0)
+    }
+
+    fn of_inode(&self, inode: InodeNumber) -> impl Iterator<Item = (ClientId, Count)> + '_ {
+        let range = (inode, ClientId(0))..=(inode, ClientId(u64::MAX));
+        self.counts
+            .range(range)
+            .map(|((_, client), count)| (*client, *count))
     }
 
     /// Opens in all.
@@ -185,7 +217,7 @@ impl OpenTable {
     fn add(&mut self, id: OpenId, open: Open) {
         self.opens.insert(id, open);
         self.by_client.insert((open.client, id));
-        let count = self.counts.entry(open.inode).or_default();
+        let count = self.counts.entry((open.inode, open.client)).or_default();
         count.opens += 1;
         count.writers += u32::from(open.access.write);
     }
@@ -193,11 +225,12 @@ impl OpenTable {
     fn take(&mut self, id: OpenId, open: Open) {
         self.opens.remove(&id);
         self.by_client.remove(&(open.client, id));
-        if let Some(count) = self.counts.get_mut(&open.inode) {
+        let place = (open.inode, open.client);
+        if let Some(count) = self.counts.get_mut(&place) {
             count.opens = count.opens.saturating_sub(1);
             count.writers = count.writers.saturating_sub(u32::from(open.access.write));
             if count.opens == 0 {
-                self.counts.remove(&open.inode);
+                self.counts.remove(&place);
             }
         }
     }
@@ -223,6 +256,11 @@ mod tests {
         let b = table.insert(open(2, 10, true)).unwrap();
         assert_ne!(a, b);
         assert!(table.has_writers(InodeNumber(10)));
+        assert!(table.is_written_elsewhere(ClientId(1), InodeNumber(10)));
+        assert!(!table.is_written_elsewhere(ClientId(2), InodeNumber(10)));
+        assert!(table.is_open_elsewhere(ClientId(2), InodeNumber(10)));
+        assert!(table.writes(ClientId(2), InodeNumber(10)));
+        assert!(table.is_open_at(ClientId(1), InodeNumber(10)));
         assert_eq!(
             table.remove(ClientId(1), b),
             None,

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
 //! One batch: the requests that are committed together.
 
+use std::collections::BTreeSet;
+
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, InodeNumber};
 use pvfs::limits::GROUPS_MAX;
+use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
 
+use super::leases::{Parked, Reported, is_about_names};
 use super::{Action, Blocked, Input, Moment, State, Withheld, store_failed};
 use crate::namespace::layout::{Cut, IodSlot};
 use crate::namespace::opens::Open;
@@ -44,6 +48,8 @@ pub(super) struct Finished {
     pub(super) durable: bool,
     /// The truncation that must be done before the reply leaves.
     pub(super) cut: Option<(InodeNumber, Cut)>,
+    /// Leases that come with the reply, through this connection.
+    pub(super) notice: Option<(u64, Notice)>,
 }
 
 impl<W> Batch<W> {
@@ -71,6 +77,23 @@ impl<W> Batch<W> {
 struct Ran {
     reply: MgrReply,
     records: Records,
+    notice: Option<(u64, Notice)>,
+}
+
+impl Ran {
+    const fn refused(error: FsError) -> Self {
+        Self {
+            reply: Err(error),
+            records: Records::new(),
+            notice: None,
+        }
+    }
+}
+
+/// A request that ran, or has to wait for others to answer demands.
+enum Outcome {
+    Ran(Box<Ran>),
+    Wait(BTreeSet<u64>),
 }
 
 impl<W> State<W> {
@@ -101,6 +124,7 @@ impl<W> State<W> {
             Input::Tick => {
                 batch.tick = true;
                 self.expire(view, batch)?;
+                self.expire_leases(batch);
                 self.reap_orphans(view, batch)
             }
         }
@@ -118,6 +142,9 @@ impl<W> State<W> {
             batch.reply(waiter, Err(FsError::InvalidArgument));
             return Ok(());
         }
+        if self.has_lapsed(&request) {
+            return Ok(());
+        }
         let MgrRequest {
             client,
             sequence,
@@ -126,7 +153,19 @@ impl<W> State<W> {
         } = *request;
         if !request.operation.is_mutating() {
             self.sessions.touch(client, batch.moment.ms);
-            let reply = self.answer(view, batch, &request);
+            if is_about_names(&request.operation) {
+                let parked = Parked::new(connection, Some(waiter), request);
+                return self.look_up(view, batch, parked);
+            }
+            if request.operation == MgrOperation::Goodbye {
+                self.end_client(view, batch, client)?;
+                batch.reply(waiter, Ok(MgrResponse::Done));
+                return Ok(());
+            }
+            let reply = match self.lease_request(client, &request.operation) {
+                Some(reply) => reply,
+                None => self.answer(view, batch, &request),
+            };
             batch.reply(waiter, reply);
             return Ok(());
         }
@@ -135,7 +174,10 @@ impl<W> State<W> {
             .sessions
             .admit(client, sequence, answered_below, waiter, ms)
         {
-            Admission::Run => self.run(view, batch, connection, request)?,
+            Admission::Run => {
+                let parked = Parked::new(connection, None, request);
+                self.run(view, batch, parked)?;
+            }
             Admission::Joined => {}
             Admission::Replay(waiter, reply) => {
                 self.replay(batch, connection, waiter, &request, reply);
@@ -198,20 +240,34 @@ impl<W> State<W> {
     }
 
     /// Runs a mutating request that has not run before.
-    fn run(
+    pub(super) fn run(
         &mut self,
         view: &dyn View,
         batch: &mut Batch<W>,
-        connection: u64,
-        request: Box<MgrRequest>,
+        parked: Parked<W>,
     ) -> Result<(), StoreError> {
-        let (client, sequence) = (request.client, request.sequence);
-        match self.execute(view, batch, connection, &request) {
-            Ok(ran) => self.note(batch, client, sequence, ran),
+        let (client, sequence) = (parked.request.client, parked.request.sequence);
+        if self.must_wait_for_clients(&parked.request.operation) {
+            self.parking.park_until_clients_are_back(parked);
+            return Ok(());
+        }
+        let outcome = self.execute(
+            view,
+            batch,
+            parked.connection,
+            &parked.request,
+            &parked.reported,
+        );
+        match outcome {
+            Ok(Outcome::Ran(ran)) => self.note(batch, client, sequence, *ran),
+            Ok(Outcome::Wait(waits)) => {
+                self.parking.park(parked, waits);
+                Ok(())
+            }
             Err(Halt::Blocked(inode)) => {
                 let blocked = Blocked {
-                    connection,
-                    request,
+                    connection: parked.connection,
+                    request: parked.request,
                 };
                 self.blocked.entry(inode).or_default().push_back(blocked);
                 Ok(())
@@ -223,44 +279,31 @@ impl<W> State<W> {
                 }
                 Ok(())
             }
-            Err(Halt::Fs(error)) => self.note(
-                batch,
-                client,
-                sequence,
-                Ran {
-                    reply: Err(error),
-                    records: Records::new(),
-                },
-            ),
+            Err(Halt::Fs(error)) => self.note(batch, client, sequence, Ran::refused(error)),
             Err(Halt::Store(error)) => {
-                let reply = Err(store_failed(&error));
-                self.note(
-                    batch,
-                    client,
-                    sequence,
-                    Ran {
-                        reply,
-                        records: Records::new(),
-                    },
-                )
+                let refused = Ran::refused(store_failed(&error));
+                self.note(batch, client, sequence, refused)
             }
         }
     }
 
-    /// Runs a request in a transaction of its own; a request that fails leaves no trace.
+    /// Runs a request in a transaction of its own; a request that fails or has to wait leaves no
+    /// trace.
     fn execute(
         &mut self,
         view: &dyn View,
         batch: &mut Batch<W>,
         connection: u64,
         request: &MgrRequest,
-    ) -> Result<Ran, Halt> {
+        reported: &Reported,
+    ) -> Result<Outcome, Halt> {
         if matches!(request.operation, MgrOperation::RegisterIod { .. }) {
             let (reply, records) = self.register_iod(view, batch, connection, request)?;
-            return Ok(Ran {
+            return Ok(Outcome::Ran(Box::new(Ran {
                 reply: Ok(reply),
                 records,
-            });
+                notice: None,
+            })));
         }
         let savepoint = self.opens.savepoint();
         let context = context(
@@ -270,17 +313,25 @@ impl<W> State<W> {
             request,
         );
         let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
-        match namespace::apply(&mut tx, &request.operation) {
-            Ok(response) => Ok(Ran {
-                reply: Ok(response),
-                records: tx.into_records(),
-            }),
+        let (response, records) = match namespace::apply(&mut tx, &request.operation) {
+            Ok(response) => (response, tx.into_records()),
             Err(halt) => {
                 drop(tx);
                 self.opens.roll_back(savepoint);
-                Err(halt)
+                return Err(halt);
             }
+        };
+        let waits = self.demand_for(request, &response, &records, reported);
+        if !waits.is_empty() {
+            self.opens.roll_back(savepoint);
+            return Ok(Outcome::Wait(waits));
         }
+        let notice = self.grants_with(request, &response, &records)?;
+        Ok(Outcome::Ran(Box::new(Ran {
+            reply: Ok(response),
+            records,
+            notice: notice.map(|notice| (connection, notice)),
+        })))
     }
 
     /// Runs a request that changes nothing.
@@ -314,7 +365,11 @@ impl<W> State<W> {
         sequence: u64,
         ran: Ran,
     ) -> Result<(), StoreError> {
-        let Ran { reply, mut records } = ran;
+        let Ran {
+            reply,
+            mut records,
+            notice,
+        } = ran;
         let durable = !records.is_empty();
         let cut = new_cut(&records)?;
         if durable && self.sessions.wants(client, sequence) {
@@ -327,6 +382,7 @@ impl<W> State<W> {
             reply,
             durable,
             cut,
+            notice,
         });
         Ok(())
     }
@@ -343,7 +399,7 @@ impl<W> State<W> {
             request,
         } in self.blocked.remove(&inode).unwrap_or_default()
         {
-            self.run(view, batch, connection, request)?;
+            self.run(view, batch, Parked::new(connection, None, request))?;
         }
         Ok(())
     }

@@ -26,19 +26,28 @@ impl<W> State<W> {
             return Ok(());
         };
         for client in self.sessions.expire(before) {
-            let opens = self.opens.of_client(client);
-            tracing::info!(
-                "client {client} is silent: its {} opens are closed",
-                opens.len()
-            );
-            for (open, inode) in opens {
-                self.opens.remove(client, open);
-                self.reap(view, batch, inode)?;
-            }
+            let opens = self.end_client(view, batch, client)?;
+            tracing::info!("client {client} is silent: its {opens} opens are closed");
             batch.actions.push(Action::Expired(client));
             batch.expired.push(client);
         }
         Ok(())
+    }
+
+    /// Closes everything that a client has open, and ends its leases; gives the number of opens.
+    pub(super) fn end_client(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        client: ClientId,
+    ) -> Result<usize, StoreError> {
+        let opens = self.opens.of_client(client);
+        for (open, inode) in &opens {
+            self.opens.remove(client, *open);
+            self.reap(view, batch, *inode)?;
+        }
+        self.client_leaves(client);
+        Ok(opens.len())
     }
 
     /// After the grace, removes inodes without a name that nobody has declared open.

@@ -11,20 +11,24 @@
 
 pub mod batch;
 pub mod due;
+pub mod leases;
 pub mod session_requests;
 pub mod settle;
 pub mod thread;
 pub mod work;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use pvfs::attr::Timestamp;
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId};
+use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrReply, MgrRequest};
 
 use self::batch::Batch;
+use self::leases::Parking;
 use self::work::{StripeWork, Work, WorkDone};
+use crate::leases::Leases;
 use crate::namespace::format::{self, Started};
 use crate::namespace::key::{self, Tag};
 use crate::namespace::layout::Cut;
@@ -42,6 +46,8 @@ pub const INODE_RECORDS_BYTES: u64 = 512;
 pub struct Config {
     /// See [`crate::session::SESSION_TIMEOUT_MS_DEFAULT`].
     pub session_timeout_ms: u32,
+    /// See [`crate::session::LEASE_TIMEOUT_MS_DEFAULT`].
+    pub lease_timeout_ms: u32,
     /// Drawn at random at this start: the generation of new inodes.
     pub generation: u32,
     /// Drawn at random: the identity of a file system that is made now.
@@ -82,6 +88,16 @@ pub enum Input<W> {
 pub enum Action<W> {
     /// Send a reply.
     Reply(W, MgrReply),
+    /// Tell a client something. It is lost where the client is not there, or where it should go
+    /// through a certain connection and the client has another one now.
+    Notify {
+        /// Whom.
+        client: ClientId,
+        /// The only connection that will do.
+        connection: Option<u64>,
+        /// What.
+        notice: Notice,
+    },
     /// Have iods do something.
     Work(StripeWork),
     /// An iod has registered: whoever is trying to reach it should try this address.
@@ -114,6 +130,18 @@ struct State<W> {
     sessions: Sessions<W>,
     registry: Registry,
     work: Work,
+    leases: Leases,
+    parking: Parking<W>,
+    /// Clients that take leases.
+    holders: BTreeSet<ClientId>,
+    /// Of those, whose record is to be stored.
+    unrecorded: BTreeSet<ClientId>,
+    /// Clients that have lost their leases and do not know it yet.
+    lapsed: BTreeSet<ClientId>,
+    /// Clients whose record is to be removed.
+    departed: BTreeSet<ClientId>,
+    /// Clients that may have leases from before the start and have not greeted since.
+    returning: BTreeSet<ClientId>,
     blocked: HashMap<InodeNumber, VecDeque<Blocked>>,
     withheld: HashMap<InodeNumber, Vec<Withheld>>,
     /// Until then, clients may still declare opens from before the start.
@@ -148,6 +176,13 @@ impl<S: Store, W> Manager<S, W> {
             sessions: Sessions::default(),
             registry: Registry::default(),
             work: Work::default(),
+            leases: Leases::default(),
+            parking: Parking::default(),
+            holders: BTreeSet::new(),
+            unrecorded: BTreeSet::new(),
+            lapsed: BTreeSet::new(),
+            departed: BTreeSet::new(),
+            returning: BTreeSet::new(),
             blocked: HashMap::new(),
             withheld: HashMap::new(),
             grace_end_ms: if started.fresh {
@@ -199,17 +234,35 @@ impl<S: Store, W> Manager<S, W> {
         moment: Moment,
         act: &mut dyn FnMut(Action<W>),
     ) -> Result<(), StoreError> {
+        let mut inputs: Vec<Input<W>> = inputs.into_iter().collect();
+        loop {
+            self.handle_batch(std::mem::take(&mut inputs), moment, act)?;
+            // What waited for leases sees what this batch committed, so it runs in the next.
+            if !self.state.parking.is_somebody_ready() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle_batch(
+        &mut self,
+        inputs: Vec<Input<W>>,
+        moment: Moment,
+        act: &mut dyn FnMut(Action<W>),
+    ) -> Result<(), StoreError> {
         let usage = self.store.usage()?;
         self.state.note_usage(usage);
         let mut batch = Batch::new(moment, usage, self.state.registry.slots(moment.ms));
         {
             let view = self.store.view()?;
+            self.state.run_ready(&view, &mut batch)?;
             for input in inputs {
                 self.state.take(&view, &mut batch, input)?;
             }
         }
         batch.actions.drain(..).for_each(&mut *act);
         self.state.add_trims(&mut batch);
+        self.state.add_clients(&mut batch)?;
         let committed = if batch.records.is_empty() {
             Ok(())
         } else {
@@ -221,6 +274,8 @@ impl<S: Store, W> Manager<S, W> {
             Err(StoreError::Full) => self.state.roll_back(batch, &mut actions),
             Err(error) => return Err(error),
         }
+        // After all replies: a client learns of a lease before it is to give it up.
+        self.state.send_recalls(&mut actions);
         self.state
             .start_work(&self.store.view()?, moment.ms, &mut actions)?;
         actions.into_iter().for_each(act);
@@ -244,6 +299,10 @@ impl<W> State<W> {
             let cut: Cut = value::decode(&key, &value)?;
             let inode = key::inode_of(&key).ok_or(StoreError::Corrupt { key })?;
             self.work.add_cut(inode, cut);
+        }
+        for (key, _) in all(view, Tag::Client)? {
+            let client = key::client_of(&key).ok_or(StoreError::Corrupt { key })?;
+            self.returning.insert(client);
         }
         Ok(())
     }

@@ -27,7 +27,9 @@ impl<W> State<W> {
     ) -> MgrReply {
         let ms = batch.moment.ms;
         match &request.operation {
-            MgrOperation::Hello { opens } => self.hello(view, request.client, opens, ms),
+            MgrOperation::Hello { opens, leases } => {
+                self.hello(view, request.client, (opens, *leases), ms)
+            }
             MgrOperation::KeepAlive => match self.sessions.hear(request.client, ms) {
                 true => Ok(MgrResponse::Done),
                 false => Err(FsError::TryAgain),
@@ -43,12 +45,21 @@ impl<W> State<W> {
     }
 
     /// Starts or renews a session, and takes the opens that its client still holds.
-    fn hello(&mut self, view: &dyn View, client: ClientId, opens: &[Reopen], ms: u64) -> MgrReply {
+    fn hello(
+        &mut self,
+        view: &dyn View,
+        client: ClientId,
+        (opens, leases): (&[Reopen], bool),
+        ms: u64,
+    ) -> MgrReply {
         if opens.len() > REOPENS_PER_MESSAGE_MAX {
             return Err(FsError::InvalidArgument);
         }
         if !self.sessions.hear(client, ms) {
             return Err(FsError::TryAgain);
+        }
+        if leases {
+            self.client_is_back(client);
         }
         for reopen in opens {
             let there = view
@@ -66,6 +77,7 @@ impl<W> State<W> {
         Ok(MgrResponse::Hello(HelloResponse {
             file_system: self.started.file_system,
             session_timeout_ms: self.config.session_timeout_ms,
+            lease_timeout_ms: self.config.lease_timeout_ms,
             iods: self.registry.statuses(ms),
         }))
     }

@@ -29,6 +29,8 @@ impl<W> State<W> {
         self.opens.commit();
         if !batch.records.is_empty() {
             self.sessions.trimmed();
+            self.unrecorded.clear();
+            self.departed.clear();
         }
         self.forget_cuts(&batch.cuts_done);
         for inode in batch.cuts_done {
@@ -42,6 +44,7 @@ impl<W> State<W> {
             reply,
             durable,
             cut,
+            notice,
         } in batch.finished
         {
             self.sessions.keep(client, sequence, reply.clone(), durable);
@@ -55,7 +58,16 @@ impl<W> State<W> {
                     self.work.add_cut(inode, cut);
                     self.withheld.entry(inode).or_default().push(withheld);
                 }
-                None => self.send(withheld, actions),
+                None => {
+                    if let Some((connection, notice)) = notice {
+                        actions.push(Action::Notify {
+                            client,
+                            connection: Some(connection),
+                            notice,
+                        });
+                    }
+                    self.send(withheld, actions);
+                }
             }
         }
     }

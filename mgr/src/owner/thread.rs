@@ -55,6 +55,18 @@ pub fn run<S: Store>(
         };
         manager.handle(inputs.drain(..), moment, &mut |action| match action {
             Action::Reply(waiter, reply) => waiter.send(reply),
+            Action::Notify {
+                client,
+                connection,
+                notice,
+            } => {
+                let handle = clients.get(&client);
+                let handle =
+                    handle.filter(|handle| connection.is_none_or(|only| only == handle.id()));
+                if let Some(handle) = handle {
+                    handle.notify(notice);
+                }
+            }
             Action::Work(work) => executor.start(work),
             Action::IodIsAt(iod, address) => executor.iod_is_at(iod, &address),
             Action::Expired(client) => {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrReply, MgrRequest};
 use pvfs::wire::codec::{decode_checked, encode};
 use pvfs::wire::header::{FrameError, FrameHeader, FrameKind, HEADER_BYTES};
@@ -14,7 +15,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -53,7 +54,7 @@ enum End {
 #[derive(Debug)]
 struct Shared {
     id: u64,
-    replies: Sender<Outgoing>,
+    outgoing: UnboundedSender<Outgoing>,
     close: Notify,
 }
 
@@ -68,17 +69,28 @@ impl Handle {
         self.0.id
     }
 
+    /// Sends a notice, after everything that was sent before.
+    pub fn notify(&self, notice: Notice) {
+        // A connection that has ended took its client's leases with it.
+        let _ = self.0.outgoing.send(Outgoing::Notice(notice));
+    }
+
     /// Ends it.
     pub fn close(&self) {
         self.0.close.notify_one();
     }
 }
 
+/// What is to be written. Replies are bounded by the permits of their requests; notices by the
+/// requests of others, each of which demands something of a client a bounded number of times.
 #[derive(Debug)]
-struct Outgoing {
-    request_id: u64,
-    reply: MgrReply,
-    _permit: OwnedSemaphorePermit,
+enum Outgoing {
+    Reply {
+        request_id: u64,
+        reply: MgrReply,
+        _permit: OwnedSemaphorePermit,
+    },
+    Notice(Notice),
 }
 
 /// Whoever waits for a reply: a request of a connection.
@@ -103,24 +115,23 @@ impl Waiter {
             request_id,
             permit,
         } = self;
-        let outgoing = Outgoing {
+        let outgoing = Outgoing::Reply {
             request_id,
             reply,
             _permit: permit,
         };
-        // There is room: each waiter holds a permit, and there are as many permits as places. A
-        // closed channel is a connection that has ended; its client will ask again on another.
-        let _ = handle.0.replies.try_send(outgoing);
+        // A closed channel is a connection that has ended; its client will ask again on another.
+        let _ = handle.0.outgoing.send(outgoing);
     }
 }
 
 /// Serves one connection until it ends.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, id: u64, owner: Sender<Command>) {
     let (read, write) = stream.into_split();
-    let (replies, outgoing) = channel(REQUESTS_IN_FLIGHT_MAX);
+    let (sender, outgoing) = unbounded_channel();
     let handle = Handle(Arc::new(Shared {
         id,
-        replies,
+        outgoing: sender,
         close: Notify::new(),
     }));
     tracing::debug!("connection {id} from {peer}");
@@ -208,7 +219,10 @@ async fn read_frame(
     Ok((header.request_id, decode_checked(&header, body)?))
 }
 
-async fn write_replies(mut write: OwnedWriteHalf, mut outgoing: Receiver<Outgoing>) -> End {
+async fn write_replies(
+    mut write: OwnedWriteHalf,
+    mut outgoing: UnboundedReceiver<Outgoing>,
+) -> End {
     let mut bytes = Vec::new();
     while let Some(first) = outgoing.recv().await {
         append(&mut bytes, &first);
@@ -226,11 +240,17 @@ async fn write_replies(mut write: OwnedWriteHalf, mut outgoing: Receiver<Outgoin
 }
 
 fn append(bytes: &mut Vec<u8>, outgoing: &Outgoing) {
-    let body = match encode(&outgoing.reply) {
+    let (kind, request_id, body) = match outgoing {
+        Outgoing::Reply {
+            request_id, reply, ..
+        } => (FrameKind::MgrReply, *request_id, encode(reply)),
+        Outgoing::Notice(notice) => (FrameKind::MgrNotice, 0, encode(notice)),
+    };
+    let body = match body {
         Ok(body) => body,
         Err(error) => encode(&MgrReply::Err(error)).unwrap_or_default(),
     };
-    let header = FrameHeader::new(FrameKind::MgrReply, outgoing.request_id, &body, 0);
+    let header = FrameHeader::new(kind, request_id, &body, 0);
     bytes.extend_from_slice(&header.to_bytes());
     bytes.extend_from_slice(&body);
 }

@@ -187,6 +187,7 @@ fn a_store_of_a_later_version_is_refused() {
     store.commit(&records).unwrap();
     let config = Config {
         session_timeout_ms: 1000,
+        lease_timeout_ms: 500,
         generation: 1,
         file_system: crate::world::FILE_SYSTEM,
     };

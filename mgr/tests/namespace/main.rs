@@ -13,6 +13,7 @@ mod check;
 mod durability;
 mod exactly_once;
 mod iods;
+mod leases;
 mod model;
 mod names;
 mod on_disk;

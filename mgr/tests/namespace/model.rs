@@ -383,6 +383,7 @@ fn restart<S: Store>(world: &mut World<S>, model: &Model) {
     world
         .call(MgrOperation::Hello {
             opens: opens.collect(),
+            leases: false,
         })
         .unwrap();
     world.tick(SESSION_TIMEOUT_MS.into());

@@ -189,7 +189,10 @@ fn opens_survive_a_restart_of_mgr() {
         open,
         access: BOTH,
     }];
-    let Ok(MgrResponse::Hello(hello)) = world.call(MgrOperation::Hello { opens }) else {
+    let Ok(MgrResponse::Hello(hello)) = world.call(MgrOperation::Hello {
+        opens,
+        leases: false,
+    }) else {
         panic!()
     };
     assert_eq!(hello.session_timeout_ms, SESSION_TIMEOUT_MS);
@@ -225,7 +228,14 @@ fn nothing_is_removed_while_opens_may_come_back() {
     }];
     let root = user(0);
     world
-        .call_as(BOB, &root, MgrOperation::Hello { opens })
+        .call_as(
+            BOB,
+            &root,
+            MgrOperation::Hello {
+                opens,
+                leases: false,
+            },
+        )
         .unwrap();
     for _ in 0..4 {
         world.send(BOB, MgrOperation::KeepAlive);
@@ -256,7 +266,14 @@ fn hello_declares_only_what_is_there() {
         },
     ];
     world
-        .call_as(BOB, &user(0), MgrOperation::Hello { opens })
+        .call_as(
+            BOB,
+            &user(0),
+            MgrOperation::Hello {
+                opens,
+                leases: false,
+            },
+        )
         .unwrap();
     assert_eq!(world.report(BOB, file, open, 1), Err(FsError::Stale));
     assert_eq!(world.report(BOB, gone, OpenId(77), 1), Err(FsError::Stale));

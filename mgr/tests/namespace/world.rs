@@ -7,6 +7,7 @@ use pvfs::attr::{Attr, Credentials, FileKind, SetAttr, Space, Timestamp};
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId, OpenId, ROOT_INODE};
 use pvfs::name::Name;
+use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{
     Access, DirectoryEntry, MgrOperation, MgrReply, MgrRequest, MgrResponse, OpenResponse,
     RenameMode,
@@ -18,6 +19,7 @@ use pvfs_mgr::store::memory::MemoryStore;
 
 pub const FILE_SYSTEM: FileSystemId = FileSystemId(42);
 pub const SESSION_TIMEOUT_MS: u32 = 1000;
+pub const LEASE_TIMEOUT_MS: u32 = 400;
 pub const ALICE: ClientId = ClientId(1);
 pub const BOB: ClientId = ClientId(2);
 /// Who registers iods.
@@ -75,6 +77,8 @@ pub struct World<S: Store = MemoryStore> {
     /// The iods do all work at once.
     pub diligent: bool,
     pub expired: Vec<ClientId>,
+    /// What clients were told unasked.
+    pub notices: Vec<(ClientId, Notice)>,
     /// Where the iods are, as whoever carries out work was told.
     pub iods: HashMap<IodId, String>,
     /// On whose behalf the short forms below ask.
@@ -104,6 +108,7 @@ impl<S: Store> World<S> {
             done: Vec::new(),
             diligent: true,
             expired: Vec::new(),
+            notices: Vec::new(),
             iods: HashMap::new(),
             who: Credentials::ROOT,
         };
@@ -114,6 +119,7 @@ impl<S: Store> World<S> {
     fn start(&mut self, store: S) {
         let config = Config {
             session_timeout_ms: SESSION_TIMEOUT_MS,
+            lease_timeout_ms: LEASE_TIMEOUT_MS,
             generation: 1,
             file_system: FILE_SYSTEM,
         };
@@ -184,6 +190,7 @@ impl<S: Store> World<S> {
                             "answered twice"
                         );
                     }
+                    Action::Notify { client, notice, .. } => self.notices.push((client, notice)),
                     Action::Expired(client) => self.expired.push(client),
                     Action::IodIsAt(iod, address) => drop(self.iods.insert(iod, address)),
                     Action::Work(work) if self.diligent => done.push(self.note_done(work)),

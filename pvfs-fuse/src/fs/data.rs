@@ -1,21 +1,36 @@
 // SPDX-License-Identifier: MIT
 //! Open files: their bytes go to and come from the iods directly.
 
+use std::sync::Arc;
+
 use pvfs::attr::{Attr, Credentials, SetAttr};
 use pvfs::client::striped;
 use pvfs::error::FsError;
+use pvfs::ids::{InodeNumber, OpenId};
 use pvfs::limits::FILE_SIZE_BYTES_MAX;
+use pvfs::proto::lease::Lease;
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, OpenResponse};
 
-use super::cache::Pages;
-use super::inode::Writer;
-use super::open_files::{Grant, OpenFile};
+use super::inode::{Inode, MgrOpen, Writer};
+use super::lease::Io;
+use super::open_files::OpenFile;
 use super::{Caller, Pvfs, REQUEST_BYTES_MAX, name, number};
 
 /// Where the bytes of a read go.
 pub trait ReadSink {
     /// Replies with these bytes; fewer than asked for mean that the file ends there.
     fn data(self, bytes: &[u8]);
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenHow {
+    /// For what.
+    pub access: Access,
+    /// `O_TRUNC`.
+    pub truncate: bool,
+    /// `O_APPEND`.
+    pub append: bool,
 }
 
 /// An open that the kernel may use.
@@ -25,10 +40,32 @@ pub struct Opened {
     pub handle: u64,
     /// Attributes at the open.
     pub attr: Attr,
-    /// The pages that the kernel has cached are right.
-    pub keep_pages: bool,
+    /// The kernel is to keep no pages for this handle: others write to the file, or it appends.
+    pub direct: bool,
     /// Opened for reading only: there is nothing to flush.
     pub flushes: bool,
+}
+
+/// A read request.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    /// Open file.
+    pub handle: u64,
+    /// Where, bytes.
+    pub offset: u64,
+    /// How much, at most [`REQUEST_BYTES_MAX`].
+    pub length: usize,
+    /// It fills pages that the kernel keeps.
+    pub fills_pages: bool,
+}
+
+impl ReadRequest {
+    pub(super) const fn io(&self) -> Io {
+        match self.fills_pages {
+            true => Io::PageRead,
+            false => Io::DirectRead,
+        }
+    }
 }
 
 /// A write request.
@@ -36,46 +73,131 @@ pub struct Opened {
 pub struct WriteRequest<'a> {
     /// Open file.
     pub handle: u64,
-    /// Where, bytes.
+    /// Where, bytes; for an append, where the kernel believes the end to be.
     pub offset: u64,
     /// What.
     pub bytes: &'a [u8],
     /// The writer may not keep set-uid and set-gid bits on the file.
     pub drops_privileges: bool,
+    /// It comes out of pages that the kernel keeps.
+    pub from_pages: bool,
+    /// It was written to pages some time ago, by a mapping.
+    pub write_back: bool,
+    /// It belongs at the file's end, wherever that is.
+    pub append: bool,
+}
+
+impl WriteRequest<'_> {
+    pub(super) const fn io(&self) -> Io {
+        match self {
+            Self {
+                write_back: true, ..
+            } => Io::WriteBack,
+            Self {
+                from_pages: true, ..
+            } => Io::PageWrite,
+            Self { append: true, .. } => Io::Append,
+            _ => Io::DirectWrite,
+        }
+    }
+}
+
+/// Pages are of this size, or larger and aligned to theirs.
+const PAGE_BYTES: u64 = 4096;
+
+/// The bytes of the pages that `length` bytes at `offset` touch.
+const fn pages_of(offset: u64, length: u64) -> (u64, u64) {
+    let end = offset.saturating_add(length);
+    (
+        offset - offset % PAGE_BYTES,
+        end.saturating_add(PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES,
+    )
 }
 
 impl Pvfs {
-    /// Opens a regular file; `truncate` is `O_TRUNC`.
+    /// Opens a regular file.
     ///
     /// # Errors
     ///
     /// mgr's.
     pub fn open(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         node: u64,
-        access: Access,
-        truncate: bool,
+        how: OpenHow,
     ) -> Result<Opened, FsError> {
+        let OpenHow {
+            access, truncate, ..
+        } = how;
         let inode = number(node);
+        let known = self.files.inode(inode);
+        if let Some(opened) = known
+            .as_ref()
+            .filter(|_| !truncate)
+            .and_then(|known| self.open_here(known, how))
+        {
+            return Ok(opened);
+        }
         let operation = MgrOperation::Open {
             inode,
             access,
             truncate,
         };
-        let shared = self.files.inode(inode).filter(|_| truncate);
-        let granted = match &shared {
+        let granted = match known.filter(|_| truncate) {
             // What was written before the truncation must not lengthen the file after it.
-            Some(shared) => {
-                let _reporting = shared.lock_reporting();
-                self.report_locked(shared)?;
+            Some(known) => {
+                let _reporting = known.lock_reporting();
+                self.report_locked(&known)?;
                 let granted = expect_open(self.ask(caller, operation)?)?;
-                shared.state().learn(&granted.attr);
+                known.state().changed_at_mgr(&granted.attr);
                 granted
             }
             None => expect_open(self.ask(caller, operation)?)?,
         };
-        self.opened(granted, access)
+        self.opened(granted, how)
+    }
+
+    /// Opens a file without asking mgr, where a lease and an open that mgr granted before allow it.
+    /// Whether the caller may is decided by the kernel, by the attributes that the lease keeps right.
+    fn open_here(&self, inode: &Arc<Inode>, how: OpenHow) -> Option<Opened> {
+        self.mgr.leases_left()?;
+        let (attr, open) = {
+            let state = inode.state();
+            let enough = match how.access.write {
+                true => state.lease.held() == Some(Lease::Write),
+                false => state.lease.keeps(),
+            };
+            let serves = |open: &&MgrOpen| {
+                let Access { read, write } = open.access;
+                let needed = how.access;
+                write == needed.write && (read || !needed.read)
+            };
+            let open = state.opens.iter().find(serves).cloned()?;
+            let mut attr = state.last_known().filter(|_| enough)?;
+            attr.size = state.end();
+            (attr, open)
+        };
+        let direct = self.options.direct_io || (how.append && how.access.write);
+        let handle = self
+            .files
+            .insert(inode, attr.object(), how.access, &open, direct);
+        // Between the look and the handle's being counted, mgr may have taken the lease back and
+        // the open have been closed as idle.
+        let still_open = inode
+            .state()
+            .opens
+            .iter()
+            .any(|known| known.open == open.open);
+        if !still_open {
+            self.drop_handle(handle);
+            return None;
+        }
+        Some(Opened {
+            handle,
+            attr,
+            direct,
+            flushes: how.access.write,
+        })
     }
 
     /// Makes and opens a regular file, or opens the one that exists.
@@ -84,12 +206,12 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn create(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         (parent, entry): (u64, &[u8]),
         mode: u16,
-        access: Access,
-        (exclusive, truncate): (bool, bool),
+        how: OpenHow,
+        exclusive: bool,
     ) -> Result<Opened, FsError> {
         let parent = number(parent);
         let operation = MgrOperation::Create {
@@ -97,12 +219,12 @@ impl Pvfs {
             name: name(entry)?,
             mode,
             exclusive,
-            access,
+            access: how.access,
         };
         let granted = expect_open(self.ask(caller, operation)?)?;
-        let opened = self.opened(granted, access)?;
+        let opened = self.opened(granted, how)?;
         // Somebody else made it since the kernel looked, and it has content already.
-        if truncate && opened.attr.size > 0 {
+        if how.truncate && opened.attr.size > 0 {
             let set = SetAttr {
                 size: Some(0),
                 ..SetAttr::default()
@@ -119,8 +241,9 @@ impl Pvfs {
         Ok(Opened { attr, ..opened })
     }
 
-    fn opened(&self, granted: OpenResponse, access: Access) -> Result<Opened, FsError> {
+    fn opened(self: &Arc<Self>, granted: OpenResponse, how: OpenHow) -> Result<Opened, FsError> {
         let OpenResponse { open, attr, layout } = granted;
+        let access = how.access;
         let layout = match layout
             .ok_or(FsError::Protocol)
             .and_then(|layout| layout.validate())
@@ -128,48 +251,105 @@ impl Pvfs {
             Ok(layout) => layout,
             Err(error) => {
                 tracing::error!("mgr's layout of inode {} is unusable: {error}", attr.inode);
-                self.close(attr.inode.0, open.0);
+                self.close(attr.inode, open);
                 return Err(FsError::Io);
             }
         };
-        let pages = if self.options.direct_io {
-            Pages::Drop
-        } else {
-            self.pages.opened(attr.inode, attr.change)
-        };
-        let unsettled = pages == Pages::Drop && !self.options.direct_io;
-        let handle = self.files.insert(Grant {
+        let inode = self.files.intern(&attr);
+        let open = MgrOpen {
             open,
-            attr,
             access,
             layout,
-            unsettled,
-        });
+        };
+        {
+            let mut state = inode.state();
+            // A stale reply is of no harm: the state keeps what is newer.
+            state.learn(&attr);
+            state.opens.push(open.clone());
+        }
+        // Counted as one that may write to pages until that is known: pages that are read from now
+        // on need a lease for writing.
+        let handle = self
+            .files
+            .insert(&inode, attr.object(), access, &open, false);
+        let direct = self.options.direct_io
+            || (how.append && access.write)
+            || !self.may_keep_pages(&inode, how)?;
+        let handle = match direct {
+            true => {
+                let direct = self
+                    .files
+                    .insert(&inode, attr.object(), access, &open, true);
+                self.drop_handle(handle);
+                direct
+            }
+            false => handle,
+        };
         Ok(Opened {
             handle,
             attr,
-            keep_pages: pages == Pages::Keep,
+            direct,
             flushes: access.write,
         })
     }
 
-    /// Reads up to `length` bytes, at most [`REQUEST_BYTES_MAX`], into `sink`.
+    /// Whether the kernel may keep pages for a handle that has just been opened.
+    fn may_keep_pages(self: &Arc<Self>, inode: &Arc<Inode>, how: OpenHow) -> Result<bool, FsError> {
+        let held = inode.state().lease.held();
+        if !how.access.write {
+            return Ok(matches!(held, Some(Lease::Read | Lease::Write)));
+        }
+        match held {
+            Some(Lease::Write) => return Ok(true),
+            // Pages for reading alone must not be written to by a mapping.
+            Some(Lease::Read) => self.give_back(inode),
+            Some(Lease::Shared) | None => {}
+        }
+        if !how.truncate {
+            return Ok(false);
+        }
+        // The reply to a truncation brings no lease.
+        let permit = self.begin(inode, Io::DirectWrite)?;
+        let held = inode.state().lease.held();
+        self.end(inode, permit, Io::DirectWrite, (0, 0));
+        Ok(held == Some(Lease::Write))
+    }
+
+    /// Reads up to `length` bytes into `sink`.
     ///
     /// # Errors
     ///
     /// The iods'; `sink` comes back unused.
     pub fn read<S: ReadSink>(
-        &self,
-        handle: u64,
-        offset: u64,
-        length: usize,
+        self: &Arc<Self>,
+        request: &ReadRequest,
         sink: S,
     ) -> Result<(), (S, FsError)> {
-        let file = match self.used(handle) {
+        let file = match self.files.get(request.handle) {
             Ok(file) => file,
             Err(error) => return Err((sink, error)),
         };
-        let length = match self.readable(&file, offset, length.min(REQUEST_BYTES_MAX)) {
+        let io = request.io();
+        let permit = match self.begin(&file.inode, io) {
+            Ok(permit) => permit,
+            Err(error) => return Err((sink, error)),
+        };
+        // Bytes come from the iods, so they are right whatever becomes of the lease meanwhile; and
+        // pages that they fill are dropped after this reply, not before.
+        let outcome = self.read_under_lease(&file, request, sink);
+        let range = pages_of(request.offset, request.length as u64);
+        self.end(&file.inode, permit, io, range);
+        outcome
+    }
+
+    fn read_under_lease<S: ReadSink>(
+        &self,
+        file: &OpenFile,
+        request: &ReadRequest,
+        sink: S,
+    ) -> Result<(), (S, FsError)> {
+        let length = request.length.min(REQUEST_BYTES_MAX);
+        let length = match self.readable(file, request.offset, length) {
             Ok(length) => length,
             Err(error) => return Err((sink, error)),
         };
@@ -181,7 +361,7 @@ impl Pvfs {
         let Some(bytes) = buffer.get_mut(..length) else {
             return Err((sink, FsError::Io));
         };
-        match striped::read(&self.pool, &file.layout, file.object, offset, bytes) {
+        match striped::read(&self.pool, &file.layout, file.object, request.offset, bytes) {
             Ok(()) => {
                 sink.data(bytes);
                 Ok(())
@@ -196,12 +376,14 @@ impl Pvfs {
             let rest = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
             rest.min(length)
         };
-        let known = within(file.inode.state().end());
-        // With a page cache the kernel asks for the size before it reads past the end that it
-        // knows. Without, it leaves that to us.
-        if known == length || !self.options.direct_io {
+        let (known, exact) = {
+            let state = file.inode.state();
+            (within(state.end()), state.lease.knows_size())
+        };
+        if known == length || exact {
             return Ok(known);
         }
+        // Others may be writing beyond the end that is known here.
         Ok(within(self.getattr(file.inode.number.0)?.size))
     }
 
@@ -210,35 +392,67 @@ impl Pvfs {
     /// # Errors
     ///
     /// The iods'.
-    pub fn write(&self, caller: Caller, request: &WriteRequest<'_>) -> Result<(), FsError> {
-        let file = self.used(request.handle)?;
+    pub fn write(
+        self: &Arc<Self>,
+        caller: Caller,
+        request: &WriteRequest<'_>,
+    ) -> Result<(), FsError> {
+        let file = self.files.get(request.handle)?;
+        let io = request.io();
+        // Even out of pages, an append needs the file for itself: then its end is known.
+        let _appending = request.append.then(|| file.inode.lock_appending());
+        let permit = self.begin(&file.inode, io)?;
+        let written = self.write_under_lease(caller, &file, request);
+        let range = pages_of(request.offset, request.bytes.len() as u64);
+        if !self.end(&file.inode, permit, io, range) {
+            // Others may have read the old bytes since the lease was lost: they forget them before
+            // this write is acknowledged.
+            let permit = self.begin(&file.inode, io)?;
+            self.end(&file.inode, permit, io, range);
+        }
+        written
+    }
+
+    fn write_under_lease(
+        self: &Arc<Self>,
+        caller: Caller,
+        file: &OpenFile,
+        request: &WriteRequest<'_>,
+    ) -> Result<(), FsError> {
         let length = request.bytes.len() as u64;
-        let end = request
-            .offset
-            .checked_add(length)
-            .ok_or(FsError::FileTooLarge)?;
+        let offset = match request.append {
+            true => file.inode.state().end(),
+            false => request.offset,
+        };
+        let end = offset.checked_add(length).ok_or(FsError::FileTooLarge)?;
         if end > FILE_SIZE_BYTES_MAX {
             return Err(FsError::FileTooLarge);
         }
-        striped::write(
-            &self.pool,
-            &file.layout,
-            file.object,
-            request.offset,
-            request.bytes,
-        )?;
+        striped::write(&self.pool, &file.layout, file.object, offset, request.bytes)?;
         let credentials = if request.drops_privileges {
             caller.credentials()
         } else {
             Credentials::ROOT
         };
-        file.inode.state().wrote(
-            end,
-            Writer {
+        let pages = {
+            let mut state = file.inode.state();
+            let writer = Writer {
                 open: file.open,
                 credentials,
-            },
-        );
+            };
+            state.wrote(end, writer);
+            state.lease.has_pages()
+        };
+        let (start, end) = pages_of(offset, length);
+        if !request.io().has_pages() {
+            // Other handles of this mount may have filled pages with what was there before.
+            if pages {
+                self.drop_pages(file.inode.number, start, end);
+            }
+        } else if offset != request.offset {
+            // The kernel has put the bytes into other pages than those where they are now.
+            self.drop_pages_later(file.inode.number, 0, u64::MAX);
+        }
         Ok(())
     }
 
@@ -248,7 +462,7 @@ impl Pvfs {
     ///
     /// mgr's: the caller sees them from close(2).
     pub fn flush(&self, handle: u64) -> Result<(), FsError> {
-        let file = self.used(handle)?;
+        let file = self.files.get(handle)?;
         self.report(&file.inode)?;
         Ok(())
     }
@@ -260,7 +474,7 @@ impl Pvfs {
     ///
     /// The iods' and mgr's.
     pub fn fsync(&self, handle: u64) -> Result<(), FsError> {
-        let file = self.used(handle)?;
+        let file = self.files.get(handle)?;
         let unsynced = file.inode.state().begin_sync();
         if unsynced {
             if let Err(error) = striped::sync(&self.pool, &file.layout, file.object) {
@@ -274,37 +488,30 @@ impl Pvfs {
 
     /// The last descriptor and mapping of an open are gone.
     pub fn release(&self, handle: u64) {
-        let Some(file) = self.files.remove(handle) else {
+        let Ok(file) = self.files.get(handle) else {
             return;
         };
-        if file.is_first_use() {
-            self.pages.settle(file.inode.number, file.change);
-        }
         // Pages of a mapping may have been written after the last flush.
         if let Err(error) = self.report(&file.inode) {
             tracing::warn!("report of inode {} to mgr: {error}", file.inode.number);
         }
-        self.close(file.inode.number.0, file.open.0);
-        self.files.closed(file.inode.number);
+        drop(file);
+        self.drop_handle(handle);
     }
 
-    fn close(&self, inode: u64, open: u64) {
-        let operation = MgrOperation::Close {
-            inode: number(inode),
-            open: pvfs::ids::OpenId(open),
+    /// Takes a handle away, and closes at mgr what nobody needs any more.
+    fn drop_handle(&self, handle: u64) {
+        let Some(file) = self.files.remove(handle) else {
+            return;
         };
-        if let Err(error) = self.ask_as_root(operation) {
-            tracing::warn!("close of inode {inode} at mgr: {error}");
+        for open in self.files.closed(&file) {
+            self.close(file.inode.number, open);
         }
     }
 
-    /// The open behind a handle; its first use tells that the kernel has dropped old pages.
-    fn used(&self, handle: u64) -> Result<std::sync::Arc<OpenFile>, FsError> {
-        let file = self.files.get(handle)?;
-        if file.is_first_use() {
-            self.pages.settle(file.inode.number, file.change);
-        }
-        Ok(file)
+    /// Closes at mgr; nobody waits for its answer.
+    pub(super) fn close(&self, inode: InodeNumber, open: OpenId) {
+        self.post_as_root(&MgrOperation::Close { inode, open });
     }
 }
 

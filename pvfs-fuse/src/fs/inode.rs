@@ -1,14 +1,23 @@
 // SPDX-License-Identifier: MIT
-//! What this mount knows of a file that it has open: mgr's size, and what it wrote beyond mgr's
-//! knowledge.
+//! What this mount knows of an inode: what its lease lets it keep, mgr's size, and what it wrote
+//! beyond mgr's knowledge.
 //!
 //! A write is on the iods when it is acknowledged, but mgr learns of it only by a report. Until
 //! then this mount alone knows how long the file is. Lock order: `reporting`, then `state`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
 use pvfs::ids::{InodeNumber, OpenId};
+use pvfs::layout::Layout;
+use pvfs::proto::mgr::Access;
+
+use super::lease::FileLease;
+
+/// Names of one directory that are kept; beyond it, all are forgotten.
+const NAMES_MAX: usize = 1 << 16;
 
 /// A writer, in whose name mgr hears of the writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +37,26 @@ pub(super) struct Report {
     pub(super) writer: Writer,
 }
 
-/// A file that is open here.
+/// An open that mgr granted; several handles of the kernel's may share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MgrOpen {
+    pub(super) open: OpenId,
+    pub(super) access: Access,
+    pub(super) layout: Layout,
+}
+
+/// An inode that is open here, or of which something is kept.
 #[derive(Debug)]
 pub(super) struct Inode {
     pub(super) number: InodeNumber,
     /// Held while a report or a truncation is under way, so that whoever asks for the attributes
     /// waits for its outcome.
     pub(super) reporting: Mutex<()>,
+    /// Held while an append chooses its place and writes there.
+    pub(super) appending: Mutex<()>,
     state: Mutex<InodeState>,
+    /// Signals: a request or a report is done, or a lease came or went.
+    changed: Condvar,
 }
 
 impl Inode {
@@ -43,8 +64,35 @@ impl Inode {
         Self {
             number: attr.inode,
             reporting: Mutex::new(()),
+            appending: Mutex::new(()),
             state: Mutex::new(InodeState::new(attr)),
+            changed: Condvar::new(),
         }
+    }
+
+    /// Waits for a change, at most `timeout`; false where none came.
+    pub(super) fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, InodeState>,
+        timeout: Duration,
+    ) -> (MutexGuard<'a, InodeState>, bool) {
+        let (state, outcome) = self
+            .changed
+            .wait_timeout(state, timeout)
+            .unwrap_or_else(PoisonError::into_inner);
+        (state, !outcome.timed_out())
+    }
+
+    /// Taken by an append before it chooses its place.
+    pub(super) fn lock_appending(&self) -> MutexGuard<'_, ()> {
+        self.appending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes whoever waits.
+    pub(super) fn wake(&self) {
+        self.changed.notify_all();
     }
 
     /// The state; a thread that panicked left it as good as any.
@@ -75,10 +123,28 @@ pub(super) struct InodeState {
     writer: Option<Writer>,
     /// Something may be on an iod that is not on its disk.
     unsynced: bool,
+    /// Reports under way.
+    reports: u32,
+    /// What may be done without asking mgr.
+    pub(super) lease: FileLease,
+    /// As mgr said last, while the lease lets it be kept.
+    attr: Option<Attr>,
+    /// The same, also where this mount has written since.
+    last: Option<Attr>,
+    /// Of a directory, while the lease lets them be kept; `None` is a name that does not exist.
+    names: HashMap<Box<[u8]>, Option<InodeNumber>>,
+    /// mgr's opens of the file, some of which may be idle.
+    pub(super) opens: Vec<MgrOpen>,
+    /// Handles for reading only.
+    pub(super) readers: usize,
+    /// Handles for writing.
+    pub(super) writers: usize,
+    /// Of those, the ones through which pages of the kernel's may be written.
+    pub(super) page_writers: usize,
 }
 
 impl InodeState {
-    const fn new(attr: &Attr) -> Self {
+    fn new(attr: &Attr) -> Self {
         Self {
             size: attr.size,
             change: attr.change,
@@ -87,7 +153,77 @@ impl InodeState {
             writer: None,
             // An open that was closed before may have written.
             unsynced: true,
+            reports: 0,
+            lease: FileLease::new(),
+            attr: None,
+            last: None,
+            names: HashMap::new(),
+            opens: Vec::new(),
+            readers: 0,
+            writers: 0,
+            page_writers: 0,
         }
+    }
+
+    /// Takes attributes that the lease lets this mount keep.
+    pub(super) fn keep(&mut self, attr: &Attr) {
+        if self.learn(attr) && self.lease.keeps() {
+            self.attr = Some(*attr);
+            self.last = Some(*attr);
+        }
+    }
+
+    /// The attributes of the last grant or report, which may lack what this mount has written since.
+    pub(super) const fn last_known(&self) -> Option<Attr> {
+        self.last
+    }
+
+    /// The attributes, where they are known without asking.
+    pub(super) fn kept(&self) -> Option<Attr> {
+        let known = self.lease.keeps() && !self.is_dirty() && self.reports == 0;
+        self.attr.filter(|_| known)
+    }
+
+    /// Takes a name of this directory.
+    pub(super) fn keep_name(&mut self, name: &[u8], inode: Option<InodeNumber>) {
+        if self.lease.keeps() {
+            if self.names.len() >= NAMES_MAX {
+                self.names.clear();
+            }
+            self.names.insert(name.into(), inode);
+        }
+    }
+
+    /// What a name of this directory stands for, where that is known without asking.
+    pub(super) fn kept_name(&self, name: &[u8]) -> Option<Option<InodeNumber>> {
+        let found = self.names.get(name).copied();
+        found.filter(|_| self.lease.keeps())
+    }
+
+    /// Forgets attributes and names.
+    pub(super) fn forget(&mut self) {
+        self.attr = None;
+        self.last = None;
+        self.names = HashMap::new();
+    }
+
+    /// mgr has changed the file for this mount, and says so in `attr`.
+    pub(super) fn changed_at_mgr(&mut self, attr: &Attr) {
+        if self.attr.is_some_and(|kept| kept.change < attr.change) {
+            self.attr = None;
+        }
+        self.learn(attr);
+    }
+
+    /// Whether a report is under way.
+    pub(super) const fn is_reporting(&self) -> bool {
+        self.reports > 0
+    }
+
+    /// Whether nothing of the file is in use or kept here.
+    pub(super) fn is_unused(&self) -> bool {
+        let handles = self.readers + self.writers;
+        handles == 0 && self.opens.is_empty() && self.lease.is_idle() && !self.is_dirty()
     }
 
     /// Where the file ends for readers on this mount.
@@ -97,6 +233,7 @@ impl InodeState {
 
     /// Notes an acknowledged write that ends at `end`.
     pub(super) fn wrote(&mut self, end: u64, writer: Writer) {
+        self.attr = None;
         self.written_end = self.written_end.max(end);
         self.unsynced = true;
         // Privileges are dropped if any of several writers makes it so.
@@ -121,8 +258,9 @@ impl InodeState {
     /// Takes what mgr is to hear; `None` where it knows all.
     pub(super) fn begin_report(&mut self) -> Option<Report> {
         let writer = self.writer.take()?;
-        self.reporting_end = self.written_end;
+        self.reporting_end = self.reporting_end.max(self.written_end);
         self.written_end = 0;
+        self.reports += 1;
         Some(Report {
             size_min: self.reporting_end,
             writer,
@@ -131,13 +269,20 @@ impl InodeState {
 
     /// mgr has heard it.
     pub(super) fn report_done(&mut self, attr: &Attr) {
-        self.reporting_end = 0;
         self.learn(attr);
+        self.end_report();
+    }
+
+    fn end_report(&mut self) {
+        self.reports = self.reports.saturating_sub(1);
+        if self.reports == 0 {
+            self.reporting_end = 0;
+        }
     }
 
     /// mgr has not: it is to be told again.
     pub(super) fn report_failed(&mut self, report: Report) {
-        self.reporting_end = 0;
+        self.end_report();
         let unsynced = self.unsynced;
         self.wrote(report.size_min, report.writer);
         self.unsynced = unsynced;
@@ -151,11 +296,6 @@ impl InodeState {
             self.size = attr.size;
         }
         current
-    }
-
-    /// The counter of the last change that this mount knows of.
-    pub(super) const fn change(&self) -> u64 {
-        self.change
     }
 
     /// Whether an fsync has something to do; from now on only new writes make it so.
@@ -246,7 +386,7 @@ mod tests {
         let mut state = InodeState::new(&attr(0, 5));
         assert!(state.learn(&attr(30, 7)));
         assert!(!state.learn(&attr(0, 6)));
-        assert_eq!((state.end(), state.change()), (30, 7));
+        assert_eq!((state.end(), state.change), (30, 7));
         assert!(state.learn(&attr(0, 8)), "a truncation elsewhere");
         assert_eq!(state.end(), 0);
     }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
-//! Names and attributes: every answer is mgr's.
+//! Names and attributes: every answer is mgr's, given now or kept under a lease.
 
 use pvfs::attr::{Attr, FileKind, SetAttr};
 use pvfs::error::FsError;
+use pvfs::ids::InodeNumber;
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode, StatFs};
 
+use super::inode::Inode;
 use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
 
 /// What mknod and mkdir make.
@@ -25,6 +27,11 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn lookup(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<Attr, FsError> {
+        match self.kept_name(parent, entry) {
+            Some(Some(inode)) => return self.getattr(inode.0),
+            Some(None) => return Err(FsError::NotFound),
+            None => {}
+        }
         let operation = MgrOperation::Lookup {
             parent: number(parent),
             name: Some(name(entry)?),
@@ -42,6 +49,9 @@ impl Pvfs {
         if let Some(open) = self.files.inode(inode) {
             // A report's reply is as good as an answer to the question.
             if let Some(attr) = self.report(&open)? {
+                return Ok(attr);
+            }
+            if let Some(attr) = self.kept_attr(&open) {
                 return Ok(attr);
             }
         }
@@ -69,19 +79,26 @@ impl Pvfs {
         let open = file.filter(|file| file.access.write).map(|file| file.open);
         let operation = MgrOperation::SetAttr { inode, set, open };
         let Some(shared) = self.files.inode(inode) else {
-            let attr = expect_attr(self.ask(caller, operation)?)?;
-            // A file that is not open here may still have cached pages, which the kernel cuts.
-            return self.settle(attr);
+            return self.settle(expect_attr(self.ask(caller, operation)?)?);
         };
         let _reporting = shared.lock_reporting();
         self.report_locked(&shared)?;
-        let before = shared.state().change();
         let attr = expect_attr(self.ask(caller, operation)?)?;
-        if set.size.is_some() && attr.change == before + 1 {
-            self.pages.changed_here(inode, before, attr.change);
-        }
-        shared.state().learn(&attr);
+        shared.state().changed_at_mgr(&attr);
         Ok(attr)
+    }
+
+    /// What is kept of a name; `Some(None)`: it does not exist.
+    fn kept_name(&self, parent: u64, entry: &[u8]) -> Option<Option<InodeNumber>> {
+        self.mgr.leases_left()?;
+        let directory = self.files.inode(number(parent))?;
+        let state = directory.state();
+        state.kept_name(entry)
+    }
+
+    fn kept_attr(&self, inode: &Inode) -> Option<Attr> {
+        self.mgr.leases_left()?;
+        inode.state().kept()
     }
 
     /// Makes a file that is not opened, a directory, or a special file.
@@ -222,10 +239,5 @@ impl Pvfs {
             MgrResponse::StatFs(totals) => Ok(totals),
             _ => Err(FsError::Protocol),
         }
-    }
-
-    /// The kernel has dropped an inode.
-    pub fn forget(&self, node: u64) {
-        self.pages.forget(number(node));
     }
 }

@@ -8,21 +8,25 @@
 //!
 //! # Coherence
 //!
-//! Metadata is mgr's, asked for each time. A write is on the iods before it is acknowledged; mgr
-//! hears of size and time at close, fsync, before this mount answers a stat of the file, and every
-//! [`REPORT_INTERVAL`]. Cached pages are right at open or dropped ([`cache`]). docs/SEMANTICS.md
-//! says what that promises.
+//! Attributes, names and pages are kept under leases that mgr grants and takes back ([`lease`],
+//! [`coherence`]); what no lease covers is asked for each time. The kernel keeps pages and nothing
+//! else: it asks here for every name and attribute. A write is on the iods before it is
+//! acknowledged; mgr hears of size and time at close, fsync, when another client asks, before this
+//! mount answers a stat of the file, and every [`REPORT_INTERVAL`]. docs/SEMANTICS.md says what that
+//! promises.
 
-mod cache;
 mod caller;
+mod coherence;
 mod data;
 mod directory;
 mod inode;
+mod lease;
 mod metadata;
 mod open_files;
+pub(crate) mod workers;
 mod xattr;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
@@ -36,13 +40,14 @@ use pvfs::ids::InodeNumber;
 use pvfs::name::Name;
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
-use cache::PageCache;
 pub use caller::Caller;
-pub use data::{Opened, ReadSink, WriteRequest};
+pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
+pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
 use inode::Inode;
 pub use metadata::NewNode;
 use open_files::OpenFiles;
+use workers::Workers;
 
 /// Largest read or write request that the kernel sends, bytes.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -51,6 +56,8 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// An answer of mgr that an own report has overtaken is asked for again, so often at most.
 const SETTLE_ATTEMPTS_MAX: u32 = 4;
+/// Leases that are given up at a time: each may wait for requests under way.
+const RECALL_THREADS_MAX: usize = 64;
 
 /// What a mount may choose about the file system.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +75,8 @@ pub struct Pvfs {
     cancel: Cancel,
     buffers: BufferPool,
     files: OpenFiles,
-    pages: PageCache,
+    kernel: OnceLock<Box<dyn Kernel>>,
+    recalls: Workers,
     options: FsOptions,
 }
 
@@ -90,9 +98,16 @@ impl Pvfs {
             // One for each thread: a thread holds at most one.
             buffers: BufferPool::new(REQUEST_BYTES_MAX, options.threads),
             files: OpenFiles::default(),
-            pages: PageCache::default(),
+            kernel: OnceLock::new(),
+            recalls: Workers::new("recalls", RECALL_THREADS_MAX),
             options,
         }
+    }
+
+    /// The kernel's page cache, known once the mount is made.
+    pub fn set_kernel(&self, kernel: Box<dyn Kernel>) {
+        // A second one would be of the same mount.
+        let _ = self.kernel.set(kernel);
     }
 
     /// How the mount behaves.
@@ -128,6 +143,11 @@ impl Pvfs {
         self.mgr.call(&Credentials::ROOT, operation)
     }
 
+    /// Tells mgr something whose answer nobody waits for.
+    fn post_as_root(&self, operation: &MgrOperation) {
+        self.mgr.post(&Credentials::ROOT, operation);
+    }
+
     /// Makes sure that attributes which came from mgr tell of everything that this mount has
     /// written.
     fn settle(&self, mut attr: Attr) -> Result<Attr, FsError> {
@@ -155,6 +175,10 @@ impl Pvfs {
 
     /// The same for a caller that holds the inode's `reporting` lock.
     fn report_locked(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
+        self.send_report(inode)
+    }
+
+    fn send_report(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
         let Some(report) = inode.state().begin_report() else {
             return Ok(None);
         };
@@ -164,21 +188,18 @@ impl Pvfs {
             modified: true,
             open: report.writer.open,
         };
-        match self.mgr.call(&report.writer.credentials, operation) {
-            Ok(MgrResponse::Report {
-                attr,
-                change_before,
-            }) => {
+        let outcome = match self.mgr.call(&report.writer.credentials, operation) {
+            Ok(MgrResponse::Report { attr, .. }) => {
                 inode.state().report_done(&attr);
-                self.pages
-                    .changed_here(inode.number, change_before, attr.change);
                 Ok(Some(attr))
             }
             outcome => {
                 inode.state().report_failed(report);
                 Err(outcome.err().unwrap_or(FsError::Protocol))
             }
-        }
+        };
+        inode.wake();
+        outcome
     }
 
     /// Tells mgr of all writes that it has not heard of; for the timer and the end of the mount.
@@ -191,6 +212,11 @@ impl Pvfs {
                 }
             }
         }
+    }
+
+    /// Tells mgr that this mount is over: nobody needs to wait for its leases.
+    pub fn say_goodbye(&self) {
+        self.post_as_root(&MgrOperation::Goodbye);
     }
 
     /// Ends the waiting for daemons that are away: what waits fails with an I/O error.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-//! The opens of this mount: FUSE file handles, and the files that they share.
+//! The opens of this mount: FUSE file handles, and the inodes that are open or of which something
+//! is kept.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use pvfs::attr::Attr;
@@ -12,87 +12,88 @@ use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::proto::mgr::Access;
 
-use super::inode::Inode;
+use super::inode::{Inode, MgrOpen};
+
+/// Inodes of which something is kept without their being open, 400 bytes each; what comes beyond it
+/// is asked for each time. The kernel forgets inodes long before.
+const INODES_KEPT_MAX: usize = 1 << 18;
 
 /// One open of a regular file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     pub(super) inode: Arc<Inode>,
+    /// mgr's open behind it, which may be shared with others.
     pub(super) open: OpenId,
     pub(super) access: Access,
     pub(super) layout: Layout,
     pub(super) object: ObjectId,
-    /// mgr's counter at the open.
-    pub(super) change: u64,
-    /// The kernel was told to drop pages at this open, and has not used it since.
-    unsettled: AtomicBool,
+    /// The kernel keeps no pages for this handle, unless it is mapped.
+    pub(super) direct: bool,
 }
 
 impl OpenFile {
-    /// True once, for the first use of an open at which the kernel dropped pages.
-    pub(super) fn is_first_use(&self) -> bool {
-        self.unsettled.load(Ordering::Relaxed) && self.unsettled.swap(false, Ordering::AcqRel)
+    /// Whether the kernel may write to pages through this handle: as it writes through its cache, or
+    /// as it is mapped.
+    const fn writes_pages(&self) -> bool {
+        self.access.write && (self.access.read || !self.direct)
     }
-}
-
-/// An open as mgr granted it.
-pub(super) struct Grant {
-    pub(super) open: OpenId,
-    pub(super) attr: Attr,
-    pub(super) access: Access,
-    pub(super) layout: Layout,
-    /// The kernel is told to drop pages.
-    pub(super) unsettled: bool,
-}
-
-/// A file that is open, and by how many handles.
-#[derive(Debug)]
-struct Shared {
-    inode: Arc<Inode>,
-    opens: usize,
 }
 
 /// All opens of the mount, bounded by what mgr grants to one client.
 #[derive(Debug, Default)]
 pub(super) struct OpenFiles {
     handles: RwLock<HashMap<u64, Arc<OpenFile>>>,
-    inodes: Mutex<HashMap<InodeNumber, Shared>>,
+    handle_last: AtomicU64,
+    inodes: Mutex<HashMap<InodeNumber, Arc<Inode>>>,
 }
 
 impl OpenFiles {
-    fn lock_inodes(&self) -> MutexGuard<'_, HashMap<InodeNumber, Shared>> {
+    fn lock_inodes(&self) -> MutexGuard<'_, HashMap<InodeNumber, Arc<Inode>>> {
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an open; its FUSE handle is mgr's number of it.
-    pub(super) fn insert(&self, grant: Grant) -> u64 {
-        let inode = match self.lock_inodes().entry(grant.attr.inode) {
-            Entry::Occupied(mut entry) => {
-                let shared = entry.get_mut();
-                shared.opens += 1;
-                Arc::clone(&shared.inode)
-            }
-            Entry::Vacant(entry) => {
-                let inode = Arc::new(Inode::new(&grant.attr));
-                entry.insert(Shared {
-                    inode: Arc::clone(&inode),
-                    opens: 1,
-                });
-                inode
-            }
-        };
-        // A stale reply is of no harm: the state keeps what is newer.
-        inode.state().learn(&grant.attr);
+    /// The inode of these attributes, known from now on.
+    pub(super) fn intern(&self, attr: &Attr) -> Arc<Inode> {
+        let mut inodes = self.lock_inodes();
+        let inode = inodes
+            .entry(attr.inode)
+            .or_insert_with(|| Arc::new(Inode::new(attr)));
+        Arc::clone(inode)
+    }
+
+    /// The same for something that is merely kept: `None` where that would be too much.
+    pub(super) fn intern_to_keep(&self, attr: &Attr) -> Option<Arc<Inode>> {
+        let full = self.lock_inodes().len() >= INODES_KEPT_MAX;
+        match full {
+            true => self.inode(attr.inode),
+            false => Some(self.intern(attr)),
+        }
+    }
+
+    /// Adds a handle of an inode under `open`.
+    pub(super) fn insert(
+        &self,
+        inode: &Arc<Inode>,
+        object: ObjectId,
+        access: Access,
+        open: &MgrOpen,
+        direct: bool,
+    ) -> u64 {
         let file = OpenFile {
-            inode,
-            open: grant.open,
-            access: grant.access,
-            layout: grant.layout,
-            object: grant.attr.object(),
-            change: grant.attr.change,
-            unsettled: AtomicBool::new(grant.unsettled),
+            inode: Arc::clone(inode),
+            open: open.open,
+            access,
+            layout: open.layout.clone(),
+            object,
+            direct,
         };
-        let handle = grant.open.0;
+        {
+            let mut state = inode.state();
+            state.readers += usize::from(!access.write);
+            state.writers += usize::from(access.write);
+            state.page_writers += usize::from(file.writes_pages());
+        }
+        let handle = self.handle_last.fetch_add(1, Ordering::Relaxed) + 1;
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
         handles.insert(handle, Arc::new(file));
         handle
@@ -104,36 +105,58 @@ impl OpenFiles {
         handles.get(&handle).cloned().ok_or(FsError::Stale)
     }
 
-    /// Takes the open out; the file itself stays until [`Self::closed`].
+    /// Takes the open out; the file counts it until [`Self::closed`].
     pub(super) fn remove(&self, handle: u64) -> Option<Arc<OpenFile>> {
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
         handles.remove(&handle)
     }
 
-    /// mgr has heard of all that an open which was taken out had to tell.
-    pub(super) fn closed(&self, inode: InodeNumber) {
-        if let Entry::Occupied(mut entry) = self.lock_inodes().entry(inode) {
-            let shared = entry.get_mut();
-            shared.opens = shared.opens.saturating_sub(1);
-            if shared.opens == 0 {
-                entry.remove();
+    /// mgr has heard of all that an open which was taken out had to tell: gives mgr's opens that
+    /// nobody needs any more.
+    pub(super) fn closed(&self, file: &OpenFile) -> Vec<OpenId> {
+        let mut state = file.inode.state();
+        state.readers -= usize::from(!file.access.write).min(state.readers);
+        state.writers -= usize::from(file.access.write).min(state.writers);
+        state.page_writers -= usize::from(file.writes_pages()).min(state.page_writers);
+        let keeps = state.lease.keeps() && !state.is_dirty();
+        let (writers, readers) = (state.writers, state.readers);
+        let mut spare = usize::from(keeps);
+        let mut closed = Vec::new();
+        state.opens.retain(|open| {
+            let needed = if open.access.write {
+                writers > 0
+            } else {
+                // An idle one lets the next open for reading do without mgr.
+                readers > 0 || std::mem::take(&mut spare) > 0
+            };
+            if !needed {
+                closed.push(open.open);
             }
+            needed
+        });
+        if writers == 0 {
+            state.lease.stopped_writing();
         }
+        closed
     }
 
-    /// A file that is open here.
+    /// An inode that is open here or of which something is kept.
     pub(super) fn inode(&self, inode: InodeNumber) -> Option<Arc<Inode>> {
-        self.lock_inodes()
-            .get(&inode)
-            .map(|shared| Arc::clone(&shared.inode))
+        self.lock_inodes().get(&inode).map(Arc::clone)
     }
 
-    /// All files that are open here.
+    /// All of them.
     pub(super) fn inodes(&self) -> Vec<Arc<Inode>> {
-        self.lock_inodes()
-            .values()
-            .map(|shared| Arc::clone(&shared.inode))
-            .collect()
+        self.lock_inodes().values().map(Arc::clone).collect()
+    }
+
+    /// Forgets an inode of which nothing is in use, `inode` being the caller's only reference to it.
+    pub(super) fn forget_unused(&self, inode: &Arc<Inode>) {
+        let mut inodes = self.lock_inodes();
+        // Whoever else is about to use it has a reference.
+        if Arc::strong_count(inode) <= 2 && inode.state().is_unused() {
+            inodes.remove(&inode.number);
+        }
     }
 }
 
@@ -142,9 +165,19 @@ mod tests {
     use super::*;
     use pvfs::attr::{FileKind, Timestamp};
     use pvfs::ids::IodId;
+    use pvfs::proto::lease::Lease;
 
-    fn grant(open: u64) -> Grant {
-        let attr = Attr {
+    const READ: Access = Access {
+        read: true,
+        write: false,
+    };
+    const WRITE: Access = Access {
+        read: false,
+        write: true,
+    };
+
+    fn attr() -> Attr {
+        Attr {
             inode: InodeNumber(7),
             generation: 1,
             kind: FileKind::Regular,
@@ -158,39 +191,76 @@ mod tests {
             mtime: Timestamp::default(),
             ctime: Timestamp::default(),
             change: 1,
-        };
-        Grant {
-            open: OpenId(open),
-            attr,
-            access: Access {
-                read: true,
-                write: false,
-            },
-            layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
-            unsettled: true,
         }
     }
 
+    fn open(files: &OpenFiles, number: u64, access: Access) -> u64 {
+        let inode = files.intern(&attr());
+        let open = MgrOpen {
+            open: OpenId(number),
+            access,
+            layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
+        };
+        inode.state().opens.push(open.clone());
+        files.insert(&inode, attr().object(), access, &open, false)
+    }
+
+    fn close(files: &OpenFiles, handle: u64) -> Vec<OpenId> {
+        let file = files.remove(handle).unwrap();
+        let closed = files.closed(&file);
+        assert!(files.get(handle).is_err());
+        closed
+    }
+
     #[test]
-    fn opens_of_one_file_share_it_until_the_last_is_closed() {
+    fn what_nobody_needs_is_closed_at_mgr() {
         let files = OpenFiles::default();
-        let (first, second) = (files.insert(grant(1)), files.insert(grant(2)));
+        let (reader, writer) = (open(&files, 1, READ), open(&files, 2, WRITE));
+        let another = open(&files, 3, READ);
+        assert_eq!(
+            close(&files, reader),
+            [],
+            "another reads on, under any of them"
+        );
+        assert_eq!(close(&files, writer), [OpenId(2)]);
+        assert_eq!(close(&files, another), [OpenId(1), OpenId(3)]);
         let inode = files.inode(InodeNumber(7)).unwrap();
-        assert!(Arc::ptr_eq(&inode, &files.get(second).unwrap().inode));
-        files.remove(first).unwrap();
-        files.closed(InodeNumber(7));
-        assert!(files.get(first).is_err());
-        assert!(files.inode(InodeNumber(7)).is_some());
-        files.remove(second).unwrap();
-        files.closed(InodeNumber(7));
+        files.forget_unused(&inode);
         assert!(files.inode(InodeNumber(7)).is_none());
     }
 
     #[test]
-    fn an_open_settles_once() {
+    fn under_a_lease_one_open_for_reading_stays() {
         let files = OpenFiles::default();
-        let file = files.get(files.insert(grant(1))).unwrap();
-        assert!(file.is_first_use());
-        assert!(!file.is_first_use());
+        let (first, second) = (open(&files, 1, READ), open(&files, 2, READ));
+        let inode = files.inode(InodeNumber(7)).unwrap();
+        inode.state().lease.granted(Lease::Read, 1, false);
+        assert_eq!(close(&files, first), []);
+        assert_eq!(close(&files, second), [OpenId(2)]);
+        files.forget_unused(&inode);
+        assert!(files.inode(InodeNumber(7)).is_some());
+    }
+
+    #[test]
+    fn who_may_write_to_pages_is_counted() {
+        let files = OpenFiles::default();
+        let writer = open(&files, 1, WRITE);
+        let inode = files.inode(InodeNumber(7)).unwrap();
+        let count = || {
+            let state = inode.state();
+            (state.writers, state.page_writers)
+        };
+        assert_eq!(count(), (1, 1));
+        close(&files, writer);
+        assert_eq!(count(), (0, 0));
+        let file = OpenFile {
+            inode,
+            open: OpenId(1),
+            access: WRITE,
+            layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
+            object: attr().object(),
+            direct: true,
+        };
+        assert!(!file.writes_pages(), "what cannot be read cannot be mapped");
     }
 }

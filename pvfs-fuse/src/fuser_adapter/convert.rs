@@ -11,7 +11,7 @@ use pvfs::attr::{Attr, FileKind, SetTime};
 use pvfs::error::FsError;
 use pvfs::proto::mgr::{Access, RenameMode, XattrMode};
 
-use crate::fs::Caller;
+use crate::fs::{Caller, OpenHow};
 
 /// What stat(2) calls the best size of a transfer: `cp` and `cat` use buffers of this size.
 const PREFERRED_IO_BYTES: u32 = 1 << 20;
@@ -59,7 +59,7 @@ pub(super) fn permissions(mode: u32) -> u16 {
     u16::try_from(mode & 0o7777).unwrap_or_default()
 }
 
-pub(super) fn access_of(flags: OpenFlags) -> Access {
+fn access_of(flags: OpenFlags) -> Access {
     match flags.acc_mode() {
         OpenAccMode::O_RDONLY => Access {
             read: true,
@@ -73,6 +73,14 @@ pub(super) fn access_of(flags: OpenFlags) -> Access {
             read: true,
             write: true,
         },
+    }
+}
+
+pub(super) fn open_how(flags: OpenFlags) -> OpenHow {
+    OpenHow {
+        access: access_of(flags),
+        truncate: flags.0 & libc::O_TRUNC != 0,
+        append: flags.0 & libc::O_APPEND != 0,
     }
 }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -22,13 +23,14 @@ use pvfs::error::FsError;
 use pvfs::limits::NAME_BYTES_MAX;
 
 use convert::{
-    access_of, caller, errno, file_attr, file_type, generation, kind_of_mode, permissions,
+    caller, errno, file_attr, file_type, generation, kind_of_mode, open_how, permissions,
     rename_mode, set_time, xattr_mode,
 };
 
+use crate::fs::workers::Workers;
 use crate::fs::{
-    DirectoryEntryRef, DirectorySink, NewNode, Opened, Pvfs, REQUEST_BYTES_MAX, ReadSink,
-    WriteRequest,
+    DirectoryEntryRef, DirectorySink, Kernel, NewNode, Opened, Pvfs, REQUEST_BYTES_MAX,
+    ReadRequest, ReadSink, WriteRequest,
 };
 
 /// Readahead and other background requests that the kernel may have under way: two readers with
@@ -41,45 +43,100 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 /// entries than fit are asked for again.
 const DIRECTORY_REPLY_BYTES: usize = 32 << 10;
 
+/// Threads for requests that wait while half of the session's threads do: the others must stay free
+/// for the reads and writes that let leases be given up. Beyond it, requests wait for a thread.
+const OVERFLOW_THREADS_MAX: usize = 512;
+
 /// A file system for fuser.
 pub struct Adapter {
     fs: Arc<Pvfs>,
     /// How long the kernel may keep names and attributes.
     ttl: Duration,
+    /// Session threads with a request that may have to wait for mgr.
+    busy: Arc<AtomicUsize>,
+    overflow: Workers,
+}
+
+/// The kernel's page cache, by FUSE's notifications.
+pub struct PageDropper(fuser::Notifier);
+
+impl PageDropper {
+    /// Of the mount of this notifier.
+    #[must_use]
+    pub const fn new(notifier: fuser::Notifier) -> Self {
+        Self(notifier)
+    }
+}
+
+impl Kernel for PageDropper {
+    fn drop_pages(&self, inode: u64, offset: u64, length: Option<u64>) {
+        let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+        // 0 is everything from there on.
+        let length = length.map_or(0, |length| i64::try_from(length).unwrap_or(0));
+        if let Err(error) = self.0.inval_inode(INodeNo(inode), offset, length) {
+            // After the unmount there are no pages.
+            tracing::debug!("dropping pages of inode {inode}: {error}");
+        }
+    }
 }
 
 impl Adapter {
     /// Serves `fs`; the kernel may keep names and attributes for `ttl`.
     #[must_use]
-    pub const fn new(fs: Arc<Pvfs>, ttl: Duration) -> Self {
-        Self { fs, ttl }
-    }
-
-    fn entry(&self, reply: ReplyEntry, outcome: Result<Attr, FsError>) {
-        match outcome {
-            Ok(attr) => reply.entry(&self.ttl, &file_attr(&attr), generation(&attr)),
-            Err(error) => reply.error(errno(error)),
+    pub fn new(fs: Arc<Pvfs>, ttl: Duration) -> Self {
+        Self {
+            fs,
+            ttl,
+            busy: Arc::default(),
+            overflow: Workers::new("overflow", OVERFLOW_THREADS_MAX),
         }
     }
 
-    fn attr(&self, reply: ReplyAttr, outcome: Result<Attr, FsError>) {
-        match outcome {
-            Ok(attr) => reply.attr(&self.ttl, &file_attr(&attr)),
-            Err(error) => reply.error(errno(error)),
+    /// Runs a request that may have to wait for mgr, and so for other clients: here, or in another
+    /// thread while too many of this kind are under way.
+    fn run(&self, job: impl FnOnce(&Arc<Pvfs>) + Send + 'static) {
+        let limit = self.fs.options().threads.div_ceil(2);
+        if self.busy.fetch_add(1, Ordering::AcqRel) < limit {
+            job(&self.fs);
+            self.busy.fetch_sub(1, Ordering::AcqRel);
+        } else {
+            self.busy.fetch_sub(1, Ordering::AcqRel);
+            let fs = Arc::clone(&self.fs);
+            self.overflow.run(move || job(&fs));
         }
     }
+}
 
-    fn open_flags(&self, opened: &Opened) -> FopenFlags {
-        let mut flags = FopenFlags::empty();
-        if self.fs.options().direct_io {
-            flags |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
-        } else if opened.keep_pages {
-            flags |= FopenFlags::FOPEN_KEEP_CACHE;
-        }
-        if !opened.flushes {
-            flags |= FopenFlags::FOPEN_NOFLUSH;
-        }
-        flags
+fn entry(reply: ReplyEntry, ttl: Duration, outcome: Result<Attr, FsError>) {
+    match outcome {
+        Ok(attr) => reply.entry(&ttl, &file_attr(&attr), generation(&attr)),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn attr(reply: ReplyAttr, ttl: Duration, outcome: Result<Attr, FsError>) {
+    match outcome {
+        Ok(attr) => reply.attr(&ttl, &file_attr(&attr)),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+const fn open_flags(opened: &Opened) -> FopenFlags {
+    // Pages that are not right have been dropped when their lease went.
+    let mut flags = match opened.direct {
+        true => FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES),
+        false => FopenFlags::FOPEN_KEEP_CACHE,
+    };
+    if !opened.flushes {
+        flags = flags.union(FopenFlags::FOPEN_NOFLUSH);
+    }
+    flags
+}
+
+fn written(reply: ReplyWrite, length: usize, outcome: Result<(), FsError>) {
+    match outcome {
+        Ok(()) => reply.written(u32::try_from(length).unwrap_or(u32::MAX)),
+        Err(error) => reply.error(errno(error)),
     }
 }
 
@@ -153,6 +210,10 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            // A file that several nodes write to may still be mapped.
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            // mgr says when pages are no longer right; a new size alone does not make them so.
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             // A link's target never changes: another one is another inode.
             InitFlags::FUSE_CACHE_SYMLINKS,
         ];
@@ -160,9 +221,6 @@ impl Filesystem for Adapter {
             // Entries that expire at once would be looked up again each.
             wanted.push(InitFlags::FUSE_DO_READDIRPLUS);
             wanted.push(InitFlags::FUSE_READDIRPLUS_AUTO);
-        }
-        if self.fs.options().direct_io {
-            wanted.push(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
         }
         for flag in wanted {
             if config.add_capabilities(flag).is_err() {
@@ -173,10 +231,8 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(
-            reply,
-            self.fs.lookup(caller(request), parent.0, name.as_bytes()),
-        );
+        let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
+        self.run(move |fs| entry(reply, ttl, fs.lookup(caller, parent.0, &name)));
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, _nlookup: u64) {
@@ -184,7 +240,8 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.attr(reply, self.fs.getattr(ino.0));
+        let ttl = self.ttl;
+        self.run(move |fs| attr(reply, ttl, fs.getattr(ino.0)));
     }
 
     fn setattr(
@@ -213,11 +270,8 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        self.attr(
-            reply,
-            self.fs
-                .setattr(caller(request), ino.0, set, fh.map(|fh| fh.0)),
-        );
+        let (caller, ttl, handle) = (caller(request), self.ttl, fh.map(|fh| fh.0));
+        self.run(move |fs| attr(reply, ttl, fs.setattr(caller, ino.0, set, handle)));
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -245,11 +299,8 @@ impl Filesystem for Adapter {
             mode: permissions(mode),
             rdev,
         };
-        self.entry(
-            reply,
-            self.fs
-                .make_node(caller(request), parent.0, name.as_bytes(), node),
-        );
+        let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
+        self.run(move |fs| entry(reply, ttl, fs.make_node(caller, parent.0, &name, node)));
     }
 
     fn mkdir(
@@ -266,25 +317,18 @@ impl Filesystem for Adapter {
             mode: permissions(mode),
             rdev: 0,
         };
-        self.entry(
-            reply,
-            self.fs
-                .make_node(caller(request), parent.0, name.as_bytes(), node),
-        );
+        let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
+        self.run(move |fs| entry(reply, ttl, fs.make_node(caller, parent.0, &name, node)));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            reply,
-            self.fs.unlink(caller(request), parent.0, name.as_bytes()),
-        );
+        let (caller, name) = (caller(request), name.as_bytes().to_vec());
+        self.run(move |fs| empty(reply, fs.unlink(caller, parent.0, &name)));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            reply,
-            self.fs.rmdir(caller(request), parent.0, name.as_bytes()),
-        );
+        let (caller, name) = (caller(request), name.as_bytes().to_vec());
+        self.run(move |fs| empty(reply, fs.rmdir(caller, parent.0, &name)));
     }
 
     fn symlink(
@@ -295,11 +339,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let target = target.as_os_str().as_bytes();
-        let made = self
-            .fs
-            .symlink(caller(request), parent.0, link_name.as_bytes(), target);
-        self.entry(reply, made);
+        let target = target.as_os_str().as_bytes().to_vec();
+        let (caller, ttl, name) = (caller(request), self.ttl, link_name.as_bytes().to_vec());
+        self.run(move |fs| entry(reply, ttl, fs.symlink(caller, parent.0, &name, &target)));
     }
 
     fn rename(
@@ -312,11 +354,13 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let from = (parent.0, name.as_bytes());
-        let to = (newparent.0, newname.as_bytes());
-        let renamed =
-            rename_mode(flags).and_then(|mode| self.fs.rename(caller(request), from, to, mode));
-        empty(reply, renamed);
+        let caller = caller(request);
+        let (name, newname) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
+        self.run(move |fs| {
+            let (from, to) = ((parent.0, &name[..]), (newparent.0, &newname[..]));
+            let renamed = rename_mode(flags).and_then(|mode| fs.rename(caller, from, to, mode));
+            empty(reply, renamed);
+        });
     }
 
     fn link(
@@ -327,21 +371,16 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let made = self
-            .fs
-            .link(caller(request), ino.0, newparent.0, newname.as_bytes());
-        self.entry(reply, made);
+        let (caller, ttl, name) = (caller(request), self.ttl, newname.as_bytes().to_vec());
+        self.run(move |fs| entry(reply, ttl, fs.link(caller, ino.0, newparent.0, &name)));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let truncate = flags.0 & libc::O_TRUNC != 0;
-        match self
-            .fs
-            .open(caller(request), ino.0, access_of(flags), truncate)
-        {
-            Ok(opened) => reply.opened(FileHandle(opened.handle), self.open_flags(&opened)),
+        let (caller, how) = (caller(request), open_how(flags));
+        self.run(move |fs| match fs.open(caller, ino.0, how) {
+            Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(&opened)),
             Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     fn read(
@@ -352,12 +391,25 @@ impl Filesystem for Adapter {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let length = usize::try_from(size).unwrap_or(REQUEST_BYTES_MAX);
-        if let Err((reply, error)) = self.fs.read(fh.0, offset, length, reply) {
-            reply.error(errno(error));
+        let read = ReadRequest {
+            handle: fh.0,
+            offset,
+            length: usize::try_from(size).unwrap_or(REQUEST_BYTES_MAX),
+            // Only a process that reads past the cache names itself.
+            fills_pages: lock_owner.is_none(),
+        };
+        let serve = move |fs: &Arc<Pvfs>| {
+            if let Err((reply, error)) = fs.read(&read, reply) {
+                reply.error(errno(error));
+            }
+        };
+        if self.fs.may_read_at_once(&read) {
+            serve(&self.fs);
+        } else {
+            self.run(serve);
         }
     }
 
@@ -369,21 +421,35 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        flags: OpenFlags,
+        lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let drops_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let write_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let write = WriteRequest {
             handle: fh.0,
             offset,
             bytes: data,
-            drops_privileges,
+            drops_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            // Only a process that writes past the cache names itself.
+            from_pages: lock_owner.is_none(),
+            write_back,
+            append: flags.0 & libc::O_APPEND != 0 && !write_back,
         };
-        match self.fs.write(caller(request), &write) {
-            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
-            Err(error) => reply.error(errno(error)),
+        let caller = caller(request);
+        if self.fs.may_write_at_once(&write) {
+            return written(reply, data.len(), self.fs.write(caller, &write));
         }
+        let bytes = data.to_vec();
+        let rest = WriteRequest {
+            bytes: &[],
+            ..write
+        };
+        self.run(move |fs| {
+            let bytes = &bytes[..];
+            let write = WriteRequest { bytes, ..rest };
+            written(reply, bytes.len(), fs.write(caller, &write));
+        });
     }
 
     fn flush(
@@ -394,7 +460,7 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.fs.flush(fh.0));
+        self.run(move |fs| empty(reply, fs.flush(fh.0)));
     }
 
     fn release(
@@ -407,8 +473,10 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.fs.release(fh.0);
-        reply.ok();
+        self.run(move |fs| {
+            fs.release(fh.0);
+            reply.ok();
+        });
     }
 
     fn fsync(
@@ -419,7 +487,7 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.fs.fsync(fh.0));
+        self.run(move |fs| empty(reply, fs.fsync(fh.0)));
     }
 
     fn readdir(
@@ -545,22 +613,22 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let access = access_of(OpenFlags(flags));
-        let how = (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0);
-        let place = (parent.0, name.as_bytes());
-        match self
-            .fs
-            .create(caller(request), place, permissions(mode), access, how)
-        {
-            Ok(opened) => reply.created(
-                &self.ttl,
-                &file_attr(&opened.attr),
-                generation(&opened.attr),
-                FileHandle(opened.handle),
-                self.open_flags(&opened),
-            ),
-            Err(error) => reply.error(errno(error)),
-        }
+        let how = open_how(OpenFlags(flags));
+        let exclusive = flags & libc::O_EXCL != 0;
+        let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
+        self.run(move |fs| {
+            let place = (parent.0, &name[..]);
+            match fs.create(caller, place, permissions(mode), how, exclusive) {
+                Ok(opened) => reply.created(
+                    &ttl,
+                    &file_attr(&opened.attr),
+                    generation(&opened.attr),
+                    FileHandle(opened.handle),
+                    open_flags(&opened),
+                ),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn fallocate(

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::iod::IodDirectory;
+use super::leases::{BootTime, LeaseClock, LeaseKeeper};
 use super::mgr_link::{self, Link};
 use super::session::{Refused, Session};
 use crate::address::Endpoint;
@@ -68,6 +69,8 @@ pub struct Welcome {
     pub file_system: FileSystemId,
     /// A client that says nothing for so long loses its opens.
     pub session_timeout: Duration,
+    /// A client that says nothing for so long loses its leases.
+    pub lease_timeout: Duration,
 }
 
 /// See the module.
@@ -82,6 +85,9 @@ pub struct MgrClient {
 pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
     options: ClientOptions,
+    /// Who keeps leases, where this client takes any.
+    pub(super) keeper: Option<Arc<dyn LeaseKeeper>>,
+    pub(super) lease_clock: LeaseClock,
     pub(super) state: Mutex<State>,
     /// Signals: a reply made room in the window, the connection came or went, the client ends.
     pub(super) changed: Condvar,
@@ -109,6 +115,27 @@ impl MgrClient {
     ///
     /// Where the system gives no thread.
     pub fn start(endpoint: Endpoint, options: ClientOptions) -> io::Result<Self> {
+        Self::start_with(endpoint, options, None)
+    }
+
+    /// The same for a client that takes leases, which `keeper` keeps.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with_leases(
+        endpoint: Endpoint,
+        options: ClientOptions,
+        keeper: Arc<dyn LeaseKeeper>,
+    ) -> io::Result<Self> {
+        Self::start_with(endpoint, options, Some(keeper))
+    }
+
+    fn start_with(
+        endpoint: Endpoint,
+        options: ClientOptions,
+        keeper: Option<Arc<dyn LeaseKeeper>>,
+    ) -> io::Result<Self> {
         let state = State {
             session: Session::new(random_client()),
             link: None,
@@ -120,6 +147,8 @@ impl MgrClient {
         let shared = Arc::new(Shared {
             endpoint,
             options,
+            keeper,
+            lease_clock: LeaseClock::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             iods: RwLock::default(),
@@ -196,6 +225,20 @@ impl MgrClient {
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// Tells mgr something whose answer nobody waits for, such as a close. It is sent before
+    /// everything that this thread sends later, and again until mgr has it.
+    pub fn post(&self, credentials: &Credentials, operation: &MgrOperation) {
+        if let Err(error) = self.shared.begin(credentials, operation, None) {
+            tracing::warn!("a message to mgr could not be sent: {error}");
+        }
+    }
+
+    /// How long this client may still rely on its leases; `None` where it may not.
+    #[must_use]
+    pub fn leases_left(&self) -> Option<Duration> {
+        self.shared.lease_clock.left(BootTime::now())
     }
 
     /// Ends the client before it is dropped: whoever waits for a reply gets [`FsError::Io`].
@@ -321,14 +364,14 @@ impl Shared {
 
     /// Waits for a connection on which mgr has welcomed this client, and says how long mgr bears
     /// silence; `None` where the client ends.
-    pub(super) fn linked(&self) -> Option<(Arc<Link>, Duration)> {
+    pub(super) fn linked(&self) -> Option<(Arc<Link>, Welcome)> {
         let mut state = self.lock();
         loop {
             if state.closing {
                 return None;
             }
             if let (Some(link), Some(welcome)) = (&state.link, state.welcome) {
-                return Some((Arc::clone(link), welcome.session_timeout));
+                return Some((Arc::clone(link), welcome));
             }
             state = self
                 .changed
@@ -356,6 +399,22 @@ impl Shared {
         operation: &MgrOperation,
         deadline: Option<Instant>,
     ) -> MgrReply {
+        let (id, receiver) = self.begin(credentials, operation, deadline)?;
+        let reply = wait_for_reply(&receiver, deadline);
+        if reply.is_none() {
+            self.lock().session.abandon(id);
+        }
+        self.changed.notify_all();
+        reply.unwrap_or(Err(FsError::TryAgain))
+    }
+
+    /// Sends one request under a number of its own.
+    fn begin(
+        &self,
+        credentials: &Credentials,
+        operation: &MgrOperation,
+        deadline: Option<Instant>,
+    ) -> Result<(u64, Receiver<MgrReply>), FsError> {
         let (sender, receiver) = sync_channel(1);
         let (begun, link) = {
             let mut state = self.lock();
@@ -380,13 +439,7 @@ impl Shared {
         if let Some(link) = link {
             link.send(&begun.frame);
         }
-        drop(sender);
-        let reply = wait_for_reply(&receiver, deadline);
-        if reply.is_none() {
-            self.lock().session.abandon(begun.id);
-        }
-        self.changed.notify_all();
-        reply.unwrap_or(Err(FsError::TryAgain))
+        Ok((begun.id, receiver))
     }
 
     /// Sleeps; false where the deadline passed or the client ends.

@@ -7,13 +7,16 @@ use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::leases::BootTime;
 use super::mgr::{BACKOFF_FIRST, BACKOFF_MAX, Shared, Welcome};
 use super::session::Finished;
 use crate::address::Endpoint;
 use crate::attr::Credentials;
+use crate::proto::lease::Notice;
 use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
-use crate::wire::blocking::{ConnectionError, read_message};
-use crate::wire::header::{FrameError, FrameKind};
+use crate::wire::blocking::{ConnectionError, read_frame};
+use crate::wire::codec::decode_checked;
+use crate::wire::header::{FrameError, FrameHeader, FrameKind};
 
 /// One attempt to connect: a host that drops packets is tried anew after so long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,6 +28,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The shortest session timeout that is honoured, whatever mgr announces: a keep-alive must have
 /// time to be answered.
 const SESSION_TIMEOUT_MIN: Duration = Duration::from_millis(300);
+/// Keep-alives in the time after which leases end: most of it is left when one is late.
+const KEEP_ALIVES_PER_LEASE: u32 = 6;
 /// Replies are small; this many bytes are taken from the socket at once.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
@@ -87,6 +92,11 @@ pub(super) fn run(shared: &Shared) {
             Err(error) => error,
         };
         let closing = shared.disconnected(&error.to_string());
+        if let Some(keeper) = &shared.keeper {
+            // What is kept is dropped while it still holds; the next greeting says that it is gone.
+            keeper.disconnected();
+            shared.lease_clock.end();
+        }
         if !told && !closing {
             tracing::warn!("mgr {} is away ({error}): waiting for it", shared.endpoint);
             told = true;
@@ -168,12 +178,18 @@ fn greet(
         let begun = shared
             .lock()
             .session
-            .greeting(opens)
+            .greeting(opens, shared.keeper.is_some())
             .map_err(ConnectionError::Message)?;
+        let sent = BootTime::now();
         let mut writer = stream;
         writer.write_all(&begun.frame)?;
-        let message = read_message(reader, FrameKind::MgrReply, &mut scratch)?;
-        let (header, reply): (_, MgrReply) = message.ok_or(LinkError::Closed)?;
+        let (header, reply) = loop {
+            match read_incoming(reader, &mut scratch)?.ok_or(LinkError::Closed)? {
+                Incoming::Reply(header, reply) => break (header, reply),
+                // About leases from before the greeting, which have ended.
+                Incoming::Notice(_) => {}
+            }
+        };
         if header.request_id != begun.id {
             return Err(
                 ConnectionError::from(FrameError::UnknownRequest(header.request_id)).into(),
@@ -188,9 +204,12 @@ fn greet(
             return Err(LinkError::AnotherFileSystem);
         }
         shared.set_iods(&hello.iods);
+        let lease_timeout = Duration::from_millis(u64::from(hello.lease_timeout_ms));
+        shared.lease_clock.renew(sent, lease_timeout);
         welcome = Some(Welcome {
             file_system: hello.file_system,
             session_timeout,
+            lease_timeout,
         });
     }
     welcome.ok_or(LinkError::Closed)
@@ -200,23 +219,32 @@ fn greet(
 fn read_replies(shared: &Shared, link: &Link, reader: &mut BufReader<TcpStream>) -> LinkError {
     let mut scratch = Vec::new();
     loop {
-        let (header, reply): (_, MgrReply) =
-            match read_message(reader, FrameKind::MgrReply, &mut scratch) {
-                Ok(Some(message)) => message,
-                Ok(None) => return LinkError::Closed,
-                Err(error) => return error.into(),
-            };
-        if header.payload_length != 0 {
-            let error = FrameError::UnexpectedPayload(header.payload_length);
-            return ConnectionError::from(error).into();
-        }
-        let finished = shared.lock().session.finish(header.request_id, &reply);
+        let (header, reply) = match read_incoming(reader, &mut scratch) {
+            Ok(Some(Incoming::Reply(header, reply))) => (header, reply),
+            Ok(Some(Incoming::Notice(notice))) => {
+                if let Some(keeper) = &shared.keeper {
+                    keeper.notice(notice);
+                }
+                continue;
+            }
+            Ok(None) => return LinkError::Closed,
+            Err(error) => return error.into(),
+        };
+        let finished = {
+            let mut state = shared.lock();
+            if let (Some(sent), Some(welcome)) =
+                (state.session.sent(header.request_id), state.welcome)
+            {
+                shared.lease_clock.renew(sent, welcome.lease_timeout);
+            }
+            state.session.finish(header.request_id, &reply)
+        };
         match finished {
             // Its channel has room for the only reply; a caller past its deadline is gone.
             Finished::Waiter(waiter) => drop(waiter.try_send(reply)),
             Finished::Declare(waiter, reopen) => {
                 // mgr takes it before anything that the waiter sends now. The reply is not needed.
-                let greeting = shared.lock().session.greeting(vec![reopen]);
+                let greeting = shared.lock().session.greeting(vec![reopen], false);
                 if let Ok(greeting) = greeting {
                     link.send(&greeting.frame);
                 }
@@ -231,11 +259,42 @@ fn read_replies(shared: &Shared, link: &Link, reader: &mut BufReader<TcpStream>)
     }
 }
 
-/// Says that this client is alive, three times per session timeout; where mgr does not answer
-/// within one, the connection is dead though nobody said so, and ends.
+/// What mgr sends.
+enum Incoming {
+    Reply(FrameHeader, MgrReply),
+    Notice(Notice),
+}
+
+fn read_incoming(
+    reader: &mut BufReader<TcpStream>,
+    scratch: &mut Vec<u8>,
+) -> Result<Option<Incoming>, ConnectionError> {
+    let Some(header) = read_frame(reader, scratch)? else {
+        return Ok(None);
+    };
+    if header.payload_length != 0 {
+        return Err(FrameError::UnexpectedPayload(header.payload_length).into());
+    }
+    Ok(Some(match header.kind {
+        FrameKind::MgrNotice => Incoming::Notice(decode_checked(&header, scratch)?),
+        _ => {
+            let header = header.expect(FrameKind::MgrReply)?;
+            Incoming::Reply(header, decode_checked(&header, scratch)?)
+        }
+    }))
+}
+
+/// Says that this client is alive, three times per session timeout and oftener where it has leases;
+/// where mgr does not answer within one session timeout, the connection is dead though nobody said
+/// so, and ends.
 pub(super) fn keep_alive(shared: &Shared) {
-    while let Some((link, timeout)) = shared.linked() {
-        if !shared.pause(timeout / 3, None) {
+    while let Some((link, welcome)) = shared.linked() {
+        let timeout = welcome.session_timeout;
+        let pause = match shared.keeper {
+            Some(_) => (timeout / 3).min(welcome.lease_timeout / KEEP_ALIVES_PER_LEASE),
+            None => timeout / 3,
+        };
+        if !shared.pause(pause, None) {
             return;
         }
         let deadline = Some(Instant::now() + timeout);

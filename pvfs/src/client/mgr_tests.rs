@@ -99,7 +99,7 @@ fn serve_connection(
         read_message::<MgrRequest>(&mut stream, FrameKind::MgrRequest, &mut scratch)
     {
         let act = match &request.operation {
-            MgrOperation::Hello { opens } => {
+            MgrOperation::Hello { opens, .. } => {
                 seen.lock().unwrap().greetings.push(opens.clone());
                 let iods = vec![IodStatus {
                     iod: IodId(3),
@@ -110,6 +110,7 @@ fn serve_connection(
                 let hello = HelloResponse {
                     file_system,
                     session_timeout_ms: 600,
+                    lease_timeout_ms: 600,
                     iods,
                 };
                 Act::Reply(Ok(MgrResponse::Hello(hello)))
@@ -211,6 +212,7 @@ fn a_connection_on_which_mgr_falls_silent_is_given_up() {
         let hello = HelloResponse {
             file_system,
             session_timeout_ms: 300,
+            lease_timeout_ms: 300,
             iods: Vec::new(),
         };
         let reply: MgrReply = Ok(MgrResponse::Hello(hello));

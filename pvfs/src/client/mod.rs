@@ -5,6 +5,7 @@
 
 pub mod buffer;
 pub mod iod;
+pub mod leases;
 pub mod mgr;
 mod mgr_link;
 pub mod patience;

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::leases::BootTime;
 use crate::attr::Credentials;
 use crate::error::FsError;
 use crate::ids::{ClientId, OpenId};
@@ -28,6 +29,8 @@ struct Pending<W> {
     access: Option<Access>,
     /// It went out, or may have, over more than one connection.
     resent: bool,
+    /// When it was handed out to be sent, last.
+    sent: BootTime,
     waiter: W,
 }
 
@@ -126,6 +129,7 @@ impl<W> Session<W> {
             sequence,
             access,
             resent: false,
+            sent: BootTime::now(),
             waiter,
         };
         self.pending.insert(id, pending);
@@ -133,9 +137,10 @@ impl<W> Session<W> {
     }
 
     /// A frame that this session does not keep: a greeting is worth nothing on another connection.
-    pub(super) fn greeting(&mut self, opens: Vec<Reopen>) -> Result<Begun, FsError> {
+    pub(super) fn greeting(&mut self, opens: Vec<Reopen>, leases: bool) -> Result<Begun, FsError> {
         let id = self.request_next;
-        let frame = self.encode(id, 0, &Credentials::ROOT, &MgrOperation::Hello { opens })?;
+        let hello = MgrOperation::Hello { opens, leases };
+        let frame = self.encode(id, 0, &Credentials::ROOT, &hello)?;
         self.request_next += 1;
         Ok(Begun { id, frame })
     }
@@ -165,6 +170,11 @@ impl<W> Session<W> {
             .first()
             .copied()
             .unwrap_or(self.sequence_next)
+    }
+
+    /// When a request that has no reply yet was sent.
+    pub(super) fn sent(&self, id: u64) -> Option<BootTime> {
+        self.pending.get(&id).map(|pending| pending.sent)
     }
 
     /// Takes a reply: notes an open that it grants, and says who waits for it.
@@ -204,8 +214,10 @@ impl<W> Session<W> {
 
     /// Frames of all requests without a reply, for a new connection.
     pub(super) fn unanswered_frames(&mut self) -> Vec<Arc<[u8]>> {
+        let now = BootTime::now();
         let take = |pending: &mut Pending<W>| {
             pending.resent = true;
+            pending.sent = now;
             Arc::clone(&pending.frame)
         };
         self.pending.values_mut().map(take).collect()
@@ -418,7 +430,7 @@ pub(super) mod tests {
         let lengths: Vec<_> = messages.iter().map(Vec::len).collect();
         assert_eq!(lengths, [REOPENS_PER_MESSAGE_MAX, 1]);
         for opens in messages {
-            assert!(session.greeting(opens).is_ok());
+            assert!(session.greeting(opens, true).is_ok());
         }
     }
 

@@ -8,6 +8,7 @@ use crate::error::FsError;
 use crate::ids::{ClientId, FileSystemId, InodeNumber, IodId, ObjectId, OpenId};
 use crate::layout::{Layout, LayoutPolicy};
 use crate::name::Name;
+use crate::proto::lease::Want;
 
 /// A request to mgr.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -32,6 +33,9 @@ pub enum MgrOperation {
     Hello {
         /// Opens that the client holds and mgr may have forgotten in a restart.
         opens: Vec<Reopen>,
+        /// The client takes leases, and holds none now: those from before have ended. Otherwise the
+        /// greeting says nothing about leases.
+        leases: bool,
     },
     /// Keeps the session alive; sent at least every third of the time in [`HelloResponse`].
     KeepAlive,
@@ -237,6 +241,26 @@ pub enum MgrOperation {
         /// Its disk.
         space: Space,
     },
+    /// Asks for a lease on a regular file; it comes in a
+    /// [`Notice::Granted`](crate::proto::lease::Notice::Granted) before the reply.
+    Acquire {
+        /// Which file.
+        inode: InodeNumber,
+        /// For what.
+        want: Want,
+    },
+    /// The client has done what mgr demanded.
+    Acknowledge {
+        /// Numbers of [`Recall`](crate::proto::lease::Recall)s.
+        recalls: Vec<u64>,
+    },
+    /// The client gives leases back unasked.
+    GiveBack {
+        /// Inodes, each with the number of its last grant: a later grant stays.
+        leases: Vec<(InodeNumber, u64)>,
+    },
+    /// The client ends: with this request it loses its opens and leases.
+    Goodbye,
 }
 
 impl MgrOperation {
@@ -255,7 +279,11 @@ impl MgrOperation {
             | Self::ListXattr { .. }
             | Self::GetLayout { .. }
             | Self::ListIods
-            | Self::IodHeartbeat { .. } => false,
+            | Self::IodHeartbeat { .. }
+            | Self::Acquire { .. }
+            | Self::Acknowledge { .. }
+            | Self::GiveBack { .. }
+            | Self::Goodbye => false,
             Self::SetAttr { .. }
             | Self::Create { .. }
             | Self::MakeNode { .. }
@@ -379,6 +407,8 @@ pub struct HelloResponse {
     pub file_system: FileSystemId,
     /// A client that says nothing for so long loses its opens, milliseconds.
     pub session_timeout_ms: u32,
+    /// A client that says nothing for so long loses its leases, milliseconds.
+    pub lease_timeout_ms: u32,
     /// Where the iods are.
     pub iods: Vec<IodStatus>,
 }

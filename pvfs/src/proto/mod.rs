@@ -5,4 +5,5 @@
 //! [`crate::wire::header::VERSION`]. Golden bytes stand in `docs/WIRE.md`.
 
 pub mod iod;
+pub mod lease;
 pub mod mgr;

@@ -36,14 +36,30 @@ pub fn read_message<T: Decode<()>>(
     kind: FrameKind,
     scratch: &mut Vec<u8>,
 ) -> Result<Option<(FrameHeader, T)>, ConnectionError> {
+    let Some(header) = read_frame(stream, scratch)? else {
+        return Ok(None);
+    };
+    header.expect(kind)?;
+    Ok(Some((header, decode_checked(&header, scratch)?)))
+}
+
+/// Reads one frame of any kind: its header, and its body into `scratch`, not checked yet.
+///
+/// # Errors
+///
+/// As [`read_message`].
+pub fn read_frame(
+    stream: &mut impl Read,
+    scratch: &mut Vec<u8>,
+) -> Result<Option<FrameHeader>, ConnectionError> {
     let mut bytes = [0; HEADER_BYTES];
     if !read_start(stream, &mut bytes)? {
         return Ok(None);
     }
-    let header = FrameHeader::parse(&bytes)?.expect(kind)?;
+    let header = FrameHeader::parse(&bytes)?;
     scratch.resize(header.body_length, 0);
     stream.read_exact(scratch)?;
-    Ok(Some((header, decode_checked(&header, scratch)?)))
+    Ok(Some(header))
 }
 
 /// Fills `bytes`; false where the stream ended before the first byte.

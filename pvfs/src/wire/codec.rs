@@ -58,6 +58,7 @@ mod tests {
     use crate::ids::{ClientId, InodeNumber, IodId, ObjectId};
     use crate::name::Name;
     use crate::proto::iod::IodRequest;
+    use crate::proto::lease::{Demand, Notice, Recall};
     use crate::proto::mgr::{MgrOperation, MgrReply, MgrRequest};
     use crate::wire::header::FrameKind;
     use proptest::prelude::*;
@@ -91,7 +92,14 @@ mod tests {
             offset: 65_536,
             length: 4096,
         };
+        let recall = Recall {
+            number: 7,
+            inode: InodeNumber(5),
+            demand: Demand::GiveUp,
+        };
+        let recalled = encode(&Notice::Recalled(vec![recall])).unwrap();
         for (kind, id, body) in [
+            (FrameKind::MgrNotice, 0, recalled),
             (FrameKind::MgrRequest, 1, encode(&lookup()).unwrap()),
             (
                 FrameKind::MgrReply,
@@ -132,6 +140,7 @@ mod tests {
         fn hostile_bodies_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode::<MgrRequest>(&bytes);
             let _ = decode::<MgrReply>(&bytes);
+            let _ = decode::<Notice>(&bytes);
             let _ = decode::<IodRequest>(&bytes);
         }
 

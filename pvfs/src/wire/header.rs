@@ -17,7 +17,7 @@ use crate::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 /// The first four bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"PVFS";
 /// The protocol's version: peers must have the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 32;
 const CHECKED_BYTES: usize = 28;
@@ -48,6 +48,8 @@ pub enum FrameKind {
     IodRequest,
     /// [`IodReply`](crate::proto::iod::IodReply).
     IodReply,
+    /// [`Notice`](crate::proto::lease::Notice) from mgr; its request id is 0.
+    MgrNotice,
 }
 
 impl FrameKind {
@@ -57,6 +59,7 @@ impl FrameKind {
             Self::MgrReply => 2,
             Self::IodRequest => 3,
             Self::IodReply => 4,
+            Self::MgrNotice => 5,
         }
     }
 
@@ -66,6 +69,7 @@ impl FrameKind {
             2 => Some(Self::MgrReply),
             3 => Some(Self::IodRequest),
             4 => Some(Self::IodReply),
+            5 => Some(Self::MgrNotice),
             _ => None,
         }
     }
@@ -241,7 +245,7 @@ mod tests {
         assert_eq!(fault(0, b'X', true), FrameError::Magic);
         assert_eq!(fault(9, 1, false), FrameError::HeaderChecksum);
         assert_eq!(fault(4, 9, true), FrameError::Version(9));
-        assert_eq!(fault(6, 5, true), FrameError::Kind(5));
+        assert_eq!(fault(6, 6, true), FrameError::Kind(6));
         assert_eq!(fault(19, 1, true), FrameError::BodyLength(4 + (1 << 24)));
         assert_eq!(fault(23, 1, true), FrameError::PayloadLength(9 + (1 << 24)));
     }

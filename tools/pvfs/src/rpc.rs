@@ -176,7 +176,11 @@ impl Mgr {
     pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, RpcError> {
         let mut connection = Connection::open(format!("mgr {endpoint}"), endpoint, timeout)?;
         let client = ClientId(random());
-        let request = request(client, 0, MgrOperation::Hello { opens: Vec::new() });
+        let hello = MgrOperation::Hello {
+            opens: Vec::new(),
+            leases: false,
+        };
+        let request = request(client, 0, hello);
         let reply: MgrReply = connection.call(MGR_KINDS, &request)?;
         match reply {
             Ok(MgrResponse::Hello(hello)) => Ok(Self {

@@ -1,0 +1,624 @@
+// SPDX-License-Identifier: MIT
+//! Leases around requests: what a request needs of others before it runs, what its client may keep
+//! afterwards, and the requests that wait meanwhile.
+//!
+//! What a request changes is read off its records: whoever keeps something of a changed inode gives
+//! it up before the request runs, so no operation has to know about leases.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pvfs::attr::{Attr, FileKind};
+use pvfs::error::FsError;
+use pvfs::ids::{ClientId, InodeNumber};
+use pvfs::limits::LEASES_PER_MESSAGE_MAX;
+use pvfs::proto::lease::{Demand, Entry, Grant, Lease, Notice, Recall, Want};
+use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
+
+use super::batch::Batch;
+use super::{Action, State, store_failed};
+use crate::leases::Need;
+use crate::namespace::dentry::Dentry;
+use crate::namespace::inode::Inode;
+use crate::namespace::key::{self, Tag};
+use crate::namespace::value;
+use crate::store::{Records, StoreError, View};
+
+/// Who has reported its writes of which inode since a request came.
+pub(super) type Reported = BTreeSet<(ClientId, InodeNumber)>;
+
+/// Stands among the numbers of demands for "all clients from before the start are back".
+const CLIENTS_BACK: u64 = 0;
+
+/// A request that waits, or is about to run.
+#[derive(Debug)]
+pub(super) struct Parked<W> {
+    pub(super) connection: u64,
+    /// Of a request that changes nothing; who waits for others is known to the sessions.
+    pub(super) waiter: Option<W>,
+    pub(super) request: Box<MgrRequest>,
+    pub(super) reported: Reported,
+    waits: BTreeSet<u64>,
+}
+
+impl<W> Parked<W> {
+    pub(super) const fn new(connection: u64, waiter: Option<W>, request: Box<MgrRequest>) -> Self {
+        Self {
+            connection,
+            waiter,
+            request,
+            reported: BTreeSet::new(),
+            waits: BTreeSet::new(),
+        }
+    }
+}
+
+/// The requests that wait, in the order in which they came. Their number is bounded by the requests
+/// that each connection may have in flight.
+#[derive(Debug)]
+pub(super) struct Parking<W> {
+    parked: BTreeMap<u64, Parked<W>>,
+    /// For which demand which of them wait.
+    waiting: BTreeMap<u64, BTreeSet<u64>>,
+    ready: BTreeMap<u64, Parked<W>>,
+    ticket_last: u64,
+}
+
+impl<W> Default for Parking<W> {
+    fn default() -> Self {
+        Self {
+            parked: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            ticket_last: 0,
+        }
+    }
+}
+
+impl<W> Parking<W> {
+    pub(super) fn park(&mut self, mut parked: Parked<W>, waits: BTreeSet<u64>) {
+        self.ticket_last += 1;
+        for number in &waits {
+            self.waiting
+                .entry(*number)
+                .or_default()
+                .insert(self.ticket_last);
+        }
+        parked.waits = waits;
+        self.parked.insert(self.ticket_last, parked);
+    }
+
+    pub(super) fn park_until_clients_are_back(&mut self, parked: Parked<W>) {
+        self.park(parked, BTreeSet::from([CLIENTS_BACK]));
+    }
+
+    /// Runs it after the commit of this batch.
+    fn again(&mut self, parked: Parked<W>) {
+        self.ticket_last += 1;
+        self.ready.insert(self.ticket_last, parked);
+    }
+
+    /// A demand has been answered, by whom and about what.
+    fn answered(&mut self, number: u64, by: Option<(ClientId, InodeNumber)>) {
+        for ticket in self.waiting.remove(&number).unwrap_or_default() {
+            let Some(parked) = self.parked.get_mut(&ticket) else {
+                continue;
+            };
+            parked.waits.remove(&number);
+            parked.reported.extend(by);
+            if parked.waits.is_empty() {
+                if let Some(parked) = self.parked.remove(&ticket) {
+                    self.ready.insert(ticket, parked);
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_somebody_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+}
+
+/// Whether the reply to a request that changes nothing depends on what others keep.
+pub(super) const fn is_about_names(operation: &MgrOperation) -> bool {
+    matches!(
+        operation,
+        MgrOperation::Lookup { .. } | MgrOperation::GetAttr { .. } | MgrOperation::Acquire { .. }
+    )
+}
+
+impl<W> State<W> {
+    /// Whether a request must wait because somebody may have leases that mgr does not know of.
+    pub(super) fn must_wait_for_clients(&self, operation: &MgrOperation) -> bool {
+        !self.returning.is_empty() && !matches!(operation, MgrOperation::RegisterIod { .. })
+    }
+
+    /// Runs what no longer waits.
+    pub(super) fn run_ready(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+    ) -> Result<(), StoreError> {
+        for (_, parked) in std::mem::take(&mut self.parking.ready) {
+            match parked.waiter {
+                Some(_) => self.look_up(view, batch, parked)?,
+                None => self.run(view, batch, parked)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a request of [`is_about_names`], or parks it.
+    pub(super) fn look_up(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+        mut parked: Parked<W>,
+    ) -> Result<(), StoreError> {
+        if self.must_wait_for_clients(&parked.request.operation) {
+            self.parking.park_until_clients_are_back(parked);
+            return Ok(());
+        }
+        let operation = &parked.request.operation;
+        let reply = match operation {
+            MgrOperation::Acquire { inode, .. } => self.attr_of(view, *inode),
+            _ => self.look(view, batch, &parked.request),
+        };
+        let looked_at = looked_at(operation, &reply);
+        let changing = |inode: &InodeNumber| batch.records.contains_key(&key::inode(*inode));
+        if looked_at.iter().any(changing) {
+            // Its answer is what this batch commits.
+            self.parking.again(parked);
+            return Ok(());
+        }
+        let outcome = match (operation, &reply) {
+            (MgrOperation::Acquire { want, .. }, Ok(MgrResponse::Attr(attr))) => {
+                self.acquire(parked.request.client, attr, *want)
+            }
+            _ => self.keep_looked_at(view, &parked, reply),
+        };
+        let (reply, notice) = match outcome {
+            Ok(answer) => answer,
+            Err(waits) => {
+                self.parking.park(parked, waits);
+                return Ok(());
+            }
+        };
+        if let Some(notice) = notice {
+            batch.actions.push(Action::Notify {
+                client: parked.request.client,
+                connection: Some(parked.connection),
+                notice,
+            });
+        }
+        if let Some(waiter) = parked.waiter.take() {
+            batch.reply(waiter, reply);
+        }
+        Ok(())
+    }
+
+    fn attr_of(&self, view: &dyn View, inode: InodeNumber) -> MgrReply {
+        match read_inode(view, inode) {
+            Ok(Some(found)) => Ok(MgrResponse::Attr(found.attr)),
+            Ok(None) => Err(FsError::Stale),
+            Err(error) => Err(store_failed(&error)),
+        }
+    }
+
+    /// Gives a lease on a file that the client has open; `Err` is what it must wait for.
+    fn acquire(
+        &mut self,
+        client: ClientId,
+        attr: &Attr,
+        want: Want,
+    ) -> Result<(MgrReply, Option<Notice>), BTreeSet<u64>> {
+        let inode = attr.inode;
+        if attr.kind != FileKind::Regular || !self.holders.contains(&client) {
+            return Ok((Err(FsError::InvalidArgument), None));
+        }
+        if !self.opens.is_open_at(client, inode) {
+            return Ok((Err(FsError::Stale), None));
+        }
+        let lease = match want {
+            Want::ReadDirect if self.opens.is_written_elsewhere(client, inode) => Lease::Shared,
+            Want::Read | Want::ReadDirect => Lease::Read,
+            Want::WriteDirect if self.opens.is_open_elsewhere(client, inode) => Lease::Shared,
+            Want::Write | Want::WriteDirect => Lease::Write,
+        };
+        let mut waits = self
+            .leases
+            .demand(client, inode, Need::Hold(lease), &Reported::default());
+        waits.append(&mut self.leases.contended(inode));
+        if !waits.is_empty() {
+            return Err(waits);
+        }
+        let Some(number) = self.leases.grant(client, inode, lease) else {
+            return Ok((Err(FsError::TryAgain), None));
+        };
+        let grant = Grant {
+            number,
+            attr: *attr,
+            lease,
+        };
+        let notice = Notice::Granted {
+            grants: vec![grant],
+            entries: Vec::new(),
+            stale: Vec::new(),
+            acquired: true,
+        };
+        Ok((Ok(MgrResponse::Done), Some(notice)))
+    }
+
+    /// Lets the client keep what it looked at; `Err` is what it must wait for.
+    fn keep_looked_at(
+        &mut self,
+        view: &dyn View,
+        parked: &Parked<W>,
+        reply: MgrReply,
+    ) -> Result<(MgrReply, Option<Notice>), BTreeSet<u64>> {
+        let client = parked.request.client;
+        let found = match &reply {
+            Ok(MgrResponse::Attr(attr)) => Some(*attr),
+            _ => None,
+        };
+        if let Some(attr) = found {
+            let waits = self
+                .leases
+                .demand(client, attr.inode, Need::Look, &parked.reported);
+            if !waits.is_empty() {
+                return Err(waits);
+            }
+        }
+        if !self.holders.contains(&client) {
+            return Ok((reply, None));
+        }
+        let mut keep = Keep::default();
+        if let Some(attr) = found {
+            self.offer(client, attr, &mut keep);
+        }
+        if let MgrOperation::Lookup {
+            parent,
+            name: Some(name),
+        } = &parked.request.operation
+        {
+            let known = matches!(reply, Ok(_) | Err(FsError::NotFound));
+            if let (true, Ok(Some(directory))) = (known, read_inode(view, *parent)) {
+                if self.offer(client, directory.attr, &mut keep) {
+                    keep.entries.push(Entry {
+                        directory: *parent,
+                        name: name.clone(),
+                        inode: found.map(|attr| attr.inode),
+                    });
+                }
+            }
+        }
+        Ok((reply, keep.into_notice()))
+    }
+
+    /// Whether the client may keep the attributes; they go into `keep` then.
+    fn offer(&mut self, client: ClientId, attr: Attr, keep: &mut Keep) -> bool {
+        match self.leases.offer(client, attr.inode) {
+            Some((number, lease)) => {
+                keep.grants.push(Grant {
+                    number,
+                    attr,
+                    lease,
+                });
+                true
+            }
+            None => {
+                keep.stale.push(attr.inode);
+                false
+            }
+        }
+    }
+
+    /// What must be answered by others before a request may change what it would.
+    pub(super) fn demand_for(
+        &mut self,
+        request: &MgrRequest,
+        response: &MgrResponse,
+        records: &Records,
+        reported: &Reported,
+    ) -> BTreeSet<u64> {
+        let client = request.client;
+        let resized = resized(&request.operation);
+        let mut waits = BTreeSet::new();
+        let mut changed = BTreeSet::new();
+        for (inode, _) in changed_inodes(records) {
+            changed.insert(inode);
+            let need = match &request.operation {
+                MgrOperation::Report { .. } => Need::Report,
+                _ if resized == Some(inode) => Need::Resize,
+                _ => Need::Change,
+            };
+            waits.append(&mut self.leases.demand(client, inode, need, reported));
+        }
+        // Whoever reports is not to wait for others' reports: they may wait for this one.
+        let reports = matches!(request.operation, MgrOperation::Report { .. });
+        let looked_at = attr_in(response).filter(|_| !reports);
+        if let Some(attr) = looked_at.filter(|attr| !changed.contains(&attr.inode)) {
+            let need = Need::Look;
+            waits.append(&mut self.leases.demand(client, attr.inode, need, reported));
+        }
+        if let Some(attr) = opened_for_writing(&request.operation, response) {
+            let need = Need::Hold(Lease::Write);
+            waits.append(&mut self.leases.demand(client, attr.inode, need, reported));
+        }
+        waits
+    }
+
+    /// What the client may keep after a request that has run: what it changed and what it was told.
+    pub(super) fn grants_with(
+        &mut self,
+        request: &MgrRequest,
+        response: &MgrResponse,
+        records: &Records,
+    ) -> Result<Option<Notice>, StoreError> {
+        let client = request.client;
+        if let MgrOperation::Close { inode, .. } = &request.operation {
+            if !self.opens.writes(client, *inode) {
+                self.leases.stopped_writing(client, *inode);
+            }
+        }
+        // The reply to a truncation comes much later than this: it says itself what has changed.
+        let late = records
+            .keys()
+            .any(|key| key.first() == Some(&(Tag::Cut as u8)));
+        if late || !self.holders.contains(&client) {
+            return Ok(None);
+        }
+        let mut keep = Keep::default();
+        let written = opened_for_writing(&request.operation, response);
+        if let Some(attr) = written {
+            // Beside others that have it open, a writer keeps nothing.
+            let alone = !self.opens.is_open_elsewhere(client, attr.inode);
+            let number = match attr.kind {
+                FileKind::Regular if alone => self.leases.grant(client, attr.inode, Lease::Write),
+                _ => None,
+            };
+            keep.grants.extend(number.map(|number| Grant {
+                number,
+                attr,
+                lease: Lease::Write,
+            }));
+        }
+        let mut known: BTreeSet<InodeNumber> = written.iter().map(|attr| attr.inode).collect();
+        for (inode, value) in changed_inodes(records) {
+            if let Some(bytes) = value.filter(|_| known.insert(inode)) {
+                let found: Inode = value::decode(&key::inode(inode), bytes)?;
+                self.offer(client, found.attr, &mut keep);
+            }
+        }
+        if let Some(attr) = attr_in(response).filter(|attr| known.insert(attr.inode)) {
+            self.offer(client, attr, &mut keep);
+        }
+        for (key, value) in of_tag(records, Tag::Dentry) {
+            let Some((directory, name)) = key::dentry_of(key) else {
+                continue;
+            };
+            let inode = match value {
+                Some(bytes) => Some(value::decode::<Dentry>(key, bytes)?.inode),
+                None => None,
+            };
+            if keep
+                .grants
+                .iter()
+                .any(|grant| grant.attr.inode == directory)
+            {
+                keep.entries.push(Entry {
+                    directory,
+                    name,
+                    inode,
+                });
+            }
+        }
+        Ok(keep.into_notice())
+    }
+
+    /// Carries out a request about leases that is no [`MgrOperation::Acquire`].
+    pub(super) fn lease_request(
+        &mut self,
+        client: ClientId,
+        operation: &MgrOperation,
+    ) -> Option<MgrReply> {
+        match operation {
+            MgrOperation::Acknowledge { recalls } if recalls.len() <= LEASES_PER_MESSAGE_MAX => {
+                for number in recalls {
+                    let answered = self.leases.acknowledge(client, *number);
+                    let reported = answered.filter(|(_, demand)| *demand == Demand::Report);
+                    let by = reported.map(|(inode, _)| (client, inode));
+                    if answered.is_some() {
+                        self.parking.answered(*number, by);
+                    }
+                }
+            }
+            MgrOperation::GiveBack { leases } if leases.len() <= LEASES_PER_MESSAGE_MAX => {
+                for (inode, number) in leases {
+                    self.leases.give_back(client, *inode, *number);
+                }
+            }
+            MgrOperation::Acknowledge { .. } | MgrOperation::GiveBack { .. } => {
+                return Some(Err(FsError::InvalidArgument));
+            }
+            _ => return None,
+        }
+        Some(Ok(MgrResponse::Done))
+    }
+
+    /// A client greets: it holds nothing, and from now on what it is given.
+    pub(super) fn client_is_back(&mut self, client: ClientId) {
+        self.drop_leases(client);
+        self.lapsed.remove(&client);
+        if self.holders.insert(client) {
+            self.unrecorded.insert(client);
+            self.departed.remove(&client);
+        }
+        if self.returning.remove(&client) && self.returning.is_empty() {
+            self.parking.answered(CLIENTS_BACK, None);
+        }
+    }
+
+    /// A client is gone for good.
+    pub(super) fn client_leaves(&mut self, client: ClientId) {
+        self.drop_leases(client);
+        self.lapsed.remove(&client);
+        if self.holders.remove(&client) {
+            self.unrecorded.remove(&client);
+            self.departed.insert(client);
+        }
+    }
+
+    fn drop_leases(&mut self, client: ClientId) {
+        for (number, inode) in self.leases.drop_client(client) {
+            self.parking.answered(number, Some((client, inode)));
+        }
+    }
+
+    /// Whether a client has lost its leases and does not know it yet. It gets no answer until it has
+    /// greeted anew: an answer would tell it that its leases hold.
+    pub(super) fn has_lapsed(&self, request: &MgrRequest) -> bool {
+        let greets = matches!(request.operation, MgrOperation::Hello { leases: true, .. });
+        !greets && self.lapsed.contains(&request.client)
+    }
+
+    /// Takes the leases of clients that owe an answer and have been silent for too long.
+    pub(super) fn expire_leases(&mut self, batch: &mut Batch<W>) {
+        let timeout = u64::from(self.config.lease_timeout_ms);
+        let Some(before_ms) = batch.moment.ms.checked_sub(timeout) else {
+            return;
+        };
+        if !self.returning.is_empty() {
+            let count = self.returning.len();
+            tracing::info!("{count} clients from before the start are not back: their leases end");
+            self.departed.append(&mut self.returning);
+            self.parking.answered(CLIENTS_BACK, None);
+        }
+        for client in self.leases.debtors() {
+            if !self.sessions.heard_since(client, before_ms) {
+                tracing::warn!("client {client} answers no recall: its leases end");
+                self.drop_leases(client);
+                self.lapsed.insert(client);
+                // If it is there after all it greets anew, and knows that it holds nothing.
+                batch.actions.push(Action::Expired(client));
+            }
+        }
+    }
+
+    /// Notes in the store who may have leases, for the next start.
+    pub(super) fn add_clients(&self, batch: &mut Batch<W>) -> Result<(), StoreError> {
+        for client in &self.unrecorded {
+            let value = value::encode(&())?;
+            batch.records.insert(key::client(*client), Some(value));
+        }
+        for client in &self.departed {
+            batch.records.insert(key::client(*client), None);
+        }
+        Ok(())
+    }
+
+    /// Sends what has been demanded.
+    pub(super) fn send_recalls(&mut self, actions: &mut Vec<Action<W>>) {
+        let mut by_client: BTreeMap<ClientId, Vec<Recall>> = BTreeMap::new();
+        for (client, recall) in self.leases.take_recalls() {
+            by_client.entry(client).or_default().push(recall);
+        }
+        for (client, recalls) in by_client {
+            for recalls in recalls.chunks(LEASES_PER_MESSAGE_MAX) {
+                actions.push(Action::Notify {
+                    client,
+                    connection: None,
+                    notice: Notice::Recalled(recalls.to_vec()),
+                });
+            }
+        }
+    }
+}
+
+/// What a client may keep after a request.
+#[derive(Default)]
+struct Keep {
+    grants: Vec<Grant>,
+    entries: Vec<Entry>,
+    stale: Vec<InodeNumber>,
+}
+
+impl Keep {
+    fn into_notice(self) -> Option<Notice> {
+        let Self {
+            grants,
+            entries,
+            stale,
+        } = self;
+        let something = !grants.is_empty() || !stale.is_empty();
+        something.then_some(Notice::Granted {
+            grants,
+            entries,
+            stale,
+            acquired: false,
+        })
+    }
+}
+
+fn read_inode(view: &dyn View, inode: InodeNumber) -> Result<Option<Inode>, StoreError> {
+    let key = key::inode(inode);
+    let bytes = view.get(&key)?;
+    bytes.map(|bytes| value::decode(&key, bytes)).transpose()
+}
+
+/// The inodes whose attributes or names are in a reply.
+fn looked_at(operation: &MgrOperation, reply: &MgrReply) -> BTreeSet<InodeNumber> {
+    let mut inodes = BTreeSet::new();
+    match operation {
+        MgrOperation::Lookup { parent, .. } => inodes.insert(*parent),
+        MgrOperation::GetAttr { inode } | MgrOperation::Acquire { inode, .. } => {
+            inodes.insert(*inode)
+        }
+        _ => false,
+    };
+    inodes.extend(reply.as_ref().ok().and_then(attr_in).map(|attr| attr.inode));
+    inodes
+}
+
+const fn attr_in(response: &MgrResponse) -> Option<Attr> {
+    match response {
+        MgrResponse::Attr(attr) | MgrResponse::Report { attr, .. } => Some(*attr),
+        MgrResponse::Open(opened) => Some(opened.attr),
+        _ => None,
+    }
+}
+
+/// The file whose size or layout an operation sets.
+const fn resized(operation: &MgrOperation) -> Option<InodeNumber> {
+    match operation {
+        MgrOperation::SetAttr { inode, set, .. } if set.size.is_some() => Some(*inode),
+        MgrOperation::Open {
+            inode,
+            truncate: true,
+            ..
+        }
+        | MgrOperation::SetLayout { inode, .. } => Some(*inode),
+        _ => None,
+    }
+}
+
+fn opened_for_writing(operation: &MgrOperation, response: &MgrResponse) -> Option<Attr> {
+    match (operation, response) {
+        (
+            MgrOperation::Open { access, .. } | MgrOperation::Create { access, .. },
+            MgrResponse::Open(opened),
+        ) if access.write => Some(opened.attr),
+        _ => None,
+    }
+}
+
+fn of_tag(records: &Records, tag: Tag) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    let start = key::all(tag);
+    records
+        .range(start..)
+        .take_while(move |(key, _)| key.first() == Some(&(tag as u8)))
+        .map(|(key, value)| (key.as_slice(), value.as_deref()))
+}
+
+fn changed_inodes(records: &Records) -> impl Iterator<Item = (InodeNumber, Option<&[u8]>)> {
+    of_tag(records, Tag::Inode).filter_map(|(key, value)| Some((key::inode_of(key)?, value)))
+}

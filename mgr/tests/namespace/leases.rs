@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: MIT
+//! Leases around requests: who is asked for what before a request runs, and what its client keeps.
+
+use pvfs::attr::{Attr, Credentials, SetAttr};
+use pvfs::error::FsError;
+use pvfs::ids::{ClientId, InodeNumber, OpenId, ROOT_INODE};
+use pvfs::proto::lease::{Demand, Grant, Lease, Notice, Recall, Want};
+use pvfs::proto::mgr::{Access, MgrOperation, MgrReply, MgrResponse, OpenResponse, Reopen};
+
+use crate::world::{
+    ALICE, BOB, BOTH, LEASE_TIMEOUT_MS, Memory, READ, SESSION_TIMEOUT_MS, WRITE, World, name,
+};
+
+const CAROL: ClientId = ClientId(3);
+
+/// A world whose clients take leases.
+fn world() -> Memory {
+    let mut world = World::new();
+    for client in [ALICE, BOB, CAROL] {
+        greet(&mut world, client, vec![]);
+    }
+    world
+}
+
+fn greet(world: &mut Memory, client: ClientId, opens: Vec<Reopen>) {
+    let hello = MgrOperation::Hello {
+        opens,
+        leases: true,
+    };
+    let (waiter, _) = world.send(client, hello);
+    assert!(world.replies.remove(&waiter).unwrap().is_ok());
+}
+
+/// Sends a request that is answered at once.
+fn ask(world: &mut Memory, client: ClientId, operation: MgrOperation) -> MgrReply {
+    let (waiter, _) = world.send(client, operation);
+    world
+        .replies
+        .remove(&waiter)
+        .expect("it waits for somebody")
+}
+
+/// Sends a request that has to wait.
+fn park(world: &mut Memory, client: ClientId, operation: MgrOperation) -> u32 {
+    let (waiter, _) = world.send(client, operation);
+    assert!(!world.replies.contains_key(&waiter), "it waits for nobody");
+    waiter
+}
+
+fn open(world: &mut Memory, client: ClientId, inode: InodeNumber, access: Access) -> OpenResponse {
+    let operation = MgrOperation::Open {
+        inode,
+        access,
+        truncate: false,
+    };
+    Memory::open_of(ask(world, client, operation)).unwrap()
+}
+
+fn create(world: &mut Memory, client: ClientId, text: &str) -> OpenResponse {
+    let operation = MgrOperation::Create {
+        parent: ROOT_INODE,
+        name: name(text),
+        mode: 0o644,
+        exclusive: true,
+        access: BOTH,
+    };
+    Memory::open_of(ask(world, client, operation)).unwrap()
+}
+
+fn close(world: &mut Memory, client: ClientId, inode: InodeNumber, open: OpenId) {
+    ask(world, client, MgrOperation::Close { inode, open }).unwrap();
+}
+
+/// What a client was granted since the last look.
+fn grants(world: &mut Memory, client: ClientId) -> Vec<Grant> {
+    let mut found = Vec::new();
+    world.notices.retain(|(to, notice)| match notice {
+        Notice::Granted { grants, .. } if *to == client => {
+            found.extend(grants);
+            false
+        }
+        _ => true,
+    });
+    found
+}
+
+fn granted(world: &mut Memory, client: ClientId, inode: InodeNumber) -> Option<Lease> {
+    let grants = grants(world, client);
+    let last = grants.iter().rev().find(|grant| grant.attr.inode == inode);
+    last.map(|grant| grant.lease)
+}
+
+/// What a client was asked since the last look.
+fn recalls(world: &mut Memory, client: ClientId) -> Vec<Recall> {
+    let mut found = Vec::new();
+    world.notices.retain(|(to, notice)| match notice {
+        Notice::Recalled(recalls) if *to == client => {
+            found.extend(recalls);
+            false
+        }
+        _ => true,
+    });
+    found
+}
+
+fn answer(world: &mut Memory, client: ClientId, recalls: &[Recall]) {
+    let numbers = recalls.iter().map(|recall| recall.number).collect();
+    let operation = MgrOperation::Acknowledge { recalls: numbers };
+    assert_eq!(ask(world, client, operation), Ok(MgrResponse::Done));
+}
+
+fn getattr(inode: InodeNumber) -> MgrOperation {
+    MgrOperation::GetAttr { inode }
+}
+
+fn lookup(text: &str) -> MgrOperation {
+    MgrOperation::Lookup {
+        parent: ROOT_INODE,
+        name: Some(name(text)),
+    }
+}
+
+fn attr(reply: MgrReply) -> Attr {
+    match reply {
+        Ok(MgrResponse::Attr(attr)) => attr,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn report(file: &OpenResponse, size_min: u64) -> MgrOperation {
+    MgrOperation::Report {
+        inode: file.attr.inode,
+        size_min,
+        modified: true,
+        open: file.open,
+    }
+}
+
+#[test]
+fn who_makes_a_file_may_write_it_and_keeps_its_directory() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    let mut leases: Vec<_> = grants(&mut world, ALICE)
+        .iter()
+        .map(|grant| (grant.attr.inode, grant.lease))
+        .collect();
+    leases.sort_by_key(|(inode, _)| *inode);
+    assert_eq!(
+        leases,
+        [(ROOT_INODE, Lease::Read), (file.attr.inode, Lease::Write)]
+    );
+}
+
+#[test]
+fn a_look_at_a_file_that_is_written_waits_for_the_writers_report() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    let inode = file.attr.inode;
+    let waiter = park(&mut world, BOB, getattr(inode));
+    let asked = recalls(&mut world, ALICE);
+    assert_eq!((asked.len(), asked[0].demand), (1, Demand::Report));
+    // Both in one batch: the answer must hold what the report brought.
+    let (report_waiter, report) = world.request(ALICE, &Credentials::ROOT, report(&file, 500));
+    let numbers = vec![asked[0].number];
+    let acknowledge = MgrOperation::Acknowledge { recalls: numbers };
+    let (ack_waiter, acknowledge) = world.request(ALICE, &Credentials::ROOT, acknowledge);
+    world.batch(vec![
+        Memory::input(report_waiter, &report),
+        Memory::input(ack_waiter, &acknowledge),
+    ]);
+    let reply = world.replies.remove(&waiter).expect("Alice has answered");
+    assert_eq!(attr(reply).size, 500);
+    grants(&mut world, ALICE);
+    assert_eq!(granted(&mut world, BOB, inode), None, "Alice may write on");
+}
+
+#[test]
+fn a_look_in_the_batch_of_a_change_sees_it() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    let inode = file.attr.inode;
+    // Alice gives up first, so that Bob's look waits for nobody.
+    let waiter = park(
+        &mut world,
+        BOB,
+        MgrOperation::Open {
+            inode,
+            access: WRITE,
+            truncate: false,
+        },
+    );
+    let asked = recalls(&mut world, ALICE);
+    let (first, report) = world.request(ALICE, &Credentials::ROOT, report(&file, 77));
+    let numbers = asked.iter().map(|recall| recall.number).collect();
+    let acknowledge = MgrOperation::Acknowledge { recalls: numbers };
+    let (second, acknowledge) = world.request(ALICE, &Credentials::ROOT, acknowledge);
+    let (third, look) = world.request(CAROL, &Credentials::ROOT, getattr(inode));
+    world.batch(vec![
+        Memory::input(first, &report),
+        Memory::input(second, &acknowledge),
+        Memory::input(third, &look),
+    ]);
+    assert_eq!(attr(world.replies.remove(&third).unwrap()).size, 77);
+    assert_eq!(
+        Memory::open_of(world.replies.remove(&waiter).unwrap())
+            .unwrap()
+            .attr
+            .size,
+        77
+    );
+}
+
+#[test]
+fn a_name_is_changed_when_nobody_else_keeps_the_directory() {
+    let mut world = world();
+    assert_eq!(ask(&mut world, BOB, lookup("f")), Err(FsError::NotFound));
+    assert_eq!(granted(&mut world, BOB, ROOT_INODE), Some(Lease::Read));
+    let waiter = park(
+        &mut world,
+        ALICE,
+        MgrOperation::Symlink {
+            parent: ROOT_INODE,
+            name: name("f"),
+            target: b"t".to_vec(),
+        },
+    );
+    let asked = recalls(&mut world, BOB);
+    assert_eq!((asked.len(), asked[0].demand), (1, Demand::GiveUp));
+    assert_eq!(
+        ask(&mut world, CAROL, lookup("f")),
+        Err(FsError::NotFound),
+        "looking goes on meanwhile"
+    );
+    assert_eq!(
+        granted(&mut world, CAROL, ROOT_INODE),
+        None,
+        "but is not kept"
+    );
+    answer(&mut world, BOB, &asked);
+    assert!(world.replies.remove(&waiter).unwrap().is_ok());
+    assert!(ask(&mut world, BOB, lookup("f")).is_ok());
+}
+
+#[test]
+fn names_and_attributes_come_with_the_replies() {
+    let mut world = world();
+    create(&mut world, ALICE, "f");
+    world.notices.clear();
+    ask(&mut world, ALICE, lookup("f")).unwrap();
+    assert_eq!(ask(&mut world, ALICE, lookup("g")), Err(FsError::NotFound));
+    let entries: Vec<_> = world
+        .notices
+        .iter()
+        .filter_map(|(_, notice)| match notice {
+            Notice::Granted { entries, .. } => entries.first().cloned(),
+            Notice::Recalled(_) => None,
+        })
+        .map(|entry| (entry.name, entry.inode.is_some()))
+        .collect();
+    assert_eq!(entries, [(name("f"), true), (name("g"), false)]);
+}
+
+#[test]
+fn a_second_writer_shares_and_nobody_keeps_pages() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    let inode = file.attr.inode;
+    grants(&mut world, ALICE);
+    let operation = MgrOperation::Open {
+        inode,
+        access: BOTH,
+        truncate: false,
+    };
+    let waiter = park(&mut world, BOB, operation);
+    let asked = recalls(&mut world, ALICE);
+    answer(&mut world, ALICE, &asked);
+    assert!(world.replies.remove(&waiter).unwrap().is_ok());
+    assert_eq!(granted(&mut world, BOB, inode), None, "Alice has it open");
+    let acquire = |want| MgrOperation::Acquire { inode, want };
+    for client in [ALICE, BOB] {
+        ask(&mut world, client, acquire(Want::WriteDirect)).unwrap();
+        assert_eq!(granted(&mut world, client, inode), Some(Lease::Shared));
+        ask(&mut world, client, acquire(Want::ReadDirect)).unwrap();
+        assert_eq!(granted(&mut world, client, inode), Some(Lease::Shared));
+    }
+    // To append, Alice needs it for herself.
+    let waiter = park(&mut world, ALICE, acquire(Want::Write));
+    let asked = recalls(&mut world, BOB);
+    assert_eq!((asked.len(), asked[0].demand), (1, Demand::GiveUp));
+    // Bob's next request for the file comes after hers.
+    let behind = park(&mut world, BOB, acquire(Want::WriteDirect));
+    answer(&mut world, BOB, &asked);
+    assert_eq!(world.replies.remove(&waiter), Some(Ok(MgrResponse::Done)));
+    assert_eq!(granted(&mut world, ALICE, inode), Some(Lease::Write));
+    let asked = recalls(&mut world, ALICE);
+    assert_eq!(asked.len(), 1);
+    answer(&mut world, ALICE, &asked);
+    assert_eq!(world.replies.remove(&behind), Some(Ok(MgrResponse::Done)));
+    assert_eq!(granted(&mut world, BOB, inode), Some(Lease::Shared));
+}
+
+#[test]
+fn who_has_closed_for_writing_reads_on_beside_others() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    close(&mut world, ALICE, file.attr.inode, file.open);
+    grants(&mut world, ALICE);
+    assert!(ask(&mut world, BOB, getattr(file.attr.inode)).is_ok());
+    assert_eq!(granted(&mut world, BOB, file.attr.inode), Some(Lease::Read));
+    assert_eq!(recalls(&mut world, ALICE), []);
+}
+
+#[test]
+fn a_lease_needs_an_open() {
+    let mut world = world();
+    let inode = world.mkfile(ROOT_INODE, "f");
+    let acquire = MgrOperation::Acquire {
+        inode,
+        want: Want::Read,
+    };
+    assert_eq!(ask(&mut world, BOB, acquire.clone()), Err(FsError::Stale));
+    open(&mut world, BOB, inode, READ);
+    assert_eq!(ask(&mut world, BOB, acquire), Ok(MgrResponse::Done));
+}
+
+#[test]
+fn a_truncation_makes_everybody_give_up() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    let inode = file.attr.inode;
+    ask(&mut world, ALICE, report(&file, 4000)).unwrap();
+    let set = SetAttr {
+        size: Some(10),
+        ..SetAttr::default()
+    };
+    let cut = MgrOperation::SetAttr {
+        inode,
+        set,
+        open: None,
+    };
+    let waiter = park(&mut world, BOB, cut);
+    let asked = recalls(&mut world, ALICE);
+    assert_eq!((asked.len(), asked[0].demand), (1, Demand::GiveUp));
+    answer(&mut world, ALICE, &asked);
+    assert_eq!(attr(world.replies.remove(&waiter).unwrap()).size, 10);
+}
+
+#[test]
+fn a_silent_client_loses_its_leases_and_hears_nothing_until_it_greets() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    let inode = file.attr.inode;
+    let waiter = park(&mut world, BOB, getattr(inode));
+    for _ in 0..3 {
+        world.tick(u64::from(LEASE_TIMEOUT_MS) / 2);
+        ask(&mut world, BOB, MgrOperation::KeepAlive).unwrap();
+    }
+    assert!(
+        world.replies.remove(&waiter).is_some(),
+        "Alice held Bob up for too long"
+    );
+    assert_eq!(world.expired, [ALICE]);
+    let (late, _) = world.send(ALICE, MgrOperation::KeepAlive);
+    assert_eq!(
+        world.replies.remove(&late),
+        None,
+        "it would believe in its leases"
+    );
+    let reopen = Reopen {
+        inode,
+        open: file.open,
+        access: BOTH,
+    };
+    greet(&mut world, ALICE, vec![reopen]);
+    // What she wrote is told late: Bob has looked meanwhile, and must forget what he saw.
+    let waiter = park(&mut world, ALICE, report(&file, 9));
+    let asked = recalls(&mut world, BOB);
+    answer(&mut world, BOB, &asked);
+    assert!(world.replies.remove(&waiter).unwrap().is_ok());
+    ask(&mut world, ALICE, MgrOperation::KeepAlive).unwrap();
+}
+
+#[test]
+fn a_client_that_answers_nothing_but_is_there_keeps_its_leases() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    let waiter = park(&mut world, BOB, getattr(file.attr.inode));
+    for _ in 0..6 {
+        world.tick(u64::from(LEASE_TIMEOUT_MS) / 2);
+        ask(&mut world, ALICE, MgrOperation::KeepAlive).unwrap();
+        ask(&mut world, BOB, MgrOperation::KeepAlive).unwrap();
+    }
+    assert!(
+        !world.replies.contains_key(&waiter),
+        "what it writes is not known yet"
+    );
+}
+
+#[test]
+fn after_a_restart_everything_waits_for_those_who_had_leases() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    ask(&mut world, CAROL, MgrOperation::Goodbye).unwrap();
+    world.restart();
+    greet(&mut world, BOB, vec![]);
+    let look = park(&mut world, BOB, getattr(file.attr.inode));
+    let make = park(
+        &mut world,
+        BOB,
+        MgrOperation::Unlink {
+            parent: ROOT_INODE,
+            name: name("f"),
+        },
+    );
+    greet(&mut world, ALICE, vec![]);
+    assert!(world.replies.remove(&look).unwrap().is_ok());
+    // Only now Bob keeps what he looked at, and only his own.
+    assert!(world.replies.remove(&make).unwrap().is_ok());
+}
+
+#[test]
+fn after_a_restart_who_does_not_come_back_is_waited_for_no_longer_than_its_lease() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    world.restart();
+    greet(&mut world, BOB, vec![]);
+    let look = park(&mut world, BOB, getattr(file.attr.inode));
+    world.tick(u64::from(LEASE_TIMEOUT_MS) - 1);
+    assert!(!world.replies.contains_key(&look));
+    world.tick(1);
+    assert!(world.replies.remove(&look).unwrap().is_ok());
+    // The next start waits only for who is there now.
+    world.tick(1);
+    world.restart();
+    let again = park(&mut world, CAROL, getattr(file.attr.inode));
+    greet(&mut world, BOB, vec![]);
+    assert!(world.replies.remove(&again).unwrap().is_ok());
+}
+
+#[test]
+fn a_session_that_ends_ends_its_leases() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    world.tick(u64::from(SESSION_TIMEOUT_MS) + 1);
+    greet(&mut world, BOB, vec![]);
+    assert!(ask(&mut world, BOB, getattr(file.attr.inode)).is_ok());
+    assert_eq!(granted(&mut world, BOB, file.attr.inode), Some(Lease::Read));
+}
+
+#[test]
+fn what_is_given_back_is_not_asked_for() {
+    let mut world = world();
+    let inode = world.mkfile(ROOT_INODE, "f");
+    world.notices.clear();
+    ask(&mut world, BOB, getattr(inode)).unwrap();
+    let number = grants(&mut world, BOB)[0].number;
+    let leases = vec![(inode, number)];
+    ask(&mut world, BOB, MgrOperation::GiveBack { leases }).unwrap();
+    let set = SetAttr {
+        mode: Some(0o600),
+        ..SetAttr::default()
+    };
+    let chmod = MgrOperation::SetAttr {
+        inode,
+        set,
+        open: None,
+    };
+    // Alice made the file and keeps its attributes.
+    let waiter = park(&mut world, CAROL, chmod);
+    assert_eq!(recalls(&mut world, BOB), []);
+    let asked = recalls(&mut world, ALICE);
+    answer(&mut world, ALICE, &asked);
+    assert!(world.replies.remove(&waiter).unwrap().is_ok());
+}

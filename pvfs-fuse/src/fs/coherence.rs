@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: MIT
+//! Leases at work: asks mgr for them, gives them up when mgr wants them back, and drops what they
+//! allowed to keep.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use pvfs::client::leases::LeaseKeeper;
+use pvfs::error::FsError;
+use pvfs::ids::InodeNumber;
+use pvfs::proto::lease::{Demand, Notice, Recall};
+use pvfs::proto::mgr::{MgrOperation, MgrResponse};
+
+use super::inode::Inode;
+use super::lease::{Begin, GiveUp, Io, Permit};
+use super::{Pvfs, ReadRequest, WriteRequest};
+
+/// A request with pages that finds its lease being given up waits for so long: pages that are being
+/// dropped may in turn wait for it.
+const PAGES_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Any other waiting looks again after so long.
+const WAIT_SLICE: Duration = Duration::from_millis(500);
+/// Where the connection to mgr is gone, it is made anew after so long at most, though something that
+/// is kept could not be dropped yet.
+const DROP_TIME_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether leases still hold. Their time is over well before mgr gives them
+/// to others.
+pub const LEASE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The kernel's page cache.
+pub trait Kernel: Send + Sync {
+    /// Drops the pages of `length` bytes from `offset` on, or all after it; returns when they are
+    /// gone and what was written to them has come in as write requests.
+    fn drop_pages(&self, inode: u64, offset: u64, length: Option<u64>);
+}
+
+/// Hands mgr's notices to the file system, which is made after the connection.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    fs: OnceLock<Weak<Pvfs>>,
+}
+
+impl Keeper {
+    /// From now on `fs` gets the notices. mgr grants nothing before it is asked.
+    pub fn serve(&self, fs: &Arc<Pvfs>) {
+        // A second call would be a mistake of no consequence.
+        let _ = self.fs.set(Arc::downgrade(fs));
+    }
+
+    fn fs(&self) -> Option<Arc<Pvfs>> {
+        self.fs.get().and_then(Weak::upgrade)
+    }
+}
+
+impl LeaseKeeper for Keeper {
+    fn notice(&self, notice: Notice) {
+        if let Some(fs) = self.fs() {
+            fs.notice(notice);
+        }
+    }
+
+    fn disconnected(&self) {
+        if let Some(fs) = self.fs() {
+            fs.leave_leases();
+        }
+    }
+}
+
+impl Pvfs {
+    /// Begins a read or write: asks mgr for a lease where none allows it.
+    pub(super) fn begin(self: &Arc<Self>, inode: &Inode, io: Io) -> Result<Permit, FsError> {
+        let since = Instant::now();
+        let mut state = inode.state();
+        loop {
+            let valid = self.mgr.leases_left().is_some();
+            let writable = state.page_writers > 0;
+            match state.lease.begin(io, writable, valid) {
+                Begin::Go(permit) => return Ok(permit),
+                Begin::Wait if io.has_pages() && since.elapsed() >= PAGES_WAIT_MAX => {
+                    return Ok(state.lease.begin_at_last(io));
+                }
+                Begin::Wait => {
+                    let slice = if io.has_pages() {
+                        PAGES_WAIT_MAX
+                    } else {
+                        WAIT_SLICE
+                    };
+                    state = inode.wait(state, slice).0;
+                }
+                Begin::Join => state = inode.wait(state, WAIT_SLICE).0,
+                Begin::GiveUp => {
+                    drop(state);
+                    self.give_up(inode, None);
+                    state = inode.state();
+                }
+                Begin::Ask(want) => {
+                    drop(state);
+                    let operation = MgrOperation::Acquire {
+                        inode: inode.number,
+                        want,
+                    };
+                    let answer = self.ask_as_root(operation);
+                    state = inode.state();
+                    let claimed = state.lease.claim(io);
+                    inode.wake();
+                    match (answer?, claimed) {
+                        (MgrResponse::Done, Some(permit)) => return Ok(permit),
+                        // It is lost already.
+                        (MgrResponse::Done, None) => {}
+                        _ => return Err(FsError::Protocol),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a read finds the lease that it needs, so that it does not wait for other clients.
+    #[must_use]
+    pub fn may_read_at_once(&self, request: &ReadRequest) -> bool {
+        self.may_begin(request.handle, request.io())
+    }
+
+    /// The same for a write.
+    #[must_use]
+    pub fn may_write_at_once(&self, request: &WriteRequest<'_>) -> bool {
+        self.may_begin(request.handle, request.io())
+    }
+
+    fn may_begin(&self, handle: u64, io: Io) -> bool {
+        let valid = self.mgr.leases_left().is_some();
+        self.files.get(handle).is_ok_and(|file| {
+            let state = file.inode.state();
+            state.lease.may_begin(io, state.page_writers > 0, valid)
+        })
+    }
+
+    /// Ends a read or write of the bytes of `range`; false where its lease was lost meanwhile.
+    pub(super) fn end(&self, inode: &Inode, permit: Permit, io: Io, range: (u64, u64)) -> bool {
+        let kept = inode.state().lease.end(permit, io, range);
+        inode.wake();
+        kept
+    }
+
+    /// Takes what mgr tells.
+    fn notice(self: &Arc<Self>, notice: Notice) {
+        match notice {
+            Notice::Granted {
+                grants,
+                entries,
+                stale,
+                acquired,
+            } => {
+                for (index, grant) in grants.iter().enumerate() {
+                    let claimed = acquired && index == 0;
+                    let inode = match claimed {
+                        true => Some(self.files.intern(&grant.attr)),
+                        false => self.files.intern_to_keep(&grant.attr),
+                    };
+                    if let Some(inode) = inode {
+                        let mut state = inode.state();
+                        state.lease.granted(grant.lease, grant.number, claimed);
+                        state.keep(&grant.attr);
+                        drop(state);
+                        inode.wake();
+                    }
+                }
+                for inode in stale {
+                    if let Some(inode) = self.files.inode(inode) {
+                        inode.state().forget();
+                    }
+                }
+                for entry in entries {
+                    if let Some(directory) = self.files.inode(entry.directory) {
+                        let mut state = directory.state();
+                        state.keep_name(entry.name.as_bytes(), entry.inode);
+                    }
+                }
+            }
+            Notice::Recalled(recalls) => {
+                for recall in recalls {
+                    let fs = Arc::clone(self);
+                    self.recalls.run(move || fs.obey(&recall));
+                }
+            }
+        }
+    }
+
+    /// Does what mgr demands, and says so.
+    fn obey(self: &Arc<Self>, recall: &Recall) {
+        if let Some(inode) = self.files.inode(recall.inode) {
+            match recall.demand {
+                Demand::Report => self.report_for_others(&inode),
+                Demand::GiveUp => {
+                    self.give_up(&inode, None);
+                    self.report_for_others(&inode);
+                    self.close_idle(&inode);
+                    self.files.forget_unused(&inode);
+                }
+            }
+        }
+        let recalls = vec![recall.number];
+        self.post_as_root(&MgrOperation::Acknowledge { recalls });
+    }
+
+    /// Gives up what is kept of an inode; returns when nothing is. Past `deadline` it is lost
+    /// instead, whatever is under way.
+    fn give_up(self: &Arc<Self>, inode: &Inode, deadline: Option<Instant>) {
+        let mut state = inode.state();
+        state.forget();
+        state.lease.start_giving_up();
+        loop {
+            match state.lease.give_up() {
+                GiveUp::Drop(start, end) => {
+                    drop(state);
+                    self.drop_pages(inode.number, start, end);
+                    state = inode.state();
+                }
+                GiveUp::Wait if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    drop(state);
+                    self.lose(inode);
+                    return;
+                }
+                GiveUp::Wait => state = inode.wait(state, WAIT_SLICE).0,
+                GiveUp::Done => break,
+            }
+        }
+        // A mapping may have written to pages that were dropped just now; that has come in.
+        state.forget();
+        drop(state);
+        inode.wake();
+    }
+
+    /// A lease's time is over.
+    fn lose(self: &Arc<Self>, inode: &Inode) {
+        let mut state = inode.state();
+        state.forget();
+        let pages = state.lease.lose();
+        drop(state);
+        inode.wake();
+        if pages {
+            // A page may be locked by a request that waits for mgr.
+            self.drop_pages_later(inode.number, 0, u64::MAX);
+        }
+    }
+
+    /// Drops the kernel's pages of the bytes from `start` to `end`; `u64::MAX` is the file's end.
+    pub(super) fn drop_pages(&self, inode: InodeNumber, start: u64, end: u64) {
+        if let Some(kernel) = self.kernel.get() {
+            let length = (end != u64::MAX).then(|| end.saturating_sub(start));
+            kernel.drop_pages(inode.0, start, length);
+        }
+    }
+
+    /// The same, some time soon, for a caller whose own pages are locked.
+    pub(super) fn drop_pages_later(self: &Arc<Self>, inode: InodeNumber, start: u64, end: u64) {
+        let fs = Arc::clone(self);
+        self.recalls.run(move || fs.drop_pages(inode, start, end));
+    }
+
+    /// Reports without waiting for whoever holds the inode's `reporting` lock: that may be a
+    /// truncation which waits, at mgr, for the answer to this.
+    fn report_for_others(&self, inode: &Inode) {
+        loop {
+            {
+                let state = inode.state();
+                if state.is_reporting() {
+                    drop(inode.wait(state, WAIT_SLICE));
+                    continue;
+                }
+            }
+            match self.send_report(inode) {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!("report of inode {} to mgr: {error}", inode.number);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Closes what mgr has open for handles that are gone.
+    fn close_idle(&self, inode: &Inode) {
+        let mut state = inode.state();
+        let idle = state.readers == 0 && state.writers == 0;
+        let opens = if idle {
+            std::mem::take(&mut state.opens)
+        } else {
+            Vec::new()
+        };
+        drop(state);
+        for open in opens {
+            self.close(inode.number, open.open);
+        }
+    }
+
+    /// Gives a lease back that mgr has not asked for, with what it let this mount keep.
+    pub(super) fn give_back(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let number = inode.state().lease.number();
+        self.give_up(inode, None);
+        self.close_idle(inode);
+        let leases = vec![(inode.number, number)];
+        self.post_as_root(&MgrOperation::GiveBack { leases });
+    }
+
+    /// The kernel has dropped an inode: what is kept of it is of no more use, unless it is open.
+    pub fn forget(self: &Arc<Self>, node: u64) {
+        let Some(inode) = self.files.inode(InodeNumber(node)) else {
+            return;
+        };
+        let (handles, kept) = {
+            let state = inode.state();
+            (state.readers + state.writers, !state.lease.is_idle())
+        };
+        if handles > 0 {
+            return;
+        }
+        if !kept {
+            self.files.forget_unused(&inode);
+            return;
+        }
+        // The kernel may know it again by now, with pages: dropping them may have to wait.
+        let fs = Arc::clone(self);
+        self.recalls.run(move || {
+            let handles = {
+                let state = inode.state();
+                state.readers + state.writers
+            };
+            if handles == 0 {
+                fs.give_back(&inode);
+                fs.files.forget_unused(&inode);
+            }
+        });
+    }
+
+    /// The connection to mgr is gone: gives up all leases while they still hold.
+    fn leave_leases(self: &Arc<Self>) {
+        let left = self.mgr.leases_left().unwrap_or_default();
+        let deadline = Instant::now() + left.min(DROP_TIME_MAX);
+        let (done, all_done) = std::sync::mpsc::channel::<()>();
+        for inode in self.files.inodes() {
+            let (idle, pages) = {
+                let mut state = inode.state();
+                state.forget();
+                (state.lease.is_idle(), state.lease.has_pages())
+            };
+            if idle && !pages {
+                continue;
+            }
+            if !pages {
+                self.give_up(&inode, Some(deadline));
+                continue;
+            }
+            let (fs, done) = (Arc::clone(self), done.clone());
+            self.recalls.run(move || {
+                fs.give_up(&inode, Some(deadline));
+                drop(done);
+            });
+        }
+        drop(done);
+        // Nothing is ever sent: it ends when all jobs have.
+        let _ = all_done.recv_timeout(DROP_TIME_MAX);
+    }
+
+    /// Where the leases' time is over without mgr having answered anything: loses them, so that
+    /// nothing is served from memory that others may be changing. Called every
+    /// [`LEASE_CHECK_INTERVAL`].
+    pub fn check_leases(self: &Arc<Self>) {
+        if self.mgr.leases_left().is_some() {
+            return;
+        }
+        for inode in self.files.inodes() {
+            let kept = {
+                let state = inode.state();
+                state.lease.held().is_some() || state.lease.has_pages()
+            };
+            if kept {
+                self.lose(&inode);
+            }
+        }
+    }
+}
