@@ -9,6 +9,7 @@ sys.path.insert(0, "/selftest")
 
 import attack
 import balancing
+import bounds
 import complaints
 import draining
 import flood
@@ -27,7 +28,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, flood, ipv6, schedulers, services, draining, settings, learning, tools, complaints, attack):
+    for module in (balancing, flood, ipv6, schedulers, services, draining, settings, learning, tools, complaints, bounds, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue
