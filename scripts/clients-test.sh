@@ -70,14 +70,35 @@ make_initrd() {
 boot() {
     local name=$1 role=$2
     shift 2
+    rm -f "$work/$name.serial"
     mkfifo "$work/$name.serial"
     timeout "$TIMEOUT" qemu-system-x86_64 -accel "$ACCEL" -smp 1 -m "$MEM" \
         -nographic -no-reboot -monitor none -serial stdio -nic none -device virtio-rng-pci \
         -drive "file=$CLIENTS_IMAGE,format=raw,if=virtio,readonly=on" "$@" \
         -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" \
-        -append "console=ttyS0 quiet loglevel=6 panic=-1 director=$DIRECTOR role=$role ${APPEND:-}" \
+        -append "quiet console=ttyS0 loglevel=6 panic=-1 director=$DIRECTOR role=$role ${APPEND:-}" \
         </dev/null >"$work/$name.serial" &
     guests+=($!)
+}
+
+# Obeys what the lab asks of its host, a line `@host VERB NAME` on its console: it can neither start nor kill a machine.
+obey() {
+    local line director=
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        case $line in
+            *"@host boot director"*)
+                boot director director -netdev "stream,id=cable,server=off,addr.type=unix,addr.path=$work/cable" \
+                    -device virtio-net-pci,netdev=cable,mac=52:54:00:00:00:02
+                cat "$work/director.serial" >"$work/director.console" &
+                director=${guests[-1]}
+                ;;
+            *"@host kill director"*)
+                # QEMU, not the guest in it, hears this: for the guest it is a power cut.
+                kill "$director" 2>/dev/null && wait "$director" || true
+                ;;
+        esac
+    done
 }
 
 main() {
@@ -87,8 +108,9 @@ main() {
     # shellcheck source=/dev/null
     . "$KMOD_BUILD/clients-env"
     make_initrd "$@"
-    boot lab lab
-    tee "$work/console" <"$work/lab.serial"
+    boot lab lab -netdev "stream,id=cable,server=on,addr.type=unix,addr.path=$work/cable" \
+        -device virtio-net-pci,netdev=cable,mac=52:54:00:00:00:01
+    obey < <(tee "$work/console" <"$work/lab.serial")
     wait "${guests[0]}" || true
     grep -q 'guest exit status: 0' "$work/console"
 }

@@ -7,13 +7,15 @@ import time
 import traceback
 
 import cluster
+import failover
 import health
 import kernel_tests
 import lab
 import libraries
+import matrix
 from splats import splats
 
-MODULES = (health, kernel_tests, libraries)
+MODULES = (health, failover, kernel_tests, libraries, matrix)
 
 
 def argument(name):
@@ -50,4 +52,4 @@ def main():
     return 1 if failed or found or not passed else 0
 
 
-sys.exit(main())
+sys.exit(failover.machine() if argument("role") == "director" else main())

@@ -23,6 +23,7 @@ const (
 	methodDirect   = 3
 	methodMask     = 7
 	wholeAddressV4 = 0xffffffff
+	wholeAddressV6 = 128
 )
 
 func main() {
@@ -48,18 +49,25 @@ type kind struct {
 
 func kinds() []kind {
 	v4 := func(n int) net.IP { return net.IPv4(10, 2, 0, byte(n)) }
+	v6 := func(n int) net.IP { return net.ParseIP(fmt.Sprintf("2001:db8::%d", n)) }
 	return []kind{
 		{"TCP over IPv4", ipvs.Service{AddressFamily: syscall.AF_INET, Protocol: syscall.IPPROTO_TCP, Port: 80,
 			Address: net.ParseIP("10.1.0.1"), Netmask: wholeAddressV4}, v4},
 		{"UDP over IPv4", ipvs.Service{AddressFamily: syscall.AF_INET, Protocol: syscall.IPPROTO_UDP, Port: 53,
 			Address: net.ParseIP("10.1.0.1"), Netmask: wholeAddressV4}, v4},
+		{"TCP over IPv6", ipvs.Service{AddressFamily: syscall.AF_INET6, Protocol: syscall.IPPROTO_TCP, Port: 80,
+			Address: net.ParseIP("2001:db8:1::1"), Netmask: wholeAddressV6}, v6},
+		{"UDP over IPv6", ipvs.Service{AddressFamily: syscall.AF_INET6, Protocol: syscall.IPPROTO_UDP, Port: 53,
+			Address: net.ParseIP("2001:db8:1::1"), Netmask: wholeAddressV6}, v6},
+		{"mark over IPv4", ipvs.Service{AddressFamily: syscall.AF_INET, FWMark: 1234, Netmask: wholeAddressV4}, v4},
+		{"mark over IPv6", ipvs.Service{AddressFamily: syscall.AF_INET6, FWMark: 1234, Netmask: wholeAddressV6}, v6},
 	}
 }
 
 // services makes, finds, changes and removes a service with each scheduler.
 func services(handle *ipvs.Handle, kind kind) {
 	service := kind.service
-	for _, scheduler := range []string{"rr", "wrr", "lc", "wlc"} {
+	for _, scheduler := range []string{"rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "mh", "fo", "ovf"} {
 		service.SchedName = scheduler
 		check(handle.NewService(&service), kind.name, "new with", scheduler)
 		expect(handle.IsServicePresent(&service), kind.name, "is present")
