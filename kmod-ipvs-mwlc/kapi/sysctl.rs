@@ -71,7 +71,7 @@ impl Sysctls {
             bindings::register_net_sysctl_sz(
                 net.as_ptr(),
                 c"net/ipv4/vs".as_char_ptr(),
-                table.as_ptr(),
+                table.as_ptr().cast_mut(),
                 table.len(),
             )
         };

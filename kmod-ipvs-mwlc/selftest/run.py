@@ -20,6 +20,7 @@ import schedulers
 import services
 import settings
 import tools
+import uploads
 from splats import splats
 
 
@@ -28,7 +29,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, flood, ipv6, schedulers, services, draining, settings, learning, tools, complaints, bounds, attack):
+    for module in (balancing, flood, ipv6, schedulers, services, draining, settings, learning, tools, uploads, complaints, bounds, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue
