@@ -33,7 +33,6 @@ ipvs = IPVS()
 kinds = [
     ({"addr": "10.1.0.1", "port": 80, "protocol": IPPROTO_TCP}, "10.2.0.%d"),
     ({"addr": "10.1.0.1", "port": 53, "protocol": IPPROTO_UDP}, "10.2.0.%d"),
-    ({"addr": "2001:db8:1::1", "port": 80, "protocol": IPPROTO_TCP}, "2001:db8::%d"),
 ]
 for key, server in kinds:
     service = IPVSService(sched_name="rr", **key)
