@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-clients check kmod install install-module uninstall bench-director bench-pvfs soak fuzz simulate compare clean
+.PHONY: help setup setup-test build demo test test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan soak fuzz simulate compare clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ compare: build kmod ## schedulers by turns in a real cluster with narrow links (
 simulate: build ## compare the schedulers in simulated clusters (about 5 min); writes docs/SCHEDULING.md, its pictures and build/simulate.json
 	mkdir -p build
 	target/release/cssns simulate --docs docs/SCHEDULING.md --requests 500000 --replications 6 --json build/simulate.json
+
+test-kasan: setup-test ## the module's tests under load on a kernel with KASAN, lockdep and RCU debugging (builds it once, long)
+	scripts/test-kasan.sh
 
 soak: setup kmod ## everything at once at the module in the VM, for MINUTES (2)
 	MINUTES=$(or $(MINUTES),2) scripts/kmod-soak.sh

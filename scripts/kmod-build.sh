@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Builds build/kmod/ipvs_mwlc.ko for the stock kernel that scripts/kmod-version names. Calls kmod-env.sh first, so from
-# nothing it takes some minutes and afterwards seconds. KSERIES=7.2 builds for that series.
+# nothing it takes some minutes and afterwards seconds. KSERIES=7.2 builds for that series. KMOD_KERNEL=debug builds for the
+# debugging kernel; set KMOD_OUT then, so that the stock kernel's module stays.
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 
@@ -12,9 +13,9 @@ PANIC_SYMBOLS='panic|unwrap_failed|expect_failed|slice_.*_fail|bounds_check|opti
 build_module() {
     in_root bash -ec '
         mkdir -p "/out/obj-$0"
-        make -C "/kernels/$0/tree" ARCH=x86 CC=x86_64-linux-gnu-gcc-14 KERNELRELEASE="$0" \
+        make -C "/kernels/$0/tree" ARCH=x86 CC="$1" KERNELRELEASE="$0" \
             M=/src MO="/out/obj-$0" KBUILD_MODPOST_WARN= -j"$(nproc)" modules
-        cp "/out/obj-$0/kmod-ipvs-mwlc/ipvs_mwlc.ko" /out/ipvs_mwlc.ko.part' "$KVER"
+        cp "/out/obj-$0/kmod-ipvs-mwlc/ipvs_mwlc.ko" /out/ipvs_mwlc.ko.part' "$KVER" "$KERNEL_CC"
 }
 
 # Fails if the pure code, compiled alone, refers to a panic, or the module as a whole does.
@@ -41,7 +42,7 @@ main() {
     mkdir -p "$KMOD_BUILD"
     exec 8>"$KMOD_BUILD/.lock"
     flock 8
-    "$KMOD_TOP/scripts/kmod-env.sh" build
+    "$KMOD_TOP/scripts/kmod-env.sh" "${KMOD_KERNEL:-build}"
     # shellcheck source=/dev/null
     . "$KMOD_BUILD/env"
     step "building ipvs_mwlc.ko for $KVER" build.log build_module

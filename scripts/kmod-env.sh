@@ -4,6 +4,7 @@
 #
 #   scripts/kmod-env.sh boot     the trixie root and the stock kernel image with its modules: enough to boot a VM
 #   scripts/kmod-env.sh          that, and the prepared kernel tree: enough to build the module
+#   scripts/kmod-env.sh debug    the same for the debugging kernel (kmod-debug.config), which it builds from the same source
 #
 # Writes build/kmod/env (KMOD_OUT instead of build/kmod, if set), to be sourced by a shell:
 #   KVER                kernel release, as `uname -r` prints it
@@ -11,11 +12,14 @@
 #   KERNEL_MODULES_DIR  its stock modules, uncompressed, with modules.dep: <dir>/kernel/net/netfilter/ipvs/ip_vs.ko ...
 #   TRIXIE_ROOT         a Debian root of that kernel's release: toolchain, stock ipvsadm, iproute2, kmod, busybox
 #   KERNEL_TREE         prepared kernel tree (only after a run without `boot`)
+#   KERNEL_CC           the compiler that it was prepared with
 #
 # Environment: KSERIES (see scripts/kmod-version), CSSNS_CACHE (where the cache is), KREFRESH=1 (ask the archive for newer kernels).
 # Everything is idempotent and keyed by version; with a full cache it takes well under a second and needs no network.
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
+# shellcheck source=scripts/kmod-debug-kernel.sh
+. "$KMOD_TOP/scripts/kmod-debug-kernel.sh"
 
 # The toolchain that built the stock kernel, and the tools that a VM's initramfs is made of.
 ROOT_PACKAGES=rustc,rust-src,bindgen,clang,libclang-dev,gcc-14,make,flex,bison,libelf-dev,libssl-dev,bc,kmod,xz-utils,zstd,pahole,cpio,python3-minimal,ipvsadm,iproute2,busybox-static,ca-certificates
@@ -99,13 +103,20 @@ get_image() {
     touch "$KDIR/.image"
 }
 
+# The version of Debian's source that the kernel was built from.
+stock_source_version() {
+    local version
+    version=$(in_root apt-cache show "linux-headers-$1" | sed -n 's/^Version: //p' | head -n 1)
+    [ -n "$version" ] || {
+        root_apt_update >&2
+        version=$(in_root apt-cache show "linux-headers-$1" | sed -n 's/^Version: //p' | head -n 1)
+    }
+    printf '%s\n' "$version"
+}
+
 prepare_tree() {
     local source_version
-    source_version=$(in_root apt-cache show "linux-headers-$KVER" | sed -n 's/^Version: //p' | head -n 1)
-    [ -n "$source_version" ] || {
-        root_apt_update
-        source_version=$(in_root apt-cache show "linux-headers-$KVER" | sed -n 's/^Version: //p' | head -n 1)
-    }
+    source_version=$(stock_source_version "$KVER")
     fetch_unpack tree.deb "linux-headers-$KVER" "linux-source-$(printf %s "$KVER" | cut -d. -f1-2)=$source_version"
     in_root bash -ec '
         cd "/kernels/$0"
@@ -126,17 +137,20 @@ write_env() {
         printf 'KERNEL_IMAGE=%q\n' "$KDIR/vmlinuz"
         printf 'KERNEL_MODULES_DIR=%q\n' "$KDIR/lib/modules/$KVER"
         printf 'TRIXIE_ROOT=%q\n' "$TRIXIE_ROOT"
-        [ ! -e "$KDIR/.tree" ] || printf 'KERNEL_TREE=%q\n' "$KDIR/tree"
+        [ ! -e "$KDIR/.tree" ] || printf 'KERNEL_TREE=%q\nKERNEL_CC=%q\n' "$KDIR/tree" "$KERNEL_CC"
     } >"$KMOD_BUILD/env.part"
     cmp -s "$KMOD_BUILD/env.part" "$KMOD_BUILD/env" 2>/dev/null || mv "$KMOD_BUILD/env.part" "$KMOD_BUILD/env"
     rm -f "$KMOD_BUILD/env.part"
 }
 
+# What built Debian's kernel.
+KERNEL_CC=x86_64-linux-gnu-gcc-14
+
 main() {
     local stage=${1:-build}
     case $stage in
-        boot | build) ;;
-        *) die "usage: kmod-env.sh [boot|build]" ;;
+        boot | build | debug) ;;
+        *) die "usage: kmod-env.sh [boot|build|debug]" ;;
     esac
     [ "$(id -u)" = 0 ] || die "only root can make the build root and mount in it: run this as root"
     command -v apt-get >/dev/null || die "this needs a Debian 12 or 13 machine (no apt-get here)"
@@ -146,6 +160,12 @@ main() {
     install_host_packages
     make_root
     choose_kernel
+    if [ "$stage" = debug ]; then
+        exec 9>&-
+        get_debug_kernel
+        write_env
+        return
+    fi
     get_image
     write_env
     if [ "$stage" = build ]; then

@@ -8,7 +8,7 @@
 # In the guest: / is a RAM disk with dash, busybox, ip, ipvsadm (stock), python3 and the kernel's own modules; /ipvs_mwlc.ko is the module,
 # the FILEs lie in /. Environment: CPUS (2), MEM (768, in MB), ACCEL (tcg,thread=single: TCG with a thread for each CPU
 # breaks the kernel's patching of its own code), TIMEOUT (300, in seconds), MODULES (more of the kernel's),
-# QEMU_ARGS (more arguments). The stock ip_vs with its schedulers lies in /lib/modules/stock, not loaded.
+# RNG (the random number device; empty for none), QEMU_ARGS (more arguments). The stock ip_vs with its schedulers lies in /lib/modules/stock, not loaded.
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 
@@ -48,8 +48,9 @@ with_modules() {
     local to=$1 module
     shift
     mkdir -p "$to"
-    modprobe -d "$(dirname "$(dirname "$(dirname "$KERNEL_MODULES_DIR")")")" -S "$KVER" -a -D "$@" 2>/dev/null |
-        sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$work/list"
+    for module in "$@"; do
+        modprobe -d "${KERNEL_MODULES_DIR%/lib/modules/*}" -S "$KVER" -D "$module" 2>/dev/null || say "$KVER has no module $module" >&2
+    done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$work/list"
     while read -r module; do
         cp "$module" "$to/"
         basename "$module"
@@ -94,7 +95,7 @@ mkfifo "$work/serial"
 tee "$work/console" <"$work/serial" &
 shown=$!
 timeout "${TIMEOUT:-300}" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=single}" -smp "${CPUS:-2}" -m "${MEM:-768}" \
-    -nographic -no-reboot -monitor none -serial stdio -nic none -device virtio-rng-pci ${QEMU_ARGS:-} \
+    -nographic -no-reboot -monitor none -serial stdio -nic none ${RNG--device virtio-rng-pci} ${QEMU_ARGS:-} \
     -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" -append "console=ttyS0 quiet loglevel=6 panic=-1 ${APPEND:-}" \
     </dev/null >"$work/serial" &
 guest=$!
