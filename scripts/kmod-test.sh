@@ -9,4 +9,4 @@ trap 'rm -rf "$work"' EXIT
 cp -r "$tests" "$work/selftest"
 printf '%s\n' "$@" >"$work/selftest/wanted"
 cargo build --quiet --locked --package mwlcadm --package mwlcd --manifest-path "$here/../Cargo.toml"
-TIMEOUT=${TIMEOUT:-560} "$here/kmod-vm.sh" "$tests/guest.sh" "$work/selftest" "$here/../target/debug/mwlcadm" "$here/../target/debug/mwlcd"
+TIMEOUT=${TIMEOUT:-1500} "$here/kmod-vm.sh" "$tests/guest.sh" "$work/selftest" "$here/../target/debug/mwlcadm" "$here/../target/debug/mwlcd"
