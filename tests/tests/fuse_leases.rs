@@ -292,12 +292,12 @@ fn check_registers(histories: &[(usize, Event)]) {
     for place in 0..4 {
         let of_place = histories.iter().filter(|(at, _)| *at == place);
         let events: Vec<Event> = of_place.map(|(_, event)| *event).collect();
-        if let Err(event) = linearizability::check(&events) {
-            panic!(
-                "place {place}: {event:?} fits nowhere among {} events",
-                events.len()
-            );
-        }
+        let misfit = linearizability::check(&events).err();
+        assert!(
+            misfit.is_none(),
+            "place {place}: {misfit:?} fits nowhere among {} events",
+            events.len()
+        );
     }
 }
 
