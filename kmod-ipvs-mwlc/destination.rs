@@ -163,10 +163,15 @@ impl Destination {
     /// The part of its weight that counts.
     #[inline]
     fn ramp(&self) -> Ramp {
-        let began = self.ramp_began.load(Relaxed);
-        if began == 0 {
-            return Ramp::FULL;
+        match self.ramp_began.load(Relaxed) {
+            0 => Ramp::FULL,
+            began => self.ramp_since(began),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ramp_since(&self, began: u64) -> Ramp {
         let since_ms = Ticks::now().ms_since(Ticks(began));
         let ramp = Ramp::at(since_ms, self.ramp_ms.load(Relaxed));
         if ramp == Ramp::FULL {
@@ -260,14 +265,26 @@ impl Destination {
 
     /// The same with what its node reports, if that is to count: a service that learns the sizes of
     /// its connections knows better.
+    #[inline]
     pub(crate) fn scheduling_load(&self) -> DestLoad {
         let load = self.load();
+        // Few nodes report, and every new connection asks for every real server's load.
+        let bytes = match self.reported_at.load(Relaxed) {
+            0 => load.bytes,
+            _ => self.reported_over(load.bytes),
+        };
+        DestLoad { bytes, ..load }
+    }
+
+    /// Ci as schedulers shall see it, by its node's report.
+    #[cold]
+    #[inline(never)]
+    fn reported_over(&self, own_bytes: u64) -> u64 {
         match self.reported() {
-            Some((share_bytes, age_ms)) if self.expectation.learns() == Learn::Off => DestLoad {
-                bytes: effective(load.bytes, share_bytes, age_ms),
-                ..load
-            },
-            Some(_) | None => load,
+            Some((share_bytes, age_ms)) if self.expectation.learns() == Learn::Off => {
+                effective(own_bytes, share_bytes, age_ms)
+            }
+            Some(_) | None => own_bytes,
         }
     }
 

@@ -5,11 +5,11 @@
 //! however it was scheduled.
 
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 
 use crate::connection::Watch;
 use crate::director::load::{ExpectedSize, Learn, SizePolicy};
+use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::lock::BhLock;
 
 /// The expected size of one service's connections.

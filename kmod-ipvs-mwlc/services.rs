@@ -12,6 +12,9 @@ use crate::service::Service;
 /// comparisons.
 pub(crate) struct Services {
     sorted: KVec<Arc<Service>>,
+    /// Whether all names are plain: then a packet's service has the name of its endpoint, or there is
+    /// none.
+    all_plain: bool,
 }
 
 impl Services {
@@ -19,6 +22,7 @@ impl Services {
     pub(crate) const fn new() -> Services {
         Services {
             sorted: KVec::new(),
+            all_plain: true,
         }
     }
 
@@ -31,6 +35,9 @@ impl Services {
 
     /// The service that a packet to `endpoint` with this firewall mark is for.
     pub(crate) fn find(&self, endpoint: Endpoint, mark: u32) -> Option<&Arc<Service>> {
+        if self.all_plain {
+            return self.get(&ServiceKey::Endpoint(endpoint));
+        }
         candidates(endpoint, mark)
             .find_map(|key| self.get(&key))
             .filter(|service| service.takes(endpoint.port))
@@ -93,6 +100,7 @@ impl Services {
     pub(crate) fn with_capacity_for(length: usize) -> Result<Services> {
         Ok(Services {
             sorted: KVec::with_capacity(length.saturating_add(1), GFP_KERNEL)?,
+            all_plain: true,
         })
     }
 
@@ -103,6 +111,7 @@ impl Services {
             self.sorted
                 .push_within_capacity(service.clone())
                 .map_err(|_| EAGAIN)?;
+            self.all_plain &= service.key().is_plain();
         }
         Ok(())
     }
@@ -110,6 +119,7 @@ impl Services {
     /// Adds a service at its place.
     pub(crate) fn insert(&mut self, service: Arc<Service>) -> Result {
         let place = self.first_from(&service.key());
+        self.all_plain &= service.key().is_plain();
         self.sorted
             .insert_within_capacity(place, service)
             .map_err(|_| EAGAIN)

@@ -73,6 +73,15 @@ impl ServiceKey {
         }
     }
 
+    /// Whether it takes packets to its own endpoint only, so that [`candidates`] has it for those
+    /// and no others.
+    pub const fn is_plain(&self) -> bool {
+        match self {
+            ServiceKey::Endpoint(endpoint) => endpoint.port != 0 && endpoint.port != FTP_PORT,
+            ServiceKey::Mark(_) => false,
+        }
+    }
+
     /// Whether it takes packets to more ports than one.
     pub const fn takes_any_port(&self) -> bool {
         self.port() == 0
@@ -147,6 +156,20 @@ mod tests {
         }
         for port in [19, 21, 1023] {
             assert_eq!(names(Transport::Tcp, port, 0), [at(port), at(0)]);
+        }
+    }
+
+    #[test]
+    fn a_plain_name_is_found_by_its_own_endpoint_only() {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            for port in 0..=u16::MAX {
+                let own = ServiceKey::endpoint(transport, VIP, port);
+                let others = names(transport, port, 7).into_iter();
+                assert!(others
+                    .filter(|name| *name != own)
+                    .all(|name| !name.is_plain()));
+                assert_eq!(own.is_plain(), port != 0 && port != FTP_PORT);
+            }
         }
     }
 

@@ -4,22 +4,19 @@
 //! It is wlc with every weight taken for 1: half-open connections count as active up to a bound, the
 //! same for every destination, and only slow start makes a difference between them.
 
-use super::{chosen, eligible, wlc, Choice, DestLoad, SchedState};
+use super::ratio::least;
+use super::{chosen, wlc, Choice, DestLoad, SchedState};
 
 /// The first destination with the least overhead.
+#[inline(never)]
 pub(super) fn schedule(
     destinations: impl Iterator<Item = DestLoad>,
     state: SchedState,
 ) -> Option<Choice> {
-    eligible(destinations)
-        .reduce(|least, other| {
-            if wlc::is_less(&unweighted(&other.1), &unweighted(&least.1)) {
-                other
-            } else {
-                least
-            }
-        })
-        .map(|(index, _)| chosen(index, state))
+    least(destinations, |destination| {
+        wlc::ratio(&unweighted(destination))
+    })
+    .map(|index| chosen(index, state))
 }
 
 const fn unweighted(destination: &DestLoad) -> DestLoad {

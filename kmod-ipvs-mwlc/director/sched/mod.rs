@@ -15,6 +15,7 @@ mod mwlc;
 mod nq;
 mod ovf;
 mod ramp;
+mod ratio;
 mod rr;
 mod sed;
 pub mod sh;
@@ -61,22 +62,30 @@ impl DestLoad {
             .saturating_add(self.inactive)
     }
 
+    #[inline(always)]
     const fn is_eligible(&self) -> bool {
         self.weight > 0 && !self.overloaded
     }
 
     /// The weight that counts, in thousandths: Wi times the ramp. 0 only for weight 0.
+    #[inline(always)]
     const fn milliweight(&self) -> u64 {
         // 32 bits times 10.
         (self.weight as u64).wrapping_mul(self.ramp.permille() as u64)
     }
 
     /// Half-open connections that count.
+    #[inline(always)]
     const fn pending_counted(&self) -> u64 {
+        // Mostly there are none, and the bound takes a division.
+        if self.pending == 0 {
+            return 0;
+        }
         least(self.pending, pending_max(self.milliweight()))
     }
 
     /// Active connections, and the half-open ones that count.
+    #[inline(always)]
     const fn live(&self) -> u64 {
         (self.active as u64).saturating_add(self.pending_counted())
     }
@@ -377,6 +386,7 @@ const fn least(count: u32, bound: u64) -> u64 {
 }
 
 /// The cost of connections as IPVS counts it: a live one costs 256 inactive ones.
+#[inline(always)]
 const fn overhead(live: u64, inactive: u32) -> u64 {
     // 33 bits of live connections, so nothing is lost.
     (live << 8).saturating_add(inactive as u64)

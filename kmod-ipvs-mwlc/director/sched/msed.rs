@@ -11,9 +11,13 @@
 //! Each connection keeps the cap that it started with (`load::Cap`, near E). Half-open connections
 //! count E each up to their bound. Equal delays are decided by turn.
 
-use super::{chosen, eligible, Choice, DestLoad, SchedState};
+use core::cmp::Ordering;
+
+use super::ratio::{best, Ratio};
+use super::{chosen, Choice, DestLoad, SchedState};
 
 /// The destination with the least expected delay; of equals, the first at or after the turn.
+#[inline(never)]
 pub(super) fn schedule(
     destinations: impl Iterator<Item = DestLoad>,
     state: SchedState,
@@ -21,25 +25,21 @@ pub(super) fn schedule(
 ) -> Option<Choice> {
     // E = 0 would forget the connection to schedule, and with it the weights of idle destinations.
     let expected = expected_size_bytes.max(1);
-    eligible(destinations)
-        .reduce(|best, other| {
-            let ours = scaled_delay(&other.1, &best.1, expected);
-            let least = scaled_delay(&best.1, &other.1, expected);
-            let has_turn = best.0 < state.next && other.0 >= state.next;
-            if ours < least || (ours == least && has_turn) {
-                other
-            } else {
-                best
-            }
-        })
-        .map(|(index, _)| chosen(index, state))
+    let measure = |destination: &DestLoad| Ratio::new(delay(destination, expected), destination);
+    let is_better = |other: &(u32, Ratio), best: &(u32, Ratio)| match other.1.compare(&best.1) {
+        Ordering::Less => true,
+        Ordering::Greater => false,
+        Ordering::Equal => best.0 < state.next && other.0 >= state.next,
+    };
+    best(destinations, measure, is_better).map(|index| chosen(index, state))
 }
 
-/// 64 bits of bytes, plus 38 of connections times 64 of size, times 42 of weight can pass 128 bits
-/// only for sizes over their limit of 2^40, and then it saturates.
-fn scaled_delay(destination: &DestLoad, other: &DestLoad, expected_size_bytes: u64) -> u128 {
-    let new = u128::from(destination.pending_counted()).saturating_add(1);
-    u128::from(destination.capped_bytes)
-        .saturating_add(new.saturating_mul(u128::from(expected_size_bytes)))
-        .saturating_mul(u128::from(other.milliweight()))
+/// 64 bits of bytes, plus 38 of connections times 64 of size; the product with 42 of weight can pass
+/// 128 bits only for sizes over their limit of 2^40, and then it saturates.
+#[inline(always)]
+fn delay(destination: &DestLoad, expected_size_bytes: u64) -> u128 {
+    // 38 bits times 64.
+    let new = u128::from(destination.pending_counted().saturating_add(1));
+    let new_bytes = new.wrapping_mul(u128::from(expected_size_bytes));
+    u128::from(destination.capped_bytes).saturating_add(new_bytes)
 }

@@ -8,56 +8,51 @@
 
 use core::cmp::Ordering;
 
-use super::{chosen, eligible, wlc, Choice, DestLoad, SchedState};
+use super::ratio::{best, Ratio};
+use super::{chosen, wlc, Choice, DestLoad, SchedState};
+
+/// What decides about a destination.
+struct Measure {
+    load: Ratio,
+    /// As wlc has them.
+    connections: u64,
+}
 
 /// The destination with the least load for its weight; of equals, the first at or after the turn.
+#[inline(never)]
 pub(super) fn schedule(
     destinations: impl Iterator<Item = DestLoad>,
     state: SchedState,
     expected_size_bytes: u64,
 ) -> Option<Choice> {
-    let is_better = |other: &(u32, DestLoad), best: &(u32, DestLoad)| {
-        match compare(&other.1, &best.1, expected_size_bytes) {
+    let measure = |destination: &DestLoad| Measure {
+        load: Ratio::new(load(destination, expected_size_bytes), destination),
+        connections: wlc::cost(destination),
+    };
+    let is_better = |other: &(u32, Measure), best: &(u32, Measure)| {
+        let (ours, least) = (&other.1, &best.1);
+        let by_connections = || {
+            ours.load
+                .compare_others(ours.connections, &least.load, least.connections)
+        };
+        match ours.load.compare(&least.load).then_with(by_connections) {
             Ordering::Less => true,
             Ordering::Greater => false,
             // `best` came earlier: `other` wins only if the turn has passed the one but not the other.
             Ordering::Equal => best.0 < state.next && other.0 >= state.next,
         }
     };
-    eligible(destinations)
-        .reduce(|best, other| {
-            if is_better(&other, &best) {
-                other
-            } else {
-                best
-            }
-        })
-        .map(|(index, _)| chosen(index, state))
+    best(destinations, measure, is_better).map(|index| chosen(index, state))
 }
 
-/// Compares Ca/Wa with Cb/Wb as Ca*Wb with Cb*Wa, then the connections in the same way.
-fn compare(a: &DestLoad, b: &DestLoad, expected_size_bytes: u64) -> Ordering {
-    scaled_load(a, b, expected_size_bytes)
-        .cmp(&scaled_load(b, a, expected_size_bytes))
-        .then_with(|| {
-            if wlc::is_less(a, b) {
-                Ordering::Less
-            } else if wlc::is_less(b, a) {
-                Ordering::Greater
-            } else {
-                Ordering::Equal
-            }
-        })
-}
-
-/// (Ci + what the half-open connections are expected to fetch) * the other's weight.
+/// Ci + what the half-open connections are expected to fetch.
 ///
-/// 64 bits of Ci, plus 37 of pending connections times 64 of size, times 42 of weight can pass 128
-/// bits only for sizes over their limit of 2^40, and then it saturates.
-fn scaled_load(destination: &DestLoad, other: &DestLoad, expected_size_bytes: u64) -> u128 {
+/// 64 bits of Ci, plus 37 of pending connections times 64 of size; the product with 42 of weight can
+/// pass 128 bits only for sizes over their limit of 2^40, and then it saturates.
+#[inline(always)]
+fn load(destination: &DestLoad, expected_size_bytes: u64) -> u128 {
+    // 37 bits times 64.
     let pending_bytes =
-        u128::from(destination.pending_counted()).saturating_mul(u128::from(expected_size_bytes));
-    u128::from(destination.bytes)
-        .saturating_add(pending_bytes)
-        .saturating_mul(u128::from(other.milliweight()))
+        u128::from(destination.pending_counted()).wrapping_mul(u128::from(expected_size_bytes));
+    u128::from(destination.bytes).saturating_add(pending_bytes)
 }

@@ -4,31 +4,26 @@
 //! The one more is the connection to schedule: an idle destination of weight 1 and one of weight 2
 //! with one connection expect the same. Half-open connections count as in wlc.
 
-use super::{chosen, eligible, Choice, DestLoad, SchedState};
+use super::ratio::{least, Ratio};
+use super::{chosen, Choice, DestLoad, SchedState};
 
 /// The first destination with the least expected delay.
+#[inline(never)]
 pub(super) fn schedule(
     destinations: impl Iterator<Item = DestLoad>,
     state: SchedState,
 ) -> Option<Choice> {
-    eligible(destinations)
-        .reduce(|least, other| {
-            if is_less(&other.1, &least.1) {
-                other
-            } else {
-                least
-            }
-        })
-        .map(|(index, _)| chosen(index, state))
+    least(destinations, ratio).map(|index| chosen(index, state))
 }
 
 /// Whether a's expected delay is less than b's, compared without a division.
 pub(super) fn is_less(a: &DestLoad, b: &DestLoad) -> bool {
-    scaled_delay(a, b) < scaled_delay(b, a)
+    ratio(a).is_less(&ratio(b))
 }
 
-/// 33 bits of connections times 42 of weight.
-fn scaled_delay(destination: &DestLoad, other: &DestLoad) -> u128 {
+/// The connections with the new one, 33 bits, for the weight.
+#[inline(always)]
+fn ratio(destination: &DestLoad) -> Ratio {
     let with_the_new = destination.live().saturating_add(1);
-    u128::from(with_the_new).wrapping_mul(u128::from(other.milliweight()))
+    Ratio::new(u128::from(with_the_new), destination)
 }

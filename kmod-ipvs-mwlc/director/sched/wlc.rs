@@ -4,31 +4,31 @@
 //!
 //! Half-open connections count as active up to a bound in proportion to the weight.
 
-use super::{chosen, eligible, overhead, Choice, DestLoad, SchedState};
+use super::ratio::{least, Ratio};
+use super::{chosen, overhead, Choice, DestLoad, SchedState};
 
 /// The first destination with the least overhead for its weight.
+#[inline(never)]
 pub(super) fn schedule(
     destinations: impl Iterator<Item = DestLoad>,
     state: SchedState,
 ) -> Option<Choice> {
-    eligible(destinations)
-        .reduce(|least, other| {
-            if is_less(&other.1, &least.1) {
-                other
-            } else {
-                least
-            }
-        })
-        .map(|(index, _)| chosen(index, state))
+    least(destinations, ratio).map(|index| chosen(index, state))
 }
 
 /// Whether a's overhead for its weight is less than b's, compared without a division.
 pub(super) fn is_less(a: &DestLoad, b: &DestLoad) -> bool {
-    scaled_overhead(a, b) < scaled_overhead(b, a)
+    ratio(a).is_less(&ratio(b))
 }
 
-/// 42 bits of overhead times 42 of weight.
-fn scaled_overhead(destination: &DestLoad, other: &DestLoad) -> u128 {
-    let overhead = overhead(destination.live(), destination.inactive);
-    u128::from(overhead).wrapping_mul(u128::from(other.milliweight()))
+/// The overhead, 42 bits, for the weight.
+#[inline(always)]
+pub(super) fn ratio(destination: &DestLoad) -> Ratio {
+    Ratio::new(u128::from(cost(destination)), destination)
+}
+
+/// The overhead, 42 bits.
+#[inline(always)]
+pub(super) fn cost(destination: &DestLoad) -> u64 {
+    overhead(destination.live(), destination.inactive)
 }
