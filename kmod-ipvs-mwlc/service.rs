@@ -216,17 +216,22 @@ impl Service {
     /// Makes the lookup table that this scheduler needs. Under the namespace's mutex.
     fn tabulate(&self, policy: Scheduler) -> Result {
         let (list, retired) = self.copy_destinations()?;
-        let table = maglev::table(policy, &list)?;
-        Ok(self.destinations.replace(Destinations {
-            list,
-            table,
-            retired,
-        })?)
+        self.install(policy, list, retired)
     }
 
     /// Puts another list in the place of the present one. Under the namespace's mutex.
     fn replace_destinations(&self, list: KVec<Arc<Destination>>, retired: Counters) -> Result {
         let policy = self.config(&read_lock()).policy();
+        self.install(policy, list, retired)
+    }
+
+    /// Shows packets this list, with the lookup table that `policy` needs.
+    fn install(
+        &self,
+        policy: Scheduler,
+        list: KVec<Arc<Destination>>,
+        retired: Counters,
+    ) -> Result {
         let table = maglev::table(policy, &list)?;
         Ok(self.destinations.replace(Destinations {
             list,
@@ -299,10 +304,11 @@ impl Service {
             network: config.netmask.network_of(flow.client),
         });
         let templates = &balancer.templates;
-        let expire_quiescent = balancer.settings.expires_quiescent_templates();
         self.scheduling.with(|scheduling| {
-            let held = persistence
-                .and_then(|key| templates.hold(&key, config.timeout_s, expire_quiescent, guard));
+            let held = persistence.and_then(|key| {
+                let expire_quiescent = balancer.settings.expires_quiescent_templates();
+                templates.hold(&key, config.timeout_s, expire_quiescent, guard)
+            });
             let (hold, destination) = match held {
                 Some((hold, destination)) => (Some(hold), destination),
                 None => {

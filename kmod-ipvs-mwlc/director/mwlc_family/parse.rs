@@ -83,13 +83,7 @@ pub fn parse_command(number: u8, kind: RequestKind, attributes: &[u8]) -> Result
 }
 
 fn set_service(message: &Message<'_>) -> Result<Command, Reject> {
-    let table: ServiceTable<'_> = message
-        .require(
-            attribute::SERVICE,
-            c"the request names no service: attribute SERVICE is missing",
-        )?
-        .nested()
-        .table()?;
+    let table = service_table(message)?;
     let service = identify_service(&table)?;
     let configured_bytes = match table.get(service::EXPECTED_SIZE) {
         Some(size) => Some(size_bytes(size)?),
@@ -139,14 +133,7 @@ fn set_service(message: &Message<'_>) -> Result<Command, Reject> {
 }
 
 fn drain(message: &Message<'_>) -> Result<Command, Reject> {
-    let table: ServiceTable<'_> = message
-        .require(
-            attribute::SERVICE,
-            c"the request names no service: attribute SERVICE is missing",
-        )?
-        .nested()
-        .table()?;
-    let service = identify_service(&table)?;
+    let service = identify_service(&service_table(message)?)?;
     let table: DestTable<'_> = message
         .require(
             attribute::DEST,
@@ -214,6 +201,17 @@ pub(super) fn connection_key(table: &ConnTable<'_>) -> Result<Tuple, Reject> {
         destination: Address::from_union(af, vip.array(ADDRESS_LENGTH)?),
         destination_port: vip_port.be16()?,
     })
+}
+
+/// The nest that names the service.
+fn service_table<'a>(message: &Message<'a>) -> Result<ServiceTable<'a>, Reject> {
+    message
+        .require(
+            attribute::SERVICE,
+            c"the request names no service: attribute SERVICE is missing",
+        )?
+        .nested()
+        .table()
 }
 
 fn identify_service(table: &ServiceTable<'_>) -> Result<ServiceKey, Reject> {
