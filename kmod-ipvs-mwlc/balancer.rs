@@ -15,7 +15,7 @@ use crate::director::event::Event;
 use crate::director::flow::FlowKey;
 use crate::director::timeouts::Timeouts;
 use crate::events::Events;
-use crate::kapi::atomic::{Atomic, Relaxed};
+use crate::kapi::atomic::{Atomic, Full, Relaxed};
 use crate::kapi::hashtable::{InsertError, Node, Table};
 use crate::kapi::memory;
 use crate::kapi::pernet::Net;
@@ -108,6 +108,8 @@ pub(crate) struct Balancer {
     pub(crate) events: Events,
     /// A connection found no room in the table, or no memory.
     full: Complaint,
+    /// Real servers were removed, and their connections are still in the table.
+    has_removed: Atomic<bool>,
 }
 
 impl Balancer {
@@ -134,6 +136,7 @@ impl Balancer {
             totals <- Totals::new(),
             events <- Events::new(net),
             full: Complaint::new(),
+            has_removed: Atomic::new(false),
         });
         Arc::pin_init(balancer, GFP_KERNEL)
     }
@@ -146,6 +149,24 @@ impl Balancer {
                 connections_max()
             );
         }
+    }
+
+    /// Real servers were removed. Their templates go now, for the next connection of a network is
+    /// scheduled; their connections are listed no more, end with their next packet, and leave the
+    /// table with the next sweep, which walks over it once for however many. Sleeps.
+    pub(crate) fn forget_removed(&self) {
+        self.templates.forget_removed();
+        self.has_removed.store(true, Relaxed);
+    }
+
+    /// Ends what has to end by now. Sleeps.
+    pub(crate) fn sweep(&self) {
+        if self.has_removed.xchg(false, Full) {
+            self.connections
+                .end_those(|connection| connection.destination.is_removed());
+        }
+        self.connections.sweep();
+        self.templates.sweep();
     }
 
     /// Tells those who listen of an event.

@@ -268,6 +268,14 @@ impl Connection {
         Word(self.word.load(Relaxed))
     }
 
+    /// The state to list it with; `None` of one that has ended, or whose real server was removed:
+    /// nothing is sent there any more.
+    pub(crate) fn listed_state(&self) -> Option<ConnState> {
+        self.word()
+            .state()
+            .filter(|_| !self.destination.is_removed())
+    }
+
     /// When it was scheduled.
     pub(crate) fn started(&self) -> Ticks {
         self.started

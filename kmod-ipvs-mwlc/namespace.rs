@@ -5,11 +5,12 @@
 //! # Lock order
 //!
 //! 1. the namespace's mutex: every change of configuration, one at a time;
-//! 2. a service's scheduling lock, or a destination's books (spinlocks, never both);
-//! 3. a connection bucket's lock (see `kapi/hashtable.rs`).
+//! 2. a service's scheduling lock, the only outer spinlock (see `kapi/lock.rs`);
+//! 3. a leaf: a bucket's lock of connections or templates, a destination's books, some sets of the size
+//!    cache, an expected size, a limit on events or questions. Never two of them.
 //!
-//! Packets take no lock for an established connection, and 2 then 3, one after the other, for a new
-//! one.
+//! Packets take no lock for an established connection. For a new one they take 2, and under it a
+//! template's bucket if the service is persistent; then, without it, the connection's bucket.
 
 use kernel::prelude::*;
 use kernel::sync::rcu::read_lock;

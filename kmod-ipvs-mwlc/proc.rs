@@ -137,8 +137,7 @@ fn write_template(template: &Template, text: &mut Text) {
 }
 
 fn write_connection(balancer: &Balancer, connection: &Connection, text: &mut Text, guard: &Guard) {
-    // One that has just ended is left out.
-    let Some(state) = connection.word().state() else {
+    let Some(state) = connection.listed_state() else {
         return;
     };
     let tuple = connection.tuple();

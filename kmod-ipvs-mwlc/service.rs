@@ -85,7 +85,7 @@ impl Service {
             key,
             config,
             destinations,
-            scheduling <- BhLock::new(start),
+            scheduling <- BhLock::outer(start),
             expectation,
             slow_start_ms: Atomic::new(SLOW_START_UNSET),
             refused: Complaint::new(),

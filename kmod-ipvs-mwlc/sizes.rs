@@ -15,8 +15,9 @@ use crate::director::delivered;
 use crate::director::flow::FlowKey;
 use crate::director::http::{parse, Fetch, Name, Segment, HEAD_BYTES_MAX};
 use crate::director::mwlc_family::{encode_question, Asking, SizeAnswer, SizeQuestion};
-use crate::director::packet::{parse_ipv4, Payload, TcpHeader};
+use crate::director::packet::TcpHeader;
 use crate::director::rate::TokenBucket;
+use crate::director::segment::tcp_segment;
 use crate::director::size_cache::{Entry, Look, Set, KNOWN_TTL_MS, SETS, UNKNOWN_TTL_MS};
 use crate::director::tcp::TcpEvent;
 use crate::kapi::clock::Ticks;
@@ -176,10 +177,7 @@ impl Balancer {
     /// Looks at a packet of a watched connection, before it is sent on.
     #[inline(never)]
     pub(crate) fn watch(&self, connection: &Connection, packet: &mut Packet, guard: &Guard) {
-        let Ok(parsed) = parse_ipv4(packet.linear(), packet.bytes()) else {
-            return;
-        };
-        let Payload::Tcp(tcp) = parsed.payload else {
+        let Ok(Some((tcp, start))) = tcp_segment(packet.linear(), packet.bytes()) else {
             return;
         };
         // A reset has no acknowledgement to speak of, and a SYN none at all.
@@ -191,7 +189,7 @@ impl Balancer {
             connection.acknowledged(tcp.sequence, tcp.acknowledgement);
         }
         if watch.request && tcp.payload_bytes > 0 && connection.is_new_data(tcp.sequence) {
-            let head = parsed.header_bytes.saturating_add(tcp.header_bytes);
+            let head = start.saturating_add(tcp.header_bytes);
             let looked_at = tcp.payload_bytes.min(HEAD_BYTES_MAX);
             let end = head.saturating_add(looked_at);
             if packet.linear().len() < end && !packet.pull(end) {

@@ -21,7 +21,6 @@ impl Periodic for Sweeper {
     const PERIOD_MS: u64 = 1000;
 
     fn run(&self) {
-        self.0.connections.sweep();
-        self.0.templates.sweep();
+        self.0.sweep();
     }
 }

@@ -4,6 +4,7 @@
 
 use kernel::prelude::*;
 
+use crate::complaint::Complaint;
 use crate::director::defence::Mode;
 use crate::kapi::pernet::Net;
 use crate::kapi::sysctl::{Sysctls, Variable};
@@ -20,59 +21,112 @@ enum Name {
     SloppyTcp,
 }
 
-const fn flag(name: &'static CStr, default: i32) -> Variable {
+const fn variable(name: &'static CStr, default: i32, min: i32, max: i32) -> Variable {
     Variable {
         name,
         default,
-        min: 0,
-        max: 1,
+        min,
+        max,
+        refused,
     }
+}
+
+const fn flag(name: &'static CStr, default: i32) -> Variable {
+    variable(name, default, 0, 1)
 }
 
 const fn mode(name: &'static CStr) -> Variable {
-    Variable {
-        name,
-        default: 0,
-        min: 0,
-        max: 3,
-    }
+    variable(name, 0, 0, 3)
 }
 
 /// What the director always does, or never: it can be read, and writing the same is no error, so
-/// that scripts for IPVS run.
+/// that scripts for IPVS run. Any other value is refused, and the log says why ([`REASONS`]).
 const fn fixed(name: &'static CStr, value: i32) -> Variable {
-    Variable {
-        name,
-        default: value,
-        min: value,
-        max: value,
-    }
+    variable(name, value, value, value)
 }
 
-static VARIABLES: [Variable; 12] = [
-    Variable {
-        name: c"am_droprate",
-        default: 10,
-        min: 1,
-        max: i32::MAX,
-    },
-    Variable {
-        name: c"amemthresh",
-        default: 1024,
-        min: 0,
-        max: i32::MAX,
-    },
+/// First those that [`Name`] names, in its order.
+static VARIABLES: [Variable; 19] = [
+    variable(c"am_droprate", 10, 1, i32::MAX),
+    variable(c"amemthresh", 1024, 0, i32::MAX),
     mode(c"drop_entry"),
     mode(c"drop_packet"),
     flag(c"expire_quiescent_template", 0),
     flag(c"run_estimation", 1),
     flag(c"sloppy_tcp", 0),
+    fixed(c"backup_only", 0),
     fixed(c"cache_bypass", 0),
     fixed(c"conn_reuse_mode", 2),
     fixed(c"conntrack", 0),
     fixed(c"expire_nodest_conn", 1),
+    fixed(c"ignore_tunneled", 0),
+    fixed(c"nat_icmp_send", 0),
     fixed(c"pmtu_disc", 1),
+    fixed(c"schedule_icmp", 0),
+    fixed(c"secure_tcp", 0),
+    fixed(c"sloppy_sctp", 0),
+    fixed(c"snat_reroute", 1),
 ];
+
+/// Why a fixed variable is what it is.
+struct Reason {
+    name: &'static CStr,
+    why: &'static str,
+    said: Complaint,
+}
+
+const fn because(name: &'static CStr, why: &'static str) -> Reason {
+    Reason {
+        name,
+        why,
+        said: Complaint::new(),
+    }
+}
+
+static REASONS: [Reason; 12] = [
+    because(
+        c"backup_only",
+        "there is no sync daemon, so no director knows that it is the backup",
+    ),
+    because(c"cache_bypass", "packets are never sent on unbalanced"),
+    because(
+        c"conn_reuse_mode",
+        "a reused port is scheduled anew, without a delay",
+    ),
+    because(
+        c"conntrack",
+        "connections are balanced before connection tracking sees them",
+    ),
+    because(
+        c"expire_nodest_conn",
+        "clients of a removed real server are told at once",
+    ),
+    because(c"ignore_tunneled", "nothing is tunnelled"),
+    because(c"nat_icmp_send", "there is no NAT"),
+    because(c"pmtu_disc", "what is too long is always answered"),
+    because(
+        c"schedule_icmp",
+        "ICMP errors go to the real server that they are about, and to no other",
+    ),
+    because(
+        c"secure_tcp",
+        "half-open connections count for nothing and go first, always",
+    ),
+    because(c"sloppy_sctp", "SCTP is not balanced"),
+    because(c"snat_reroute", "there is no NAT"),
+];
+
+/// Says in the log why a variable stays what it is; scripts rarely look at an errno.
+fn refused(variable: &'static Variable) {
+    let reason = REASONS.iter().find(|reason| reason.name == variable.name);
+    // One with a range needs no reason.
+    if let Some(Reason { name, why, said }) = reason {
+        if said.is_due() {
+            let name = name.to_str().unwrap_or_default();
+            pr_info!("net.ipv4.vs.{} stays {}: {}\n", name, variable.default, why);
+        }
+    }
+}
 
 /// A namespace's variables.
 pub(crate) struct Settings(Sysctls);

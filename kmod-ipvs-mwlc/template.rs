@@ -229,16 +229,10 @@ impl Templates {
         }
     }
 
-    /// Forgets the templates of real servers that are no longer configured.
+    /// Forgets the templates of real servers that are no longer configured. Sleeps.
     pub(crate) fn forget_removed(&self) {
-        for bucket in 0..self.buckets() {
-            let guard = kernel::sync::rcu::read_lock();
-            for node in self.entries(bucket, &guard) {
-                if node.0.destination.is_removed() {
-                    self.table.remove(node);
-                }
-            }
-        }
+        self.table
+            .end_those(|listed| listed.0.destination.is_removed());
     }
 
     /// Ends those whose time is over. Sleeps.

@@ -180,7 +180,7 @@ fn delete_service(balancer: &Balancer, key: &ServiceKey) -> Result {
     let services = copy_services(balancer, |other| other.key() != *key)?;
     balancer.services.replace(services).map_err(no_memory)?;
     retire(balancer, &gone);
-    balancer.templates.forget_removed();
+    balancer.forget_removed();
     balancer.tell(&Event::ServiceRemoved(*key));
     Ok(())
 }
@@ -195,7 +195,7 @@ fn flush(balancer: &Balancer) -> Result {
         retire(balancer, service);
         balancer.tell(&Event::ServiceRemoved(service.key()));
     }
-    balancer.templates.forget_removed();
+    balancer.forget_removed();
     Ok(())
 }
 
@@ -259,7 +259,7 @@ fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> 
         .ok_or(NO_DESTINATION)?;
     service.remove(&gone).map_err(no_memory)?;
     balancer.totals.retire(&gone);
-    balancer.templates.forget_removed();
+    balancer.forget_removed();
     // Otherwise each connection ends with its next packet.
     if gone.drain.policy() == DrainPolicy::Redispatch {
         balancer.evict(&gone, DrainPolicy::Redispatch);

@@ -292,7 +292,7 @@ fn view_connection(
     Some(ConnectionView {
         tuple: connection.tuple(),
         destination: connection.destination.key(),
-        state: word.state()?,
+        state: connection.listed_state()?,
         size_bytes: word.size_bytes(),
         size_known: word.size_known(),
         age_ms: now.ms_since(connection.started()),

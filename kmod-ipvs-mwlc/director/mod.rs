@@ -26,6 +26,7 @@ pub mod rate;
 pub mod refusals;
 pub mod report;
 pub mod sched;
+pub mod segment;
 pub mod service_key;
 pub mod size_cache;
 pub mod slow_start;

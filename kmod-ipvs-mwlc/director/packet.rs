@@ -135,6 +135,33 @@ pub struct TcpHeader {
 }
 
 impl TcpHeader {
+    /// The header that starts at `start` and whose segment is the rest of the packet.
+    pub(super) fn parse(
+        view: &View<'_>,
+        start: usize,
+        malformed: Malformed,
+    ) -> Result<TcpHeader, ParseError> {
+        let fixed: [u8; TCP_HEADER_BYTES] = view.read(start, malformed)?;
+        let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, ..] = fixed;
+        let header_bytes = usize::from(offset >> 4) << 2;
+        let payload_bytes = view
+            .end
+            .checked_sub(start.saturating_add(header_bytes))
+            .ok_or(ParseError::Malformed(malformed))?;
+        if header_bytes < TCP_HEADER_BYTES {
+            return Err(ParseError::Malformed(malformed));
+        }
+        Ok(TcpHeader {
+            source_port: u16::from_be_bytes([s0, s1]),
+            destination_port: u16::from_be_bytes([d0, d1]),
+            sequence: u32::from_be_bytes([q0, q1, q2, q3]),
+            acknowledgement: u32::from_be_bytes([a0, a1, a2, a3]),
+            flags,
+            header_bytes,
+            payload_bytes,
+        })
+    }
+
     /// What the flags mean to the state machine.
     pub const fn event(&self) -> TcpEvent {
         tcp::event_of(self.flags)
@@ -240,7 +267,10 @@ pub fn parse_ipv4(bytes: &[u8], packet_bytes: usize) -> Result<Ipv4Packet, Parse
     };
     let payload = match (header.fragment, header.protocol) {
         (Fragment::Later, _) => Payload::LaterFragment,
-        (_, protocol) if protocol == Transport::Tcp.number() => parse_tcp(&view, &header)?,
+        (_, protocol) if protocol == Transport::Tcp.number() => {
+            let tcp = TcpHeader::parse(&view, header.header_bytes, Malformed::TcpHeader)?;
+            Payload::Tcp(tcp)
+        }
         (_, protocol) if protocol == Transport::Udp.number() => parse_udp(&view, &header)?,
         (_, ICMP_PROTOCOL) => parse_icmp(&view, &header)?,
         _ => Payload::Other,
@@ -328,28 +358,6 @@ impl Ipv4Header {
             protocol,
         })
     }
-}
-
-fn parse_tcp(view: &View<'_>, ip: &Ipv4Header) -> Result<Payload, ParseError> {
-    let fixed: [u8; TCP_HEADER_BYTES] = view.read(ip.header_bytes, Malformed::TcpHeader)?;
-    let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, ..] = fixed;
-    let header_bytes = usize::from(offset >> 4) << 2;
-    let payload_bytes = ip
-        .total_bytes
-        .checked_sub(ip.header_bytes.saturating_add(header_bytes))
-        .ok_or(ParseError::Malformed(Malformed::TcpHeader))?;
-    if header_bytes < TCP_HEADER_BYTES {
-        return Err(ParseError::Malformed(Malformed::TcpHeader));
-    }
-    Ok(Payload::Tcp(TcpHeader {
-        source_port: u16::from_be_bytes([s0, s1]),
-        destination_port: u16::from_be_bytes([d0, d1]),
-        sequence: u32::from_be_bytes([q0, q1, q2, q3]),
-        acknowledgement: u32::from_be_bytes([a0, a1, a2, a3]),
-        flags,
-        header_bytes,
-        payload_bytes,
-    }))
 }
 
 fn parse_udp(view: &View<'_>, ip: &Ipv4Header) -> Result<Payload, ParseError> {

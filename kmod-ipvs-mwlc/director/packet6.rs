@@ -7,7 +7,7 @@
 
 use crate::director::config::{Address, Transport};
 use crate::director::flow::{ends, FlowKey, Seen};
-use crate::director::packet::{Malformed, ParseError, Tuple, View};
+use crate::director::packet::{Malformed, ParseError, TcpHeader, Tuple, View};
 
 /// Extension headers of a packet that are passed over: each kind once, and room to spare.
 pub const EXTENSIONS_MAX: usize = 8;
@@ -44,6 +44,34 @@ pub enum Ipv6Packet {
 
 /// Parses the IPv6 packet that starts with `bytes` and is `packet_bytes` long in all.
 pub fn parse_ipv6(bytes: &[u8], packet_bytes: usize) -> Result<Ipv6Packet, ParseError> {
+    let (header, view) = outermost(bytes, packet_bytes)?;
+    let Some((protocol, start)) = transport_of(&view, header.next, IPV6_HEADER_BYTES)? else {
+        return Ok(Ipv6Packet::Other);
+    };
+    match Transport::from_number(u16::from(protocol)) {
+        Some(transport) => seen(&view, &header, transport, start),
+        None if protocol == ICMPV6 => error(&view, &header, start),
+        None => Ok(Ipv6Packet::Other),
+    }
+}
+
+/// The TCP header of such a packet, and where it starts; `None` of any other.
+pub fn parse_tcp6(
+    bytes: &[u8],
+    packet_bytes: usize,
+) -> Result<Option<(TcpHeader, usize)>, ParseError> {
+    let (header, view) = outermost(bytes, packet_bytes)?;
+    match transport_of(&view, header.next, IPV6_HEADER_BYTES)? {
+        Some((protocol, start)) if protocol == Transport::Tcp.number() => {
+            let tcp = TcpHeader::parse(&view, start, Malformed::TransportHeader)?;
+            Ok(Some((tcp, start)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The packet's own header, and the packet without what follows it in the frame.
+fn outermost(bytes: &[u8], packet_bytes: usize) -> Result<(Header, View<'_>), ParseError> {
     let outer = View {
         bytes,
         end: packet_bytes,
@@ -53,15 +81,7 @@ pub fn parse_ipv6(bytes: &[u8], packet_bytes: usize) -> Result<Ipv6Packet, Parse
     if end > packet_bytes {
         return Err(ParseError::Malformed(Malformed::TotalLength));
     }
-    let view = View { bytes, end };
-    let Some((protocol, start)) = transport_of(&view, header.next, IPV6_HEADER_BYTES)? else {
-        return Ok(Ipv6Packet::Other);
-    };
-    match Transport::from_number(u16::from(protocol)) {
-        Some(transport) => seen(&view, &header, transport, start),
-        None if protocol == ICMPV6 => error(&view, &header, start),
-        None => Ok(Ipv6Packet::Other),
-    }
+    Ok((header, View { bytes, end }))
 }
 
 struct Header {

@@ -4,25 +4,31 @@
 //!
 //! Every overflow and every index out of bounds panics in these builds. In the kernel either would stop the machine.
 
+use std::fmt::Debug;
+
 use ipvs_mwlc::director::config::{Address, CONNECTION_SIZE_BYTES_MAX};
 use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::delivered;
+use ipvs_mwlc::director::flow::{plain, FlowKey};
 use ipvs_mwlc::director::http::{self, Range, Segment, HEAD_BYTES_MAX, NAME_BYTES_MAX};
 use ipvs_mwlc::director::ipvs_family::{self, RequestKind};
 use ipvs_mwlc::director::load::{change, Cap, LoadChange, Share};
 use ipvs_mwlc::director::mwlc_family;
 use ipvs_mwlc::director::netlink::Attributes;
-use ipvs_mwlc::director::packet::{parse_ipv4, Ipv4Packet, ParseError, PARSE_BYTES_MAX};
+use ipvs_mwlc::director::packet::{parse_ipv4, Ipv4Packet, ParseError, Payload, PARSE_BYTES_MAX};
+use ipvs_mwlc::director::packet6::{parse_ipv6, Ipv6Packet, PARSE6_BYTES_MAX};
 use ipvs_mwlc::director::sched::mh::{self, Member, Visit, TABLE_ENTRIES};
 use ipvs_mwlc::director::sched::{DestLoad, Ramp, Request, SchedState, Scheduler};
+use ipvs_mwlc::director::segment::tcp_segment;
 use ipvs_mwlc::director::tcp::{self, TcpEvent, Transition};
 
 /// A target's name, which is also its corpus' folder, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const ALL: [Target; 5] = [
+pub const ALL: [Target; 6] = [
     ("packet", packet),
+    ("packet6", packet6),
     ("http", http),
     ("netlink", netlink),
     ("ledger", ledger),
@@ -63,36 +69,87 @@ impl Bytes<'_> {
     }
 }
 
-/// A packet of which more and more is made linear, as the hook does it: it must come to an end, and
-/// the end must be what the whole packet gives.
+/// An IPv4 packet of which more and more is made linear, as the hook does it: it must come to an end,
+/// and the end must be what the whole packet gives.
 pub fn packet(data: &[u8]) {
     let mut bytes = Bytes(data);
     let first = usize::from(bytes.u8());
     let packet = bytes.0;
-    let whole = parse_ipv4(packet, packet.len());
+    let whole = piecemeal(packet, first, PARSE_BYTES_MAX, parse_ipv4);
+    if let Ok(parsed) = whole {
+        check_packet(&parsed, packet.len());
+        if let Payload::Tcp(tcp) = parsed.payload {
+            let segment = tcp_segment(packet, packet.len());
+            assert_eq!(segment, Ok(Some((tcp, parsed.header_bytes))));
+        }
+    }
+}
+
+/// The same of IPv6, which has extension headers. What takes the short way is what the complete way
+/// says, and a TCP segment is found where that found its ports.
+pub fn packet6(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let first = usize::from(bytes.u8());
+    let packet = bytes.0;
+    let whole = piecemeal(packet, first, PARSE6_BYTES_MAX, parse_ipv6);
+    if packet.first().is_none_or(|byte| byte >> 4 != 6) {
+        return;
+    }
+    if let Some(seen) = plain(packet, packet.len()) {
+        assert_eq!(whole, Ok(Ipv6Packet::Plain(seen)));
+    }
+    let segment = piecemeal(packet, first, PARSE6_BYTES_MAX, tcp_segment);
+    match whole {
+        Ok(Ipv6Packet::Plain(seen)) => {
+            assert!(seen.key.is_ipv6());
+            assert_eq!(FlowKey::of(&seen.key.tuple()), Some(seen.key));
+            let tcp = segment.unwrap_or(None);
+            assert_eq!(tcp.map(|(tcp, _)| tcp.event()), seen.event);
+            if let Some((tcp, start)) = tcp {
+                let ports = (tcp.source_port, tcp.destination_port);
+                let tuple = seen.key.tuple();
+                assert_eq!(ports, (tuple.source_port, tuple.destination_port));
+                assert!(start + tcp.header_bytes + tcp.payload_bytes <= packet.len());
+            }
+        }
+        Ok(Ipv6Packet::Error { embedded, .. }) => {
+            assert_eq!(embedded.reversed().reversed(), embedded);
+            assert!(FlowKey::of(&embedded).is_some());
+        }
+        // What is no plain packet is looked at no further.
+        Ok(Ipv6Packet::Other) | Err(_) => assert!(!matches!(segment, Ok(Some(_)))),
+    }
+}
+
+/// What `parse` makes of a packet of which `first` bytes are linear, and then as many as it asks for:
+/// the same as of all at once.
+fn piecemeal<T: PartialEq + Debug>(
+    packet: &[u8],
+    first: usize,
+    bytes_max: usize,
+    parse: impl Fn(&[u8], usize) -> Result<T, ParseError>,
+) -> Result<T, ParseError> {
+    let whole = parse(packet, packet.len());
     assert!(
         !matches!(whole, Err(ParseError::NeedBytes(_))),
         "a whole packet needs more"
     );
     let mut linear = first.min(packet.len());
     loop {
-        match parse_ipv4(&packet[..linear], packet.len()) {
+        match parse(&packet[..linear], packet.len()) {
             Err(ParseError::NeedBytes(needed)) => {
                 assert!(
                     needed > linear && needed <= packet.len(),
                     "{needed} of {linear}"
                 );
-                assert!(needed <= PARSE_BYTES_MAX, "{needed} bytes to be pulled");
+                assert!(needed <= bytes_max, "{needed} bytes to be pulled");
                 linear = needed;
             }
             parsed => {
                 assert_eq!(parsed, whole, "with {linear} linear bytes");
-                break;
+                return whole;
             }
         }
-    }
-    if let Ok(parsed) = whole {
-        check_packet(&parsed, packet.len());
     }
 }
 

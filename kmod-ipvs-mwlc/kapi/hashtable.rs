@@ -420,6 +420,20 @@ impl<E: Entry> Table<E> {
         }
     }
 
+    /// Ends the entries that `is_over` says of, now rather than in their time. Sleeps.
+    pub(crate) fn end_those(&self, is_over: impl Fn(&E) -> bool) {
+        for bucket in 0..self.buckets.len() {
+            let guard = read_lock();
+            for node in self.entries(bucket, &guard) {
+                if is_over(node) {
+                    self.remove(node);
+                }
+            }
+            drop(guard);
+            yield_after_slice(bucket);
+        }
+    }
+
     /// Ends every entry. Sleeps.
     fn clear(&self) {
         for bucket in 0..self.buckets.len() {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A spinlock that also keeps softirqs off this CPU, for data that packets and configuration both
 //! change.
+//!
+//! There are two kinds, and a debugging kernel's lockdep knows them apart: under an *outer* one, at
+//! most one *leaf* may be taken, and under a leaf none at all.
 
 use core::cell::UnsafeCell;
 
@@ -23,11 +26,20 @@ unsafe impl<T: Send> Sync for BhLock<T> {}
 unsafe impl<T: Send> Send for BhLock<T> {}
 
 impl<T> BhLock<T> {
-    /// An unlocked value.
+    /// An unlocked value, behind a leaf.
     pub(crate) fn new(value: T) -> impl PinInit<Self> {
+        Self::of_kind(value, false)
+    }
+
+    /// An unlocked value, behind an outer lock.
+    pub(crate) fn outer(value: T) -> impl PinInit<Self> {
+        Self::of_kind(value, true)
+    }
+
+    fn of_kind(value: T, is_outer: bool) -> impl PinInit<Self> {
         pin_init!(BhLock {
             // SAFETY: The slot is valid for writing a spinlock and is pinned from here on.
-            raw <- Opaque::ffi_init(|slot| unsafe { bindings::mwlc_lock_init(slot) }),
+            raw <- Opaque::ffi_init(|slot| unsafe { bindings::mwlc_lock_init(slot, is_outer) }),
             value: UnsafeCell::new(value),
         })
     }

@@ -26,9 +26,13 @@ void mwlc_cond_resched(void)
 	cond_resched();
 }
 
-void mwlc_lock_init(spinlock_t *lock)
+void mwlc_lock_init(spinlock_t *lock, bool outer)
 {
-	spin_lock_init(lock);
+	/* Two places, so that lockdep has two classes: see kapi/lock.rs. */
+	if (outer)
+		spin_lock_init(lock);
+	else
+		spin_lock_init(lock);
 }
 
 void mwlc_lock_bh(spinlock_t *lock)

@@ -53,7 +53,7 @@ enum {
 
 /* Time and locks. */
 void mwlc_cond_resched(void);
-void mwlc_lock_init(spinlock_t *lock);
+void mwlc_lock_init(spinlock_t *lock, bool outer);
 void mwlc_lock_bh(spinlock_t *lock);
 void mwlc_unlock_bh(spinlock_t *lock);
 void mwlc_delayed_work_setup(struct delayed_work *work, void (*run)(struct work_struct *));

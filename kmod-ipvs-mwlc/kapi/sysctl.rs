@@ -3,6 +3,8 @@
 
 use core::ptr::NonNull;
 
+use kernel::container_of;
+use kernel::ffi::c_void;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
@@ -19,6 +21,8 @@ pub(crate) struct Variable {
     pub(crate) min: i32,
     /// The greatest value.
     pub(crate) max: i32,
+    /// Hears of a value that was refused.
+    pub(crate) refused: fn(&'static Variable),
 }
 
 /// The variables of one namespace; dropping it removes the files and waits for who is in them.
@@ -57,8 +61,8 @@ impl Sysctls {
                 data: core::ptr::from_ref(value).cast_mut().cast(),
                 maxlen: size_of::<i32>() as c_int,
                 mode: MODE,
-                proc_handler: Some(bindings::proc_dointvec_minmax),
-                // The handler only reads them.
+                proc_handler: Some(handle),
+                // The handler only reads them. The first is where it finds the variable, too.
                 extra1: core::ptr::from_ref(&variable.min).cast_mut().cast(),
                 extra2: core::ptr::from_ref(&variable.max).cast_mut().cast(),
                 ..Default::default()
@@ -97,6 +101,28 @@ impl Sysctls {
             let _ = value.cmpxchg(old, new, Relaxed);
         }
     }
+}
+
+/// As `proc_dointvec_minmax`, and tells the variable of a value that is refused.
+///
+/// # Safety
+///
+/// Called by the kernel for an entry of a table that [`Sysctls::new`] made.
+unsafe extern "C" fn handle(
+    entry: *const bindings::ctl_table,
+    write: c_int,
+    buffer: *mut c_void,
+    length: *mut usize,
+    position: *mut bindings::loff_t,
+) -> c_int {
+    // SAFETY: The arguments are the kernel's own.
+    let result = unsafe { bindings::proc_dointvec_minmax(entry, write, buffer, length, position) };
+    if write != 0 && result == EINVAL.to_errno() {
+        // SAFETY: `extra1` of our entries points to the field `min` of a static variable.
+        let variable = unsafe { &*container_of!((*entry).extra1.cast::<i32>(), Variable, min) };
+        (variable.refused)(variable);
+    }
+    result
 }
 
 impl Drop for Sysctls {

@@ -5,8 +5,8 @@ import socket
 import struct
 
 from balancing import close_all, ends_at_zero, servers_of
-from lab import CLIENT, SERVERS, VIP, Connection, director, inside, service, until
-from nl import Mwlc, address, attribute, attributes
+from lab import CLIENT, HOSTS, HOSTS6, SERVERS, UDP_PORT, VIP, Connection, director, inside, service, until
+from nl import Mwlc, address, attribute, attributes, family_of
 from services import restore, templates, with_servers
 
 DRAIN, DRAIN_LEFT_MS, DRAIN_POLICY, RAMP_PERMILLE = 6, 13, 14, 15
@@ -18,14 +18,19 @@ class Director(Mwlc):
     """Our family, with what concerns draining."""
 
     def service_of(self, protocol, *more):
-        port = 80 if protocol == 6 else 53
-        key = attribute(1, struct.pack("=H", 2)) + attribute(2, struct.pack("=H", protocol))
-        return attribute(1, key + attribute(3, address(VIP)) + attribute(4, struct.pack("!H", port)) + b"".join(more))
+        key = attribute(1, family_of(self.vip)) + attribute(2, struct.pack("=H", protocol))
+        key += attribute(3, address(self.vip)) + attribute(4, struct.pack("!H", self.port_of(protocol)))
+        return attribute(1, key + b"".join(more))
+
+    def port_of(self, protocol):
+        return self.port if protocol == 6 else UDP_PORT
+
+    def address_of(self, server):
+        return (HOSTS6 if ":" in self.vip else HOSTS)[server]
 
     def drain(self, server, left_ms=None, policy=RESET, protocol=6):
-        port = 80 if protocol == 6 else 53
-        dest = attribute(1, struct.pack("=H", 2)) + attribute(2, address(SERVERS[server]))
-        dest += attribute(3, struct.pack("!H", port)) + attribute(DRAIN_POLICY, bytes([policy]))
+        dest = attribute(1, family_of(self.vip)) + attribute(2, address(self.address_of(server)))
+        dest += attribute(3, struct.pack("!H", self.port_of(protocol))) + attribute(DRAIN_POLICY, bytes([policy]))
         if left_ms is not None:
             dest += attribute(DRAIN_LEFT_MS, struct.pack("=Q", left_ms))
         self.call(DRAIN, self.service_of(protocol) + attribute(2, dest))
@@ -37,7 +42,7 @@ class Director(Mwlc):
         """The attributes of a real server."""
         for answer in self.call(self.GET_DEST, dump=True):
             dest = attributes(attributes(answer)[2])
-            if dest[2] == address(SERVERS[server]):
+            if dest[2] == address(self.address_of(server)):
                 return dest
         raise AssertionError(f"no {server}")
 
@@ -173,6 +178,34 @@ def test_a_removed_service_resets_its_clients():
     servers_of(3, keep=kept)
     director("ipvsadm -C")
     assert all(is_reset(connection) for connection in kept)
+
+
+def test_what_is_removed_is_listed_no_more():
+    """Neither its connections nor its templates, from the moment on at which the command returns; and the others stay."""
+    rules = (f"-A -t {VIP}:80 -s rr -p 100 -M 255.255.255.255", *with_servers(f"-t {VIP}:80", 80))
+    mwlc, kept = Director(), []
+
+    def listed():
+        return director("ipvsadm -Lcn").splitlines()[2:], director("cat /proc/net/ip_vs_conn").splitlines()[1:], mwlc.connections()
+
+    for command in ("ipvsadm -C", f"ipvsadm -D -t {VIP}:80"):
+        restore(*rules)
+        servers_of(5, keep=kept)
+        assert [len(one) for one in listed()] == [6, 6, 5], "five connections, and their template where templates are"
+        director(command)
+        assert [len(one) for one in listed()] == [0, 0, 0], command
+        close_all(kept)
+    service("rr")
+    servers_of(6, keep=kept)
+    director(f"ipvsadm -d -t {VIP}:80 -r {SERVERS['s2']}:80")
+    lines, _, connections = listed()
+    assert len(lines) == len(connections) == 4 and not any(SERVERS["s2"] in line for line in lines), lines
+    assert all(is_reset(connection) == (connection.server == "s2") for connection in kept)
+    # A real server that is added again at once begins without them.
+    director(f"ipvsadm -a -t {VIP}:80 -r {SERVERS['s2']}:80 -g")
+    assert mwlc.loads()["s2"] == (0, 0, 0, 0)
+    close_all(kept)
+    director("ipvsadm -C")
 
 
 def test_a_draining_server_has_no_persistent_clients():

@@ -5,10 +5,12 @@ import socket
 import struct
 import threading
 
-from lab import CLIENT, VIP, Connection, director, inside, sh, until
+from lab import CLIENT, HOSTS6, SERVERS, UDP_PORT, VIP, VIP6, Connection, director, inside, serve_tcp, serve_udp, sh, until
 
-VIP6, CLIENT6, DIRECTOR6 = "fd00::100", "fd00::10", "fd00::1"
-SERVERS6 = {"s1": "fd00::21", "s2": "fd00::22", "s3": "fd00::23"}
+CLIENT6, DIRECTOR6 = HOSTS6["client"], HOSTS6["director"]
+SERVERS6 = {name: HOSTS6[name] for name in SERVERS}
+# There servers speak as over IPv4; at port 80 they count what they get.
+PORT6 = 8080
 ICMPV6, NEXT_TCP, NEXT_OPTIONS = 58, 6, 60
 prepared = False
 
@@ -19,18 +21,19 @@ def prepare():
     if prepared:
         return
     prepared = True
+    # The longest prefix would make the VIP the source of what the director itself sends, as to ask a real server, which has it too.
     sh(f"ip -n client addr add {CLIENT6}/64 dev eth0 nodad && ip -n director addr add {DIRECTOR6}/64 dev eth0 nodad && "
-       f"ip -n director addr add {VIP6}/128 dev eth0 nodad")
+       f"ip -n director addr add {VIP6}/128 dev eth0 nodad preferred_lft 0")
     for name, address in SERVERS6.items():
         sh(f"ip -n {name} addr add {address}/64 dev eth0 nodad && ip -n {name} addr add {VIP6}/128 dev lo nodad")
         serve(name)
 
 
 def serve(name):
+    serve_tcp(name, VIP6, PORT6)
+    serve_udp(name, VIP6, UDP_PORT)
     with inside(name):
         listener = socket.create_server((VIP6, 80), family=socket.AF_INET6, backlog=100)
-        udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        udp.bind((VIP6, 53))
 
     def accept():
         while True:
@@ -46,19 +49,13 @@ def serve(name):
         connection.sendall(b"%d\n" % total)
         connection.close()
 
-    def answer():
-        while True:
-            data, peer = udp.recvfrom(65535)
-            udp.sendto(b"%s %d" % (name.encode(), len(data)), peer)
-
     threading.Thread(target=accept, daemon=True).start()
-    threading.Thread(target=answer, daemon=True).start()
 
 
-def service6(scheduler, protocol="t"):
+def service6(scheduler, protocol="t", port=None, options=""):
     prepare()
-    port = 80 if protocol == "t" else 53
-    rules = f"-A -{protocol} [{VIP6}]:{port} -s {scheduler}\n" + "".join(
+    port = port or (80 if protocol == "t" else UDP_PORT)
+    rules = f"-A -{protocol} [{VIP6}]:{port} -s {scheduler}{options}\n" + "".join(
         f"-a -{protocol} [{VIP6}]:{port} -r [{address}]:{port} -g -w 1\n" for address in SERVERS6.values())
     director("ipvsadm -C")
     director("ipvsadm -R", stdin=rules)

@@ -20,6 +20,9 @@ VIP = "10.0.0.100"
 CLIENT = "10.0.0.10"
 SERVERS = {"s1": "10.0.0.21", "s2": "10.0.0.22", "s3": "10.0.0.23"}
 HOSTS = {"client": "10.0.0.10", "director": "10.0.0.1", **SERVERS}
+# Of those who have asked for IPv6: see ipv6.py.
+VIP6 = "fd00::100"
+HOSTS6 = {name: "fd00::" + address.rsplit(".", 1)[1] for name, address in HOSTS.items()}
 TCP_PORT, UDP_PORT = 80, 53
 MODULE = "/ipvs_mwlc.ko"
 
@@ -79,12 +82,16 @@ def build():
 
 
 def serve(name):
-    """A TCP server that answers `N\\n` with its name and N bytes, and an HTTP request for /N with N bytes; a UDP server that
-    answers name and length."""
+    """What a server answers at the VIP: TCP as `serve_tcp` says, UDP as `serve_udp` does."""
+    serve_tcp(name, VIP, TCP_PORT)
+    serve_udp(name, VIP, UDP_PORT)
+
+
+def serve_tcp(name, address, port):
+    """A TCP server that answers `N\\n` with its name and N bytes, and an HTTP request for /N with N bytes."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with inside(name):
-        listener = socket.create_server((VIP, TCP_PORT), backlog=200)
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind((VIP, UDP_PORT))
+        listener = socket.create_server((address, port), family=family, backlog=200)
 
     def talk(connection):
         try:
@@ -114,25 +121,28 @@ def serve(name):
         while True:
             threading.Thread(target=talk, args=(listener.accept()[0],), daemon=True).start()
 
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def serve_udp(name, address, port):
+    """A UDP server that answers its name and the datagram's length."""
+    with inside(name):
+        udp = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind((address, port))
+
     def answer():
         while True:
             data, peer = udp.recvfrom(65535)
             udp.sendto(b"%s %d" % (name.encode(), len(data)), peer)
 
-    threading.Thread(target=accept, daemon=True).start()
     threading.Thread(target=answer, daemon=True).start()
 
 
 class Connection:
-    """A client's TCP connection to the VIP."""
+    """A client's TCP connection to the VIP, or to another address and port that speak as `serve_tcp` does."""
 
-    def __init__(self, port=0, size=10):
-        with inside("client"):
-            self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.settimeout(5)
-        self.socket.bind((CLIENT, port))
-        self.socket.connect((VIP, TCP_PORT))
+    def __init__(self, port=0, size=10, to=(VIP, TCP_PORT)):
+        self.socket = client_socket(to, port, 5)
         self.port = self.socket.getsockname()[1]
         self.stream = self.socket.makefile("rwb")
         self.server = self.fetch(size)
@@ -151,6 +161,18 @@ class Connection:
     def reset(self):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
+
+
+def client_socket(to, port, timeout_s):
+    """A TCP socket of the client's that is connected; from this port, unless it is 0."""
+    is_ipv6 = ":" in to[0]
+    with inside("client"):
+        connection = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    connection.settimeout(timeout_s)
+    connection.bind((HOSTS6["client"] if is_ipv6 else CLIENT, port))
+    connection.connect(to)
+    return connection
 
 
 def ask_udp(data):

@@ -7,7 +7,7 @@ import struct
 import subprocess
 import time
 
-from lab import CLIENT, HOSTS, SERVERS, TCP_PORT, VIP, Connection, director, inside, service, sh, until
+from lab import CLIENT, HOSTS, SERVERS, TCP_PORT, VIP, Connection, client_socket, director, inside, service, sh, until
 from nl import Mwlc, Refused, attribute, attributes
 
 (SERVICE_ADDED, SERVICE_EDITED, SERVICE_REMOVED, DEST_ADDED, DEST_EDITED, DEST_REMOVED, DEST_OVERLOADED, DEST_RELIEVED,
@@ -107,15 +107,11 @@ EXPECTED = 1000
 
 
 class Browser:
-    """A kept-alive HTTP connection to the VIP."""
+    """A kept-alive HTTP connection to the VIP, or another address and port."""
 
-    def __init__(self):
-        with inside("client"):
-            self.socket = socket.socket()
-        self.socket.settimeout(20)
+    def __init__(self, to=(VIP, TCP_PORT)):
+        self.socket = client_socket(to, 0, 20)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.bind((CLIENT, 0))
-        self.socket.connect((VIP, TCP_PORT))
         self.port = self.socket.getsockname()[1]
         self.stream = self.socket.makefile("rb")
 
@@ -140,7 +136,10 @@ class Browser:
 def learning(remaining=0):
     """A service whose connections are expected to fetch 1000 bytes, and learn more from their requests."""
     service("mwlc")
-    mwlc = Mwlc()
+    return learns(Mwlc(), remaining)
+
+
+def learns(mwlc, remaining=0):
     mwlc.expect(EXPECTED)
     mwlc.watch(learn=1, remaining=remaining)
     mwlc.forget_sizes()

@@ -7,7 +7,7 @@ import select
 import socket
 import struct
 
-from lab import HOSTS, TCP_PORT, VIP, inside
+from lab import HOSTS, HOSTS6, TCP_PORT, VIP, inside
 
 NETLINK_ADD_MEMBERSHIP = 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
@@ -94,21 +94,33 @@ class Family:
 
 
 def address(text):
-    return socket.inet_aton(text) + bytes(12)
+    """An address of either family as 16 bytes."""
+    return socket.inet_pton(socket.AF_INET6, text) if ":" in text else socket.inet_aton(text) + bytes(12)
+
+
+def text_of(family, address):
+    """The same back: the attributes AF and ADDR."""
+    is_ipv6 = struct.unpack("=H", family)[0] == socket.AF_INET6
+    return socket.inet_ntop(socket.AF_INET6, address) if is_ipv6 else socket.inet_ntoa(address[:4])
+
+
+def family_of(text):
+    return struct.pack("=H", socket.AF_INET6 if ":" in text else socket.AF_INET)
 
 
 class Mwlc(Family):
-    """Our own family."""
+    """Our own family, and one TCP service that questions are about."""
 
     GET_SERVICE, SET_SERVICE, GET_DEST, GET_CONN, SET_CONN = 1, 2, 3, 4, 5
     GET_SIZE, SET_SIZE, DEL_SIZE, REPORT, GET_NODE = 7, 8, 9, 10, 11
 
-    def __init__(self, ns="director"):
+    def __init__(self, ns="director", vip=VIP, port=TCP_PORT):
         super().__init__("ipvs_mwlc", ns)
+        self.vip, self.port = vip, port
 
     def service_key(self, *more):
-        key = attribute(1, struct.pack("=H", 2)) + attribute(2, struct.pack("=H", 6))
-        key += attribute(3, address(VIP)) + attribute(4, struct.pack("!H", TCP_PORT))
+        key = attribute(1, family_of(self.vip)) + attribute(2, struct.pack("=H", 6))
+        key += attribute(3, address(self.vip)) + attribute(4, struct.pack("!H", self.port))
         return attribute(1, key + b"".join(more))
 
     def expect(self, size_bytes, policy=0):
@@ -154,7 +166,7 @@ class Mwlc(Family):
             self.socket.send(b"".join(messages[start:start + at_once]))
 
     def report(self, server, open_bytes):
-        nest = attribute(1, struct.pack("=H", 2)) + attribute(2, address(server)) + attribute(3, struct.pack("=Q", open_bytes))
+        nest = attribute(1, family_of(server)) + attribute(2, address(server)) + attribute(3, struct.pack("=Q", open_bytes))
         nest += attribute(4, struct.pack("=I", 1)) + attribute(5, struct.pack("=I", 500)) + attribute(6, struct.pack("=I", 250))
         self.call(self.REPORT, attribute(5, nest))
 
@@ -164,7 +176,7 @@ class Mwlc(Family):
         for answer in self.call(self.GET_NODE, dump=True):
             node = attributes(attributes(answer)[5])
             numbers = struct.unpack("=QIIQ", node[3] + node[5] + node[6] + node[7])
-            found[socket.inet_ntoa(node[2][:4])] = numbers
+            found[text_of(node[1], node[2])] = numbers
         return found
 
     def forget_sizes(self, host=None, path=None):
@@ -183,21 +195,21 @@ class Mwlc(Family):
         return found
 
     def set_size(self, client_address, client_port, size_bytes):
-        conn = attribute(1, struct.pack("=H", 2)) + attribute(2, struct.pack("=H", 6))
+        conn = attribute(1, family_of(client_address)) + attribute(2, struct.pack("=H", 6))
         conn += attribute(3, address(client_address)) + attribute(4, struct.pack("!H", client_port))
-        conn += attribute(5, address(VIP)) + attribute(6, struct.pack("!H", TCP_PORT))
+        conn += attribute(5, address(self.vip)) + attribute(6, struct.pack("!H", self.port))
         conn += attribute(10, struct.pack("=Q", size_bytes))
         self.call(self.SET_CONN, attribute(3, conn))
 
     def loads(self):
         """{server: (Ci, pending, active, inactive)}"""
-        names = {socket.inet_aton(address): name for name, address in HOSTS.items()}
+        names = {address: name for hosts in (HOSTS, HOSTS6) for name, address in hosts.items()}
         loads = {}
         for answer in self.call(self.GET_DEST, dump=True):
             dest = attributes(attributes(answer)[2])
             numbers = [struct.unpack("=Q", dest[5])[0]]
             numbers += [struct.unpack("=I", dest[kind])[0] for kind in (6, 7, 8)]
-            loads[names[dest[2][:4]]] = tuple(numbers)
+            loads[names[text_of(dest[1], dest[2])]] = tuple(numbers)
         return loads
 
     def connections(self):

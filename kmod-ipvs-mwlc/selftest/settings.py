@@ -8,13 +8,13 @@ import struct
 from balancing import close_all, ends_at_zero, segment, servers_of
 from draining import Director
 from lab import CLIENT, MODULE, SERVERS, TCP_PORT, VIP, Connection, director, inside, service, sh, until
-from nl import Family, Mwlc, Refused
+from nl import Family, Mwlc, Refused, attribute, attributes
 from services import restore, templates, with_servers
 
 VARIABLES = {
-    "am_droprate": 10, "amemthresh": 1024, "cache_bypass": 0, "conn_reuse_mode": 2, "conntrack": 0, "drop_entry": 0,
-    "drop_packet": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 0, "pmtu_disc": 1, "run_estimation": 1,
-    "sloppy_tcp": 0,
+    "am_droprate": 10, "amemthresh": 1024, "backup_only": 0, "cache_bypass": 0, "conn_reuse_mode": 2, "conntrack": 0, "drop_entry": 0,
+    "drop_packet": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 0, "ignore_tunneled": 0, "nat_icmp_send": 0, "pmtu_disc": 1,
+    "run_estimation": 1, "schedule_icmp": 0, "secure_tcp": 0, "sloppy_sctp": 0, "sloppy_tcp": 0, "snat_reroute": 1,
 }
 
 
@@ -45,6 +45,75 @@ def test_variables_have_ranges_and_belong_to_a_namespace():
         assert value("drop_entry", ns="client") == 0
     with setting("expire_nodest_conn", 1):
         pass
+
+
+def test_the_log_says_why_a_variable_stays():
+    """What kube-proxy, keepalived's users and guides write: it is taken if it is so, else refused with a reason."""
+    for name, refused, taken, words in (
+        ("conntrack", 1, 0, "stays 0: connections are balanced before connection tracking"),
+        ("conn_reuse_mode", 0, 2, "stays 2: a reused port is scheduled anew"),
+        ("secure_tcp", 3, 0, "stays 0: half-open connections count for nothing"),
+        ("backup_only", 1, 0, "stays 0: there is no sync daemon"),
+        ("expire_nodest_conn", 0, 1, "stays 1: clients of a removed real server are told"),
+    ):
+        file = f"/proc/sys/net/ipv4/vs/{name}"
+        director(f"echo {taken} > {file}")
+
+        def said():
+            # Another test may have heard the reason in these ten seconds.
+            status, _ = director(f"echo {refused} > {file}", check=False)
+            assert status != 0 and value(name) == taken, name
+            return f"net.ipv4.vs.{name} {words}" in sh("dmesg")
+
+        until(said, f"the reason of {name}", 15)
+    for name, number in (("expire_nodest_conn", 1), ("expire_quiescent_template", 1), ("sloppy_tcp", 1)):
+        with setting(name, number):
+            assert value(name) == number
+
+
+TCP_S, FIN_S, UDP_S = 4, 5, 6
+SET_CONFIG, GET_CONFIG = 12, 13
+
+
+def timeouts(family):
+    answer = attributes(family.call(GET_CONFIG)[0])
+    return [struct.unpack("=I", answer[kind])[0] for kind in (TCP_S, FIN_S, UDP_S)]
+
+
+def test_timeouts_are_set_and_read_as_one():
+    """SET_CONFIG and GET_CONFIG themselves: 0 or nothing leaves a timeout as it is, one that is refused changes none, a namespace
+    that was never configured has the defaults."""
+    director("ipvsadm -C")
+    family = Family("IPVS")
+    of = {kind: lambda number, kind=kind: attribute(kind, struct.pack("=I", number)) for kind in (TCP_S, FIN_S, UDP_S)}
+    try:
+        for request, expected in (
+            ([(TCP_S, 600), (FIN_S, 60), (UDP_S, 30)], [600, 60, 30]),
+            ([(TCP_S, 0), (FIN_S, 61), (UDP_S, 0)], [600, 61, 30]),
+            ([(UDP_S, 31)], [600, 61, 31]),
+            ([(TCP_S, 2_147_483)], [2_147_483, 61, 31]),
+        ):
+            family.call(SET_CONFIG, b"".join(of[kind](number) for kind, number in request))
+            assert timeouts(family) == expected, (request, timeouts(family))
+            shown = director("ipvsadm -L --timeout")
+            assert shown.split(":")[1].split() == [str(number) for number in expected], shown
+        for request in ([(TCP_S, 5), (UDP_S, 2_147_484)], [(FIN_S, 0xFFFFFFFF)]):
+            try:
+                family.call(SET_CONFIG, b"".join(of[kind](number) for kind, number in request))
+                raise AssertionError(f"{request} was taken")
+            except Refused as refused:
+                assert refused.errno == 22 and "2147483 seconds" in refused.message, refused
+            assert timeouts(family) == [2_147_483, 61, 31], timeouts(family)
+        try:
+            family.call(SET_CONFIG, attribute(TCP_S, b"xy"))
+            raise AssertionError("two bytes are no number")
+        except Refused as refused:
+            assert refused.errno == 34 or refused.errno == 22, refused
+    finally:
+        director("ipvsadm --set 900 120 300")
+    sh("ip netns add fresh")
+    assert timeouts(Family("IPVS", ns="fresh")) == [900, 120, 300]
+    sh("ip netns del fresh")
 
 
 def syn(port, flags=0x02):

@@ -7,6 +7,7 @@ use ipvs_mwlc::director::config::{Address, Transport};
 use ipvs_mwlc::director::flow::{plain, FlowKey};
 use ipvs_mwlc::director::packet::{Malformed, ParseError, Tuple};
 use ipvs_mwlc::director::packet6::{parse_ipv6, Ipv6Packet, PARSE6_BYTES_MAX};
+use ipvs_mwlc::director::segment::tcp_segment;
 use ipvs_mwlc::director::tcp::TcpEvent;
 use proptest::prelude::*;
 
@@ -66,6 +67,37 @@ fn extensions_are_passed_over() {
         let short = plain(&packet, packet.len());
         assert_eq!(short, kinds.is_empty().then_some(seen), "{kinds:?}");
     }
+}
+
+#[test]
+fn a_segment_tells_where_its_data_is() {
+    for kinds in [&[][..], &[60], &[0, 60, 43, 60]] {
+        let mut segment = tcp(0x18);
+        segment[12] = 0x60;
+        segment.extend([1, 1, 1, 0]);
+        segment.extend(*b"GET /a");
+        let mut packet = extended(kinds, 6, &segment);
+        let length = packet.len();
+        // Padding of the frame is no data.
+        packet.extend([0; 9]);
+        let (header, start) = tcp_segment(&packet, packet.len()).unwrap().unwrap();
+        assert_eq!(
+            (header.sequence, header.acknowledgement),
+            (7, 8),
+            "{kinds:?}"
+        );
+        assert_eq!((header.header_bytes, header.payload_bytes), (24, 6));
+        assert_eq!(&packet[start + 24..length], b"GET /a");
+        assert_eq!(header.event(), TcpEvent::Ack);
+    }
+    assert_eq!(tcp_segment(&ipv6(17, &[0; 8]), 48), Ok(None));
+    assert_eq!(tcp_segment(&extended(&[44], 6, &tcp(0x10)), 68), Ok(None));
+    let mut too_long = tcp(0x10);
+    too_long[12] = 0xf0;
+    assert_eq!(
+        tcp_segment(&ipv6(6, &too_long), 60),
+        Err(ParseError::Malformed(Malformed::TransportHeader))
+    );
 }
 
 #[test]
