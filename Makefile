@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan soak fuzz simulate compare clean
+.PHONY: help setup setup-test build demo test test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan soak fuzz simulate compare clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,14 @@ test: setup-test kmod ## every test: pure code, real daemons and mounts, the mod
 	$(CARGO) build --locked --workspace --bins
 	scripts/kmod-test.sh
 	$(CARGO) nextest run --locked --workspace
+
+test-histories: setup-test ## HISTORIES (10000) random histories of calls on three nodes, with kills, each judged linearizable
+	$(CARGO) build --locked --release --workspace --bins
+	PVFS_HISTORIES=$(or $(HISTORIES),10000) $(CARGO) nextest run --locked --release -p cssns-tests --test pvfs_histories --no-capture
+
+test-faults: setup-test ## FAULTS (2000) kills, stops and cut, slow and lossy links under load, replayable by PVFS_FAULTS_SEED
+	$(CARGO) build --locked --release --workspace --bins
+	PVFS_FAULTS=$(or $(FAULTS),2000) $(CARGO) nextest run --locked --release -p cssns-tests --test pvfs_faults --no-capture
 
 test-clients: kmod ## keepalived, the kernel's own selftest, client libraries against the module in the VM (TEST="name ..." for some)
 	scripts/clients-test.sh $(TEST)
@@ -57,7 +65,7 @@ test-kasan: setup-test ## the module's tests under load on a kernel with KASAN, 
 soak: setup kmod ## everything at once at the module in the VM, for MINUTES (2)
 	MINUTES=$(or $(MINUTES),2) scripts/kmod-soak.sh
 
-fuzz: setup ## fuzz the director's pure code, SECONDS (60) for each target; finds go to build/fuzz
+fuzz: setup ## fuzz the director's pure code and what PVFS takes from the network, SECONDS (60) for each target; finds go to build/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),$(FUZZ_SECONDS),60) scripts/fuzz.sh
 
 install: build ## install programs, man pages, completions, systemd units and the module's source under PREFIX (/usr/local), DESTDIR

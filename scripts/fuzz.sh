@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Fuzzes the director's pure code (kmod-ipvs-mwlc/fuzz/targets.rs) with cargo-fuzz, on the stable toolchain: the code has no unsafe
-# blocks, so no sanitizer is needed, only coverage.
+# Fuzzes the director's pure code (kmod-ipvs-mwlc/fuzz/targets.rs) and what PVFS takes from the network (tests/fuzz/targets.rs)
+# with cargo-fuzz, on the stable toolchain: the code has no unsafe blocks, so no sanitizer is needed, only coverage.
 #
 #   scripts/fuzz.sh [TARGET...]        each target (all) for FUZZ_SECONDS (60); finds go to build/fuzz
 #   scripts/fuzz.sh keep [TARGET...]   the finds that reach new code become part of the corpus in the tree
@@ -17,25 +17,36 @@ INPUT_BYTES_MAX=512
 CORPUS_FILES_MAX=200
 
 seconds=${FUZZ_SECONDS:-60}
-fuzz=kmod-ipvs-mwlc/fuzz
+folders=(kmod-ipvs-mwlc/fuzz tests/fuzz)
 out=build/fuzz
 
 keep=
 [ "${1:-}" != keep ] || { keep=1 && shift; }
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cd $fuzz/fuzz_targets && printf '%s\n' *.rs | sed 's/\.rs$//')
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(for folder in "${folders[@]}"; do (cd "$folder/fuzz_targets" && printf '%s\n' *.rs | sed 's/\.rs$//'); done)
 
 command -v cargo-fuzz >/dev/null ||
     { echo "fuzz: installing cargo-fuzz $CARGO_FUZZ_VERSION (some minutes)" && cargo install --locked cargo-fuzz --version $CARGO_FUZZ_VERSION; }
+
+# folder_of TARGET: where it is.
+folder_of() {
+    local folder
+    for folder in "${folders[@]}"; do
+        [ ! -f "$folder/fuzz_targets/$1.rs" ] || { echo "$folder" && return; }
+    done
+    echo "fuzz: there is no target $1" >&2
+    exit 1
+}
 
 # run TARGET ARGUMENT...: the target's program with libFuzzer's arguments.
 run() {
     local target=$1
     shift
-    (cd kmod-ipvs-mwlc && cargo fuzz run --sanitizer none --target-dir ../target/fuzz "$target" "$@")
+    (cd "$fuzz/.." && cargo fuzz run --sanitizer none --target-dir ../target/fuzz "$target" "$@")
 }
 
 for target in "${targets[@]}"; do
+    fuzz=$(folder_of "$target")
     mkdir -p "$out/$target"
     if [ -n "$keep" ]; then
         echo "fuzz: keeping what $target found"

@@ -85,6 +85,7 @@ fn write(inode: u64, offset: u64) -> IodRequest {
     IodRequest::Write {
         object: object(inode),
         offset,
+        fence: 0,
     }
 }
 
@@ -169,6 +170,7 @@ fn a_refused_write_consumes_its_payload() {
     let beyond = IodRequest::Write {
         object: object(1),
         offset: u64::MAX - 3,
+        fence: 0,
     };
     let (reply, _) = peer.call(&beyond, &pattern(1, 300_000));
     assert_eq!(reply, Err(FsError::FileTooLarge));
@@ -330,6 +332,8 @@ fn a_file_that_shrinks_under_a_reader_keeps_frames_whole() {
         let cut = IodRequest::Truncate {
             object: object(1),
             length: 100,
+            fence: 0,
+            number: 0,
         };
         assert_eq!(peer.call(&cut, &[]).0, Ok(IodResponse::Done));
     }
@@ -354,7 +358,9 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
         }),
         (any::<u64>(), any::<u64>()).prop_map(|(i, length)| IodRequest::Truncate {
             object: object(i),
-            length
+            length,
+            fence: 0,
+            number: 0,
         }),
         any::<u64>().prop_map(|i| IodRequest::Remove { object: object(i) }),
         any::<u64>().prop_map(|i| IodRequest::Sync { object: object(i) }),
@@ -441,4 +447,74 @@ fn a_failed_flush_fails_every_later_one() {
         peer.call(&IodRequest::Sync { object }, &[]).0,
         Ok(IodResponse::Done)
     );
+}
+
+fn write_under(inode: u64, offset: u64, fence: u64) -> IodRequest {
+    IodRequest::Write {
+        object: object(inode),
+        offset,
+        fence,
+    }
+}
+
+/// What was under way while its client lost its lease, or while mgr gave up waiting.
+#[test]
+fn writes_and_truncations_that_come_too_late_are_refused() {
+    let iod = iod();
+    let (mut old, mut new) = (Peer::connect(&iod), Peer::connect(&iod));
+    let done = |peer: &mut Peer, request: &IodRequest, bytes: &[u8]| peer.call(request, bytes).0;
+    let late = Err(FsError::Fenced);
+    let cut = |length, fence, number| IodRequest::Truncate {
+        object: object(1),
+        length,
+        fence,
+        number,
+    };
+    assert_eq!(
+        done(&mut old, &write_under(1, 0, 5), b"aaaa"),
+        Ok(IodResponse::Done)
+    );
+    assert_eq!(
+        done(&mut new, &write_under(1, 2, 6), b"bb"),
+        Ok(IodResponse::Done)
+    );
+    assert_eq!(done(&mut old, &write_under(1, 0, 5), b"aaaa"), late);
+    assert_eq!(new.call(&read(1, 0, 9), &[]).1, b"aabb");
+    assert_eq!(done(&mut new, &cut(3, 6, 8), &[]), Ok(IodResponse::Done));
+    assert_eq!(
+        done(&mut new, &write_under(1, 3, 6), b"c"),
+        Ok(IodResponse::Done)
+    );
+    assert_eq!(
+        done(&mut old, &cut(3, 6, 7), &[]),
+        late,
+        "an earlier attempt"
+    );
+    assert_eq!(new.call(&read(1, 0, 9), &[]).1, b"aabc");
+    let remove = IodRequest::Remove { object: object(1) };
+    assert_eq!(done(&mut new, &remove, &[]), Ok(IodResponse::Done));
+    assert_eq!(done(&mut old, &write_under(1, 0, 9), b"garbage"), late);
+    assert_eq!(new.call(&read(1, 0, 9), &[]).1, b"");
+}
+
+/// A payload that dribbles in is stored piece by piece: those after the newer write are not.
+#[test]
+fn a_late_write_that_began_in_time_does_not_go_on() {
+    let iod = iod();
+    let bytes = pattern(1, 600_000);
+    let mut old = Peer::connect(&iod);
+    let body = encode(&write_under(1, 0, 5)).unwrap();
+    let header = FrameHeader::new(FrameKind::IodRequest, 7, &body, bytes.len());
+    old.0.write_all(&header.to_bytes()).unwrap();
+    old.0.write_all(&body).unwrap();
+    old.0.write_all(&bytes[..300_000]).unwrap();
+    let mut new = Peer::connect(&iod);
+    let whole = pattern(2, 600_000);
+    assert_eq!(
+        new.call(&write_under(1, 0, 6), &whole).0,
+        Ok(IodResponse::Done)
+    );
+    old.0.write_all(&bytes[300_000..]).unwrap();
+    assert_eq!(old.receive().1, Err(FsError::Fenced));
+    assert!(new.call(&read(1, 0, 600_000), &[]).1 == whole);
 }

@@ -108,6 +108,8 @@ impl StripeStore for Iods {
             &IodRequest::Truncate {
                 object,
                 length: target.length,
+                fence: target.fence,
+                number: target.number,
             },
         )
     }

@@ -16,6 +16,8 @@ use pvfs::proto::lease::{Demand, Lease, Recall};
 /// Leases of all clients together that are given without being asked for, 150 bytes each. Beyond
 /// it, clients keep no further attributes and names; leases that I/O needs are bounded by the opens.
 pub const LEASES_MAX: usize = 1 << 21;
+/// Bits of a number below the number of mgr's start: a trillion of them between two starts.
+const NUMBER_BITS: u32 = 40;
 
 /// What a client is about to do with an inode, as far as others' leases matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ impl Need {
 struct Held {
     lease: Lease,
     number: u64,
+    fence: u64,
 }
 
 /// A demand without an answer.
@@ -71,13 +74,22 @@ pub struct Leases {
     by_client: BTreeSet<(ClientId, InodeNumber)>,
     outstanding: BTreeMap<u64, Outstanding>,
     by_inode: BTreeSet<(InodeNumber, u64)>,
-    /// Numbers demands and grants, from 1.
+    /// Numbers demands, grants and fences: larger after each start of mgr.
     last: u64,
     /// Demands that have not been sent.
     recalls: Vec<(ClientId, Recall)>,
 }
 
 impl Leases {
+    /// No leases, after so many starts of mgr.
+    #[must_use]
+    pub fn new(starts: u32) -> Self {
+        Self {
+            last: u64::from(starts) << NUMBER_BITS,
+            ..Self::default()
+        }
+    }
+
     /// What `client` may keep of `inode`.
     #[must_use]
     pub fn held(&self, client: ClientId, inode: InodeNumber) -> Option<Lease> {
@@ -174,9 +186,15 @@ impl Leases {
             .collect()
     }
 
-    /// Gives `client` the lease; whoever stands against it has been asked before. `None` where it
-    /// cannot be: somebody still has a lease that forbids it, or is to give one up.
-    pub fn grant(&mut self, client: ClientId, inode: InodeNumber, lease: Lease) -> Option<u64> {
+    /// Gives `client` the lease; whoever stands against it has been asked before. Returns its number
+    /// and its fence. `None` where it cannot be: somebody still has a lease that forbids it, or is to
+    /// give one up.
+    pub fn grant(
+        &mut self,
+        client: ClientId,
+        inode: InodeNumber,
+        lease: Lease,
+    ) -> Option<(u64, u64)> {
         let forbidden = self
             .others(client, inode)
             .any(|(_, other)| Need::Hold(lease).demand(other).is_some());
@@ -185,13 +203,45 @@ impl Leases {
         }
         self.last += 1;
         let number = self.last;
-        self.held.insert((inode, client), Held { lease, number });
+        let fence = match lease {
+            Lease::Read => number,
+            Lease::Write | Lease::Shared => self.fence_of(inode, lease).unwrap_or(number),
+        };
+        let held = Held {
+            lease,
+            number,
+            fence,
+        };
+        self.held.insert((inode, client), held);
         self.by_client.insert((client, inode));
-        Some(number)
+        Some((number, fence))
+    }
+
+    /// The fence of those who have `lease` on the inode: it is the same for all of them.
+    fn fence_of(&self, inode: InodeNumber, lease: Lease) -> Option<u64> {
+        let range = (inode, ClientId(0))..=(inode, ClientId(u64::MAX));
+        let mut holders = self.held.range(range).map(|(_, held)| held);
+        let holder = holders.find(|held| held.lease == lease)?;
+        Some(holder.fence)
+    }
+
+    /// Fence and number of a truncation that begins now, while nobody gets a lease to write: writes
+    /// of all who had one before come too late. Whoever writes alone goes on under its fence.
+    pub fn fence_for_cut(&mut self, inode: InodeNumber) -> (u64, u64) {
+        self.last += 1;
+        let number = self.last;
+        if let Some(fence) = self.fence_of(inode, Lease::Write) {
+            return (fence, number);
+        }
+        let range = (inode, ClientId(0))..=(inode, ClientId(u64::MAX));
+        for (_, held) in self.held.range_mut(range) {
+            held.fence = number;
+        }
+        (number, number)
     }
 
     /// Lets `client` keep the attributes that it is told anyway, where nothing stands against it.
-    pub fn offer(&mut self, client: ClientId, inode: InodeNumber) -> Option<(u64, Lease)> {
+    pub fn offer(&mut self, client: ClientId, inode: InodeNumber) -> Option<((u64, u64), Lease)> {
         let lease = match self.held(client, inode) {
             Some(Lease::Shared) => return None,
             Some(lease) => lease,
@@ -372,12 +422,38 @@ mod tests {
     #[test]
     fn what_is_given_back_is_what_was_given_then() {
         let mut leases = Leases::default();
-        let old = leases.grant(A, FILE, Lease::Read).unwrap();
-        let new = leases.grant(A, FILE, Lease::Read).unwrap();
+        let (old, _) = leases.grant(A, FILE, Lease::Read).unwrap();
+        let (new, _) = leases.grant(A, FILE, Lease::Read).unwrap();
         leases.give_back(A, FILE, old);
         assert_eq!(leases.held(A, FILE), Some(Lease::Read));
         leases.give_back(A, FILE, new);
         assert_eq!(leases.held(A, FILE), None);
+    }
+
+    #[test]
+    fn who_writes_after_somebody_else_has_a_larger_fence() {
+        let mut leases = Leases::new(3);
+        let (_, first) = leases.grant(A, FILE, Lease::Write).unwrap();
+        assert!(first > 3 << NUMBER_BITS);
+        let (_, again) = leases.grant(A, FILE, Lease::Write).unwrap();
+        assert_eq!(again, first, "its own writes are under way");
+        assert_eq!(leases.fence_for_cut(FILE).0, first);
+        leases.drop_client(A);
+        let (_, second) = leases.grant(B, FILE, Lease::Write).unwrap();
+        assert!(second > first);
+        leases.drop_client(B);
+        let (_, shared) = leases.grant(A, FILE, Lease::Shared).unwrap();
+        assert!(shared > second);
+        assert_eq!(leases.grant(B, FILE, Lease::Shared).unwrap().1, shared);
+        let (cut, number) = leases.fence_for_cut(FILE);
+        assert!(cut > shared, "somebody else may have lost a lease");
+        assert!(leases.fence_for_cut(FILE).1 > number);
+        leases.drop_client(B);
+        let (_, after) = leases.grant(B, FILE, Lease::Shared).unwrap();
+        assert_eq!(leases.grant(A, FILE, Lease::Shared).unwrap().1, after);
+        assert!(after > cut);
+        let restarted = Leases::new(4).fence_for_cut(FILE).0;
+        assert!(restarted > after);
     }
 
     #[test]

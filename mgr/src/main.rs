@@ -74,7 +74,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         })?;
     let address = listener.local_addr()?;
     runtime.spawn(tick(owner.clone()));
-    runtime.spawn(server::accept(listener, owner.clone()));
+    runtime.spawn(server::accept(
+        listener,
+        owner.clone(),
+        Duration::from_millis(arguments.session_timeout_ms.into()),
+    ));
     announce(&format!("ready {address}"))?;
     runtime.block_on(wait(owner, owner_ended))?;
     let result = thread

@@ -96,7 +96,8 @@ impl Registry {
         } = introduction;
         let endpoint = Endpoint::parse(address, IOD_PORT_DEFAULT);
         if address.len() > ADDRESS_BYTES_MAX || endpoint.is_err() {
-            tracing::warn!("refused an iod whose address {address:?} is not HOST:PORT");
+            let start: String = address.chars().take(ADDRESS_BYTES_MAX).collect();
+            tracing::warn!("refused an iod whose address {start:?} is not HOST:PORT");
             return Err(FsError::InvalidArgument);
         }
         if file_system.is_some_and(|theirs| theirs != ours) {
@@ -277,6 +278,7 @@ mod tests {
             (None, Some(7), "b:1", Ok(())),
             (None, Some(8), "b:1", Err(FsError::CrossDevice)),
             (None, None, "b:0", Err(FsError::InvalidArgument)),
+            (None, None, "no address", Err(FsError::InvalidArgument)),
             (Some(1), None, "a:1", Err(FsError::InvalidArgument)),
             (Some(1), Some(7), "a:1", Ok(())),
             (Some(1), Some(7), "b:1", Err(FsError::Busy)),

@@ -172,6 +172,8 @@ mod tests {
                 iod,
                 address: String::new(),
                 length,
+                fence: 1,
+                number: 1,
             }
         };
         let targets = iods.iter().map(target).collect();

@@ -17,6 +17,9 @@ pub enum AddressError {
     /// Nothing before the colon.
     #[error("`{0}` names no host: write HOST, HOST:PORT or [IPV6]:PORT")]
     NoHost(String),
+    /// No name or address has such characters.
+    #[error("`{0}` names no host: a name is of letters, digits, dots and hyphens")]
+    HostName(String),
     /// The port is no number from 1 to 65535.
     #[error("`{0}` has no valid port: write HOST:PORT with a port from 1 to 65535")]
     Port(String),
@@ -67,6 +70,10 @@ impl Endpoint {
         };
         if host.is_empty() {
             return Err(AddressError::NoHost(text.to_owned()));
+        }
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || ".-_:%".contains(c);
+        if !host.chars().all(of_a_name) {
+            return Err(AddressError::HostName(text.to_owned()));
         }
         let port = match port {
             None => port_default,

@@ -84,6 +84,9 @@ pub enum FsError {
     /// A mutating request arrived again after its reply was discarded.
     #[error("request already answered")]
     AlreadyAnswered,
+    /// A write under a lease that has ended: the place has been written or cut under a newer one.
+    #[error("the lease of this write has ended")]
+    Fenced,
 }
 
 impl FsError {
@@ -116,6 +119,7 @@ impl FsError {
             Self::Protocol => libc::EPROTO,
             Self::MessageTooLong => libc::EMSGSIZE,
             Self::AlreadyAnswered => libc::EALREADY,
+            Self::Fenced => libc::ESTALE,
         }
     }
 

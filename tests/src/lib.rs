@@ -3,17 +3,24 @@
 //!
 //! [`pvfs_cluster`] starts real daemons and mounts. [`model`] is the simplest file system there
 //! is, [`operation`] what can be asked of it at random, and [`replay`] asks the same of a real one.
-//! [`workload`] is what runs while daemons are killed, [`linearizability`] judges what several nodes saw.
-//! [`director_vm`] is the director in a guest, [`frames`] what is sent to it by hand. [`document`] keeps
+//! [`workload`] is what runs while daemons are killed, [`linearizability`] judges what several nodes saw, of which
+//! [`history`] has many.
+//! [`director_vm`] is the director in a guest, [`frames`] what is sent to it by hand. [`proxy`] is a link that fails, [`pvfs_peer`] a hostile peer of
+//! PVFS's daemons. [`environment`] says what
+//! is drawn at random, [`document`] keeps
 //! measured figures in the documentation.
 
 pub mod director_vm;
 pub mod document;
+pub mod environment;
 pub mod frames;
+pub mod history;
 pub mod linearizability;
 pub mod model;
 pub mod operation;
 pub mod programs;
+pub mod proxy;
 pub mod pvfs_cluster;
+pub mod pvfs_peer;
 pub mod replay;
 pub mod workload;

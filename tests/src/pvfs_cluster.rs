@@ -25,6 +25,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::programs;
+use crate::proxy::Proxy;
 
 /// How long a daemon may take to get ready: a busy machine, a debug build.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,6 +47,12 @@ pub struct Options {
     pub mount_options: String,
     /// How long mgr waits for a silent mount, milliseconds: a test that kills mounts waits so long.
     pub lease_timeout_ms: u32,
+    /// Mounts reach mgr, each, and everybody reaches each iod through a [`Proxy`].
+    pub proxied: bool,
+    /// Where the daemons listen.
+    pub host: String,
+    /// The network namespace of the first mount.
+    pub first_mount_in: Option<String>,
 }
 
 impl Default for Options {
@@ -55,8 +62,22 @@ impl Default for Options {
             mounts: 1,
             mount_options: "allow_other".into(),
             lease_timeout_ms: 10_000,
+            proxied: false,
+            host: "127.0.0.1".into(),
+            first_mount_in: None,
         }
     }
+}
+
+/// One of a cluster's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The metadata manager.
+    Mgr,
+    /// An iod.
+    Iod(usize),
+    /// A mount.
+    Mount(usize),
 }
 
 /// See the module. Dropping it ends every process and every mount.
@@ -66,6 +87,11 @@ pub struct Cluster {
     mgr_address: String,
     mgr: Option<Daemon>,
     iods: Vec<Option<Daemon>>,
+    iod_addresses: Vec<String>,
+    /// Of each mount to mgr.
+    mgr_links: Vec<Proxy>,
+    /// Of everybody to each iod.
+    iod_links: Vec<Proxy>,
     mounts: Vec<Option<Daemon>>,
     passed: bool,
 }
@@ -89,14 +115,26 @@ impl Cluster {
         std::fs::create_dir(dir.path().join("log"))?;
         let mut cluster = Self {
             dir,
-            mgr_address: "127.0.0.1:0".into(),
+            mgr_address: format!("{}:0", options.host),
             mgr: None,
             iods: (0..options.iods).map(|_| None).collect(),
+            iod_addresses: vec![String::new(); options.iods],
+            mgr_links: Vec::new(),
+            iod_links: Vec::new(),
             mounts: (0..options.mounts).map(|_| None).collect(),
             options,
             passed: false,
         };
         cluster.restart_mgr()?;
+        if cluster.options.proxied {
+            for _ in 0..cluster.iods.len() {
+                // Where it leads is known when the iod has started.
+                cluster.iod_links.push(Proxy::start("")?);
+            }
+            for _ in 0..cluster.mounts.len() {
+                cluster.mgr_links.push(Proxy::start(&cluster.mgr_address)?);
+            }
+        }
         for index in 0..cluster.iods.len() {
             cluster.restart_iod(index)?;
         }
@@ -123,6 +161,35 @@ impl Cluster {
     #[must_use]
     pub fn mgr_address(&self) -> &str {
         &self.mgr_address
+    }
+
+    /// An iod's `host:port`, since it was started last.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such iod.
+    pub fn iod_address(&self, index: usize) -> anyhow::Result<&str> {
+        let address = self.iod_addresses.get(index);
+        Ok(address.context("no such iod")?)
+    }
+
+    /// Makes one mount more, looks at it, and takes it away.
+    ///
+    /// # Errors
+    ///
+    /// Where any of it fails.
+    pub fn use_another_mount(&self) -> anyhow::Result<()> {
+        let point = self.dir.path().join("another");
+        std::fs::create_dir_all(&point)?;
+        let mut command = self.command("pvfs-fuse")?;
+        command
+            .arg(format!("{}:/", self.mgr_address))
+            .arg(&point)
+            .args(["-f", "-o", &self.options.mount_options]);
+        let (daemon, _point) = self.spawn("another", command)?;
+        let outcome = std::fs::write(point.join("another"), "written");
+        daemon.stop()?;
+        Ok(outcome?)
     }
 
     /// Kills mgr with SIGKILL.
@@ -183,9 +250,17 @@ impl Cluster {
         command
             .arg("--data")
             .arg(self.dir.path().join(&name))
-            .args(["--mgr", &self.mgr_address, "--listen", "127.0.0.1:0"]);
-        let (daemon, _address) = self.spawn(&name, command)?;
+            .args(["--mgr", &self.mgr_address])
+            .args(["--listen", &format!("{}:0", self.options.host)]);
+        if let Some(link) = self.iod_links.get(index) {
+            command.args(["--advertise", &link.address()]);
+        }
+        let (daemon, address) = self.spawn(&name, command)?;
         *self.iods.get_mut(index).context("no such iod")? = Some(daemon);
+        if let Some(link) = self.iod_links.get(index) {
+            link.lead_to(&address);
+        }
+        *self.iod_addresses.get_mut(index).context("no such iod")? = address;
         Ok(())
     }
 
@@ -198,9 +273,25 @@ impl Cluster {
         let point = self.mount(index);
         // A killed mount leaves a dead mount point; where there is none this fails, as it should.
         let _ = umount2(&point, MntFlags::MNT_DETACH);
-        let mut command = self.command("pvfs-fuse")?;
+        let link = self.mgr_links.get(index).map(Proxy::address);
+        let mgr = link.unwrap_or_else(|| self.mgr_address.clone());
+        let mut command = match &self.options.first_mount_in {
+            Some(namespace) if index == 0 => {
+                // Only the network's: the mount must be seen here. The tether holds what is inside.
+                let mut command = Command::new("nsenter");
+                let inner = self.command("pvfs-fuse")?;
+                command
+                    .arg(format!("--net=/run/netns/{namespace}"))
+                    .arg(inner.get_program())
+                    .args(inner.get_args())
+                    .env("NO_COLOR", "1")
+                    .current_dir(self.dir.path());
+                command
+            }
+            _ => self.command("pvfs-fuse")?,
+        };
         command
-            .arg(format!("{}:/", self.mgr_address))
+            .arg(format!("{mgr}:/"))
             .arg(&point)
             .args(["-f", "-o", &self.options.mount_options]);
         let (daemon, _point) = self.spawn(&format!("mount{index}"), command)?;
@@ -208,20 +299,102 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops a mount's process (SIGSTOP), as if its node hung, or lets it go on.
+    /// Kills any of them with SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// Where it had ended already by itself.
+    pub fn kill(&mut self, who: Who) -> anyhow::Result<()> {
+        match who {
+            Who::Mgr => self.kill_mgr(),
+            Who::Iod(index) => self.kill_iod(index),
+            Who::Mount(index) => self.kill_mount(index),
+        }
+    }
+
+    /// Starts any of them again.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not get ready.
+    pub fn restart(&mut self, who: Who) -> anyhow::Result<()> {
+        match who {
+            Who::Mgr => self.restart_mgr(),
+            Who::Iod(index) => self.restart_iod(index),
+            Who::Mount(index) => self.restart_mount(index),
+        }
+    }
+
+    /// The link on which it is reached: of a mount that to mgr. None where nothing is proxied.
+    #[must_use]
+    pub fn link(&self, who: Who) -> Option<&Proxy> {
+        match who {
+            Who::Mgr => None,
+            Who::Iod(index) => self.iod_links.get(index),
+            Who::Mount(index) => self.mgr_links.get(index),
+        }
+    }
+
+    /// How it was made.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Has new files striped finely, so that small ones lie on several iods.
+    ///
+    /// # Errors
+    ///
+    /// What `pvfs layout` says.
+    pub fn set_small_stripes(&self) -> anyhow::Result<()> {
+        let status = Command::new(programs::find("pvfs")?)
+            .args(["layout", "set", "--stripe-size", "4K"])
+            .arg(self.mount(0))
+            .stdout(Stdio::null())
+            .status()?;
+        ensure!(status.success(), "pvfs layout: {status}");
+        Ok(())
+    }
+
+    /// The process of any of them.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn pid(&self, who: Who) -> anyhow::Result<u32> {
+        let daemon = match who {
+            Who::Mgr => self.mgr.as_ref(),
+            Who::Iod(index) => self.iods.get(index).and_then(Option::as_ref),
+            Who::Mount(index) => self.mounts.get(index).and_then(Option::as_ref),
+        };
+        Ok(daemon
+            .with_context(|| format!("{who:?} does not run"))?
+            .child
+            .id())
+    }
+
+    /// Stops a mount's process: see [`Self::freeze`].
     ///
     /// # Errors
     ///
     /// Where it does not run.
     pub fn freeze_mount(&self, index: usize, frozen: bool) -> anyhow::Result<()> {
-        let daemon = self.mounts.get(index).and_then(Option::as_ref);
-        let daemon = daemon.context("no such mount")?;
+        self.freeze(Who::Mount(index), frozen)
+    }
+
+    /// Stops a process (SIGSTOP), as if its node hung, or lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn freeze(&self, who: Who, frozen: bool) -> anyhow::Result<()> {
+        let pid = self.pid(who)?;
         let signal = if frozen {
             Signal::SIGSTOP
         } else {
             Signal::SIGCONT
         };
-        Ok(kill(pid(&daemon.child)?, signal)?)
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
     }
 
     /// The process behind a mount.
@@ -230,8 +403,7 @@ impl Cluster {
     ///
     /// Where it does not run.
     pub fn mount_pid(&self, index: usize) -> anyhow::Result<u32> {
-        let daemon = self.mounts.get(index).and_then(Option::as_ref);
-        Ok(daemon.context("no such mount")?.child.id())
+        self.pid(Who::Mount(index))
     }
 
     /// Unmounts by SIGTERM.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cssns_tests::linearizability::{self, Call, Event};
+use cssns_tests::linearizability::{self, Call, Event, Register};
 use cssns_tests::pvfs_cluster::{Cluster, Options};
 
 fn mounts(mounts: usize) -> Cluster {
@@ -243,7 +243,12 @@ fn nodes_that_work_in_one_directory_do_not_wait_for_each_other_for_ever() {
 }
 
 /// Reads and writes four places of one file for `time`, and notes when.
-fn use_registers(path: &Path, seed: u64, epoch: Instant, time: Duration) -> Vec<(usize, Event)> {
+fn use_registers(
+    path: &Path,
+    seed: u64,
+    epoch: Instant,
+    time: Duration,
+) -> Vec<(usize, Event<Call>)> {
     // Three in one page, the last at its end, and one in another.
     const PLACES: [u64; 4] = [0, 64, 4088, 8192];
     let nanoseconds = |at: Instant| at.duration_since(epoch).as_nanos() as u64;
@@ -288,11 +293,11 @@ fn use_registers(path: &Path, seed: u64, epoch: Instant, time: Duration) -> Vec<
     history
 }
 
-fn check_registers(histories: &[(usize, Event)]) {
+fn check_registers(histories: &[(usize, Event<Call>)]) {
     for place in 0..4 {
         let of_place = histories.iter().filter(|(at, _)| *at == place);
-        let events: Vec<Event> = of_place.map(|(_, event)| *event).collect();
-        let misfit = linearizability::check(&events).err();
+        let events: Vec<Event<Call>> = of_place.map(|(_, event)| *event).collect();
+        let misfit = linearizability::check(Register(0), &events).err();
         assert!(
             misfit.is_none(),
             "place {place}: {misfit:?} fits nowhere among {} events",

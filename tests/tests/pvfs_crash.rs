@@ -2,9 +2,10 @@
 //! kill -9 of daemons at random moments under load: nothing that was acknowledged is lost, nothing
 //! is done twice, and the work goes on by itself. `PVFS_CRASH_SEED` chooses the moments.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use cssns_tests::environment::seed;
 use cssns_tests::pvfs_cluster::{Cluster, Options};
 use cssns_tests::workload::{Kind, Worker};
 use fastrand::Rng;
@@ -18,13 +19,7 @@ const MS_BEFORE_KILL_MAX: u64 = 30;
 const MS_AWAY_MAX: u64 = 300;
 
 fn rng() -> anyhow::Result<Rng> {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
-    let seed = match std::env::var("PVFS_CRASH_SEED") {
-        Ok(text) => text.parse().context("PVFS_CRASH_SEED is no number")?,
-        Err(_) => clock,
-    };
-    eprintln!("PVFS_CRASH_SEED={seed}");
-    Ok(Rng::with_seed(seed))
+    Ok(Rng::with_seed(seed("PVFS_CRASH_SEED")?))
 }
 
 /// The moment is what is random here; the sleep does not wait for anything.

@@ -9,10 +9,9 @@
 //! is close-to-open. `PVFS_MODEL_SEED` and `PVFS_MODEL_OPERATIONS` choose the run.
 
 use std::path::PathBuf;
-use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
+use cssns_tests::environment::{number, seed};
 use cssns_tests::model::Model;
 use cssns_tests::programs;
 use cssns_tests::pvfs_cluster::{Cluster, Options};
@@ -21,27 +20,11 @@ use cssns_tests::replay::{compare_all, run_random};
 /// Enough to meet every operation in most states, within a minute.
 const OPERATIONS_DEFAULT: u64 = 4000;
 
-fn from_environment(name: &str, default: u64) -> anyhow::Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .with_context(|| format!("{name}={text} is no number")),
-        Err(_) => Ok(default),
-    }
-}
-
-fn seed() -> anyhow::Result<u64> {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-    let seed = from_environment("PVFS_MODEL_SEED", clock as u64)?;
-    eprintln!("PVFS_MODEL_SEED={seed}");
-    Ok(seed)
-}
-
 /// The model itself is right: the kernel's own tmpfs or disk file system does the same.
 #[test]
 fn the_model_agrees_with_a_local_file_system() -> anyhow::Result<()> {
     programs::require_root()?;
-    let seed = seed()?;
+    let seed = seed("PVFS_MODEL_SEED")?;
     for round in 0..20 {
         let dir = tempfile::tempdir_in("/dev/shm")?;
         let root = dir.path().join("root");
@@ -65,18 +48,15 @@ fn the_model_agrees_with_a_local_file_system() -> anyhow::Result<()> {
 
 #[test]
 fn two_mounts_do_what_the_model_does() -> anyhow::Result<()> {
-    let seed = seed()?;
-    let count = usize::try_from(from_environment(
-        "PVFS_MODEL_OPERATIONS",
-        OPERATIONS_DEFAULT,
-    )?)?;
+    let seed = seed("PVFS_MODEL_SEED")?;
+    let count = usize::try_from(number("PVFS_MODEL_OPERATIONS", OPERATIONS_DEFAULT)?)?;
     let mut cluster = Cluster::start(Options {
         iods: 3,
         mounts: 2,
         ..Options::default()
     })?;
     let roots: Vec<PathBuf> = (0..2).map(|index| cluster.mount(index)).collect();
-    small_stripes(&roots[0])?;
+    cluster.set_small_stripes()?;
     let mut model = Model::default();
     run_random(&roots, &mut model, seed, count)?;
     for root in &roots {
@@ -93,14 +73,4 @@ fn two_mounts_do_what_the_model_does() -> anyhow::Result<()> {
     }
     run_random(&roots, &mut model, seed.wrapping_add(1), count / 4)?;
     cluster.finish()
-}
-
-/// Stripes of one page, so that most operations touch all iods.
-fn small_stripes(root: &std::path::Path) -> anyhow::Result<()> {
-    let status = Command::new(programs::find("pvfs")?)
-        .args(["layout", "set", "--stripe-size", "4K"])
-        .arg(root)
-        .status()?;
-    ensure!(status.success(), "pvfs layout set: {status}");
-    Ok(())
 }

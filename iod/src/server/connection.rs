@@ -10,7 +10,7 @@ use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
 use pvfs::limits::PAYLOAD_BYTES_MAX;
 use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
-use pvfs::wire::blocking::{ConnectionError, frame_start, read_message};
+use pvfs::wire::blocking::{ConnectionError, frame_start, read_short_message};
 use pvfs::wire::header::{FrameError, FrameHeader, FrameKind};
 
 use super::ServerLimits;
@@ -22,6 +22,9 @@ use crate::store::{ObjectFile, Store, end_of};
 /// Holds any request's header and body, so that a request without payload takes one system call,
 /// and so little that next to nothing of a payload is copied twice.
 const READER_BYTES: usize = 64;
+
+/// A request's body: far more than any takes. Each connection keeps a buffer of this size at most.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
 
 /// Careful reads take memory for a whole payload, so there is one at a time.
 static CAREFUL_READ: Mutex<()> = Mutex::new(());
@@ -45,7 +48,7 @@ impl<'a> Connection<'a> {
         limits: &ServerLimits,
         failures: &'a FailureLog,
     ) -> Self {
-        let reader = DeadlineReader::new(stream, limits.frame_timeout);
+        let reader = DeadlineReader::new(stream, limits.frame_timeout, limits.idle_timeout);
         let reader = BufReader::with_capacity(READER_BYTES, reader);
         Self {
             stream,
@@ -67,8 +70,16 @@ impl<'a> Connection<'a> {
             }
             self.reader.get_mut().begin_frame();
             let kind = FrameKind::IodRequest;
-            let Some((header, request)) = read_message(&mut self.reader, kind, &mut self.scratch)?
-            else {
+            let read =
+                read_short_message(&mut self.reader, kind, REQUEST_BYTES_MAX, &mut self.scratch);
+            if let Err(ConnectionError::Frame(FrameError::Version(_))) = read {
+                // Its header tells a peer of another version which one this is.
+                let refusal = Err(FsError::Protocol) as IodReply;
+                let refusal = frame_start(FrameKind::IodReply, 0, &refusal, 0)?;
+                self.stream.write_all(&refusal)?;
+            }
+            let read: Option<(_, IodRequest)> = read?;
+            let Some((header, request)) = read else {
                 return Ok(());
             };
             self.answer(&header, &request)?;
@@ -88,8 +99,12 @@ impl<'a> Connection<'a> {
         // Before it has joined a file system, an iod has nothing to give and must store nothing.
         let is_member = self.store.identity().membership.is_some();
         match request {
-            IodRequest::Write { object, offset } => {
-                let outcome = self.write(*object, *offset, payload, is_member)?;
+            IodRequest::Write {
+                object,
+                offset,
+                fence,
+            } => {
+                let outcome = self.write(*object, (*offset, *fence), payload, is_member)?;
                 self.reply(header, &outcome.map(|()| IodResponse::Done))
             }
             IodRequest::Ping => self.reply(header, &Ok(self.pong())),
@@ -99,12 +114,23 @@ impl<'a> Connection<'a> {
                 offset,
                 length,
             } => self.read(header, *object, *offset, *length as usize),
-            IodRequest::Truncate { object, length } => {
-                let outcome = self.store.truncate(*object, *length);
-                self.reply_outcome(header, "truncate", *object, outcome)
-            }
+            IodRequest::Truncate {
+                object,
+                length,
+                fence,
+                number,
+            } => match self.store.fences().pass_cut(*object, *fence, *number) {
+                Ok(_passage) => {
+                    let outcome = self.store.truncate(*object, *length);
+                    self.reply_outcome(header, "truncate", *object, outcome)
+                }
+                Err(error) => self.reply(header, &Err(error)),
+            },
             IodRequest::Remove { object } => {
+                // No inode number comes twice: what arrives after this is of no use to anybody.
+                let passage = self.store.fences().pass(*object, u64::MAX);
                 let outcome = self.store.remove(*object);
+                drop(passage);
                 self.reply_outcome(header, "remove", *object, outcome)
             }
             IodRequest::Sync { object } => {
@@ -169,12 +195,14 @@ impl<'a> Connection<'a> {
     fn write(
         &mut self,
         object: ObjectId,
-        offset: u64,
+        (offset, fence): (u64, u64),
         length: usize,
         is_member: bool,
     ) -> Result<Result<(), FsError>, ConnectionError> {
         let file = if is_member {
             end_of(offset, length as u64).and_then(|_| {
+                // The object may have been removed: no file is made of it again.
+                let _passage = self.store.fences().pass(object, fence)?;
                 let file = self.store.find_or_create(object);
                 file.map_err(|error| self.failed("open", object, &error))
             })
@@ -183,6 +211,8 @@ impl<'a> Connection<'a> {
         };
         let stored = receive(&mut self.reader, &mut self.buffer, length, |piece, done| {
             let file = file.as_ref().map_err(|error| Failure::Told(*error))?;
+            let passage = self.store.fences().pass(object, fence);
+            let _passage = passage.map_err(Failure::Told)?;
             file.write_at(piece, offset + done).map_err(Failure::Disk)
         })?;
         Ok(match stored {

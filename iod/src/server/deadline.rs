@@ -5,20 +5,32 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Reads a socket; within a frame, a timeout of the socket or of the frame is an error, between
-/// frames the peer may be silent as long as it likes.
+/// Reads a socket; within a frame, a timeout of the socket or of the frame is an error. Between
+/// frames the peer may be silent for longer, before its first one it may not.
 pub(super) struct DeadlineReader<'a> {
     stream: &'a TcpStream,
     frame_timeout: Duration,
+    idle_timeout: Duration,
     deadline: Option<Instant>,
+    /// When the last frame ended, or the connection began.
+    idle_since: Instant,
+    /// How long the next frame may take to begin.
+    patience: Duration,
 }
 
 impl<'a> DeadlineReader<'a> {
-    pub(super) const fn new(stream: &'a TcpStream, frame_timeout: Duration) -> Self {
+    pub(super) fn new(
+        stream: &'a TcpStream,
+        frame_timeout: Duration,
+        idle_timeout: Duration,
+    ) -> Self {
         Self {
             stream,
             frame_timeout,
+            idle_timeout,
             deadline: None,
+            idle_since: Instant::now(),
+            patience: frame_timeout,
         }
     }
 
@@ -30,6 +42,8 @@ impl<'a> DeadlineReader<'a> {
     /// A frame has been read.
     pub(super) fn end_frame(&mut self) {
         self.deadline = None;
+        self.idle_since = Instant::now();
+        self.patience = self.idle_timeout;
     }
 }
 
@@ -46,6 +60,9 @@ impl Read for DeadlineReader<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.deadline.is_some() {
                         return Err(timed_out("the peer stalled within a frame"));
+                    }
+                    if self.idle_since.elapsed() >= self.patience {
+                        return Err(timed_out("the peer asks for nothing"));
                     }
                 }
                 outcome => return outcome,

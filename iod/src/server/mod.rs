@@ -8,7 +8,7 @@ mod transfer;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -24,6 +24,8 @@ use failure_log::FailureLog;
 /// What a server may use and how long it waits.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
+    /// Connections of one address at once: a mount keeps sixteen.
+    pub connections_per_peer_max: usize,
     /// Connections at once. Each takes a thread, a stack and a buffer of
     /// 256 KiB: 256 MiB of buffers for all.
     pub connections_max: usize,
@@ -31,14 +33,19 @@ pub struct ServerLimits {
     pub stall_timeout: Duration,
     /// A peer that takes longer than this for one frame is cut off, however steadily it trickles.
     pub frame_timeout: Duration,
+    /// A peer that asks for nothing for so long is cut off; its pool connects anew when it needs to.
+    /// The first request must begin within `frame_timeout`.
+    pub idle_timeout: Duration,
 }
 
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            connections_per_peer_max: 256,
             stall_timeout: Duration::from_secs(30),
             frame_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(600),
         }
     }
 }
@@ -74,7 +81,7 @@ struct Table {
 #[derive(Default)]
 struct Connections {
     next: u64,
-    open: HashMap<u64, Arc<TcpStream>>,
+    open: HashMap<u64, (IpAddr, Arc<TcpStream>)>,
 }
 
 impl Server {
@@ -131,7 +138,7 @@ impl Server {
         }
         let table = &self.shared.table;
         let mut connections = table.lock();
-        for stream in connections.open.values() {
+        for (_, stream) in connections.open.values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
         while !connections.open.is_empty() {
@@ -190,7 +197,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) -> io::Resul
     stream.set_write_timeout(Some(shared.limits.stall_timeout))?;
     enable_keepalive(&stream)?;
     let stream = Arc::new(stream);
-    let slot = Slot::take(&shared.table, shared.limits.connections_max, &stream)?;
+    let slot = Slot::take(&shared.table, &shared.limits, (peer.ip(), &stream))?;
     let name = format!("client {peer}");
     let shared = Arc::clone(shared);
     let work = move || {
@@ -224,8 +231,20 @@ struct Slot {
 }
 
 impl Slot {
-    fn take(table: &Arc<Table>, limit: usize, stream: &Arc<TcpStream>) -> io::Result<Self> {
+    fn take(
+        table: &Arc<Table>,
+        limits: &ServerLimits,
+        (peer, stream): (IpAddr, &Arc<TcpStream>),
+    ) -> io::Result<Self> {
+        let limit = limits.connections_max;
         let mut connections = table.lock();
+        let of_peer = connections.open.values().filter(|(of, _)| *of == peer);
+        let limit_of_peer = limits.connections_per_peer_max;
+        if of_peer.count() >= limit_of_peer {
+            return Err(io::Error::other(format!(
+                "all {limit_of_peer} connections of its address are in use"
+            )));
+        }
         if connections.open.len() >= limit {
             return Err(io::Error::other(format!(
                 "all {limit} connections are in use"
@@ -233,7 +252,7 @@ impl Slot {
         }
         let number = connections.next;
         connections.next += 1;
-        connections.open.insert(number, Arc::clone(stream));
+        connections.open.insert(number, (peer, Arc::clone(stream)));
         Ok(Self {
             table: Arc::clone(table),
             number,

@@ -3,6 +3,7 @@
 
 mod bounded_set;
 mod directory;
+mod fences;
 mod file_cache;
 mod identity;
 mod object_file;
@@ -20,6 +21,7 @@ use bounded_set::BoundedSet;
 use directory::DataDirectory;
 pub use directory::OpenError;
 pub(crate) use directory::random_u64;
+use fences::Fences;
 use file_cache::FileCache;
 pub use identity::{Identity, Membership};
 pub use object_file::ObjectFile;
@@ -40,6 +42,7 @@ pub struct Store {
     unsynced: BoundedSet,
     /// Reading these failed half way through a reply: they are read with care from then on.
     suspect: BoundedSet,
+    fences: Fences,
 }
 
 /// Length and disk use of a local file, bytes.
@@ -65,6 +68,7 @@ impl Store {
             files: FileCache::new(open_files_max),
             unsynced: BoundedSet::new(FAILED_OBJECTS_MAX),
             suspect: BoundedSet::new(FAILED_OBJECTS_MAX),
+            fences: Fences::new(),
         })
     }
 
@@ -130,6 +134,12 @@ impl Store {
     pub fn find_or_create(&self, object: ObjectId) -> io::Result<Arc<ObjectFile>> {
         self.files
             .get(object, || self.directory.open_object(object, true))
+    }
+
+    /// What tells late writes from others.
+    #[must_use]
+    pub const fn fences(&self) -> &Fences {
+        &self.fences
     }
 
     /// Cuts the local file to `length` bytes; a shorter one stays as it is. The cut is on disk when

@@ -401,6 +401,9 @@ impl<W> State<W> {
         {
             self.run(view, batch, Parked::new(connection, None, request))?;
         }
+        for parked in self.acquiring.remove(&inode).unwrap_or_default() {
+            self.parking.again(parked);
+        }
         Ok(())
     }
 }

@@ -92,7 +92,7 @@ impl<W> Parking<W> {
     }
 
     /// Runs it after the commit of this batch.
-    fn again(&mut self, parked: Parked<W>) {
+    pub(super) fn again(&mut self, parked: Parked<W>) {
         self.ticket_last += 1;
         self.ready.insert(self.ticket_last, parked);
     }
@@ -170,6 +170,14 @@ impl<W> State<W> {
             self.parking.again(parked);
             return Ok(());
         }
+        if let MgrOperation::Acquire { inode, want } = operation {
+            // What it writes beyond the new end would be cut off after it was acknowledged.
+            let writes = matches!(want, Want::Write | Want::WriteDirect);
+            if writes && self.work.is_cutting(*inode) {
+                self.acquiring.entry(*inode).or_default().push(parked);
+                return Ok(());
+            }
+        }
         let outcome = match (operation, &reply) {
             (MgrOperation::Acquire { want, .. }, Ok(MgrResponse::Attr(attr))) => {
                 self.acquire(parked.request.client, attr, *want)
@@ -231,13 +239,14 @@ impl<W> State<W> {
         if !waits.is_empty() {
             return Err(waits);
         }
-        let Some(number) = self.leases.grant(client, inode, lease) else {
+        let Some((number, fence)) = self.leases.grant(client, inode, lease) else {
             return Ok((Err(FsError::TryAgain), None));
         };
         let grant = Grant {
             number,
             attr: *attr,
             lease,
+            fence,
         };
         let notice = Notice::Granted {
             grants: vec![grant],
@@ -297,11 +306,12 @@ impl<W> State<W> {
     /// Whether the client may keep the attributes; they go into `keep` then.
     fn offer(&mut self, client: ClientId, attr: Attr, keep: &mut Keep) -> bool {
         match self.leases.offer(client, attr.inode) {
-            Some((number, lease)) => {
+            Some(((number, fence), lease)) => {
                 keep.grants.push(Grant {
                     number,
                     attr,
                     lease,
+                    fence,
                 });
                 true
             }
@@ -376,10 +386,11 @@ impl<W> State<W> {
                 FileKind::Regular if alone => self.leases.grant(client, attr.inode, Lease::Write),
                 _ => None,
             };
-            keep.grants.extend(number.map(|number| Grant {
+            keep.grants.extend(number.map(|(number, fence)| Grant {
                 number,
                 attr,
                 lease: Lease::Write,
+                fence,
             }));
         }
         let mut known: BTreeSet<InodeNumber> = written.iter().map(|attr| attr.inode).collect();

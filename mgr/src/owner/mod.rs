@@ -26,7 +26,7 @@ use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrReply, MgrRequest};
 
 use self::batch::Batch;
-use self::leases::Parking;
+use self::leases::{Parked, Parking};
 use self::work::{StripeWork, Work, WorkDone};
 use crate::leases::Leases;
 use crate::namespace::format::{self, Started};
@@ -144,6 +144,8 @@ struct State<W> {
     returning: BTreeSet<ClientId>,
     blocked: HashMap<InodeNumber, VecDeque<Blocked>>,
     withheld: HashMap<InodeNumber, Vec<Withheld>>,
+    /// Who wants to write to a file that is being truncated.
+    acquiring: HashMap<InodeNumber, Vec<Parked<W>>>,
     /// Until then, clients may still declare opens from before the start.
     grace_end_ms: u64,
     /// Inodes without a name up to this key have been looked at since the grace ended; `None` when
@@ -176,7 +178,7 @@ impl<S: Store, W> Manager<S, W> {
             sessions: Sessions::default(),
             registry: Registry::default(),
             work: Work::default(),
-            leases: Leases::default(),
+            leases: Leases::new(started.starts),
             parking: Parking::default(),
             holders: BTreeSet::new(),
             unrecorded: BTreeSet::new(),
@@ -185,6 +187,7 @@ impl<S: Store, W> Manager<S, W> {
             returning: BTreeSet::new(),
             blocked: HashMap::new(),
             withheld: HashMap::new(),
+            acquiring: HashMap::new(),
             grace_end_ms: if started.fresh {
                 0
             } else {

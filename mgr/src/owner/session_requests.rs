@@ -61,18 +61,23 @@ impl<W> State<W> {
         if leases {
             self.client_is_back(client);
         }
+        let mut gone = Vec::new();
         for reopen in opens {
             let there = view
                 .get(&key::inode(reopen.inode))
                 .map_err(|e| store_failed(&e))?;
             // An open that is not taken back is stale when its client uses it.
             if there.is_none() || !self.opens.reopen(client, reopen) {
-                tracing::warn!(
-                    "client {client} declares open {} of inode {}, which is gone",
-                    reopen.open,
-                    reopen.inode
-                );
+                gone.push(reopen);
             }
+        }
+        if let Some(first) = gone.first() {
+            tracing::warn!(
+                "client {client} declares {} opens that are gone, the first is {} of inode {}",
+                gone.len(),
+                first.open,
+                first.inode
+            );
         }
         Ok(MgrResponse::Hello(HelloResponse {
             file_system: self.started.file_system,

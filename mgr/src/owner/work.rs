@@ -50,6 +50,10 @@ pub struct Target {
     pub address: String,
     /// Bytes of the local file that stay, for [`Order::Truncate`].
     pub length: u64,
+    /// For [`Order::Truncate`]: writes under smaller ones come too late.
+    pub fence: u64,
+    /// For [`Order::Truncate`]: which attempt this is; an earlier one comes too late.
+    pub number: u64,
 }
 
 /// What became of it.
@@ -194,6 +198,7 @@ impl<W> State<W> {
         });
         for (inode, cutting) in waiting {
             cutting.running = true;
+            let (fence, number) = self.leases.fence_for_cut(*inode);
             let Cut {
                 generation,
                 layout,
@@ -206,6 +211,8 @@ impl<W> State<W> {
                     iod: *iod,
                     address: self.registry.address(*iod).unwrap_or_default().to_owned(),
                     length: layout.local_size(slot, *size),
+                    fence,
+                    number,
                 });
             actions.push(Action::Work(StripeWork {
                 object: ObjectId {
@@ -269,6 +276,8 @@ impl<W> State<W> {
             iod: *iod,
             address: self.registry.address(*iod).unwrap_or_default().to_owned(),
             length: 0,
+            fence: 0,
+            number: 0,
         });
         StripeWork {
             object,

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pvfs::error::FsError;
+use pvfs::ids::ClientId;
 use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrReply, MgrRequest};
 use pvfs::wire::codec::{decode_checked, encode};
@@ -19,6 +21,7 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_ch
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::peers::{Place, charge, kib};
 use crate::owner::Input;
 use crate::owner::thread::Command;
 
@@ -26,11 +29,14 @@ use crate::owner::thread::Command;
 /// numbers, and as many reads again. Beyond, nothing more is read from it.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 2048;
 /// Once a frame has begun, the rest of it must come within this time; the first frame of a
-/// connection must begin within it. Between frames, a client may be silent: its session sees to it.
+/// connection must begin within it. Between frames, a client may be silent for longer.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer that takes no replies for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Requests are small; larger ones go past it.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+/// Buffers that have grown beyond this are given back: large messages are rare.
+const KEPT_BYTES_MAX: usize = 64 << 10;
 /// Replies that are there are written together up to about so many bytes.
 const WRITE_BYTES_MAX: usize = 256 << 10;
 
@@ -45,6 +51,10 @@ enum End {
     Frame(#[from] FrameError),
     #[error("no whole frame within {} s", FRAME_TIMEOUT.as_secs())]
     Slow,
+    #[error("nothing came for {} s", .0.as_secs())]
+    Idle(Duration),
+    #[error("it speaks for client {0} and for client {1}")]
+    TwoClients(ClientId, ClientId),
     #[error("its session has expired")]
     Expired,
     #[error("mgr is stopping")]
@@ -89,8 +99,11 @@ enum Outgoing {
         request_id: u64,
         reply: MgrReply,
         _permit: OwnedSemaphorePermit,
+        _memory: OwnedSemaphorePermit,
     },
     Notice(Notice),
+    /// The last: its header tells a peer of another version which one this is.
+    Refusal(FrameError),
 }
 
 /// Whoever waits for a reply: a request of a connection.
@@ -99,6 +112,7 @@ pub struct Waiter {
     handle: Handle,
     request_id: u64,
     permit: OwnedSemaphorePermit,
+    memory: OwnedSemaphorePermit,
 }
 
 impl Waiter {
@@ -114,11 +128,13 @@ impl Waiter {
             handle,
             request_id,
             permit,
+            memory,
         } = self;
         let outgoing = Outgoing::Reply {
             request_id,
             reply,
             _permit: permit,
+            _memory: memory,
         };
         // A closed channel is a connection that has ended; its client will ask again on another.
         let _ = handle.0.outgoing.send(outgoing);
@@ -126,7 +142,13 @@ impl Waiter {
 }
 
 /// Serves one connection until it ends.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, id: u64, owner: Sender<Command>) {
+pub async fn serve(
+    stream: TcpStream,
+    (peer, place): (SocketAddr, Place),
+    id: u64,
+    owner: Sender<Command>,
+    idle_timeout: Duration,
+) {
     let (read, write) = stream.into_split();
     let (sender, outgoing) = unbounded_channel();
     let handle = Handle(Arc::new(Shared {
@@ -136,24 +158,37 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, id: u64, owner: Sender<C
     }));
     tracing::debug!("connection {id} from {peer}");
     let end = tokio::select! {
-        end = read_requests(read, &handle, &owner) => end,
+        end = read_requests(read, &handle, &owner, (&place, idle_timeout)) => end,
         end = write_replies(write, outgoing) => end,
         () = handle.0.close.notified() => End::Expired,
     };
     match end {
         End::Closed => tracing::debug!("connection {id} from {peer}: {end}"),
-        End::Io(_) | End::Expired | End::Stopping => {
+        End::Io(_) | End::Expired | End::Stopping | End::Idle(_) => {
             tracing::info!("connection {id} from {peer} ends: {end}");
         }
-        End::Frame(_) | End::Slow => tracing::warn!("connection {id} from {peer} ends: {end}"),
+        End::Frame(_) | End::Slow | End::TwoClients(..) => {
+            tracing::warn!("connection {id} from {peer} ends: {end}")
+        }
     }
     // The owner is gone only when the process ends.
     let _ = owner.send(Command::Input(Input::Disconnected(id))).await;
 }
 
-async fn read_requests(read: OwnedReadHalf, handle: &Handle, owner: &Sender<Command>) -> End {
-    match read_all(read, handle, owner).await {
+async fn read_requests(
+    read: OwnedReadHalf,
+    handle: &Handle,
+    owner: &Sender<Command>,
+    limits: (&Place, Duration),
+) -> End {
+    match read_all(read, handle, owner, limits).await {
         Ok(never) => match never {},
+        Err(End::Frame(error @ FrameError::Version(_))) => {
+            // The connection ends when it is written.
+            let _ = handle.0.outgoing.send(Outgoing::Refusal(error));
+            tokio::time::sleep(WRITE_TIMEOUT).await;
+            End::Frame(error)
+        }
         Err(end) => end,
     }
 }
@@ -162,10 +197,12 @@ async fn read_all(
     read: OwnedReadHalf,
     handle: &Handle,
     owner: &Sender<Command>,
+    (place, idle_timeout): (&Place, Duration),
 ) -> Result<std::convert::Infallible, End> {
     let mut read = BufReader::with_capacity(READ_BUFFER_BYTES, read);
     let permits = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
     let mut body = Vec::new();
+    let mut speaks_for = None;
     let mut first_byte = timeout(FRAME_TIMEOUT, read.read_u8())
         .await
         .map_err(|_| End::Slow)?;
@@ -175,8 +212,20 @@ async fn read_all(
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(End::Closed),
             Err(error) => return Err(error.into()),
         };
-        let frame = timeout(FRAME_TIMEOUT, read_frame(&mut read, first, &mut body));
+        let frame = timeout(
+            FRAME_TIMEOUT,
+            read_frame(&mut read, first, &mut body, place),
+        );
         let (request_id, request) = frame.await.map_err(|_| End::Slow)??;
+        // One connection could open any number of sessions otherwise.
+        let client = *speaks_for.get_or_insert(request.client);
+        if client != request.client {
+            return Err(End::TwoClients(client, request.client));
+        }
+        let memory = take_memory(place, charge(body.len(), &request.operation)).await?;
+        if body.capacity() > KEPT_BYTES_MAX {
+            body = Vec::new();
+        }
         let permit = Arc::clone(&permits)
             .acquire_owned()
             .await
@@ -185,6 +234,7 @@ async fn read_all(
             handle: handle.clone(),
             request_id,
             permit,
+            memory,
         };
         let connection = handle.id();
         let input = Input::Request {
@@ -196,14 +246,25 @@ async fn read_all(
             .send(Command::Input(input))
             .await
             .map_err(|_| End::Stopping)?;
-        first_byte = read.read_u8().await;
+        first_byte = timeout(idle_timeout, read.read_u8())
+            .await
+            .map_err(|_| End::Idle(idle_timeout))?;
     }
+}
+
+async fn take_memory(place: &Place, kib: u32) -> Result<OwnedSemaphorePermit, End> {
+    let memory = Arc::clone(place.memory());
+    memory
+        .acquire_many_owned(kib)
+        .await
+        .map_err(|_| End::Stopping)
 }
 
 async fn read_frame(
     read: &mut (impl AsyncRead + Unpin),
     first: u8,
     body: &mut Vec<u8>,
+    place: &Place,
 ) -> Result<(u64, MgrRequest), End> {
     let mut bytes = [0; HEADER_BYTES];
     if let Some((start, rest)) = bytes.split_first_mut() {
@@ -214,6 +275,8 @@ async fn read_frame(
     if header.payload_length > 0 {
         return Err(FrameError::UnexpectedPayload(header.payload_length).into());
     }
+    // Given back before the request takes its own: whoever holds some never waits for more.
+    let _memory = take_memory(place, kib(header.body_length)).await?;
     body.resize(header.body_length, 0);
     read.read_exact(body).await?;
     Ok((header.request_id, decode_checked(&header, body)?))
@@ -224,27 +287,36 @@ async fn write_replies(
     mut outgoing: UnboundedReceiver<Outgoing>,
 ) -> End {
     let mut bytes = Vec::new();
-    while let Some(first) = outgoing.recv().await {
-        append(&mut bytes, &first);
-        while bytes.len() < WRITE_BYTES_MAX {
+    loop {
+        let Some(first) = outgoing.recv().await else {
+            break End::Stopping;
+        };
+        let mut refusal = append(&mut bytes, &first);
+        while refusal.is_none() && bytes.len() < WRITE_BYTES_MAX {
             let Ok(next) = outgoing.try_recv() else { break };
-            append(&mut bytes, &next);
+            refusal = append(&mut bytes, &next);
         }
         match timeout(WRITE_TIMEOUT, write.write_all(&bytes)).await {
+            Ok(Ok(())) if refusal.is_some() => break refusal.map_or(End::Closed, End::Frame),
+            Ok(Ok(())) if bytes.capacity() > KEPT_BYTES_MAX => bytes = Vec::new(),
             Ok(Ok(())) => bytes.clear(),
-            Ok(Err(error)) => return End::Io(error),
-            Err(_) => return End::Slow,
+            Ok(Err(error)) => break End::Io(error),
+            Err(_) => break End::Slow,
         }
     }
-    End::Stopping
 }
 
-fn append(bytes: &mut Vec<u8>, outgoing: &Outgoing) {
+/// Adds a frame; gives the reason where it is the connection's last.
+fn append(bytes: &mut Vec<u8>, outgoing: &Outgoing) -> Option<FrameError> {
     let (kind, request_id, body) = match outgoing {
         Outgoing::Reply {
             request_id, reply, ..
         } => (FrameKind::MgrReply, *request_id, encode(reply)),
         Outgoing::Notice(notice) => (FrameKind::MgrNotice, 0, encode(notice)),
+        Outgoing::Refusal(_) => {
+            let reply = MgrReply::Err(FsError::Protocol);
+            (FrameKind::MgrReply, 0, encode(&reply))
+        }
     };
     let body = match body {
         Ok(body) => body,
@@ -253,6 +325,10 @@ fn append(bytes: &mut Vec<u8>, outgoing: &Outgoing) {
     let header = FrameHeader::new(kind, request_id, &body, 0);
     bytes.extend_from_slice(&header.to_bytes());
     bytes.extend_from_slice(&body);
+    match outgoing {
+        Outgoing::Refusal(error) => Some(*error),
+        Outgoing::Reply { .. } | Outgoing::Notice(_) => None,
+    }
 }
 
 const _: () = assert!(REQUESTS_IN_FLIGHT_MAX > pvfs::limits::REPLIES_KEPT_PER_CLIENT_MAX);

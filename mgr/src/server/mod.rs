@@ -2,6 +2,7 @@
 //! The rim towards clients: a TCP listener, and two tasks for each connection.
 
 pub mod connection;
+pub mod peers;
 
 use std::io;
 use std::sync::Arc;
@@ -14,10 +15,15 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 
 use self::connection::serve;
+use self::peers::Peers;
 use crate::owner::thread::Command;
 
-/// Connections at a time: each mount and each iod has one.
+/// Connections at a time: each mount and each iod has one. Of one address:
+/// [`peers::CONNECTIONS_PER_PEER_MAX`].
 pub const CONNECTIONS_MAX: usize = 8192;
+/// A connection on which nothing comes for so long ends, or after the session timeout where that is
+/// longer: clients say three times in that time that they are there, iods every other second.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 /// A silent peer is probed after this time.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// Time between probes; after the kernel's usual count of them the connection ends.
@@ -26,16 +32,28 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections for ever.
-pub async fn accept(listener: TcpListener, owner: Sender<Command>) {
+pub async fn accept(listener: TcpListener, owner: Sender<Command>, session_timeout: Duration) {
+    let idle_timeout = IDLE_TIMEOUT.max(session_timeout);
+    let peers = Arc::new(Peers::default());
+    let mut full = false;
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let numbers = AtomicU64::new(1);
     loop {
-        // Without a permit, further clients wait in the listener's queue.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // Who is refused sees its connection end, and comes again after a pause.
+                let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                    if !std::mem::replace(&mut full, true) {
+                        tracing::warn!(
+                            "all {CONNECTIONS_MAX} connections are in use: further ones are refused"
+                        );
+                    }
+                    continue;
+                };
+                full = false;
+                let Some(place) = peers.enter(peer.ip().to_canonical()) else {
+                    continue;
+                };
                 if let Err(error) = tune(&stream) {
                     tracing::warn!("connection from {peer}: {error}");
                     continue;
@@ -43,7 +61,7 @@ pub async fn accept(listener: TcpListener, owner: Sender<Command>) {
                 let id = numbers.fetch_add(1, Ordering::Relaxed);
                 let owner = owner.clone();
                 tokio::spawn(async move {
-                    serve(stream, peer, id, owner).await;
+                    serve(stream, (peer, place), id, owner, idle_timeout).await;
                     drop(permit);
                 });
             }

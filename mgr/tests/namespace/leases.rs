@@ -7,6 +7,8 @@ use pvfs::ids::{ClientId, InodeNumber, OpenId, ROOT_INODE};
 use pvfs::proto::lease::{Demand, Grant, Lease, Notice, Recall, Want};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrReply, MgrResponse, OpenResponse, Reopen};
 
+use pvfs_mgr::owner::work::RETRY_MS;
+
 use crate::world::{
     ALICE, BOB, BOTH, LEASE_TIMEOUT_MS, Memory, READ, SESSION_TIMEOUT_MS, WRITE, World, name,
 };
@@ -471,4 +473,70 @@ fn what_is_given_back_is_not_asked_for() {
     let asked = recalls(&mut world, ALICE);
     answer(&mut world, ALICE, &asked);
     assert!(world.replies.remove(&waiter).unwrap().is_ok());
+}
+
+/// It would be told that its bytes are stored, and the truncation would then cut them off.
+#[test]
+fn nobody_gets_a_lease_to_write_while_a_file_is_cut() {
+    let mut world = world();
+    let made = create(&mut world, BOB, "f");
+    ask(&mut world, BOB, report(&made, 1 << 20)).unwrap();
+    let file = made.attr.inode;
+    grants(&mut world, BOB);
+    world.diligent = false;
+    let truncate = MgrOperation::SetAttr {
+        inode: file,
+        set: SetAttr {
+            size: Some(10),
+            ..SetAttr::default()
+        },
+        open: None,
+    };
+    let cut = park(&mut world, ALICE, truncate);
+    let asked = recalls(&mut world, BOB);
+    answer(&mut world, BOB, &asked);
+    assert_eq!(world.work.len(), 1, "the iods are told");
+    let acquire = |want| MgrOperation::Acquire { inode: file, want };
+    assert!(ask(&mut world, BOB, acquire(Want::Read)).is_ok());
+    let waiter = park(&mut world, BOB, acquire(Want::Write));
+    let fence = world.work[0].targets[0].fence;
+    world.iods_answer(false);
+    assert!(world.replies.remove(&cut).unwrap().is_ok());
+    assert!(world.replies.remove(&waiter).unwrap().is_ok());
+    let granted = grants(&mut world, BOB).pop().unwrap();
+    assert_eq!((granted.lease, granted.attr.size), (Lease::Write, 10));
+    assert!(granted.fence > fence, "what was sent before comes too late");
+}
+
+#[test]
+fn each_attempt_to_cut_has_a_larger_number_also_after_a_restart() {
+    let mut world = world();
+    let file = world.file_of(ROOT_INODE, "f", 1 << 20);
+    world.diligent = false;
+    let truncate = MgrOperation::SetAttr {
+        inode: file,
+        set: SetAttr {
+            size: Some(10),
+            ..SetAttr::default()
+        },
+        open: None,
+    };
+    park(&mut world, ALICE, truncate);
+    let number = |world: &Memory| {
+        let target = &world.work[0].targets[0];
+        (target.fence, target.number)
+    };
+    let first = number(&world);
+    world.iods_answer(true);
+    world.tick(RETRY_MS);
+    let second = number(&world);
+    assert!(second.0 >= first.0 && second.1 > first.1);
+    world.work.clear();
+    world.restart();
+    for iod in 1..=3 {
+        let address = format!("iod{iod}:7000");
+        world.register(Some(iod), &address).unwrap();
+    }
+    let third = number(&world);
+    assert!(third.0 > second.0 && third.1 > second.1);
 }

@@ -158,7 +158,7 @@ impl Pvfs {
                     };
                     if let Some(inode) = inode {
                         let mut state = inode.state();
-                        state.lease.granted(grant.lease, grant.number, claimed);
+                        state.lease.granted(grant, claimed);
                         state.keep(&grant.attr);
                         drop(state);
                         inode.wake();

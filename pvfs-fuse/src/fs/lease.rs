@@ -9,7 +9,7 @@
 //! when nothing is under way: a process that is killed while it waits for a page's lock in the
 //! kernel would leave the mount hanging.
 
-use pvfs::proto::lease::{Lease, Want};
+use pvfs::proto::lease::{Grant, Lease, Want};
 
 /// One read or write of the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub(super) enum Begin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Permit {
     epoch: u64,
+    /// What goes with its writes.
+    pub(super) fence: u64,
 }
 
 /// What to do next in order to give a lease up.
@@ -97,6 +99,8 @@ pub(super) enum GiveUp {
 pub(super) struct FileLease {
     held: Option<Lease>,
     number: u64,
+    /// Of the last lease: writes under it carry this.
+    fence: u64,
     /// mgr wants the lease back.
     giving_up: bool,
     /// Requests under way under the lease.
@@ -119,6 +123,7 @@ impl FileLease {
         Self {
             held: None,
             number: 0,
+            fence: 0,
             giving_up: false,
             uses: 0,
             asking: false,
@@ -160,10 +165,11 @@ impl FileLease {
     }
 
     /// mgr has granted it; `claimed` where somebody who asked for it is about to use it.
-    pub(super) fn granted(&mut self, lease: Lease, number: u64, claimed: bool) {
+    pub(super) fn granted(&mut self, grant: &Grant, claimed: bool) {
         if claimed || !(self.giving_up || self.asking) {
-            self.held = Some(lease);
-            self.number = number;
+            self.held = Some(grant.lease);
+            self.number = grant.number;
+            self.fence = grant.fence;
         }
         if claimed {
             self.claims += 1;
@@ -220,7 +226,23 @@ impl FileLease {
     const fn go(&mut self, io: Io) -> Permit {
         self.uses += 1;
         self.pages |= io.has_pages();
-        Permit { epoch: self.epoch }
+        Permit {
+            epoch: self.epoch,
+            fence: self.fence,
+        }
+    }
+
+    /// Whether the lease of a request under way has not been lost.
+    pub(super) const fn is_current(&self, permit: Permit) -> bool {
+        permit.epoch == self.epoch
+    }
+
+    /// An iod has refused a write: others have written, or truncated the file, since its lease was
+    /// granted. Where it is a lease under which nothing is kept, it is of no more use.
+    pub(super) fn refused(&mut self, permit: Permit) {
+        if self.held == Some(Lease::Shared) && self.fence == permit.fence {
+            self.held = None;
+        }
     }
 
     /// A request is done, whose pages are those from `range`. False where the lease was lost
@@ -231,7 +253,7 @@ impl FileLease {
             let (start, end) = self.touched.unwrap_or(range);
             self.touched = Some((start.min(range.0), end.max(range.1)));
         }
-        let kept = permit.epoch == self.epoch;
+        let kept = self.is_current(permit);
         if kept {
             self.uses = self.uses.saturating_sub(1);
         }
@@ -273,6 +295,7 @@ impl FileLease {
         *self = Self {
             epoch,
             number: self.number,
+            fence: self.fence,
             asking: self.asking,
             ..Self::new()
         };
@@ -290,8 +313,10 @@ impl FileLease {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use pvfs::attr::{Attr, FileKind, Timestamp};
+    use pvfs::ids::InodeNumber;
 
     const ALL: [Io; 6] = [
         Io::PageRead,
@@ -303,10 +328,34 @@ mod tests {
     ];
     const PAGE: (u64, u64) = (0, 4096);
 
+    pub(in crate::fs) fn grant(lease: Lease, number: u64) -> Grant {
+        let attr = Attr {
+            inode: InodeNumber(7),
+            generation: 1,
+            kind: FileKind::Regular,
+            mode: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            atime: Timestamp::default(),
+            mtime: Timestamp::default(),
+            ctime: Timestamp::default(),
+            change: 0,
+        };
+        Grant {
+            number,
+            attr,
+            lease,
+            fence: number,
+        }
+    }
+
     fn with(lease: Option<Lease>) -> FileLease {
         let mut file = FileLease::new();
         if let Some(lease) = lease {
-            file.granted(lease, 1, false);
+            file.granted(&grant(lease, 1), false);
         }
         file
     }
@@ -380,9 +429,9 @@ mod tests {
         assert_eq!(file.begin(Io::PageRead, false, true), Begin::Join);
         assert_eq!(file.begin(Io::DirectWrite, false, true), Begin::Join);
         // A lease that comes with another reply would have to be given up behind the one that waits.
-        file.granted(Lease::Read, 1, false);
+        file.granted(&grant(Lease::Read, 1), false);
         assert_eq!(file.held(), None);
-        file.granted(Lease::Read, 2, true);
+        file.granted(&grant(Lease::Read, 2), true);
         assert!(matches!(
             file.begin(Io::PageRead, false, true),
             Begin::Go(_)
@@ -456,7 +505,7 @@ mod tests {
     #[test]
     fn who_asked_for_it_uses_it_once_before_it_goes() {
         let mut file = FileLease::new();
-        file.granted(Lease::Write, 5, true);
+        file.granted(&grant(Lease::Write, 5), true);
         file.start_giving_up();
         assert_eq!(file.give_up(), GiveUp::Wait);
         let permit = file.claim(Io::Append).unwrap();
@@ -485,9 +534,26 @@ mod tests {
         assert!(file.lose(), "a page may have come in");
         assert!(!file.end(permit, Io::PageWrite, PAGE));
         assert!(file.is_idle() && file.has_pages());
-        file.granted(Lease::Write, 2, true);
+        file.granted(&grant(Lease::Write, 2), true);
         file.lose();
         assert_eq!(file.claim(Io::Append), None, "who asked must ask again");
+    }
+
+    #[test]
+    fn a_refused_write_asks_for_another_lease() {
+        let mut file = with(Some(Lease::Shared));
+        let permit = go(&mut file, Io::DirectWrite);
+        file.end(permit, Io::DirectWrite, PAGE);
+        file.refused(permit);
+        let begin = file.begin(Io::DirectWrite, false, true);
+        assert_eq!(begin, Begin::Ask(Want::WriteDirect));
+        file.granted(&grant(Lease::Shared, 2), true);
+        assert!(
+            file.claim(Io::DirectWrite)
+                .is_some_and(|new| new.fence == 2)
+        );
+        file.refused(permit);
+        assert_eq!(file.held(), Some(Lease::Shared), "it has another by now");
     }
 
     #[test]

@@ -163,6 +163,7 @@ impl OpenFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::lease::tests::grant;
     use pvfs::attr::{FileKind, Timestamp};
     use pvfs::ids::IodId;
     use pvfs::proto::lease::Lease;
@@ -234,7 +235,7 @@ mod tests {
         let files = OpenFiles::default();
         let (first, second) = (open(&files, 1, READ), open(&files, 2, READ));
         let inode = files.inode(InodeNumber(7)).unwrap();
-        inode.state().lease.granted(Lease::Read, 1, false);
+        inode.state().lease.granted(&grant(Lease::Read, 1), false);
         assert_eq!(close(&files, first), []);
         assert_eq!(close(&files, second), [OpenId(2)]);
         files.forget_unused(&inode);

@@ -42,11 +42,13 @@ impl Default for PoolOptions {
     }
 }
 
-/// Connections to iods. Clones share them and differ in their [`Patience`].
+/// Connections to iods. Clones share them and differ in their [`Patience`], and in what must hold
+/// for a request to be sent again.
 #[derive(Clone)]
 pub struct IodPool {
     shared: Arc<Shared>,
     patience: Patience,
+    is_held: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 struct Shared {
@@ -137,6 +139,7 @@ impl IodPool {
         Self {
             shared: Arc::new(shared),
             patience: Patience::endless(),
+            is_held: None,
         }
     }
 
@@ -146,6 +149,19 @@ impl IodPool {
         Self {
             shared: Arc::clone(&self.shared),
             patience,
+            is_held: self.is_held.clone(),
+        }
+    }
+
+    /// The same connections for requests under a lease: where `is_held` says that it has ended, no
+    /// request is sent again. An iod that was restarted meanwhile would not know that it comes too
+    /// late.
+    #[must_use]
+    pub fn while_held(&self, is_held: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            patience: self.patience.clone(),
+            is_held: Some(is_held),
         }
     }
 
@@ -169,7 +185,8 @@ impl IodPool {
     ///
     /// # Errors
     ///
-    /// [`FsError::Io`] where patience ended before all replies came.
+    /// [`FsError::Io`] where patience ended before all replies came; [`FsError::Fenced`] where the
+    /// lease did.
     pub(super) fn run(&self, exchanges: &mut [Exchange<'_>]) -> Result<(), FsError> {
         let mut backoff = Backoff::new();
         loop {
@@ -211,6 +228,9 @@ impl IodPool {
                     }
                     self.shared.directory.refresh();
                 }
+            }
+            if self.is_held.as_ref().is_some_and(|is_held| !is_held()) {
+                return Err(FsError::Fenced);
             }
         }
     }

@@ -41,7 +41,7 @@ pub fn read(
 }
 
 /// Stores `bytes` at `offset`; returns when every iod concerned has acknowledged its part. Durable
-/// only after [`sync`].
+/// only after [`sync`]. For clients that take no leases; others use [`write_under`].
 ///
 /// # Errors
 ///
@@ -54,9 +54,26 @@ pub fn write(
     offset: u64,
     bytes: &[u8],
 ) -> Result<(), FsError> {
+    write_under(pool, layout, object, 0, offset, bytes)
+}
+
+/// The same under a lease, whose [`Grant::fence`](crate::proto::lease::Grant::fence) is `fence`.
+///
+/// # Errors
+///
+/// The same; and [`FsError::Fenced`] where the lease has ended and others have written since, or may
+/// have (see [`IodPool::while_held`]).
+pub fn write_under(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    fence: u64,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), FsError> {
     let mut position = offset;
     for piece in bytes.chunks(PAYLOAD_BYTES_MAX) {
-        let mut exchanges = gather(layout, object, position, piece)?;
+        let mut exchanges = gather(layout, object, (fence, position), piece)?;
         pool.run(&mut exchanges)?;
         for exchange in exchanges {
             expect(exchange, &IodResponse::Done)?;
@@ -89,6 +106,8 @@ pub fn truncate(
     on_all(pool, layout, |slot| IodRequest::Truncate {
         object,
         length: layout.local_size(slot, file_size),
+        fence: 0,
+        number: 0,
     })
 }
 
@@ -166,7 +185,7 @@ fn scatter<'a>(
 fn gather<'a>(
     layout: &Layout,
     object: ObjectId,
-    offset: u64,
+    (fence, offset): (u64, u64),
     bytes: &'a [u8],
 ) -> Result<Vec<Exchange<'a>>, FsError> {
     let mut slots = Slots::new(layout);
@@ -180,6 +199,7 @@ fn gather<'a>(
                 IodRequest::Write {
                     object,
                     offset: extent.local_offset,
+                    fence,
                 },
             )
         };
@@ -247,14 +267,14 @@ mod tests {
         ) {
             let layout = Layout::new(4096, 0, (10..10 + iods).map(IodId).collect()).unwrap();
             let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
-            let writes = gather(&layout, OBJECT, offset, &bytes).unwrap();
+            let writes = gather(&layout, OBJECT, (3, offset), &bytes).unwrap();
             let mut asked: Vec<IodId> = writes.iter().map(|exchange| exchange.iod).collect();
             asked.sort();
             asked.dedup();
             prop_assert_eq!(asked.len(), writes.len());
             let mut local: Vec<Vec<Option<u8>>> = vec![Vec::new(); iods as usize];
             for exchange in &writes {
-                let IodRequest::Write { offset, .. } = exchange.request else { panic!() };
+                let IodRequest::Write { offset, fence: 3, .. } = exchange.request else { panic!() };
                 let file = &mut local[(exchange.iod.0 - 10) as usize];
                 let content = exchange.gather.concat();
                 file.resize(offset as usize + content.len(), None);

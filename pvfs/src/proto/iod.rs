@@ -28,6 +28,10 @@ pub enum IodRequest {
         object: ObjectId,
         /// Offset in the local file, bytes.
         offset: u64,
+        /// [`Grant::fence`](crate::proto::lease::Grant::fence) of the lease under which it is sent;
+        /// 0 from a client that takes no leases. Refused with [`FsError::Fenced`] where the object
+        /// has been written or cut under a larger one.
+        fence: u64,
     },
     /// Cuts the local file to `length`, never extends it.
     Truncate {
@@ -35,8 +39,14 @@ pub enum IodRequest {
         object: ObjectId,
         /// New length of the local file, bytes.
         length: u64,
+        /// Writes under smaller ones are refused from now on.
+        fence: u64,
+        /// Counts up with each attempt; refused with [`FsError::Fenced`] where one with a larger
+        /// number has been carried out.
+        number: u64,
     },
-    /// Removes the local file; no error where there is none.
+    /// Removes the local file; no error where there is none. Writes under a lease are refused from
+    /// now on.
     Remove {
         /// Whose stripes.
         object: ObjectId,

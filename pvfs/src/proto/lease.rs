@@ -42,6 +42,9 @@ pub struct Grant {
     pub attr: Attr,
     /// What the client has.
     pub lease: Lease,
+    /// Goes with each write under this lease. Larger than that of any lease on the inode before it
+    /// that excludes this one, also of those before a restart of mgr.
+    pub fence: u64,
 }
 
 /// What a name stands for, in a directory on which the client has a lease.

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::codec::{decode_checked, encode};
 use super::header::{FrameError, FrameHeader, FrameKind, HEADER_BYTES};
 use crate::error::FsError;
+use crate::limits::BODY_BYTES_MAX;
 
 /// Why a connection ends.
 #[derive(Debug, Error)]
@@ -36,10 +37,29 @@ pub fn read_message<T: Decode<()>>(
     kind: FrameKind,
     scratch: &mut Vec<u8>,
 ) -> Result<Option<(FrameHeader, T)>, ConnectionError> {
-    let Some(header) = read_frame(stream, scratch)? else {
+    read_short_message(stream, kind, BODY_BYTES_MAX, scratch)
+}
+
+/// The same for messages whose bodies are shorter than those of others.
+///
+/// # Errors
+///
+/// As [`read_message`]; [`FrameError::BodyLength`] for a body above `body_bytes_max`.
+pub fn read_short_message<T: Decode<()>>(
+    stream: &mut impl Read,
+    kind: FrameKind,
+    body_bytes_max: usize,
+    scratch: &mut Vec<u8>,
+) -> Result<Option<(FrameHeader, T)>, ConnectionError> {
+    let Some(header) = read_header(stream)? else {
         return Ok(None);
     };
-    header.expect(kind)?;
+    let header = header.expect(kind)?;
+    if header.body_length > body_bytes_max {
+        let length = u32::try_from(header.body_length).unwrap_or(u32::MAX);
+        return Err(FrameError::BodyLength(length).into());
+    }
+    read_body(stream, &header, scratch)?;
     Ok(Some((header, decode_checked(&header, scratch)?)))
 }
 
@@ -52,14 +72,29 @@ pub fn read_frame(
     stream: &mut impl Read,
     scratch: &mut Vec<u8>,
 ) -> Result<Option<FrameHeader>, ConnectionError> {
+    let Some(header) = read_header(stream)? else {
+        return Ok(None);
+    };
+    read_body(stream, &header, scratch)?;
+    Ok(Some(header))
+}
+
+fn read_header(stream: &mut impl Read) -> Result<Option<FrameHeader>, ConnectionError> {
     let mut bytes = [0; HEADER_BYTES];
     if !read_start(stream, &mut bytes)? {
         return Ok(None);
     }
-    let header = FrameHeader::parse(&bytes)?;
+    Ok(Some(FrameHeader::parse(&bytes)?))
+}
+
+fn read_body(
+    stream: &mut impl Read,
+    header: &FrameHeader,
+    scratch: &mut Vec<u8>,
+) -> Result<(), ConnectionError> {
     scratch.resize(header.body_length, 0);
     stream.read_exact(scratch)?;
-    Ok(Some(header))
+    Ok(())
 }
 
 /// Fills `bytes`; false where the stream ended before the first byte.
@@ -153,6 +188,7 @@ mod tests {
                 generation: 1,
             },
             offset: 1 << 40,
+            fence: 7,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 /// The first four bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"PVFS";
 /// The protocol's version: peers must have the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 32;
 const CHECKED_BYTES: usize = 28;
@@ -111,7 +111,7 @@ pub enum FrameError {
     #[error("frame of kind {0:?} is not expected here")]
     UnexpectedKind(FrameKind),
     /// Body above its limit.
-    #[error("frame body of {0} bytes is above the limit of {BODY_BYTES_MAX}")]
+    #[error("frame body of {0} bytes is above the limit of its kind, {BODY_BYTES_MAX} at most")]
     BodyLength(u32),
     /// Payload above its limit.
     #[error("frame payload of {0} bytes is above the limit of {PAYLOAD_BYTES_MAX}")]
