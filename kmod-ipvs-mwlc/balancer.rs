@@ -16,11 +16,12 @@ use crate::director::flow::FlowKey;
 use crate::director::timeouts::Timeouts;
 use crate::events::Events;
 use crate::kapi::atomic::{Atomic, Full, Relaxed};
-use crate::kapi::hashtable::{InsertError, Node, Table};
+use crate::kapi::hashtable::{InsertError, Made, Node, Table};
 use crate::kapi::memory;
 use crate::kapi::pernet::Net;
 use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
+use crate::kapi::slab;
 use crate::reports::Reports;
 use crate::services::Services;
 use crate::sizes::Sizes;
@@ -37,8 +38,8 @@ const TABLE_BITS: core::ops::RangeInclusive<u32> = 8..=24;
 /// Connections take at most this part of the machine's RAM, so that a flood of SYNs cannot take it
 /// all.
 const RAM_PART: u64 = 8;
-/// A connection's entry fills two cache lines and the allocator's size for them, and no more.
-const ENTRY_BYTES: u64 = 128;
+/// What a connection's entry takes (decisions/0091).
+const ENTRY_BYTES: u64 = slab::OBJECT_BYTES as u64;
 
 // Locks and timers are larger in a kernel that checks them.
 #[cfg(not(CONFIG_DEBUG_LOCK_ALLOC))]
@@ -219,25 +220,22 @@ impl Balancer {
 
     /// Puts a new connection into the table. Of half-open ones there are only so many: a further
     /// one takes the place of an older one, or there is no room for it.
-    pub(crate) fn insert(
+    pub(crate) fn insert<'g>(
         &self,
-        hash: u32,
-        connection: Connection,
-    ) -> core::result::Result<(), InsertError> {
+        made: Made<Connection>,
+        guard: &'g Guard,
+    ) -> core::result::Result<&'g Node<Connection>, InsertError> {
         let shared = self.connections.context();
-        let Some(state) = connection.word().state() else {
-            return Ok(());
-        };
-        let entering = shared.entering(state);
-        if shared.half_open() > self.half_open_max
-            && entering.is_half_open()
+        let entering = shared.entering(made.is_half_open());
+        if entering.is_half_open()
+            && shared.half_open() > self.half_open_max
             && !self.connections.evict()
         {
             return Err(InsertError::Full);
         }
-        self.connections.insert(hash, connection)?;
+        let node = self.connections.insert_made(made, guard)?;
         entering.entered();
-        Ok(())
+        Ok(node)
     }
 }
 

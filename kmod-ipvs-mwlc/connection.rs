@@ -24,6 +24,9 @@ use crate::kapi::hashtable::Entry;
 use crate::kapi::rcu::RcuCell;
 use crate::template::Hold;
 
+/// Sixteen ticks: exact enough to say which of two connections is older.
+const STARTED_SHIFT: u32 = 4;
+
 /// How often it is asked whether there is still room for a quiet connection, in seconds.
 const QUIET_LOOK_S: u32 = 60;
 
@@ -35,8 +38,10 @@ pub(crate) struct Connection {
     pub(crate) destination: Arc<Destination>,
     /// Its [`Word`].
     word: Atomic<u64>,
-    last_seen: Atomic<u64>,
-    started: Ticks,
+    /// When its last packet came; a short moment, for no timeout is longer than those reach back.
+    last_seen: Atomic<u32>,
+    /// When it was scheduled; in sixteen ticks, to reach back for years.
+    started: u32,
     /// Persistence: what says where its client's next connection goes.
     hold: Option<Hold>,
     /// Its [`Progress`], if it is watched.
@@ -65,9 +70,8 @@ impl Shared {
         self.half_open.load(Relaxed)
     }
 
-    /// A connection is about to enter the table, or has not entered it.
-    pub(crate) fn entering(&self, state: ConnState) -> Entering<'_> {
-        let counted = state.class() == LoadClass::Pending;
+    /// A connection is about to enter the table, or has not entered it; whether it is half-open.
+    pub(crate) fn entering(&self, counted: bool) -> Entering<'_> {
         if counted {
             self.half_open.fetch_add(1, Relaxed);
         }
@@ -251,8 +255,8 @@ impl Connection {
             key,
             destination,
             word: Atomic::new(word.0),
-            last_seen: Atomic::new(now.0),
-            started: now,
+            last_seen: Atomic::new(now.short()),
+            started: Ticks(now.0 >> STARTED_SHIFT).short(),
             hold: pick.hold,
             progress: Atomic::new(Progress::NONE.0),
         }
@@ -276,21 +280,27 @@ impl Connection {
             .filter(|_| !self.destination.is_removed())
     }
 
+    /// Whether its client has not acknowledged yet.
+    pub(crate) fn is_half_open(&self) -> bool {
+        self.word().is_half_open()
+    }
+
     /// When it was scheduled.
     pub(crate) fn started(&self) -> Ticks {
-        self.started
+        let now = Ticks(Ticks::now().0 >> STARTED_SHIFT);
+        Ticks(Ticks::of_short(self.started, now).0 << STARTED_SHIFT)
     }
 
     /// When it ends if no packet comes.
     pub(crate) fn deadline_with(&self, timeouts: &Timeouts) -> Ticks {
         let timeout_s = self.word().state().map_or(0, |state| timeouts.of(state));
-        Ticks(self.last_seen.load(Relaxed)).after_s(timeout_s)
+        Ticks::of_short(self.last_seen.load(Relaxed), Ticks::now()).after_s(timeout_s)
     }
 
     /// Takes note of a packet from the client; `event` is `None` for UDP.
     #[inline]
     pub(crate) fn observe(&self, event: Option<TcpEvent>, shared: &Shared) -> Observed {
-        let now = Ticks::now().0;
+        let now = Ticks::now().short();
         // A store that changes nothing would only take the cache line from other CPUs.
         if self.last_seen.load(Relaxed) != now {
             self.last_seen.store(now, Relaxed);
@@ -486,6 +496,6 @@ impl Entry for Connection {
     }
 
     fn evictable_since(&self) -> Option<Ticks> {
-        self.word().is_half_open().then_some(self.started)
+        self.is_half_open().then(|| self.started())
     }
 }

@@ -9,7 +9,7 @@ use crate::director::config::{DestConfig, DestKey, Forwarding, ServiceKey, Thres
 use crate::director::drain::DrainRequest;
 use crate::director::load::{Learn, LoadChange};
 use crate::director::report::effective;
-use crate::director::sched::{DestLoad, Ramp};
+use crate::director::sched::{DestLoad, Ramp, Server};
 use crate::director::stats::{Counters, Estimator, Stats};
 use crate::drain::Drain;
 use crate::expectation::Expectation;
@@ -36,27 +36,53 @@ pub(crate) struct Destination {
     /// Whether it drains.
     pub(crate) drain: Drain,
     removed: Atomic<bool>,
-    pending: Atomic<i32>,
+    standing: Standing,
     /// Templates that name it.
     templates: Atomic<i32>,
-    active: Atomic<i32>,
-    inactive: Atomic<i32>,
-    /// Ci.
-    bytes: Atomic<i64>,
-    /// Ci with no connection counted beyond its cap.
-    capped: Atomic<i64>,
     /// What its service's connections are expected to fetch.
     pub(crate) expectation: Arc<Expectation>,
     /// Its part of what its node last reported as open.
     reported_bytes: Atomic<u64>,
-    /// When, in ticks; 0: never.
-    reported_at: Atomic<u64>,
     /// Where its packets go.
     pub(crate) route: RouteCell,
     /// What went there.
     pub(crate) traffic: Traffic,
     #[pin]
     books: BhLock<Books>,
+}
+
+/// What every new connection of the service compares: one cache line.
+#[repr(C, align(64))]
+struct Standing {
+    /// What [`Server::milliweight`] answers, or [`RAMPING`]. Written under the lock of the books, from
+    /// what is true then, so the last one to write is right.
+    milliweight: Atomic<u64>,
+    /// Ci.
+    bytes: Atomic<i64>,
+    /// Ci with no connection counted beyond its cap.
+    capped: Atomic<i64>,
+    /// When its node last reported, in ticks; 0: never.
+    reported_at: Atomic<u64>,
+    pending: Atomic<i32>,
+    active: Atomic<i32>,
+    inactive: Atomic<i32>,
+}
+
+/// The weight that counts depends on the time.
+const RAMPING: u64 = u64::MAX;
+
+impl Standing {
+    const fn new() -> Standing {
+        Standing {
+            milliweight: Atomic::new(0),
+            bytes: Atomic::new(0),
+            capped: Atomic::new(0),
+            reported_at: Atomic::new(0),
+            pending: Atomic::new(0),
+            active: Atomic::new(0),
+            inactive: Atomic::new(0),
+        }
+    }
 }
 
 /// What makes statistics of the traffic.
@@ -93,20 +119,32 @@ impl Destination {
             ramp_ms: Atomic::new(0),
             drain: Drain::new(),
             removed: Atomic::new(false),
-            pending: Atomic::new(0),
+            standing: Standing::new(),
             templates: Atomic::new(0),
-            active: Atomic::new(0),
-            inactive: Atomic::new(0),
-            bytes: Atomic::new(0),
-            capped: Atomic::new(0),
             expectation,
             reported_bytes: Atomic::new(0),
-            reported_at: Atomic::new(0),
             route: RouteCell::new(),
             traffic,
             books <- BhLock::new(books),
         });
-        Arc::pin_init(destination, GFP_KERNEL)
+        let destination = Arc::pin_init(destination, GFP_KERNEL)?;
+        destination.weigh();
+        Ok(destination)
+    }
+
+    /// Notes what weight counts from now on, after anything has changed that it depends on.
+    fn weigh(&self) {
+        self.books.with(|_| {
+            let load = self.load();
+            let milliweight = if load.overloaded || load.weight == 0 {
+                0
+            } else if self.ramp_began.load(Relaxed) != 0 {
+                RAMPING
+            } else {
+                load.milliweight()
+            };
+            self.standing.milliweight.store(milliweight, Relaxed);
+        });
     }
 
     /// The service that it serves.
@@ -130,6 +168,7 @@ impl Destination {
             .store(config.forwarding == Forwarding::LocalNode, Relaxed);
         self.upper.store(config.thresholds.upper, Relaxed);
         self.lower.store(config.thresholds.lower, Relaxed);
+        self.weigh();
     }
 
     /// Its settings.
@@ -150,6 +189,7 @@ impl Destination {
     /// Takes no new connections, and has so much time for the old ones.
     pub(crate) fn begin_drain(&self, request: DrainRequest) {
         self.weight.store(0, Relaxed);
+        self.weigh();
         self.drain.begin(request);
     }
 
@@ -158,6 +198,7 @@ impl Destination {
         let began = if slow_start_ms > 0 { Ticks::now().0 } else { 0 };
         self.ramp_ms.store(slow_start_ms, Relaxed);
         self.ramp_began.store(began, Relaxed);
+        self.weigh();
     }
 
     /// The part of its weight that counts.
@@ -173,11 +214,19 @@ impl Destination {
     #[inline(never)]
     fn ramp_since(&self, began: u64) -> Ramp {
         let since_ms = Ticks::now().ms_since(Ticks(began));
-        let ramp = Ramp::at(since_ms, self.ramp_ms.load(Relaxed));
-        if ramp == Ramp::FULL {
+        Ramp::at(since_ms, self.ramp_ms.load(Relaxed))
+    }
+
+    /// [`Server::milliweight`] while it starts slowly.
+    #[cold]
+    #[inline(never)]
+    fn ramping_milliweight(&self) -> u64 {
+        if self.ramp() == Ramp::FULL {
+            // If it has begun anew meanwhile, the weight is whole a little too early.
             self.ramp_began.store(0, Relaxed);
+            self.weigh();
         }
-        ramp
+        Server::milliweight(&self.load())
     }
 
     /// How packets reach it.
@@ -221,20 +270,21 @@ impl Destination {
             bytes,
             capped,
         } = change;
+        let standing = &self.standing;
         for (counter, difference) in [
-            (&self.pending, pending),
-            (&self.active, active),
-            (&self.inactive, inactive),
+            (&standing.pending, pending),
+            (&standing.active, active),
+            (&standing.inactive, inactive),
         ] {
             if difference != 0 {
                 counter.fetch_add(difference, Relaxed);
             }
         }
         if bytes != 0 {
-            self.bytes.fetch_add(bytes, Relaxed);
+            standing.bytes.fetch_add(bytes, Relaxed);
         }
         if capped != 0 {
-            self.capped.fetch_add(capped, Relaxed);
+            standing.capped.fetch_add(capped, Relaxed);
         }
     }
 
@@ -248,32 +298,19 @@ impl Destination {
         count(&self.templates)
     }
 
-    /// What a scheduler sees of it.
-    #[inline]
+    /// Its load, as it is counted here.
     pub(crate) fn load(&self) -> DestLoad {
+        let standing = &self.standing;
         DestLoad {
             weight: self.weight.load(Relaxed),
-            pending: count(&self.pending),
-            active: count(&self.active),
-            inactive: count(&self.inactive),
-            bytes: u64::try_from(self.bytes.load(Relaxed)).unwrap_or(0),
-            capped_bytes: u64::try_from(self.capped.load(Relaxed)).unwrap_or(0),
+            pending: count(&standing.pending),
+            active: count(&standing.active),
+            inactive: count(&standing.inactive),
+            bytes: sum(&standing.bytes),
+            capped_bytes: sum(&standing.capped),
             overloaded: self.overloaded.load(Relaxed),
             ramp: self.ramp(),
         }
-    }
-
-    /// The same with what its node reports, if that is to count: a service that learns the sizes of
-    /// its connections knows better.
-    #[inline]
-    pub(crate) fn scheduling_load(&self) -> DestLoad {
-        let load = self.load();
-        // Few nodes report, and every new connection asks for every real server's load.
-        let bytes = match self.reported_at.load(Relaxed) {
-            0 => load.bytes,
-            _ => self.reported_over(load.bytes),
-        };
-        DestLoad { bytes, ..load }
     }
 
     /// Ci as schedulers shall see it, by its node's report.
@@ -291,12 +328,12 @@ impl Destination {
     /// Takes its part of what its node reports.
     pub(crate) fn report(&self, share_bytes: u64, at: Ticks) {
         self.reported_bytes.store(share_bytes, Relaxed);
-        self.reported_at.store(at.0, Release);
+        self.standing.reported_at.store(at.0, Release);
     }
 
     /// Its part of what its node last reported, in bytes, and how long ago in milliseconds.
     pub(crate) fn reported(&self) -> Option<(u64, u64)> {
-        match self.reported_at.load(Acquire) {
+        match self.standing.reported_at.load(Acquire) {
             0 => None,
             at => Some((
                 self.reported_bytes.load(Relaxed),
@@ -305,19 +342,23 @@ impl Destination {
         }
     }
 
+    /// Whether its connections have to be compared with thresholds.
+    pub(crate) fn has_thresholds(&self) -> bool {
+        self.upper.load(Relaxed) != 0 || self.overloaded.load(Relaxed)
+    }
+
     /// Compares its connections with its thresholds; whether that has changed anything, and to
     /// what. Under the service's scheduling lock.
-    #[inline]
     pub(crate) fn update_overload(&self) -> Option<bool> {
         let was = self.overloaded.load(Relaxed);
-        // Most have no threshold, and every new connection asks every real server.
-        if self.upper.load(Relaxed) == 0 && !was {
-            return None;
-        }
         let connections = self.load().connections();
         let now = self.thresholds().overloaded(was, connections);
+        if now == was {
+            return None;
+        }
         self.overloaded.store(now, Relaxed);
-        (now != was).then_some(now)
+        self.weigh();
+        Some(now)
     }
 
     /// Its counters since the last zeroing, and its rates.
@@ -347,8 +388,63 @@ impl Destination {
     }
 }
 
+/// What a scheduler sees of it: its load, with what its node reports if that is to count. A service that
+/// learns the sizes of its connections knows better.
+impl Server for &Destination {
+    #[inline(always)]
+    fn milliweight(&self) -> u64 {
+        match self.standing.milliweight.load(Relaxed) {
+            RAMPING => self.ramping_milliweight(),
+            settled => settled,
+        }
+    }
+
+    #[inline(always)]
+    fn pending(&self) -> u32 {
+        count(&self.standing.pending)
+    }
+
+    #[inline(always)]
+    fn active(&self) -> u32 {
+        count(&self.standing.active)
+    }
+
+    #[inline(always)]
+    fn inactive(&self) -> u32 {
+        count(&self.standing.inactive)
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> u64 {
+        let own_bytes = sum(&self.standing.bytes);
+        match self.standing.reported_at.load(Relaxed) {
+            0 => own_bytes,
+            _ => self.reported_over(own_bytes),
+        }
+    }
+
+    #[inline(always)]
+    fn capped_bytes(&self) -> u64 {
+        sum(&self.standing.capped)
+    }
+
+    fn snapshot(&self) -> DestLoad {
+        DestLoad {
+            bytes: self.bytes(),
+            ..self.load()
+        }
+    }
+}
+
 /// A counter as it is read: additions and subtractions of two CPUs may be seen in either order, so
 /// it can look negative for a moment.
+#[inline(always)]
 fn count(counter: &Atomic<i32>) -> u32 {
     u32::try_from(counter.load(Relaxed)).unwrap_or(0)
+}
+
+/// The same of a sum of bytes.
+#[inline(always)]
+fn sum(counter: &Atomic<i64>) -> u64 {
+    u64::try_from(counter.load(Relaxed)).unwrap_or(0)
 }

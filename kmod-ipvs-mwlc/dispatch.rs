@@ -55,18 +55,22 @@ pub(crate) enum Scheduled<C> {
     NoDestination,
     /// Memory is short: the packet is dropped, and the client tries again.
     Dropped,
+    /// There was no memory at all.
+    NoMemory,
 }
 
 impl Balancer {
-    /// Picks a real server for a flow that has no connection, if a service is meant. `start` counts
-    /// the connection there; it runs under the service's scheduling lock, so that choosing and
-    /// counting are one step.
-    pub(crate) fn schedule<C>(
+    /// Picks a real server for a flow that has no connection, if a service is meant. `reserve` gets
+    /// what the connection needs. `start` counts it there; it runs under the service's scheduling
+    /// lock, so that choosing and counting are one step.
+    #[inline]
+    pub(crate) fn schedule<V, C>(
         &self,
         flow: &Flow,
         event: Option<TcpEvent>,
         guard: &Guard,
-        start: impl FnOnce(Pick) -> C,
+        reserve: impl FnOnce() -> Option<V>,
+        start: impl FnOnce(V, Pick) -> C,
     ) -> Scheduled<C> {
         let endpoint = Endpoint {
             transport: flow.transport,
@@ -88,6 +92,10 @@ impl Balancer {
         if self.defence.drops_packet() {
             return Scheduled::Dropped;
         }
+        let Some(reserved) = reserve() else {
+            return Scheduled::NoMemory;
+        };
+        let start = |pick| start(reserved, pick);
         match service.schedule(flow, state, self, guard, start) {
             Ok(connection) => Scheduled::Connection(connection),
             Err(cause) => {

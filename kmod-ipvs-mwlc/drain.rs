@@ -15,7 +15,7 @@ use crate::dispatch::Pick;
 use crate::hook::flow_of;
 use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::clock::Ticks;
-use crate::kapi::hashtable::Entry;
+use crate::kapi::hashtable::{Entry, Table};
 
 /// No deadline, or the deadline has been met.
 const NEVER: u64 = u64::MAX;
@@ -150,11 +150,15 @@ impl Balancer {
             return;
         };
         let flow = flow_of(&key.tuple(), 0);
-        let start = |pick: Pick| Connection::start(key, pick);
+        let Some(vacant) = Table::reserve() else {
+            return;
+        };
+        let hash = self.hash(&key);
+        let start = |pick: Pick| vacant.fill(hash, Connection::start(key, pick));
         let scheduled = service.schedule(&flow, state, self, guard, start);
-        if let Ok(connection) = scheduled {
+        if let Ok(made) = scheduled {
             // Whoever was faster had a packet of this client.
-            let _ = self.insert(self.hash(&key), connection);
+            let _ = self.insert(made, guard);
         }
     }
 }

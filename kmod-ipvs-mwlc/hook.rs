@@ -7,15 +7,16 @@ use crate::balancer::Balancer;
 use crate::connection::{Connection, Observed};
 use crate::destination::Destination;
 use crate::director::config::{Address, Forwarding};
-use crate::director::flow::{plain, FlowKey, Seen};
+use crate::director::flow::{arriving, plain, FlowKey, Seen};
 use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, ParseError, Payload, Tuple};
 use crate::director::packet6::{parse_ipv6, Ipv6Packet, EXTENSIONS_MAX};
 use crate::director::tcp::TcpEvent;
 use crate::dispatch::{Flow, Pick, Scheduled};
-use crate::kapi::hashtable::{InsertError, Node};
+use crate::kapi::hashtable::{InsertError, Node, Table, Vacant};
+use crate::kapi::ingress::Arrivals;
 use crate::kapi::netfilter::{PreRouting, Verdict};
 use crate::kapi::packet::{Defragmented, IcmpReply, Packet};
-use crate::kapi::route::Way;
+use crate::kapi::route::{TooLong, Way};
 
 /// A packet is scheduled again when another CPU's came first and that connection ended at once.
 /// Twice is rare; more often, only an attack does it.
@@ -27,9 +28,25 @@ const PULLS_MAX: u32 = 4;
 /// The same of IPv6, where each extension header may be asked for.
 const PULLS6_MAX: u32 = 2 * (EXTENSIONS_MAX as u32 + 2);
 
+impl Arrivals for Balancer {
+    /// Only plain packets: what becomes of others is decided in PRE_ROUTING.
+    fn arrival(&self, mut packet: Packet, guard: &Guard) -> Verdict {
+        if !self.settings.takes_at_ingress() {
+            return Verdict::Leave(packet);
+        }
+        let Some(arrival) = arriving(packet.linear(), packet.bytes()) else {
+            return Verdict::Leave(packet);
+        };
+        if !packet.trim(arrival.bytes) {
+            return Verdict::Leave(packet);
+        }
+        self.packet_of(packet, &arrival.seen, guard)
+    }
+}
+
 impl PreRouting for Balancer {
-    fn packet(&self, packet: Packet, guard: &Guard) -> Verdict {
-        if !packet.is_for_this_host() {
+    fn packet(&self, mut packet: Packet, guard: &Guard) -> Verdict {
+        if packet.was_seen() || !packet.is_for_this_host() {
             return Verdict::Accept(packet);
         }
         match plain(packet.linear(), packet.bytes()) {
@@ -149,15 +166,24 @@ impl Balancer {
     #[inline(never)]
     fn packet_of_none(&self, packet: Packet, seen: &Seen, hash: u32, guard: &Guard) -> Verdict {
         if self.waits_for_marks() && !packet.is_marked() {
-            return Verdict::Accept(packet);
+            return Verdict::Leave(packet);
         }
         let flow = flow_of(&seen.key.tuple(), packet.mark());
-        let start = |pick: Pick| (pick.one_packet, Connection::start(seen.key, pick));
+        let start = |vacant: Vacant<Connection>, pick: Pick| {
+            let one_packet = pick.one_packet;
+            let made = vacant.fill(hash, Connection::start(seen.key, pick));
+            (one_packet, made)
+        };
         for _ in 0..LOOKUPS_MAX {
-            let (one_packet, connection) = match self.schedule(&flow, seen.event, guard, start) {
+            let scheduled = self.schedule(&flow, seen.event, guard, Table::reserve, start);
+            let (one_packet, made) = match scheduled {
                 Scheduled::Connection(started) => started,
                 Scheduled::NotOurs => return Verdict::Accept(packet),
                 Scheduled::Dropped => return Verdict::Consumed,
+                Scheduled::NoMemory => {
+                    self.complain_of_room();
+                    return Verdict::Consumed;
+                }
                 Scheduled::NoDestination => {
                     packet.reject(IcmpReply::PortUnreachable);
                     return Verdict::Consumed;
@@ -165,11 +191,10 @@ impl Balancer {
             };
             if one_packet {
                 // Its drop ends it: it was counted, and that is all.
-                return send(packet, seen.ttl, &connection.destination, guard);
+                return send(packet, seen.ttl, &made.destination, guard);
             }
-            let destination = connection.destination.clone();
-            match self.insert(hash, connection) {
-                Ok(()) => return send(packet, seen.ttl, &destination, guard),
+            match self.insert(made, guard) {
+                Ok(node) => return send(packet, seen.ttl, &node.destination, guard),
                 // The client sends its SYN again; by then there may be room.
                 Err(InsertError::Full | InsertError::NoMemory) => {
                     self.complain_of_room();
@@ -246,11 +271,18 @@ fn send(packet: Packet, ttl: u8, destination: &Destination, guard: &Guard) -> Ve
         packet.reject(IcmpReply::TimeExceeded);
         return Verdict::Consumed;
     }
-    if let Some(mtu) = route.mtu_exceeded_by(&packet) {
-        packet.reject(IcmpReply::FragmentationNeeded { mtu });
-        return Verdict::Consumed;
-    }
-    if route.forward(packet) {
+    let sent = if bytes <= route.mtu() as usize {
+        route.forward(packet)
+    } else {
+        match route.forward_long(packet) {
+            Ok(sent) => sent,
+            Err(TooLong { packet, mtu }) => {
+                packet.reject(IcmpReply::FragmentationNeeded { mtu });
+                return Verdict::Consumed;
+            }
+        }
+    };
+    if sent {
         destination.traffic.packet(bytes);
     }
     Verdict::Consumed

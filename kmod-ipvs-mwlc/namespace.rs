@@ -4,7 +4,8 @@
 //!
 //! # Lock order
 //!
-//! 1. the namespace's mutex: every change of configuration, one at a time;
+//! 1. the namespace's mutex: every change of configuration, one at a time; under it RTNL, when the
+//!    hooks at devices come and go;
 //! 2. a service's scheduling lock, the only outer spinlock (see `kapi/lock.rs`);
 //! 3. a leaf: a bucket's lock of connections or templates, a destination's books, some sets of the size
 //!    cache, an expected size, a limit on events or questions. Never two of them.
@@ -19,7 +20,8 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use crate::balancer::Balancer;
 use crate::director::config::Family;
 use crate::director::errno::{Errno, Reject};
-use crate::kapi::netfilter::{self, Stage};
+use crate::kapi::ingress;
+use crate::kapi::netfilter;
 use crate::kapi::pernet::{Net, PerNet, Slot};
 use crate::kapi::procfs;
 use crate::kapi::rcu;
@@ -57,6 +59,8 @@ const NO_HOOK: Reject = Reject::new(
 struct Running {
     _upkeep: Pin<KBox<Repeater<Upkeep>>>,
     _sweeper: Pin<KBox<Repeater<Sweeper>>>,
+    /// Before the IP layer, of kernels that can.
+    _ingress_hook: Option<ingress::Registration<Balancer>>,
     /// For services of firewall marks, while there are any.
     marks_hook: Option<netfilter::Registration<Balancer>>,
     _hook: netfilter::Registration<Balancer>,
@@ -100,11 +104,7 @@ impl Running {
         };
         if wanted && self.marks_hook.is_none() {
             let target = self.balancer.clone();
-            self.marks_hook = Some(netfilter::Registration::new(
-                net,
-                target,
-                Stage::AfterMangle,
-            )?);
+            self.marks_hook = Some(netfilter::Registration::after_mangle(net, target)?);
             // Packets that are on their way between the hooks do not meet it yet.
             rcu::synchronize();
             self.balancer.wait_for_marks(true);
@@ -119,12 +119,15 @@ impl Running {
 
     fn start(net: Net, settings: Arc<Settings>) -> Result<Running> {
         let balancer = Balancer::new(net, settings)?;
-        let hook = netfilter::Registration::new(net, balancer.clone(), Stage::First)?;
+        let hook = netfilter::Registration::first(net, balancer.clone())?;
+        // After the other one, which takes off what this one notes on packets that it leaves.
+        let ingress_hook = ingress::Registration::new(net, balancer.clone())?;
         let upkeep = Repeater::start(Upkeep::new(balancer.clone())?)?;
         let sweeper = Repeater::start(Sweeper::new(balancer.clone())?)?;
         Ok(Running {
             _upkeep: upkeep,
             _sweeper: sweeper,
+            _ingress_hook: ingress_hook,
             marks_hook: None,
             _hook: hook,
             balancer,

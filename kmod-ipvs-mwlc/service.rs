@@ -43,6 +43,8 @@ pub(crate) struct Service {
     /// How long a real server takes to its whole weight; [`SLOW_START_UNSET`]: what suits the
     /// scheduler.
     slow_start_ms: Atomic<u32>,
+    /// Whether any of its real servers has thresholds.
+    has_thresholds: Atomic<bool>,
     /// No real server could take a connection.
     refused: Complaint,
     /// How often, by cause.
@@ -88,6 +90,7 @@ impl Service {
             scheduling <- BhLock::outer(start),
             expectation,
             slow_start_ms: Atomic::new(SLOW_START_UNSET),
+            has_thresholds: Atomic::new(false),
             refused: Complaint::new(),
             refusals: [const { Atomic::new(0) }; CAUSES],
         });
@@ -204,13 +207,23 @@ impl Service {
         }
     }
 
-    /// The weight of one of its real servers was changed. Under the namespace's mutex.
-    pub(crate) fn reweigh(&self) -> Result {
-        let policy = self.config(&read_lock()).policy();
+    /// The settings of one of its real servers were changed. Under the namespace's mutex.
+    pub(crate) fn follow_settings(&self) -> Result {
+        let policy = {
+            let guard = read_lock();
+            self.look_for_thresholds(self.destinations(&guard));
+            self.config(&guard).policy()
+        };
         if policy.needs_table() {
             self.tabulate(policy)?;
         }
         Ok(())
+    }
+
+    /// Notes whether connections have to be compared with thresholds; most services have none.
+    fn look_for_thresholds(&self, list: &[Arc<Destination>]) {
+        let any = list.iter().any(|destination| destination.has_thresholds());
+        self.has_thresholds.store(any, Relaxed);
     }
 
     /// Makes the lookup table that this scheduler needs. Under the namespace's mutex.
@@ -233,6 +246,7 @@ impl Service {
         retired: Counters,
     ) -> Result {
         let table = maglev::table(policy, &list)?;
+        self.look_for_thresholds(&list);
         Ok(self.destinations.replace(Destinations {
             list,
             table,
@@ -288,7 +302,7 @@ impl Service {
         }
     }
 
-    /// Chooses a real server for a new connection; `start` counts it there.
+    /// Chooses a real server for a new connection; `start` counts it there, under the scheduling lock.
     pub(crate) fn schedule<C>(
         &self,
         flow: &Flow,
@@ -344,17 +358,9 @@ impl Service {
             table,
             ..
         } = self.destinations.load(guard);
-        for destination in destinations {
-            if let Some(overloaded) = destination.update_overload() {
-                events.notify(
-                    &Event::of_threshold(self.key, destination.key(), overloaded),
-                    guard,
-                );
-            }
+        if self.has_thresholds.load(Relaxed) {
+            self.compare_with_thresholds(destinations, events, guard);
         }
-        let loads = destinations
-            .iter()
-            .map(|destination| destination.scheduling_load());
         let request = Request {
             flags: config.flags,
             client: flow.client,
@@ -363,12 +369,29 @@ impl Service {
             table,
             ..Request::new(scheduling.state, self.expectation.bytes())
         };
-        let choice = policy.schedule(loads, &request)?;
+        let servers = destinations.iter().map(|destination| &**destination);
+        let choice = policy.schedule(servers, &request)?;
         let chosen = destinations
             .get(choice.index as usize)
             .ok_or(NoDestination::Empty)?;
         scheduling.state = choice.state;
         Ok(chosen)
+    }
+
+    /// Under the scheduling lock.
+    #[inline(never)]
+    fn compare_with_thresholds(
+        &self,
+        destinations: &[Arc<Destination>],
+        events: &Events,
+        guard: &Guard,
+    ) {
+        for destination in destinations {
+            if let Some(overloaded) = destination.update_overload() {
+                let event = Event::of_threshold(self.key, destination.key(), overloaded);
+                events.notify(&event, guard);
+            }
+        }
     }
 }
 

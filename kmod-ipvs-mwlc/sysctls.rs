@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The variables under `net.ipv4.vs`, with the names and meanings of IPVS
-//! (Documentation/networking/ipvs-sysctl.rst in the kernel's source).
+//! (Documentation/networking/ipvs-sysctl.rst in the kernel's source), and `ingress` of our own.
 
 use kernel::prelude::*;
 
@@ -17,6 +17,7 @@ enum Name {
     DropEntry,
     DropPacket,
     ExpireQuiescentTemplate,
+    Ingress,
     RunEstimation,
     SloppyTcp,
 }
@@ -46,12 +47,13 @@ const fn fixed(name: &'static CStr, value: i32) -> Variable {
 }
 
 /// First those that [`Name`] names, in its order.
-static VARIABLES: [Variable; 19] = [
+static VARIABLES: [Variable; 20] = [
     variable(c"am_droprate", 10, 1, i32::MAX),
     variable(c"amemthresh", 1024, 0, i32::MAX),
     mode(c"drop_entry"),
     mode(c"drop_packet"),
     flag(c"expire_quiescent_template", 0),
+    flag(c"ingress", 1),
     flag(c"run_estimation", 1),
     flag(c"sloppy_tcp", 0),
     fixed(c"backup_only", 0),
@@ -171,6 +173,13 @@ impl Settings {
     #[inline]
     pub(crate) fn expires_quiescent_templates(&self) -> bool {
         self.get(Name::ExpireQuiescentTemplate) != 0
+    }
+
+    /// Whether packets are taken as they arrive, before the IP layer and PRE_ROUTING, if that passes no
+    /// raw table by.
+    #[inline]
+    pub(crate) fn takes_at_ingress(&self) -> bool {
+        self.get(Name::Ingress) != 0
     }
 
     /// Whether rates are estimated.

@@ -21,7 +21,7 @@ const TEMPLATE_BITS: u32 = 13;
 const TEMPLATES_MAX: u64 = 1 << 18;
 /// Templates take at most this part of the machine's RAM.
 const RAM_PART: u64 = 64;
-/// What a template takes: 128 bytes as the allocator rounds it, and 128 for its entry.
+/// What a template takes: 128 bytes as the allocator rounds it, and at most 128 for its entry.
 const TEMPLATE_BYTES: u64 = 256;
 /// A template whose time has come while connections hold it is looked at again after its timeout,
 /// and at the latest after this long, as in IPVS.

@@ -18,7 +18,7 @@ set -euo pipefail
 . "$KMOD_BUILD/env"
 
 # What the scripts need of the kernel's modules, and what these depend on.
-GUEST_MODULES="veth tun pktgen bridge nf_conntrack sch_ingress cls_matchall act_mirred act_gact act_skbedit nf_tables virtio_rng ${MODULES:-}"
+GUEST_MODULES="veth tun pktgen bridge 8021q bonding macvlan nf_conntrack sch_ingress cls_matchall act_mirred act_gact act_skbedit nf_tables virtio_rng ${MODULES:-}"
 STOCK_MODULES="ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sed ip_vs_nq ip_vs_sh ip_vs_mh ip_vs_fo ip_vs_ovf ip_vs_twos"
 PROGRAMS="/usr/bin/dash /usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/python3"
 # What a Rust program (mwlcadm) loads beside libc.

@@ -22,7 +22,7 @@ pub(super) fn drain(
         .destination(which, &read_lock())
         .ok_or(NO_DESTINATION)?
         .begin_drain(request);
-    service.reweigh().map_err(no_memory)?;
+    service.follow_settings().map_err(no_memory)?;
     balancer.tell(&Event::DestEdited(*key, *which));
     Ok(())
 }

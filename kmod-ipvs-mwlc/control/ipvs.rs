@@ -246,7 +246,7 @@ fn set_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
         service.starts_slowly(&destination);
     }
     destination.configure(config);
-    service.reweigh().map_err(no_memory)?;
+    service.follow_settings().map_err(no_memory)?;
     balancer.tell(&Event::DestEdited(*key, config.key));
     Ok(())
 }

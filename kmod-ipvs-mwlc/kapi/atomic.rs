@@ -176,6 +176,7 @@ value!(u32, AtomicU32);
 value!(u64, AtomicU64);
 value!(*mut T, AtomicPtr<T>, T);
 exchange!(bool);
+exchange!(i32);
 exchange!(u32);
 exchange!(u64);
 exchange!(*mut T, T);

@@ -6,6 +6,10 @@ use super::bindings;
 /// Ticks per second of this kernel.
 pub(crate) const HZ: u64 = bindings::MWLC_HZ as u64;
 
+/// What CPUs may differ by when they read the counter one after the other: far more than they do, far
+/// less than a timeout that is as long as timeouts get, 2^31 ticks.
+const AHEAD_TICKS_MAX: u32 = 1 << 20;
+
 /// A moment, in ticks. It never wraps in practice: 64 bits at 1000 Hz last 500 million years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticks(pub(crate) u64);
@@ -17,6 +21,25 @@ impl Ticks {
         // SAFETY: The kernel's counter is a word that every CPU may read at any time, as
         // READ_ONCE does.
         Ticks(unsafe { (&raw const bindings::jiffies).read_volatile() } as u64)
+    }
+
+    /// Its lower half, for who has many to keep and none that is old.
+    #[inline]
+    pub(crate) fn short(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The moment with this lower half that is the last one before `now`, or a little later: another CPU
+    /// may be ahead by some ticks. Up to 49 days ago, at 1000 Hz.
+    #[inline]
+    pub(crate) fn of_short(short: u32, now: Ticks) -> Ticks {
+        let age = now.short().wrapping_sub(short);
+        let age = if age > u32::MAX - AHEAD_TICKS_MAX {
+            0
+        } else {
+            age
+        };
+        Ticks(now.0.saturating_sub(u64::from(age)))
     }
 
     /// The moment this many seconds later.

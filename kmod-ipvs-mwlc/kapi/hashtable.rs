@@ -19,7 +19,7 @@
 //! Lock order: nothing is taken under a bucket's lock.
 
 use core::ops::Deref;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use kernel::container_of;
 use kernel::prelude::*;
@@ -58,6 +58,35 @@ const GROUP_BUCKETS: usize = 64;
 
 /// A table that is filled by no more than this part of its limit keeps what it could do without.
 const ROOMY_PART: u32 = 2;
+
+/// Memory for an entry.
+pub(crate) struct Vacant<E: Entry>(slab::Vacant<Node<E>>);
+
+/// An entry that is in no table yet.
+pub(crate) struct Made<E: Entry>(slab::Owned<Node<E>>);
+
+impl<E: Entry> Vacant<E> {
+    /// The entry, for a place in the table.
+    #[inline(always)]
+    pub(crate) fn fill(self, hash: u32, entry: E) -> Made<E> {
+        Made(self.0.fill(Node {
+            next: Atomic::new(ptr::null_mut()),
+            entry,
+            hash,
+            linked: Atomic::new(true),
+            head: Opaque::uninit(),
+        }))
+    }
+}
+
+impl<E: Entry> Deref for Made<E> {
+    type Target = E;
+
+    #[inline]
+    fn deref(&self) -> &E {
+        &self.0.entry
+    }
+}
 
 /// What the table holds.
 pub(crate) trait Entry: Send + Sync + Sized + 'static {
@@ -111,7 +140,7 @@ impl<E: Entry> Deref for Node<E> {
 ///
 /// # Invariants
 ///
-/// Each bucket's chain consists of nodes made by [`slab::alloc`]. There are as many alarms
+/// Each bucket's chain consists of nodes made by [`Table::reserve`]. There are as many alarms
 /// as buckets, a power of two that is at least [`GROUP_BUCKETS`]. The table is only dropped where sleeping is allowed.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Table<E: Entry> {
@@ -216,32 +245,42 @@ impl<E: Entry> Table<E> {
         Chain { next }
     }
 
+    /// Memory for an entry that is still to come.
+    #[inline]
+    pub(crate) fn reserve() -> Option<Vacant<E>> {
+        slab::reserve().map(Vacant)
+    }
+
     /// Puts an entry into the table until it is removed or its deadline has passed. If the table is
     /// full, one that may be evicted makes room.
     pub(crate) fn insert(&self, hash: u32, entry: E) -> Result<(), InsertError> {
+        let vacant = Table::reserve().ok_or(InsertError::NoMemory)?;
+        let _node = self.insert_made(vacant.fill(hash, entry), &read_lock())?;
+        Ok(())
+    }
+
+    /// The same of an entry that is made already. The node is valid for as long as the guard is held,
+    /// whatever becomes of it.
+    pub(crate) fn insert_made<'g>(
+        &self,
+        made: Made<E>,
+        _guard: &'g Guard,
+    ) -> Result<&'g Node<E>, InsertError> {
         if self.count.fetch_add(1, Relaxed) >= self.count_max && !self.evict() {
             self.count.fetch_sub(1, Relaxed);
             return Err(InsertError::Full);
         }
-        let node = Node {
-            next: Atomic::new(ptr::null_mut()),
-            entry,
-            hash,
-            linked: Atomic::new(true),
-            head: Opaque::uninit(),
-        };
-        let inserted = match slab::alloc(node) {
-            Some(node) => self.link(node),
-            None => Err(InsertError::NoMemory),
-        };
+        let inserted = self.link(made);
         if inserted.is_err() {
             self.count.fetch_sub(1, Relaxed);
         }
-        inserted
+        // SAFETY: It was just linked, and is freed no sooner than a grace period after it was
+        // unlinked.
+        inserted.map(|node| unsafe { node.as_ref() })
     }
 
-    fn link(&self, node: slab::Owned<Node<E>>) -> Result<(), InsertError> {
-        let hash = node.hash as usize;
+    fn link(&self, made: Made<E>) -> Result<NonNull<Node<E>>, InsertError> {
+        let hash = made.0.hash as usize;
         let (Some(bucket), Some(lock)) = (self.bucket(hash), self.lock(hash)) else {
             return Err(InsertError::Full);
         };
@@ -250,16 +289,17 @@ impl<E: Entry> Table<E> {
             let mut other = first;
             // SAFETY: Nodes of this chain are freed only after they were unlinked under this lock.
             while let Some(existing) = unsafe { other.as_ref() } {
-                if existing.entry.key() == node.entry.key() {
+                if existing.entry.key() == made.0.entry.key() {
                     return Err(InsertError::Exists);
                 }
                 other = existing.next.load(Relaxed);
             }
-            node.next.store(first, Relaxed);
-            self.alarm_at(hash, node.entry.deadline(&self.context).next_s());
-            // INVARIANT: The node comes from `slab::alloc`.
-            bucket.store(node.into_raw(), Release);
-            Ok(())
+            made.0.next.store(first, Relaxed);
+            self.alarm_at(hash, made.0.entry.deadline(&self.context).next_s());
+            let node = made.0.into_raw();
+            // INVARIANT: The node comes from `reserve`.
+            bucket.store(node.as_ptr(), Release);
+            Ok(node)
         })
     }
 
@@ -487,7 +527,7 @@ impl<E: Entry> PinnedDrop for Table<E> {
 ///
 /// # Safety
 ///
-/// `head` is in a `Node<E>` made by `slab::alloc` that nobody refers to any more.
+/// `head` is in a `Node<E>` made by `Table::reserve` that nobody refers to any more.
 unsafe extern "C" fn free<E: Entry>(head: *mut bindings::callback_head) {
     let head = head.cast::<Opaque<bindings::callback_head>>();
     // SAFETY: By the function's contract.

@@ -8,6 +8,7 @@ pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod hashtable;
+pub(crate) mod ingress;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod netfilter;

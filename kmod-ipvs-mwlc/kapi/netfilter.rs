@@ -15,7 +15,7 @@ use super::rcu;
 
 /// Between the raw table, where an administrator can still drop or mark, and connection tracking,
 /// which would make an entry of its own for every connection that the director has one for.
-const PRIORITY: i32 = bindings::MWLC_NF_IP_PRI_RAW + 10;
+pub(super) const PRIORITY: i32 = bindings::MWLC_NF_IP_PRI_RAW + 10;
 const _: () = assert!(bindings::MWLC_NF_IP_PRI_RAW == bindings::MWLC_NF_IP6_PRI_RAW);
 
 /// After the mangle table, where an administrator marks packets.
@@ -25,7 +25,9 @@ const _: () = assert!(bindings::MWLC_NF_IP_PRI_MANGLE == bindings::MWLC_NF_IP6_P
 /// When a hook sees a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Before connection tracking.
+    /// Before the IP layer: see [`super::ingress`].
+    Arrival,
+    /// In PRE_ROUTING, before connection tracking.
     First,
     /// When the firewall has marked the packet.
     AfterMangle,
@@ -33,8 +35,10 @@ pub(crate) enum Stage {
 
 /// What a hook decides.
 pub(crate) enum Verdict {
-    /// The packet goes its usual way.
+    /// The packet goes its usual way, and a later hook need not look at it again.
     Accept(Packet),
+    /// The packet goes its usual way, and a later hook has to look at it.
+    Leave(Packet),
     /// The packet was sent on or freed.
     Consumed,
 }
@@ -44,6 +48,13 @@ pub(crate) trait PreRouting: Send + Sync + 'static {
     /// Decides about one packet. Called in a softirq, on many CPUs at once.
     fn packet(&self, packet: Packet, guard: &Guard) -> Verdict;
 }
+
+/// What netfilter calls.
+type HookFn = unsafe extern "C" fn(
+    *mut c_void,
+    *mut bindings::sk_buff,
+    *const bindings::nf_hook_state,
+) -> c_uint;
 
 /// A registered hook; dropping it unregisters and waits until no CPU is in it. That sleeps.
 ///
@@ -64,20 +75,23 @@ unsafe impl<T: PreRouting> Send for Registration<T> {}
 unsafe impl<T: PreRouting> Sync for Registration<T> {}
 
 impl<T: PreRouting> Registration<T> {
-    /// Asks `target` about every packet in `net` from now on.
-    pub(crate) fn new(net: Net, target: Arc<T>, stage: Stage) -> Result<Self> {
+    /// Asks `target` about every packet in `net` from now on, before connection tracking.
+    pub(crate) fn first(net: Net, target: Arc<T>) -> Result<Self> {
+        Registration::new(net, target, hook::<T, false>, PRIORITY)
+    }
+
+    /// The same when the firewall has marked the packet.
+    pub(crate) fn after_mangle(net: Net, target: Arc<T>) -> Result<Self> {
+        Registration::new(net, target, hook::<T, true>, PRIORITY_AFTER_MANGLE)
+    }
+
+    fn new(net: Net, target: Arc<T>, hook: HookFn, priority: i32) -> Result<Self> {
         let ops = |family: u32| bindings::nf_hook_ops {
-            hook: Some(match stage {
-                Stage::First => hook::<T, false>,
-                Stage::AfterMangle => hook::<T, true>,
-            }),
+            hook: Some(hook),
             priv_: Arc::as_ptr(&target).cast_mut().cast(),
             pf: family as u8,
             hooknum: bindings::MWLC_NF_INET_PRE_ROUTING as u32,
-            priority: match stage {
-                Stage::First => PRIORITY,
-                Stage::AfterMangle => PRIORITY_AFTER_MANGLE,
-            },
+            priority,
             ..Default::default()
         };
         let families = [
@@ -145,11 +159,16 @@ unsafe extern "C" fn hook<T: PreRouting, const AFTER_MANGLE: bool>(
     let (Some(skb), Some(net)) = (NonNull::new(skb), net) else {
         return bindings::MWLC_NF_ACCEPT as c_uint;
     };
+    let stage = if AFTER_MANGLE {
+        Stage::AfterMangle
+    } else {
+        Stage::First
+    };
     // SAFETY: In PRE_ROUTING the data begins with an IP header that the stack has checked, and the
     // hook may keep the skb.
-    let packet = unsafe { Packet::from_raw(skb, net, AFTER_MANGLE) };
+    let packet = unsafe { Packet::from_raw(skb, net, stage) };
     match target.packet(packet, guard) {
-        Verdict::Accept(packet) => {
+        Verdict::Accept(packet) | Verdict::Leave(packet) => {
             // After reassembly it would be another skb; netfilter goes on with the one it gave.
             let _same = packet.into_raw();
             bindings::MWLC_NF_ACCEPT as c_uint

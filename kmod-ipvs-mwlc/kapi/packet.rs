@@ -6,18 +6,21 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use super::bindings;
+use super::netfilter::Stage;
 use super::pernet::Net;
 
 /// The packet. Dropping it frees it; giving it back is [`Packet::into_raw`].
 ///
 /// # Invariants
 ///
-/// The pointer is a valid `sk_buff` that nobody else owns, `skb->data` is at its IP header, and at
-/// least the header that netfilter has checked is linear.
+/// The pointer is a valid `sk_buff` with a reference of ours, and `skb->data` is at its IP header. In
+/// PRE_ROUTING nobody else has a reference, and at least the header that netfilter has checked is
+/// linear. On arrival whoever has one does not look at it any more, and then all of it is linear and
+/// no clone shares it.
 pub(crate) struct Packet {
     skb: NonNull<bindings::sk_buff>,
     net: Net,
-    after_mangle: bool,
+    stage: Stage,
 }
 
 /// What to tell the sender of a packet that cannot be delivered.
@@ -54,20 +57,16 @@ impl Packet {
     pub(super) unsafe fn from_raw(
         skb: NonNull<bindings::sk_buff>,
         net: Net,
-        after_mangle: bool,
+        stage: Stage,
     ) -> Packet {
         // INVARIANT: By the function's contract.
-        Packet {
-            skb,
-            net,
-            after_mangle,
-        }
+        Packet { skb, net, stage }
     }
 
     /// Whether the firewall has had its chance to mark it.
     #[inline]
     pub(crate) fn is_marked(&self) -> bool {
-        self.after_mangle
+        self.stage == Stage::AfterMangle
     }
 
     /// Gives the packet back to the kernel.
@@ -99,6 +98,7 @@ impl Packet {
     }
 
     /// Makes at least the first `bytes` linear; false if it has not so many or there is no memory.
+    /// (What has another reference is linear, so nothing is moved of that.)
     pub(crate) fn pull(&mut self, bytes: usize) -> bool {
         let Ok(bytes) = u32::try_from(bytes) else {
             return false;
@@ -106,6 +106,40 @@ impl Packet {
         // SAFETY: By the invariants the skb is valid and ours. Slices of the old data are gone, for
         // this borrows mutably.
         unsafe { bindings::mwlc_skb_may_pull(self.skb.as_ptr(), bytes) }
+    }
+
+    /// Whether it was looked at when it arrived, and goes its usual way. The second time it is not.
+    #[inline]
+    pub(crate) fn was_seen(&mut self) -> bool {
+        // SAFETY: By the invariants the skb is valid and ours.
+        self.stage == Stage::First && unsafe { bindings::mwlc_skb_take_seen(self.skb.as_ptr()) }
+    }
+
+    /// Cuts off what its link has added behind its first `bytes`; false if there was no memory.
+    #[inline]
+    pub(crate) fn trim(&mut self, bytes: usize) -> bool {
+        if self.bytes() == bytes {
+            return true;
+        }
+        let Ok(bytes) = u32::try_from(bytes) else {
+            return false;
+        };
+        // SAFETY: By the invariants the skb is valid and ours. Slices of the old data are gone, for
+        // this borrows mutably.
+        unsafe { bindings::mwlc_skb_trim(self.skb.as_ptr(), bytes) }
+    }
+
+    /// The packet as it is in PRE_ROUTING: nobody else's, with what the IP layer notes of it. `None` if
+    /// there was no memory for that. It can no longer be accepted then, for it may be a copy.
+    pub(crate) fn settled(self) -> Option<Packet> {
+        if self.stage != Stage::Arrival {
+            return Some(self);
+        }
+        let (net, stage) = (self.net, Stage::First);
+        // SAFETY: The skb is valid and given away here; what comes back is ours.
+        let skb = unsafe { bindings::mwlc_skb_settle(self.into_raw().as_ptr()) };
+        // INVARIANT: The copy is as the packet was, and is nobody else's.
+        NonNull::new(skb).map(|skb| Packet { skb, net, stage })
     }
 
     /// Whether its frame was addressed to this host alone, not broadcast or overheard.
@@ -129,17 +163,13 @@ impl Packet {
 
     /// Hands a fragment to the kernel's reassembly.
     pub(crate) fn defragment(self) -> Defragmented {
-        let (net, after_mangle) = (self.net, self.after_mangle);
+        let (net, stage) = (self.net, self.stage);
         let skb = self.into_raw();
         // SAFETY: The skb is valid and given away here; on 0 the kernel gives back the whole
         // datagram in it.
         if unsafe { bindings::mwlc_skb_defrag(net.as_ptr(), skb.as_ptr()) } == 0 {
             // INVARIANT: `ip_defrag` returned the datagram with data at its IP header.
-            Defragmented::Whole(Packet {
-                skb,
-                net,
-                after_mangle,
-            })
+            Defragmented::Whole(Packet { skb, net, stage })
         } else {
             Defragmented::Kept
         }
@@ -147,9 +177,14 @@ impl Packet {
 
     /// Tells the sender, as far as the kernel's rate limits allow, and frees the packet.
     pub(crate) fn reject(self, reply: IcmpReply) {
+        // Without memory there is no answer either.
+        let Some(packet) = self.settled() else {
+            return;
+        };
+        let skb = packet.as_ptr();
         // SAFETY: By the invariants the skb is valid and ours; it stays ours.
         unsafe {
-            if bindings::mwlc_skb_is_ipv6(self.skb.as_ptr()) {
+            if bindings::mwlc_skb_is_ipv6(skb) {
                 // `linux/icmpv6.h`
                 let (kind, code, info) = match reply {
                     IcmpReply::PortUnreachable => (1, 4, 0),
@@ -157,7 +192,7 @@ impl Packet {
                     IcmpReply::FragmentationNeeded { mtu } => (2, 0, mtu),
                     IcmpReply::TimeExceeded => (3, 0, 0),
                 };
-                bindings::mwlc_icmpv6_send(self.skb.as_ptr(), kind, code, info);
+                bindings::mwlc_icmpv6_send(skb, kind, code, info);
             } else {
                 // `linux/icmp.h`
                 let (kind, code, info) = match reply {
@@ -166,7 +201,7 @@ impl Packet {
                     IcmpReply::FragmentationNeeded { mtu } => (3, 4, mtu),
                     IcmpReply::TimeExceeded => (11, 0, 0),
                 };
-                bindings::mwlc_icmp_send(self.skb.as_ptr(), kind, code, info);
+                bindings::mwlc_icmp_send(skb, kind, code, info);
             }
         }
     }

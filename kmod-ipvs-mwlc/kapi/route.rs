@@ -36,6 +36,13 @@ pub(crate) struct Route<'g> {
     _guard: &'g Guard,
 }
 
+/// A packet that may not be cut and is longer than its path's MTU.
+pub(crate) struct TooLong {
+    pub(crate) packet: Packet,
+    /// In bytes.
+    pub(crate) mtu: u32,
+}
+
 /// Where a real server is.
 #[derive(Clone, Copy)]
 pub(crate) enum Way<'g> {
@@ -125,16 +132,16 @@ impl Drop for RouteCell {
 }
 
 impl Route<'_> {
-    /// The path's MTU if the packet is too long for it and may not be fragmented.
+    /// The path's MTU in bytes.
     #[inline]
-    pub(crate) fn mtu_exceeded_by(self, packet: &Packet) -> Option<u32> {
-        // SAFETY: The route is valid while the guard is held, and the packet is valid.
-        let mtu = unsafe { bindings::mwlc_skb_exceeds_mtu(packet.as_ptr(), self.dst.as_ptr()) };
-        (mtu != 0).then_some(mtu)
+    pub(crate) fn mtu(self) -> u32 {
+        // SAFETY: The route is valid while the guard is held.
+        unsafe { bindings::mwlc_dst_mtu(self.dst.as_ptr()) }
     }
 
-    /// Decrements the time to live, which must be above 1, and sends the packet to the real
-    /// server's link-layer address. False if it was freed for want of memory.
+    /// Decrements the time to live, which must be above 1, and sends the packet, which is no longer
+    /// than the MTU, to the real server's link-layer address. False if it was freed for want of
+    /// memory.
     #[inline]
     pub(crate) fn forward(self, packet: Packet) -> bool {
         let net = packet.net();
@@ -143,5 +150,23 @@ impl Route<'_> {
         unsafe {
             bindings::mwlc_skb_forward(net.as_ptr(), packet.into_raw().as_ptr(), self.dst.as_ptr())
         }
+    }
+
+    /// The same of a longer one, in segments or fragments. The MTU is the error if it may not be cut.
+    pub(crate) fn forward_long(self, packet: Packet) -> Result<bool, TooLong> {
+        let Some(packet) = packet.settled() else {
+            return Ok(false);
+        };
+        let (net, mtu) = (packet.net(), self.mtu());
+        // SAFETY: The packet is valid and settled.
+        if unsafe { bindings::mwlc_skb_exceeds_mtu(packet.as_ptr(), mtu) } {
+            return Err(TooLong { packet, mtu });
+        }
+        // SAFETY: As in `forward`.
+        let sent = unsafe {
+            let skb = packet.into_raw().as_ptr();
+            bindings::mwlc_skb_forward_long(net.as_ptr(), skb, self.dst.as_ptr())
+        };
+        Ok(sent)
     }
 }

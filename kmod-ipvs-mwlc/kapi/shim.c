@@ -20,6 +20,7 @@
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 #include <net/netns/generic.h>
 #include <net/route.h>
+#include <net/sock.h>
 
 void mwlc_cond_resched(void)
 {
@@ -113,6 +114,119 @@ unsigned long mwlc_ram_available_pages(void)
 
 	si_meminfo(&info);
 	return info.freeram + info.bufferram;
+}
+
+/* The bit that says that a packet was looked at is one that stock ip_vs has in each skb. */
+bool mwlc_has_ingress(void)
+{
+	return IS_ENABLED(CONFIG_NETFILTER_INGRESS) && IS_ENABLED(CONFIG_IP_VS);
+}
+
+bool mwlc_dev_is_loopback(const struct net_device *dev)
+{
+	return dev->flags & IFF_LOOPBACK;
+}
+
+/*
+ * Whether nothing is hooked into PRE_ROUTING before this priority, that is no raw table, whose rules are not to be passed by.
+ * Reassembly is nothing: whole packets pass it as they are.
+ */
+static bool mwlc_is_first(const struct net *net, bool is_ipv6, int priority)
+{
+	const struct nf_hook_entries *hooks;
+	struct nf_hook_ops *const *ops;
+	unsigned int i;
+
+	BUILD_BUG_ON((int)NF_IP_PRI_CONNTRACK_DEFRAG != (int)NF_IP6_PRI_CONNTRACK_DEFRAG);
+	hooks = is_ipv6 ? rcu_dereference(net->nf.hooks_ipv6[NF_INET_PRE_ROUTING])
+			: rcu_dereference(net->nf.hooks_ipv4[NF_INET_PRE_ROUTING]);
+	if (unlikely(!hooks))
+		return false;
+	ops = nf_hook_entries_get_hook_ops(hooks);
+	for (i = 0; i < hooks->num_hook_entries; i++) {
+		int other = READ_ONCE(ops[i]->priority);
+
+		if (other >= priority)
+			return true;
+		if (other != NF_IP_PRI_CONNTRACK_DEFRAG)
+			return false;
+	}
+	return false;
+}
+
+/*
+ * Whether a packet at a device's ingress would go to ip_rcv or ipv6_rcv next, just as it is, and would be the first thing that
+ * PRE_ROUTING's hook with this priority sees. Not those of a bridge's, bond's or macvlan's member, nor with a VLAN's tag: they
+ * come again from the device that they belong to. Who holds a second reference has been given the packet to look at or is about
+ * to free it, so a packet that nobody has to reallocate may be sent on all the same, as nf_flow_table and act_mirred do it.
+ */
+bool mwlc_skb_arrives(const struct sk_buff *skb, const struct net *net, int priority)
+{
+	bool is_ipv6 = skb->protocol == htons(ETH_P_IPV6);
+
+	if (skb->pkt_type != PACKET_HOST || skb_vlan_tag_present(skb) || rcu_access_pointer(skb->dev->rx_handler) ||
+	    skb->_skb_refdst || skb_network_offset(skb) || skb_pfmemalloc(skb) || skb_sk_is_prefetched((struct sk_buff *)skb))
+		return false;
+	if (is_ipv6) {
+		const struct inet6_dev *idev = __in6_dev_get(skb->dev);
+
+		if (!idev || READ_ONCE(idev->cnf.disable_ipv6))
+			return false;
+	} else if (skb->protocol != htons(ETH_P_IP)) {
+		return false;
+	}
+	if (skb_shared(skb) && (skb_is_nonlinear(skb) || skb_cloned(skb)))
+		return false;
+	return mwlc_is_first(net, is_ipv6, priority);
+}
+
+/* What a link added to the packet goes, as in ip_rcv. */
+bool mwlc_skb_trim(struct sk_buff *skb, unsigned int bytes)
+{
+	return pskb_trim_rcsum(skb, bytes) == 0;
+}
+
+/*
+ * Makes of a packet at ingress what ip_rcv or ipv6_rcv would: the caller's alone, with a control block of IP's. NULL if there was
+ * no memory; then it was freed.
+ */
+struct sk_buff *mwlc_skb_settle(struct sk_buff *skb)
+{
+	skb = skb_share_check(skb, GFP_ATOMIC);
+	if (!skb)
+		return NULL;
+	skb_orphan(skb);
+	if (mwlc_skb_is_ipv6(skb)) {
+		memset(IP6CB(skb), 0, sizeof(struct inet6_skb_parm));
+		IP6CB(skb)->iif = skb->dev->ifindex;
+		IP6CB(skb)->nhoff = offsetof(struct ipv6hdr, nexthdr);
+		skb_set_transport_header(skb, sizeof(struct ipv6hdr));
+	} else {
+		memset(IPCB(skb), 0, sizeof(struct inet_skb_parm));
+		IPCB(skb)->iif = skb->skb_iif;
+		skb_set_transport_header(skb, ip_hdrlen(skb));
+	}
+	return skb;
+}
+
+/* Notes that a packet at ingress needs no look in PRE_ROUTING any more; a clone of it has the note as well. */
+void mwlc_skb_set_seen(struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_IP_VS)
+	skb->ipvs_property = 1;
+#endif
+}
+
+/* Whether that was noted; the note is gone afterwards. */
+bool mwlc_skb_take_seen(struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_IP_VS)
+	if (skb->ipvs_property) {
+		skb->ipvs_property = 0;
+		return true;
+	}
+#endif
+	return false;
 }
 
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes)
@@ -260,28 +374,27 @@ unsigned int mwlc_dst_kind(struct dst_entry *dst, u32 cookie)
 	return local ? MWLC_DST_LOCAL : MWLC_DST_REMOTE;
 }
 
-/*
- * The MTU if the skb exceeds it, else 0. As ip_exceeds_mtu() in ip_forward.c and ip6_pkt_too_big() in ip6_output.c: a datagram
- * that may be fragmented never does, nor does one whose fragments were small enough.
- */
-unsigned int mwlc_skb_exceeds_mtu(const struct sk_buff *skb, const struct dst_entry *dst)
+unsigned int mwlc_dst_mtu(const struct dst_entry *dst)
 {
-	unsigned int mtu = dst_mtu(dst);
+	return dst_mtu(dst);
+}
 
-	if (likely(skb->len <= mtu))
-		return 0;
+/*
+ * Whether the skb, which is longer than the MTU, may not be sent. As ip_exceeds_mtu() in ip_forward.c and ip6_pkt_too_big() in
+ * ip6_output.c: a datagram that may be fragmented may, and so may one whose fragments were small enough.
+ */
+bool mwlc_skb_exceeds_mtu(const struct sk_buff *skb, unsigned int mtu)
+{
 	if (mwlc_skb_is_ipv6(skb)) {
 		if (unlikely(IP6CB(skb)->frag_max_size > mtu))
-			return mtu;
+			return true;
 	} else {
 		if (!(ip_hdr(skb)->frag_off & htons(IP_DF)))
-			return 0;
+			return false;
 		if (unlikely(IPCB(skb)->frag_max_size > mtu))
-			return mtu;
+			return true;
 	}
-	if (skb->ignore_df || (skb_is_gso(skb) && skb_gso_validate_network_len(skb, mtu)))
-		return 0;
-	return mtu;
+	return !skb->ignore_df && !(skb_is_gso(skb) && skb_gso_validate_network_len(skb, mtu));
 }
 
 /* The neighbour that a route leads to; the skb's own address is of no interest, for the route is to the real server itself. */
@@ -328,46 +441,98 @@ static bool mwlc_ether_output(struct neighbour *neigh, struct sk_buff *skb)
 }
 
 /*
- * Consumes the skb; false if it was freed for want of memory. The caller has seen that its TTL is above 1. Under
- * rcu_read_lock, which keeps both dst and neighbour.
+ * Whether a device can send an skb that somebody else is about to free: it must not have to reallocate it. Those that never do say
+ * so; veth and netkit do not, because they hand the skb to their peer's stack, which clones what is shared.
  */
-bool mwlc_skb_forward(struct net *net, struct sk_buff *skb, struct dst_entry *dst)
+static bool mwlc_may_share(const struct sk_buff *skb, const struct net_device *dev)
 {
-	struct net_device *dev = dst->dev;
-	struct neighbour *neigh;
-	bool is_v6gw = false;
+	return !skb_cloned(skb) && !skb_is_nonlinear(skb) && skb->ip_summed != CHECKSUM_PARTIAL &&
+	       (dev->priv_flags & IFF_TX_SKB_SHARING || dev->netdev_ops->ndo_get_peer_dev);
+}
+
+/* Makes the skb ready to leave by the route's device, with one hop less to live; NULL if it was freed. */
+static struct sk_buff *mwlc_skb_leave(struct sk_buff *skb, const struct dst_entry *dst)
+{
+	bool is_ipv6 = mwlc_skb_is_ipv6(skb);
+	unsigned int header_bytes = is_ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 
 	if (skb_warn_if_lro(skb))
 		goto drop;
-	/* The TTL is in data that a clone may share. */
-	if (unlikely(skb_cloned(skb)) && pskb_expand_head(skb, 0, 0, GFP_ATOMIC))
+	if (unlikely(skb_shared(skb)) && !mwlc_may_share(skb, dst->dev)) {
+		skb = skb_share_check(skb, GFP_ATOMIC);
+		if (!skb)
+			return NULL;
+	}
+	/* The time to live is in data that a clone may share. */
+	if (unlikely(skb_cloned(skb)) && !skb_clone_writable(skb, header_bytes) && pskb_expand_head(skb, 0, 0, GFP_ATOMIC))
 		goto drop;
-	if (mwlc_skb_is_ipv6(skb))
+	if (is_ipv6)
 		ipv6_hdr(skb)->hop_limit--;
 	else
 		ip_decrease_ttl(ip_hdr(skb));
+	skb_orphan(skb);
+	skb_reset_redirect(skb);
 	skb_forward_csum(skb);
 	skb_clear_tstamp(skb);
 	skb_dst_drop(skb);
-	skb->dev = dev;
-	if (likely(skb->len <= dst_mtu(dst) || skb_is_gso(skb))) {
-		neigh = mwlc_neigh(dst, skb, &is_v6gw);
-		if (!IS_ERR(neigh) && mwlc_ether_output(neigh, skb))
-			return true;
+	skb->dev = dst->dev;
+	return skb;
+drop:
+	kfree_skb(skb);
+	return NULL;
+}
+
+/* What takes an skb that has left to a neighbour whose address may have to be asked for; NULL if it was freed. */
+static struct sk_buff *mwlc_skb_set_way(struct sk_buff *skb, struct dst_entry *dst)
+{
+	skb = skb_share_check(skb, GFP_ATOMIC);
+	if (!skb)
+		return NULL;
+	if (skb_cow_head(skb, LL_RESERVED_SPACE(dst->dev) + dst->header_len)) {
+		kfree_skb(skb);
+		return NULL;
 	}
-	if (skb_cow_head(skb, LL_RESERVED_SPACE(dev) + dst->header_len))
-		goto drop;
 	skb_dst_set_noref(skb, dst);
-	if (likely(skb->len <= dst_mtu(dst) || skb_is_gso(skb)))
-		mwlc_neigh_output(net, NULL, skb);
-	else if (mwlc_skb_is_ipv6(skb))
+	return skb;
+}
+
+/*
+ * Consumes the skb, which is no longer than the MTU or in segments that are not; false if it was freed for want of memory. The
+ * caller has seen that its TTL is above 1. Under rcu_read_lock, which keeps both dst and neighbour.
+ */
+bool mwlc_skb_forward(struct net *net, struct sk_buff *skb, struct dst_entry *dst)
+{
+	struct neighbour *neigh;
+	bool is_v6gw = false;
+
+	skb = mwlc_skb_leave(skb, dst);
+	if (unlikely(!skb))
+		return false;
+	neigh = mwlc_neigh(dst, skb, &is_v6gw);
+	if (!IS_ERR(neigh) && mwlc_ether_output(neigh, skb))
+		return true;
+	skb = mwlc_skb_set_way(skb, dst);
+	if (!skb)
+		return false;
+	mwlc_neigh_output(net, NULL, skb);
+	return true;
+}
+
+/* The same of an skb that is longer. */
+bool mwlc_skb_forward_long(struct net *net, struct sk_buff *skb, struct dst_entry *dst)
+{
+	if (skb_is_gso(skb))
+		return mwlc_skb_forward(net, skb, dst);
+	skb = mwlc_skb_leave(skb, dst);
+	if (skb)
+		skb = mwlc_skb_set_way(skb, dst);
+	if (!skb)
+		return false;
+	if (mwlc_skb_is_ipv6(skb))
 		ip6_fragment(net, NULL, skb, mwlc_neigh_output);
 	else
 		ip_do_fragment(net, NULL, skb, mwlc_neigh_output);
 	return true;
-drop:
-	kfree_skb(skb);
-	return false;
 }
 
 struct net *mwlc_skb_net(const struct sk_buff *skb)

@@ -7,6 +7,7 @@
 #define IPVS_MWLC_SHIM_H
 
 #include <linux/jiffies.h>
+#include <linux/netdevice.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6.h>
 #include <linux/proc_fs.h>
@@ -36,6 +37,11 @@ enum {
 	MWLC_NF_STOLEN = NF_STOLEN,
 	MWLC_NFPROTO_IPV4 = NFPROTO_IPV4,
 	MWLC_NFPROTO_IPV6 = NFPROTO_IPV6,
+	MWLC_NFPROTO_NETDEV = NFPROTO_NETDEV,
+	MWLC_NF_NETDEV_INGRESS = NF_NETDEV_INGRESS,
+	MWLC_NETDEV_REGISTER = NETDEV_REGISTER,
+	MWLC_NETDEV_UNREGISTER = NETDEV_UNREGISTER,
+	MWLC_NOTIFY_DONE = NOTIFY_DONE,
 	MWLC_NF_INET_PRE_ROUTING = NF_INET_PRE_ROUTING,
 	MWLC_NF_IP_PRI_RAW = NF_IP_PRI_RAW,
 	MWLC_NF_IP6_PRI_RAW = NF_IP6_PRI_RAW,
@@ -72,7 +78,16 @@ void *mwlc_cache_alloc(void);
 void mwlc_cache_free(void *object);
 unsigned long mwlc_ram_available_pages(void);
 
+/* Network devices. */
+bool mwlc_has_ingress(void);
+bool mwlc_dev_is_loopback(const struct net_device *dev);
+
 /* Packets. The header is that at skb->data, as in PRE_ROUTING. */
+bool mwlc_skb_arrives(const struct sk_buff *skb, const struct net *net, int priority);
+bool mwlc_skb_trim(struct sk_buff *skb, unsigned int bytes);
+struct sk_buff *mwlc_skb_settle(struct sk_buff *skb);
+void mwlc_skb_set_seen(struct sk_buff *skb);
+bool mwlc_skb_take_seen(struct sk_buff *skb);
 bool mwlc_skb_may_pull(struct sk_buff *skb, unsigned int bytes);
 bool mwlc_skb_is_multicast(const struct sk_buff *skb);
 u32 mwlc_skb_mark(const struct sk_buff *skb);
@@ -89,8 +104,10 @@ struct dst_entry *mwlc_route_output(struct net *net, u32 address_be);
 struct dst_entry *mwlc_route_output6(struct net *net, const u8 address[16]);
 u32 mwlc_dst_cookie(struct dst_entry *dst);
 unsigned int mwlc_dst_kind(struct dst_entry *dst, u32 cookie);
-unsigned int mwlc_skb_exceeds_mtu(const struct sk_buff *skb, const struct dst_entry *dst);
+unsigned int mwlc_dst_mtu(const struct dst_entry *dst);
+bool mwlc_skb_exceeds_mtu(const struct sk_buff *skb, unsigned int mtu);
 bool mwlc_skb_forward(struct net *net, struct sk_buff *skb, struct dst_entry *dst);
+bool mwlc_skb_forward_long(struct net *net, struct sk_buff *skb, struct dst_entry *dst);
 
 /* Generic netlink. */
 struct net *mwlc_skb_net(const struct sk_buff *skb);

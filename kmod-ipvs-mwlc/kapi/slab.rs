@@ -2,6 +2,7 @@
 //! The module's own cache of small objects of one size, so that a packet gets one in few
 //! instructions and `/proc/slabinfo` shows what connections take.
 
+use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
@@ -10,9 +11,14 @@ use kernel::prelude::*;
 
 use super::bindings;
 
-/// The size of an object, and what it is aligned to, so that it fills two cache lines and no third.
-pub(crate) const OBJECT_BYTES: usize = 128;
-const OBJECT_ALIGN: usize = 64;
+/// The size of an object: with its bucket's twelve bytes it stays below 128. It is not aligned to cache
+/// lines, for that would be 128 without a bucket.
+pub(crate) const OBJECT_BYTES: usize = if cfg!(CONFIG_DEBUG_LOCK_ALLOC) {
+    128
+} else {
+    112
+};
+const OBJECT_ALIGN: usize = 16;
 
 /// The cache. It must be made before the first object, and dropped after the last was freed.
 pub(crate) struct Registration(());
@@ -42,22 +48,48 @@ impl Drop for Registration {
 /// The pointer comes from `mwlc_cache_alloc`, points to a valid `T`, and nobody else frees it.
 pub(crate) struct Owned<T>(NonNull<T>);
 
-/// Moves `value` into an object; `None` if there is no memory, or no cache. Does not sleep.
+/// An object without a value.
+///
+/// # Invariants
+///
+/// The pointer comes from `mwlc_cache_alloc`, is big enough and aligned for a `T`, and nobody else frees
+/// it.
+pub(crate) struct Vacant<T>(NonNull<T>);
+
+/// An object for a value that is still to come; `None` if there is no memory, or no cache. Does not
+/// sleep.
 #[inline]
-pub(crate) fn alloc<T>(value: T) -> Option<Owned<T>> {
+pub(crate) fn reserve<T>() -> Option<Vacant<T>> {
     const { assert!(size_of::<T>() <= OBJECT_BYTES && align_of::<T>() <= OBJECT_ALIGN) };
     // SAFETY: No requirements; without a cache it returns null.
-    let object = NonNull::new(unsafe { bindings::mwlc_cache_alloc() })?.cast::<T>();
-    // SAFETY: The object is big enough, aligned, and nobody else's.
-    unsafe { object.write(value) };
+    let object = NonNull::new(unsafe { bindings::mwlc_cache_alloc() })?;
     // INVARIANT: As it says.
-    Some(Owned(object))
+    Some(Vacant(object.cast()))
+}
+
+impl<T> Vacant<T> {
+    /// Moves `value` into it.
+    #[inline(always)]
+    pub(crate) fn fill(self, value: T) -> Owned<T> {
+        let object = ManuallyDrop::new(self).0;
+        // SAFETY: By the invariants the object is big enough, aligned, and nobody else's.
+        unsafe { object.write(value) };
+        // INVARIANT: As it says.
+        Owned(object)
+    }
+}
+
+impl<T> Drop for Vacant<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants the memory is ours.
+        unsafe { bindings::mwlc_cache_free(self.0.as_ptr().cast()) };
+    }
 }
 
 impl<T> Owned<T> {
     /// Gives the object up; [`Owned::from_raw`] takes it again.
-    pub(crate) fn into_raw(self) -> *mut T {
-        core::mem::ManuallyDrop::new(self).0.as_ptr()
+    pub(crate) fn into_raw(self) -> NonNull<T> {
+        ManuallyDrop::new(self).0
     }
 
     /// Takes an object again.

@@ -6,8 +6,8 @@ use core::ptr::NonNull;
 use kernel::container_of;
 use kernel::ffi::c_void;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
 
+use super::atomic::{Atomic, Relaxed};
 use super::bindings;
 use super::pernet::Net;
 

@@ -13,6 +13,7 @@ import bounds
 import complaints
 import draining
 import flood
+import ingress
 import ipv6
 import ipv6_services
 import lab
@@ -30,7 +31,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, flood, ipv6, ipv6_services, schedulers, services, draining, settings, learning, tools, uploads, complaints, bounds, attack):
+    for module in (balancing, ingress, flood, ipv6, ipv6_services, schedulers, services, draining, settings, learning, tools, uploads, complaints, bounds, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue

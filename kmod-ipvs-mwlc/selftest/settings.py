@@ -13,8 +13,8 @@ from services import restore, templates, with_servers
 
 VARIABLES = {
     "am_droprate": 10, "amemthresh": 1024, "backup_only": 0, "cache_bypass": 0, "conn_reuse_mode": 2, "conntrack": 0, "drop_entry": 0,
-    "drop_packet": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 0, "ignore_tunneled": 0, "nat_icmp_send": 0, "pmtu_disc": 1,
-    "run_estimation": 1, "schedule_icmp": 0, "secure_tcp": 0, "sloppy_sctp": 0, "sloppy_tcp": 0, "snat_reroute": 1,
+    "drop_packet": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 0, "ignore_tunneled": 0, "ingress": 1, "nat_icmp_send": 0,
+    "pmtu_disc": 1, "run_estimation": 1, "schedule_icmp": 0, "secure_tcp": 0, "sloppy_sctp": 0, "sloppy_tcp": 0, "snat_reroute": 1,
 }
 
 

@@ -2,7 +2,7 @@
 //! The short way through a plain packet's headers says what the complete parser says.
 
 use ipvs_mwlc::director::config::{Address, Transport};
-use ipvs_mwlc::director::flow::{plain, FlowKey};
+use ipvs_mwlc::director::flow::{arriving, plain, Arrival, FlowKey};
 use ipvs_mwlc::director::packet::{parse_ipv4, Fragment, Ipv4Packet, Payload, Tuple};
 use ipvs_mwlc::director::tcp::TcpEvent;
 use proptest::prelude::*;
@@ -33,7 +33,97 @@ fn tuple(
     }
 }
 
+/// The checksum of an IPv4 header as RFC 791 words it, for a header whose checksum is 0.
+fn checksum(header: &[u8]) -> [u8; 2] {
+    let mut sum: u32 = header
+        .chunks(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+/// A UDP datagram over IPv4, with the right checksum of its header.
+fn datagram(addresses: [u8; 8], identification: u16, data_bytes: u8) -> Vec<u8> {
+    let mut bytes = vec![0x45, 0, 0, 28 + data_bytes, 0, 0, 0x40, 0, 64, 17, 0, 0];
+    bytes[4..6].copy_from_slice(&identification.to_be_bytes());
+    bytes.extend(addresses);
+    bytes.extend([0x30, 0x39, 0, 53, 0, 8 + data_bytes, 0, 0]);
+    bytes.extend(vec![b'x'; usize::from(data_bytes)]);
+    let sum = checksum(&bytes[..20]);
+    bytes[10..12].copy_from_slice(&sum);
+    bytes
+}
+
+/// A UDP datagram over IPv6 between these addresses.
+fn datagram6(source: [u8; 16], destination: [u8; 16]) -> Vec<u8> {
+    let mut bytes = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+    bytes.extend(source);
+    bytes.extend(destination);
+    bytes.extend([0x30, 0x39, 0, 53, 0, 8, 0, 0]);
+    bytes
+}
+
+#[test]
+fn what_the_ip_layer_would_drop_does_not_arrive() {
+    let host = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let loopback = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let any = [0; 16];
+    let multicast = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let arrives = |source, destination| {
+        let bytes = datagram6(source, destination);
+        assert!(plain(&bytes, bytes.len()).is_some());
+        arriving(&bytes, bytes.len()).map(|arrival| arrival.bytes)
+    };
+    assert_eq!(arrives(host, host), Some(48));
+    assert_eq!(arrives(any, host), Some(48));
+    for bad in [loopback, multicast] {
+        assert_eq!(arrives(bad, host), None);
+        assert_eq!(arrives(host, bad), None);
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_datagram_arrives_without_its_padding_if_its_header_is_whole(
+        addresses: [u8; 8],
+        identification: u16,
+        data_bytes in 0u8..100,
+        padding in 0usize..40,
+        flipped in prop::option::of(0usize..160),
+    ) {
+        let mut frame = datagram(addresses, identification, data_bytes);
+        let bytes = frame.len();
+        frame.extend(vec![0xaa; padding]);
+        if let Some(bit) = flipped {
+            frame[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(arriving(&frame, frame.len()), None, "one wrong bit is always seen");
+        } else {
+            let seen = plain(&frame, frame.len());
+            prop_assert!(seen.is_some());
+            prop_assert_eq!(arriving(&frame, frame.len()), seen.map(|seen| Arrival { seen, bytes }));
+            prop_assert_eq!(arriving(&frame, bytes - 1), None, "the end is missing");
+        }
+    }
+
+    #[test]
+    fn what_arrives_is_plain(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..80),
+        is_ipv6: bool,
+        longer in 0usize..40,
+    ) {
+        if let Some(first) = bytes.first_mut() {
+            *first = if is_ipv6 { 0x60 } else { 0x45 };
+        }
+        let frame_bytes = bytes.len() + longer;
+        if let Some(arrival) = arriving(&bytes, frame_bytes) {
+            prop_assert_eq!(plain(&bytes, frame_bytes), Some(arrival.seen));
+            prop_assert!(arrival.bytes <= frame_bytes);
+        }
+    }
+
     #[test]
     fn the_short_way_and_the_complete_one_agree(
         mut bytes in prop::collection::vec(any::<u8>(), 0..80),

@@ -8,20 +8,20 @@ use super::ratio::least;
 use super::{chosen, wlc, Choice, DestLoad, SchedState};
 
 /// The first destination with the least overhead.
-#[inline(never)]
 pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad>,
+    destinations: impl Iterator<Item = DestLoad> + Clone,
     state: SchedState,
 ) -> Option<Choice> {
-    least(destinations, |destination| {
-        wlc::ratio(&unweighted(destination))
+    least(destinations.map(unweighted), |server, milliweight| {
+        u128::from(wlc::cost(&server, milliweight))
     })
     .map(|index| chosen(index, state))
 }
 
-const fn unweighted(destination: &DestLoad) -> DestLoad {
+/// Weight 1, but a quiesced one stays so.
+fn unweighted(destination: DestLoad) -> DestLoad {
     DestLoad {
-        weight: 1,
-        ..*destination
+        weight: destination.weight.min(1),
+        ..destination
     }
 }

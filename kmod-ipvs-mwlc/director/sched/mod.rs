@@ -33,6 +33,60 @@ use crate::director::config::Address;
 /// ratio load / weight has grown by the same amount, so a flood cannot steer the choice.
 pub const PENDING_PER_WEIGHT_MAX: u32 = 32;
 
+/// What schedulers ask of a destination. The director's own answers by reading the one counter that is
+/// asked for: a service may have a thousand destinations, and each new connection asks them all.
+pub trait Server {
+    /// The weight that counts, in thousandths: Wi times the ramp. 0 if the destination is quiesced or
+    /// over its threshold.
+    fn milliweight(&self) -> u64;
+    /// Half-open connections.
+    fn pending(&self) -> u32;
+    /// Active connections.
+    fn active(&self) -> u32;
+    /// Inactive connections.
+    fn inactive(&self) -> u32;
+    /// Ci, in bytes.
+    fn bytes(&self) -> u64;
+    /// Ci with no connection counted beyond what was expected of it, in bytes.
+    fn capped_bytes(&self) -> u64;
+    /// All of it.
+    fn snapshot(&self) -> DestLoad;
+}
+
+impl Server for DestLoad {
+    fn milliweight(&self) -> u64 {
+        if self.overloaded {
+            0
+        } else {
+            DestLoad::milliweight(self)
+        }
+    }
+
+    fn pending(&self) -> u32 {
+        self.pending
+    }
+
+    fn active(&self) -> u32 {
+        self.active
+    }
+
+    fn inactive(&self) -> u32 {
+        self.inactive
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn capped_bytes(&self) -> u64 {
+        self.capped_bytes
+    }
+
+    fn snapshot(&self) -> DestLoad {
+        *self
+    }
+}
+
 /// A destination at the moment of scheduling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct DestLoad {
@@ -69,26 +123,32 @@ impl DestLoad {
 
     /// The weight that counts, in thousandths: Wi times the ramp. 0 only for weight 0.
     #[inline(always)]
-    const fn milliweight(&self) -> u64 {
+    pub const fn milliweight(&self) -> u64 {
         // 32 bits times 10.
         (self.weight as u64).wrapping_mul(self.ramp.permille() as u64)
     }
 
-    /// Half-open connections that count.
-    #[inline(always)]
-    const fn pending_counted(&self) -> u64 {
-        // Mostly there are none, and the bound takes a division.
-        if self.pending == 0 {
-            return 0;
-        }
-        least(self.pending, pending_max(self.milliweight()))
-    }
-
     /// Active connections, and the half-open ones that count.
     #[inline(always)]
-    const fn live(&self) -> u64 {
-        (self.active as u64).saturating_add(self.pending_counted())
+    fn live(&self) -> u64 {
+        live(self, self.milliweight())
     }
+}
+
+/// Half-open connections that count for this weight in thousandths.
+#[inline(always)]
+fn pending_counted(server: &impl Server, milliweight: u64) -> u64 {
+    match server.pending() {
+        // Mostly there are none, and the bound takes a division.
+        0 => 0,
+        pending => least(pending, pending_max(milliweight)),
+    }
+}
+
+/// Active connections, and the half-open ones that count for this weight in thousandths.
+#[inline(always)]
+fn live(server: &impl Server, milliweight: u64) -> u64 {
+    u64::from(server.active()).saturating_add(pending_counted(server, milliweight))
 }
 
 /// What a scheduler remembers between calls; plain data, all zero for a new service.
@@ -301,35 +361,56 @@ impl Scheduler {
     }
 
     /// The destination for the next connection.
+    #[inline]
     pub fn schedule<I>(
         self,
         destinations: I,
         request: &Request<'_>,
     ) -> Result<Choice, NoDestination>
     where
+        I: Iterator<Item: Server + Copy> + Clone,
+    {
+        let state = request.state;
+        let servers = destinations.clone();
+        let expected_size_bytes = request.expected_size_bytes;
+        // What compares loads measures each destination once, and reads what it needs for that alone.
+        let choice = match self {
+            Scheduler::Wlc => wlc::schedule(servers, state),
+            Scheduler::ShortestExpectedDelay => sed::schedule(servers, state),
+            Scheduler::Mwlc => mwlc::schedule(servers, state, expected_size_bytes),
+            Scheduler::Msed => msed::schedule(servers, state, expected_size_bytes),
+            _ => self.schedule_snapshots(servers.map(|server| server.snapshot()), request),
+        };
+        choice.ok_or_else(|| self.why_none(destinations.map(|server| server.snapshot())))
+    }
+
+    /// Those that look at destinations as a whole.
+    #[inline(never)]
+    fn schedule_snapshots<I>(self, all: I, request: &Request<'_>) -> Option<Choice>
+    where
         I: Iterator<Item = DestLoad> + Clone,
     {
         let state = request.state;
-        let all = destinations.clone();
-        let choice = match self {
+        match self {
             Scheduler::RoundRobin => rr::schedule(all, state),
             Scheduler::WeightedRoundRobin => wrr::schedule(all, state, request.random),
             Scheduler::Lc => lc::schedule(all, state),
-            Scheduler::Wlc => wlc::schedule(all, state),
-            Scheduler::ShortestExpectedDelay => sed::schedule(all, state),
             Scheduler::NeverQueue => nq::schedule(all, state),
             Scheduler::SourceHashing => sh::schedule(all, request),
             Scheduler::MaglevHashing => mh::schedule(all, request),
             Scheduler::Failover => fo::schedule(all, state),
             Scheduler::Overflow => ovf::schedule(all, state),
             Scheduler::TwoChoices => twos::schedule(all, state, request.random),
-            Scheduler::Mwlc => mwlc::schedule(all, state, request.expected_size_bytes),
-            Scheduler::Msed => msed::schedule(all, state, request.expected_size_bytes),
-        };
-        choice.ok_or_else(|| self.why_none(destinations))
+            Scheduler::Wlc
+            | Scheduler::ShortestExpectedDelay
+            | Scheduler::Mwlc
+            | Scheduler::Msed => None,
+        }
     }
 
     /// The cause, once the scheduler has found none.
+    #[cold]
+    #[inline(never)]
     fn why_none(self, destinations: impl Iterator<Item = DestLoad>) -> NoDestination {
         let mut cause = NoDestination::Empty;
         for destination in destinations {

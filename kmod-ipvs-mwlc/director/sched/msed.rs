@@ -11,35 +11,31 @@
 //! Each connection keeps the cap that it started with (`load::Cap`, near E). Half-open connections
 //! count E each up to their bound. Equal delays are decided by turn.
 
-use core::cmp::Ordering;
-
-use super::ratio::{best, Ratio};
-use super::{chosen, Choice, DestLoad, SchedState};
+use super::ratio::{has_the_turn, least_by};
+use super::{chosen, pending_counted, Choice, SchedState, Server};
 
 /// The destination with the least expected delay; of equals, the first at or after the turn.
 #[inline(never)]
 pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad>,
+    servers: impl Iterator<Item: Server + Copy> + Clone,
     state: SchedState,
     expected_size_bytes: u64,
 ) -> Option<Choice> {
     // E = 0 would forget the connection to schedule, and with it the weights of idle destinations.
     let expected = expected_size_bytes.max(1);
-    let measure = |destination: &DestLoad| Ratio::new(delay(destination, expected), destination);
-    let is_better = |other: &(u32, Ratio), best: &(u32, Ratio)| match other.1.compare(&best.1) {
-        Ordering::Less => true,
-        Ordering::Greater => false,
-        Ordering::Equal => best.0 < state.next && other.0 >= state.next,
-    };
-    best(destinations, measure, is_better).map(|index| chosen(index, state))
+    let delay = |server: _, milliweight: u64| delay_bytes(&server, milliweight, expected);
+    least_by(servers, delay, |other, best| {
+        has_the_turn(other, best, state.next)
+    })
+    .map(|index| chosen(index, state))
 }
 
 /// 64 bits of bytes, plus 38 of connections times 64 of size; the product with 42 of weight can pass
 /// 128 bits only for sizes over their limit of 2^40, and then it saturates.
 #[inline(always)]
-fn delay(destination: &DestLoad, expected_size_bytes: u64) -> u128 {
+fn delay_bytes(server: &impl Server, milliweight: u64, expected_size_bytes: u64) -> u128 {
     // 38 bits times 64.
-    let new = u128::from(destination.pending_counted().saturating_add(1));
+    let new = u128::from(pending_counted(server, milliweight).saturating_add(1));
     let new_bytes = new.wrapping_mul(u128::from(expected_size_bytes));
-    u128::from(destination.capped_bytes).saturating_add(new_bytes)
+    u128::from(server.capped_bytes()).saturating_add(new_bytes)
 }

@@ -8,41 +8,43 @@
 
 use core::cmp::Ordering;
 
-use super::ratio::{best, Ratio};
-use super::{chosen, wlc, Choice, DestLoad, SchedState};
-
-/// What decides about a destination.
-struct Measure {
-    load: Ratio,
-    /// As wlc has them.
-    connections: u64,
-}
+use super::ratio::{compare, has_the_turn, least_by, Measured};
+use super::{chosen, pending_counted, wlc, Choice, SchedState, Server};
 
 /// The destination with the least load for its weight; of equals, the first at or after the turn.
 #[inline(never)]
 pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad>,
+    servers: impl Iterator<Item: Server + Copy> + Clone,
     state: SchedState,
     expected_size_bytes: u64,
 ) -> Option<Choice> {
-    let measure = |destination: &DestLoad| Measure {
-        load: Ratio::new(load(destination, expected_size_bytes), destination),
-        connections: wlc::cost(destination),
-    };
-    let is_better = |other: &(u32, Measure), best: &(u32, Measure)| {
-        let (ours, least) = (&other.1, &best.1);
-        let by_connections = || {
-            ours.load
-                .compare_others(ours.connections, &least.load, least.connections)
+    // Among many equals the best so far is mostly the same one.
+    let mut known: Option<(u32, u64)> = None;
+    let wins = |other: &Measured<_>, best: &Measured<_>| {
+        let least = match known {
+            Some((index, connections)) if index == best.index => connections,
+            _ => connections(best),
         };
-        match ours.load.compare(&least.load).then_with(by_connections) {
+        known = Some((best.index, least));
+        match compare(
+            connections(other),
+            other.milliweight,
+            least,
+            best.milliweight,
+        ) {
             Ordering::Less => true,
             Ordering::Greater => false,
-            // `best` came earlier: `other` wins only if the turn has passed the one but not the other.
-            Ordering::Equal => best.0 < state.next && other.0 >= state.next,
+            Ordering::Equal => has_the_turn(other, best, state.next),
         }
     };
-    best(destinations, measure, is_better).map(|index| chosen(index, state))
+    let load = |server: _, milliweight: u64| load_bytes(&server, milliweight, expected_size_bytes);
+    least_by(servers, load, wins).map(|index| chosen(index, state))
+}
+
+/// As wlc counts them.
+#[inline(always)]
+fn connections<S: Server>(of: &Measured<S>) -> u64 {
+    wlc::cost(&of.server, of.milliweight)
 }
 
 /// Ci + what the half-open connections are expected to fetch.
@@ -50,9 +52,13 @@ pub(super) fn schedule(
 /// 64 bits of Ci, plus 37 of pending connections times 64 of size; the product with 42 of weight can
 /// pass 128 bits only for sizes over their limit of 2^40, and then it saturates.
 #[inline(always)]
-fn load(destination: &DestLoad, expected_size_bytes: u64) -> u128 {
-    // 37 bits times 64.
-    let pending_bytes =
-        u128::from(destination.pending_counted()).wrapping_mul(u128::from(expected_size_bytes));
-    u128::from(destination.bytes).saturating_add(pending_bytes)
+fn load_bytes(server: &impl Server, milliweight: u64, expected_size_bytes: u64) -> u128 {
+    let bytes = u128::from(server.bytes());
+    match pending_counted(server, milliweight) {
+        0 => bytes,
+        // 37 bits times 64.
+        pending => {
+            bytes.saturating_add(u128::from(pending).wrapping_mul(u128::from(expected_size_bytes)))
+        }
+    }
 }

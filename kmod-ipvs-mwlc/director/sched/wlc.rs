@@ -4,31 +4,31 @@
 //!
 //! Half-open connections count as active up to a bound in proportion to the weight.
 
-use super::ratio::{least, Ratio};
-use super::{chosen, overhead, Choice, DestLoad, SchedState};
+use core::cmp::Ordering;
+
+use super::ratio::{compare, least};
+use super::{chosen, live, overhead, Choice, DestLoad, SchedState, Server};
 
 /// The first destination with the least overhead for its weight.
 #[inline(never)]
 pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad>,
+    servers: impl Iterator<Item: Server + Copy> + Clone,
     state: SchedState,
 ) -> Option<Choice> {
-    least(destinations, ratio).map(|index| chosen(index, state))
+    least(servers, |server, milliweight| {
+        u128::from(cost(&server, milliweight))
+    })
+    .map(|index| chosen(index, state))
 }
 
 /// Whether a's overhead for its weight is less than b's, compared without a division.
 pub(super) fn is_less(a: &DestLoad, b: &DestLoad) -> bool {
-    ratio(a).is_less(&ratio(b))
-}
-
-/// The overhead, 42 bits, for the weight.
-#[inline(always)]
-pub(super) fn ratio(destination: &DestLoad) -> Ratio {
-    Ratio::new(u128::from(cost(destination)), destination)
+    let (wa, wb) = (a.milliweight(), b.milliweight());
+    compare(cost(a, wa), wa, cost(b, wb), wb) == Ordering::Less
 }
 
 /// The overhead, 42 bits.
 #[inline(always)]
-pub(super) fn cost(destination: &DestLoad) -> u64 {
-    overhead(destination.live(), destination.inactive)
+pub(super) fn cost(server: &impl Server, milliweight: u64) -> u64 {
+    overhead(live(server, milliweight), server.inactive())
 }

@@ -253,7 +253,7 @@ fn large_table(
         // One script for each scheduler: between scripts the guest's clock races, so timeouts are long.
         if first {
             script.push_str(&format!(
-                "services {scheduler} 3\nmemory before\n{}memory after\n",
+                "memory before\nservices {scheduler} 3\n{}memory after\n",
                 fill(entries)
             ));
         } else {

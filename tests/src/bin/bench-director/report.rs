@@ -12,8 +12,15 @@ use crate::lab::Measured;
 /// What an established packet may cost above the floor, in instructions.
 pub const ESTABLISHED_INSTRUCTIONS_MAX: f64 = 800.0;
 
-/// What the first packet of a connection may cost above the floor, in instructions.
+/// What the first packet of a connection may cost above the floor, in instructions, with
+/// [`SERVERS_FEW`] real servers.
 pub const NEW_INSTRUCTIONS_MAX: f64 = 2000.0;
+
+/// What each further real server may add to that.
+pub const SERVER_INSTRUCTIONS_MAX: f64 = 30.0;
+
+/// The real servers that the goals are set for.
+pub const SERVERS_FEW: u32 = 3;
 
 /// What an IPv4 connection may weigh, in bytes.
 pub const CONNECTION_BYTES_MAX: f64 = 128.0;
@@ -166,8 +173,8 @@ impl Report {
         }
         text.push_str(
             "\nAbove the floor, and as a part of what stock ip_vs takes for the same. *Shared* is pktgen's \
-             default: it keeps a reference to each packet, so the kernel clones it and copies its headers \
-             before any director may write (about a thousand instructions that no network card causes).\n\n",
+             default: it keeps a reference to each packet, for which the IP layer makes a clone, whose headers \
+             have to be copied before a director may write.\n\n",
         );
         self.push_rows(&mut text);
         if !self.memory.is_empty() {
@@ -223,7 +230,8 @@ impl Report {
             })
             .collect();
         text.push_str(&format!(
-            "\nMemory of a connection in the large table, from free memory before and after: {}.\n",
+            "\nMemory of a connection in the large table, with its part of the table, from free memory before \
+             there was a service and after: {}.\n",
             figures.join(", ")
         ));
     }
@@ -241,9 +249,9 @@ impl Report {
     pub fn judge(&self) -> bool {
         let mut missed = Vec::new();
         for row in self.rows.iter().filter(|row| row.director != "ip_vs") {
-            let limits = [ESTABLISHED_INSTRUCTIONS_MAX, NEW_INSTRUCTIONS_MAX]
-                .into_iter()
-                .cycle();
+            let further = row.servers.saturating_sub(SERVERS_FEW);
+            let new_max = NEW_INSTRUCTIONS_MAX + SERVER_INSTRUCTIONS_MAX * f64::from(further);
+            let limits = [ESTABLISHED_INSTRUCTIONS_MAX, new_max].into_iter().cycle();
             let costs = row.costs.above(&self.mirred).into_iter().zip(limits);
             for (what, (cost, limit)) in COLUMNS.into_iter().zip(costs) {
                 if cost > limit {
