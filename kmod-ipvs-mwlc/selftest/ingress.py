@@ -30,23 +30,29 @@ def counted():
     return tuple(int(word) for word in (line[2], line[3], line[5]))
 
 
-def datagrams(count=COUNT, to=VIP, port=UDP_PORT, source=None, ns="client"):
-    """Sends so many datagrams of 4 bytes on one socket; none is waited for."""
-    with inside(ns):
+def client_socket(address=CLIENT, port=0):
+    """A client's UDP socket. While it is open, the client answers no real server with an ICMP error, which would go through the
+    director as well."""
+    with inside("client"):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with udp:
-        if source:
-            udp.bind((source, 0))
-        for _ in range(count):
-            udp.sendto(b"1234", (to, port))
+    udp.bind((address, port))
+    return udp
 
 
-def seen_by_ip(count=COUNT, **how):
-    """How many of so many datagrams the IP layer saw; all are counted by the service, each once."""
+def datagrams(udp, count=COUNT):
+    """Sends so many datagrams of 4 bytes; none is waited for."""
+    for _ in range(count):
+        udp.sendto(b"1234", (VIP, UDP_PORT))
+
+
+def seen_by_ip(source=CLIENT):
+    """How many of COUNT datagrams the IP layer saw; all are counted by the service, each once."""
     connections, packets, size = counted()
     before = received()
-    datagrams(count, **how)
-    until(lambda: counted() == (connections + 1, packets + count, size + count * 32), f"{count} datagrams, counted once")
+    with client_socket(source) as udp:
+        datagrams(udp)
+        wanted = (connections + 1, packets + COUNT, size + COUNT * 32)
+        until(lambda: counted() == wanted, f"{COUNT} datagrams, counted once")
     return received() - before
 
 
@@ -89,7 +95,8 @@ def test_a_drop_at_the_device_comes_first():
     service("rr", protocol="u")
     director("tc qdisc add dev eth0 clsact && tc filter add dev eth0 ingress matchall action drop")
     try:
-        datagrams()
+        with client_socket() as udp:
+            datagrams(udp)
         assert counted() == (0, 0, 0), counted()
     finally:
         director("tc qdisc del dev eth0 clsact")
@@ -120,6 +127,7 @@ def packet(data=b"1234", ttl=64, options=b"", version=4, length=None, wrong=0, p
 def test_padding_does_not_count_and_does_not_go_on():
     service("rr", protocol="u")
     sender, _ = frames_to_director()
+    answered = client_socket(port=40000)
     with inside("s1"):
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     tap.bind(("eth0", 0x0800))
@@ -130,12 +138,14 @@ def test_padding_does_not_count_and_does_not_go_on():
         pass
     assert len(data) == 29 and data[8] == 63, data
     sender.close()
+    answered.close()
     tap.close()
 
 
 def test_what_is_not_right_is_left_to_the_ip_layer():
     service("rr", protocol="u")
     sender, _ = frames_to_director()
+    answered = client_socket(port=40001)
     director("ip link set eth0 promisc on")
     wrong = [
         frame(packet(wrong=1)),
@@ -159,6 +169,7 @@ def test_what_is_not_right_is_left_to_the_ip_layer():
     assert counted() == (1, 1, 36), counted()
     director("ip link set eth0 promisc off")
     sender.close()
+    answered.close()
 
 
 def test_time_to_live_ends_at_the_director():
@@ -188,35 +199,44 @@ def test_a_local_node_is_counted_once():
     server.close()
 
 
-# What a packet comes in by: (how to make it in the client's and the director's namespace, the device's name).
+# Devices upon eth0, in the client's and in the director's namespace.
 UPPER = {
-    "vlan": ("ip link add link eth0 name up0 type vlan id 5", "up0"),
-    "macvlan": ("ip link add link eth0 name up0 type macvlan mode bridge", "up0"),
+    "vlan": "ip link add link eth0 name up0 type vlan id 5",
+    "macvlan": "ip link add link eth0 name up0 type macvlan mode bridge",
 }
 
 
 def through(name, addresses):
-    """Datagrams reach the service once through that device of the director's."""
-    director(f"ip addr add {addresses[1]}/24 dev {name} && ip link set {name} up")
+    """How many of COUNT datagrams the director's IP layer saw that came through its device `name`; each is counted once. `addresses`
+    are the client's and the director's at that link."""
+    director(f"ip addr replace {addresses[1]}/24 dev {name} && ip link set {name} up")
     service("rr", protocol="u")
-    sh(f"ip route replace {VIP} via {addresses[1]} src {addresses[0]}", ns="client")
+    # The director answers ARP for its addresses on all its devices.
+    mac = director(f"cat /sys/class/net/{name}/address").strip() if name != "up2" else None
+    device = "up0" if name == "up0" else "up1"
+    sh(f"ip route replace {VIP} via {addresses[1]} src {addresses[0]} dev {device}", ns="client")
+    if mac:
+        sh(f"ip neigh replace {addresses[1]} lladdr {mac} dev {device} nud permanent", ns="client")
+    for server in SERVERS:
+        sh(f"ip route replace {addresses[0]} via {CLIENT}", ns=server)
     try:
-        return seen_by_ip(source=addresses[0])
+        return seen_by_ip(addresses[0])
     finally:
         sh(f"ip route del {VIP}", ns="client")
 
 
 def test_upper_devices_get_their_packets_once():
-    for kind, (make, name) in UPPER.items():
-        for ns, address in (("client", "10.5.0.10"), ("director", None)):
+    for kind, make in UPPER.items():
+        for ns in ("client", "director"):
             sh(make, ns=ns)
-            if address:
-                sh(f"ip addr add {address}/24 dev {name} && ip link set {name} up", ns=ns)
+        sh("ip addr add 10.5.0.10/24 dev up0 && ip link set up0 up", ns="client")
         try:
-            assert through(name, ("10.5.0.10", "10.5.0.1")) < COUNT / 2, kind
+            assert through("up0", ("10.5.0.10", "10.5.0.1")) < COUNT / 2, kind
+            # The lower device's own packets, too, are counted once.
+            seen_by_ip()
         finally:
             for ns in ("client", "director"):
-                sh(f"ip link del {name}", ns=ns)
+                sh("ip link del up0", ns=ns)
 
 
 def second_link(master=None):
@@ -245,11 +265,12 @@ def test_devices_come_go_and_move():
     director("ip link set up1 name up3")
     assert through("up3", ("10.6.0.10", "10.6.0.2")) < COUNT / 2
     # To a namespace without a director and back, while packets come.
-    for _ in range(20):
-        director("ip link set up3 netns s1")
-        datagrams(5)
-        sh("ip link set up3 netns director", ns="s1")
-        datagrams(5)
+    with client_socket() as udp:
+        for _ in range(20):
+            director("ip link set up3 netns s1")
+            datagrams(udp, 5)
+            sh("ip link set up3 netns director", ns="s1")
+            datagrams(udp, 5)
     assert through("up3", ("10.6.0.10", "10.6.0.3")) < COUNT / 2
     director("ip link del up3")
     # A namespace goes with its service and its devices.
