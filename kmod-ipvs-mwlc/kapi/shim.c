@@ -175,6 +175,9 @@ bool mwlc_skb_arrives(const struct sk_buff *skb, const struct net *net, int prio
 	} else if (skb->protocol != htons(ETH_P_IP)) {
 		return false;
 	}
+	/* The header's reader goes by this alone. */
+	if (!skb_headlen(skb) || ip_hdr(skb)->version != (is_ipv6 ? 6 : 4))
+		return false;
 	if (skb_shared(skb) && (skb_is_nonlinear(skb) || skb_cloned(skb)))
 		return false;
 	return mwlc_is_first(net, is_ipv6, priority);
