@@ -16,6 +16,8 @@ from nl import attribute
 from settings import setting
 
 COUNT = 20
+# Nobody else listens there.
+LOCAL_PORT = 5300
 
 
 def received():
@@ -39,18 +41,18 @@ def client_socket(address=CLIENT, port=0):
     return udp
 
 
-def datagrams(udp, count=COUNT):
+def datagrams(udp, count=COUNT, port=UDP_PORT):
     """Sends so many datagrams of 4 bytes; none is waited for."""
     for _ in range(count):
-        udp.sendto(b"1234", (VIP, UDP_PORT))
+        udp.sendto(b"1234", (VIP, port))
 
 
-def seen_by_ip(source=CLIENT):
+def seen_by_ip(source=CLIENT, port=UDP_PORT):
     """How many of COUNT datagrams the IP layer saw; all are counted by the service, each once."""
     connections, packets, size = counted()
     before = received()
     with client_socket(source) as udp:
-        datagrams(udp)
+        datagrams(udp, port=port)
         wanted = (connections + 1, packets + COUNT, size + COUNT * 32)
         until(lambda: counted() == wanted, f"{COUNT} datagrams, counted once")
     return received() - before
@@ -188,12 +190,12 @@ def test_time_to_live_ends_at_the_director():
 
 def test_a_local_node_is_counted_once():
     director("ipvsadm -C")
-    restore(f"-A -u {VIP}:{UDP_PORT} -s rr", f"-a -u {VIP}:{UDP_PORT} -r 10.0.0.1:{UDP_PORT} -g -w 1")
+    restore(f"-A -u {VIP}:{LOCAL_PORT} -s rr", f"-a -u {VIP}:{LOCAL_PORT} -r 10.0.0.1:{LOCAL_PORT} -g -w 1")
     with inside("director"):
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server.bind((VIP, UDP_PORT))
+    server.bind((VIP, LOCAL_PORT))
     server.settimeout(5)
-    assert seen_by_ip() >= COUNT
+    assert seen_by_ip(port=LOCAL_PORT) >= COUNT
     for _ in range(COUNT):
         assert server.recv(10) == b"1234"
     server.close()

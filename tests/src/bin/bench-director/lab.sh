@@ -119,8 +119,10 @@ scheduler() {
     ip netns exec dir ipvsadm -E -t $VIP:80 -s "$1"
 }
 
-# memory WHAT: KiB of memory that are free.
+# memory WHAT: KiB of memory that are free, with the pages that each processor keeps for itself, which MemFree leaves out.
 memory() {
     echo 3 >/proc/sys/vm/drop_caches
-    echo "$1 0 $(sed -n 's/^MemFree: *\([0-9]*\).*/\1/p' /proc/meminfo) 0"
+    kept=$(sed -n 's/^ *count: *\([0-9]*\)$/\1/p' /proc/zoneinfo | while read -r pages; do echo "+ $pages"; done)
+    free=$(sed -n 's/^MemFree: *\([0-9]*\).*/\1/p' /proc/meminfo)
+    echo "$1 0 $((free + 4 * (0 $kept))) 0"
 }
