@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan soak fuzz simulate compare clean
+.PHONY: help setup setup-test build demo test test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood soak fuzz simulate compare clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ simulate: build ## compare the schedulers in simulated clusters (about 5 min); w
 
 test-kasan: setup-test ## the module's tests under load on a kernel with KASAN, lockdep and RCU debugging (builds it once, long)
 	scripts/test-kasan.sh
+
+test-flood: setup-test kmod ## SYNs from a million addresses at the module in the VM: bounded, weighing nothing, harming nobody (some minutes)
+	FLOOD=1000000 MEM=1024 TIMEOUT=3600 scripts/kmod-test.sh test_a_flood_of_syns_leaves_connections_alone
 
 soak: setup kmod ## everything at once at the module in the VM, for MINUTES (2)
 	MINUTES=$(or $(MINUTES),2) scripts/kmod-soak.sh

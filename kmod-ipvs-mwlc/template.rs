@@ -128,8 +128,10 @@ impl Entry for Listed {
         self.0.destination.count_template(-1);
     }
 
+    /// One that no established connection has held: half-open ones and datagrams can have any source,
+    /// so a flood of them pushes out its own templates first.
     fn evictable_since(&self) -> Option<Ticks> {
-        None
+        (!self.0.is_assured()).then(|| Ticks(self.0.used.load(Relaxed)))
     }
 }
 
@@ -183,8 +185,8 @@ impl Templates {
         None
     }
 
-    /// Remembers that a network has this real server. At the limit, nothing is remembered, and the
-    /// log says so. Under the service's scheduling lock, so nobody else adds the same.
+    /// Remembers that a network has this real server. At the limit, one that may be evicted makes room;
+    /// if there is none, nothing is remembered, and the log says so. Under the service's scheduling lock, so nobody else adds the same.
     pub(crate) fn remember(
         &self,
         key: TemplateKey,

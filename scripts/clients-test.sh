@@ -59,6 +59,7 @@ make_initrd() {
     for file in $(closure $BOOT_MODULES); do cp "$file" "$to/boot-modules/" && basename "$file"; done >"$to/boot-modules/order"
     stage_modules
     cp -r "$KMOD_TOP/kmod-ipvs-mwlc/selftest/." "$to/payload/selftest/"
+    cp "$KMOD_TOP/install/keepalived.conf.example" "$to/payload/selftest/"
     printf '%s\n' "$@" >"$to/payload/selftest/wanted"
     for file in $KERNEL_TESTS; do install -D "$KERNEL_TREE/tools/testing/selftests/$file" "$to/payload/kselftest/$file"; done
     install -m 755 "$KMOD_TOP/kmod-ipvs-mwlc/selftest/clients/guest.sh" "$to/payload/start"

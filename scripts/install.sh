@@ -21,6 +21,7 @@ MOUNT_HELPERS="mount.fuse.pvfs mount.pvfs"
 BASH_COMPLETION=share/bash-completion/completions/mwlcadm
 ZSH_COMPLETION=share/zsh/site-functions/_mwlcadm
 FISH_COMPLETION=share/fish/vendor_completions.d/mwlcadm.fish
+DOCUMENTS=share/doc/ipvs-mwlc
 
 say() { echo "install: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -39,6 +40,7 @@ install_documents() {
     for page in docs/man/*.[1-8]; do
         install -D -m 644 "$page" "$dest$prefix/share/man/man${page##*.}/$(basename "$page")"
     done
+    install -D -m 644 -t "$dest$prefix/$DOCUMENTS" install/keepalived.conf.example docs/OPERATING.md LICENSE-GPL-2.0 LICENSE-MIT
     # Written by the program itself, so that they fit it.
     complete_for bash "$BASH_COMPLETION"
     complete_for zsh "$ZSH_COMPLETION"
@@ -78,6 +80,7 @@ uninstall() {
     done
     for page in docs/man/*.[1-8]; do rm -f "$dest$prefix/share/man/man${page##*.}/$(basename "$page")"; done
     rm -f "$dest$prefix"/{"$BASH_COMPLETION","$ZSH_COMPLETION","$FISH_COMPLETION"}
+    rm -rf "$dest$prefix/$DOCUMENTS"
     for unit in install/systemd/*.service; do rm -f "$dest$prefix/lib/systemd/system/$(basename "$unit")"; done
     rm -f "$dest$prefix/lib/modprobe.d/ipvs-mwlc.conf"
     if [ -z "$dest" ] && command -v dkms >/dev/null && [ -n "$(dkms status -m ipvs-mwlc -v "$version")" ]; then

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Tests the module in a VM with the stock kernel: scripts/kmod-test.sh [TEST...] (names of functions in kmod-ipvs-mwlc/selftest).
+# FLOOD (120000) is how many clients the flood of SYNs has.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 tests=$here/../kmod-ipvs-mwlc/selftest
@@ -8,5 +9,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r "$tests" "$work/selftest"
 printf '%s\n' "$@" >"$work/selftest/wanted"
-cargo build --quiet --locked --package mwlcadm --package mwlcd --manifest-path "$here/../Cargo.toml"
-TIMEOUT=${TIMEOUT:-1500} "$here/kmod-vm.sh" "$tests/guest.sh" "$work/selftest" "$here/../target/debug/mwlcadm" "$here/../target/debug/mwlcd"
+echo "${FLOOD:-120000}" >"$work/selftest/flood_clients"
+cargo build --quiet --locked --package mwlcadm --package mwlcd --package cssns-tests --bin mwlcadm --bin mwlcd --bin vm-packets \
+    --manifest-path "$here/../Cargo.toml"
+programs=$here/../target/debug
+TIMEOUT=${TIMEOUT:-1500} "$here/kmod-vm.sh" "$tests/guest.sh" "$work/selftest" "$programs/mwlcadm" "$programs/mwlcd" "$programs/vm-packets"

@@ -52,6 +52,9 @@ const EVICTION_BUCKETS_ENOUGH: u32 = 64;
 /// hundred cache lines and no more.
 const EVICTION_BUCKETS_MAX: u32 = 256;
 
+/// A candidate that another CPU was faster with is no reason to give up.
+const EVICTION_TRIES: u32 = 4;
+
 /// Buckets that have a second alarm together: a sweep reads it instead of theirs, so that a large
 /// table with few entries costs little.
 const GROUP_BUCKETS: usize = 64;
@@ -342,13 +345,27 @@ impl<E: Entry> Table<E> {
     /// Ends one entry that may be evicted, if there is one near where the last one was.
     pub(crate) fn evict(&self) -> bool {
         let guard = read_lock();
-        let from = self.evicted_to.load(Relaxed);
-        let (mut looked, mut seen) = (0, 0);
+        for _ in 0..EVICTION_TRIES {
+            match self.candidate(&guard) {
+                None => return false,
+                Some(node) if self.remove(node) => return true,
+                // It ended meanwhile by itself; there are others.
+                Some(_) => {}
+            }
+        }
+        false
+    }
+
+    /// The oldest of some entries that may be evicted.
+    fn candidate<'g>(&self, guard: &'g Guard) -> Option<&'g Node<E>> {
+        let (mut looked, mut seen) = (0u32, 0u32);
         let mut oldest: Option<(&Node<E>, Ticks)> = None;
         while seen < EVICTION_CANDIDATES
             && (looked < EVICTION_BUCKETS_ENOUGH || (seen == 0 && looked < EVICTION_BUCKETS_MAX))
         {
-            for node in self.entries(from.wrapping_add(looked) as usize, &guard) {
+            // One by one, so that CPUs which evict at the same time look at different buckets.
+            let bucket = self.evicted_to.fetch_add(1, Relaxed);
+            for node in self.entries(bucket as usize, guard) {
                 let Some(since) = node.entry.evictable_since() else {
                     continue;
                 };
@@ -359,8 +376,7 @@ impl<E: Entry> Table<E> {
             }
             looked = looked.wrapping_add(1);
         }
-        self.evicted_to.fetch_add(looked, Relaxed);
-        oldest.is_some_and(|(node, _)| self.remove(node))
+        oldest.map(|(node, _)| node)
     }
 
     /// An entry's deadline has come nearer: the bucket shall not sleep over it.

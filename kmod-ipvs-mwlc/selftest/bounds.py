@@ -2,8 +2,12 @@
 """What happens at the configuration's limits (docs/DIRECTOR.md, Limits), and who may not configure at all. The limits of what packets
 and files fill are tested where they are filled: flood.py, learning.py, services.py."""
 
-from lab import VIP, director
+import time
 
+from lab import VIP, director, until
+from nl import Mwlc, Refused
+
+NODES_MAX = 1024
 SERVICES_MAX = 1024
 DESTINATIONS_MAX = 1024
 NOBODY = 65534
@@ -37,6 +41,34 @@ def test_a_real_server_too_many_is_refused():
     status, said = director(f"ipvsadm -a -t {VIP}:80 -r 10.2.0.1:80 -g", check=False)
     assert status != 0, "one too many was taken"
     director(f"ipvsadm -d -t {VIP}:80 -r 10.1.0.1:80 && ipvsadm -a -t {VIP}:80 -r 10.2.0.1:80 -g")
+    director("ipvsadm -C")
+
+
+def test_a_node_too_many_is_refused():
+    """Reports are taken of real servers alone, and of so many of them."""
+    director("ipvsadm -C")
+    servers = [f"10.1.{number // 250}.{number % 250 + 1}" for number in range(NODES_MAX + 1)]
+    lines = [line for port, part in ((80, servers[:-1]), (81, servers[-1:]))
+             for line in (f"-A -t {VIP}:{port} -s mwlc", *(f"-a -t {VIP}:{port} -r {one}:{port} -g" for one in part))]
+    listed, said = restored(lines)
+    assert len(listed) == NODES_MAX + 3, f"{len(listed)}: {said}"
+    # Those of other tests count as well until they are five seconds old.
+    until(lambda: all(node[3] > 5000 for node in Mwlc().nodes().values()), "no other node reports")
+    mwlc, started = Mwlc(), time.monotonic()
+    for number, server in enumerate(servers[:-1]):
+        mwlc.report(server, number)
+    assert len(mwlc.nodes()) == NODES_MAX
+    try:
+        mwlc.report(servers[-1], 1)
+        assert time.monotonic() - started > 5, "one too many was taken"
+    except Refused as refused:
+        assert refused.errno == 28, refused
+    mwlc.report(servers[0], 77)
+    assert mwlc.nodes()[servers[0]][0] == 77, "who is known goes on"
+    # Who has not reported for five seconds makes room.
+    until(lambda: all(node[3] > 5000 for node in mwlc.nodes().values()), "they are silent", 30)
+    mwlc.report(servers[-1], 5)
+    assert mwlc.nodes()[servers[-1]][0] == 5 and len(mwlc.nodes()) <= NODES_MAX
     director("ipvsadm -C")
 
 

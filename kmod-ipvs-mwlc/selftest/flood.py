@@ -2,15 +2,18 @@
 """The bounds of the connection table: what a flood may take, what makes room for what, and that entries end in time."""
 
 import contextlib
+import re
 import socket
 import struct
+import subprocess
 
+from attack import mac_of
 from balancing import NOTHING, close_all, ends_at_zero, segment, servers_of
-from lab import CLIENT, MODULE, SERVERS, VIP, Connection, director, inside, service, sh, until
+from lab import CLIENT, MODULE, SERVERS, TCP_PORT, VIP, Connection, director, inside, service, sh, until
 from nl import Mwlc
+from services import restore, with_servers
 
 SYN, RST, ACK = 0x02, 0x04, 0x10
-FLOOD = 20_000
 
 
 @contextlib.contextmanager
@@ -81,24 +84,106 @@ def test_half_open_connections_have_a_share_of_the_table_and_no_more():
         assert sum(load[1] for load in Mwlc().loads().values()) == states().get(HALF_OPEN, 0)
 
 
+class Flood:
+    """with Flood("syn", 1000): so many clients, each with an address of its own, send while the block runs; at its end all have."""
+
+    def __init__(self, kind, clients, first="11.0.0.0", port=TCP_PORT):
+        mac = ":".join(f"{byte:02x}" for byte in mac_of("director"))
+        words = f"/vm-packets {kind} --interface eth0 --to {mac} --service {VIP}:{port} --first {first} --clients {clients} --count {clients}"
+        self.words = ["ip", "netns", "exec", "client", *words.split()]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return self
+
+    def goes_on(self):
+        return self.process.poll() is None
+
+    def __exit__(self, *_):
+        said, _ = self.process.communicate()
+        assert self.process.returncode == 0, said
+
+
+def pending():
+    return sum(load[1] for load in Mwlc().loads().values())
+
+
+class sources_that_nobody_reaches:
+    """with sources_that_nobody_reaches(): the servers drop what comes from there as soon as they see it, which saves an emulated
+    machine most of its work; what is tested is the director."""
+
+    def set(self, number):
+        for name in SERVERS:
+            sh(f"for d in all eth0; do echo {number} >/proc/sys/net/ipv4/conf/$d/rp_filter; done", ns=name)
+
+    def __enter__(self):
+        self.set(1)
+
+    def __exit__(self, *_):
+        self.set(0)
+
+
 def test_a_flood_of_syns_leaves_connections_alone():
-    with module_with("connections_max=4000"), Clients() as clients:
+    """Each SYN is of another address: a million of them in `make test-flood`. What they take is bounded, they weigh nothing, and who
+    is there or comes does not notice."""
+    with open("/selftest/flood_clients") as file:
+        clients = int(file.read())
+    # The bound is reached, and then as much again comes five times and more.
+    connections_max = clients // 6
+    with module_with(f"connections_max={connections_max}"), sources_that_nobody_reaches():
         service("mwlc")
-        kept = []
+        mwlc, kept = Mwlc(), []
         servers_of(6, keep=kept)
-        before = {server: load[0] for server, load in Mwlc().loads().items()}
-        for number in range(FLOOD):
-            source = socket.inet_ntoa(struct.pack("!I", 0x0B000000 + number * 7919 % (1 << 24)))
-            clients.send(1024 + number % 60000, SYN, source)
-            if number % 1000 == 0:
-                # Who is there goes on, and who comes gets in.
-                assert len(kept[0].fetch(100)) == 2
-                servers_of(1)
-        assert {server: load[0] for server, load in Mwlc().loads().items()} == before
-        assert states().get(HALF_OPEN, 0) <= 1000, states()
-        for connection in kept:
-            connection.fetch(1000)
+        mwlc.set_size(CLIENT, kept[0].port, 1 << 30)
+        before = {server: load[0] for server, load in mwlc.loads().items()}
+        come, most = [], 0
+        sh("echo flood begins >/dev/kmsg")
+        with Flood("syn", clients) as flood:
+            while flood.goes_on():
+                assert kept[0].fetch(100) == kept[0].server, "who is there goes on"
+                come += servers_of(1)
+                most = max(most, pending())
+        bound = connections_max // 4
+        # The real servers' numbers are read one after the other, while connections go from one to the other.
+        assert bound // 2 < most <= bound + bound // 20, f"a quarter of the table, half-open: {most}"
+        assert pending() <= bound + 2, pending()
+        assert len(come) >= 3 and kept[0].server not in come, f"a gigabyte weighs more than any flood: {come}"
+        until(lambda: {server: load[0] for server, load in mwlc.loads().items()} == before, "every Ci is as it was")
+        assert [connection.fetch(1000) for connection in kept] == [connection.server for connection in kept]
+        # Every SYN found room: one made way for it.
+        assert "a connection was dropped" not in sh("dmesg | grep -A1000000 'flood begins' || true"), "a SYN found no room"
+        print(f"     {clients} SYNs, at most {most} half-open, {len(come)} connections meanwhile", flush=True)
         close_all(kept)
+        director("ipvsadm -C")
+
+
+def persistent():
+    """How many templates there are."""
+    return sum(int(row.split()[3]) for row in director("ipvsadm -Ln --persistent-conn").splitlines()[3:] if "->" in row)
+
+
+def test_a_flood_takes_no_persistence_from_who_has_it():
+    """SYNs fill the templates up to their bound and push out each other; established clients keep theirs, and at last there is no room."""
+    with module_with(""):
+        restore(f"-A -t {VIP}:80 -s rr -p 3600", *with_servers(f"-t {VIP}:80", 80))
+        ram = int(re.search(r"MemTotal: +(\d+) kB", sh("cat /proc/meminfo"))[1]) * 1024
+        at_most = ram // 64 // 256
+        mine = Connection()
+        with sources_that_nobody_reaches(), Flood("syn", at_most + 20_000):
+            pass
+        assert at_most // 2 < persistent() <= at_most, (persistent(), at_most)
+        again = Connection()
+        assert again.server == mine.server, "an established client's template is not pushed out"
+        assert "a client is not persistent" not in sh("dmesg"), "SYNs make room for SYNs"
+        close_all([mine, again])
+        # Who opens connections is no flood: those templates stay, until there is no room.
+        with sources_that_nobody_reaches(), Flood("open", at_most + 5_000, first="12.0.0.0"):
+            pass
+        until(lambda: "a client is not persistent: the table has its " in sh("dmesg"), "a line in the log")
+        assert persistent() <= at_most, (persistent(), at_most)
+        assert len(set(servers_of(1) + servers_of(1))) >= 1, "and clients are served all the same"
+        director("ipvsadm -C")
+        assert persistent() == 0
 
 
 def test_idle_connections_end_within_two_seconds_of_their_time():

@@ -13,7 +13,7 @@ from lab import UDP_PORT, VIP6, Connection, director, inside, sh, until
 from learning import EXPECTED, Browser, Mwlcd, learns, size_of, total
 from nl import address, attributes
 from services import templates
-from tools import ADM, background
+from tools import ADM, background, complaints
 
 SERVICE6 = (VIP6, PORT6)
 
@@ -232,4 +232,16 @@ def test_ipv6_names_in_the_tools():
     director(f"{ADM} restore --clear", stdin=saved)
     assert director(f"{ADM} save") == saved and service in saved
     assert "drained" in director(f"{ADM} drain -t {service} -r {server} --deadline 100ms --wait")
+    director("ipvsadm -C")
+
+
+def test_ipv6_check_finds_the_director_that_speaks_from_the_virtual_address():
+    """IPv6 takes the address with the longest prefix for its own, unless that is deprecated: real servers would answer themselves."""
+    service6("rr", port=PORT6)
+    assert complaints() == []
+    director(f"ip address change {VIP6}/128 dev eth0 preferred_lft forever")
+    found = complaints()
+    assert {subject for subject, _ in found} == set(SERVERS6.values()) and all("preferred_lft 0" in text for _, text in found), found
+    director(f"ip address change {VIP6}/128 dev eth0 preferred_lft 0")
+    assert complaints() == []
     director("ipvsadm -C")

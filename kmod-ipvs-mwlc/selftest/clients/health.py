@@ -4,7 +4,7 @@
 import os
 import time
 
-from cluster import NODES, PATIENCE_S, VIP, WEB, Asking, Downloads, Keepalived, Web, fetch, weights
+from cluster import NODES, PATIENCE_S, VIP, VIP6, WEB, Asking, Downloads, Keepalived, Web, fetch, weights
 from lab import sh, until
 from nl import Mwlc, attributes
 
@@ -217,3 +217,42 @@ def test_wlc_with_flag_1_is_mwlc():
         assert policies == [b"mwlc\0"], policies
         assert {fetch() for _ in range(6)} == set(NODES)
     assert weights() is None, "keepalived takes its service with it"
+
+
+EXAMPLE = "/selftest/keepalived.conf.example"
+
+
+class addresses_are_keepaliveds:
+    """with addresses_are_keepaliveds(): the director has the VIP from keepalived alone, and by itself again afterwards."""
+
+    def __enter__(self):
+        sh(f"ip addr del {VIP}/32 dev eth0", ns="director")
+
+    def __exit__(self, *_):
+        sh(f"ip addr show dev eth0 | grep -q {VIP}/ || ip addr add {VIP}/32 dev eth0", ns="director")
+
+
+def test_the_example_configuration_does_what_the_manual_says():
+    """As it is installed: addresses of both families, MWLC, a node whose check fails gets weight 0 and comes back."""
+    with open(EXAMPLE) as file, addresses_are_keepaliveds(), Running(file.read()):
+        both, service6 = {"s1": 1, "s2": 1}, f"-t [{VIP6}]:80"
+        becomes(both)
+        until(lambda: weights(service=service6) == both, "the service of IPv6", PATIENCE_S)
+        until(lambda: f"{VIP}/32" in addresses() and f"{VIP6}/128" in addresses(), "the virtual addresses", PATIENCE_S)
+        of_vip6 = next(line for line in addresses().splitlines() if f"{VIP6}/128" in line)
+        assert "deprecated" in of_vip6, f"checks would come from it: {of_vip6}"
+        policies = [attributes(attributes(answer)[1])[5] for answer in Mwlc().call(Mwlc.GET_SERVICE, dump=True)]
+        assert policies == [b"mwlc\0"] * 2, policies
+        assert {fetch() for _ in range(4)} == {fetch(vip=VIP6) for _ in range(4)} == {"s1", "s2"}
+        with Downloads("large", 2) as downloads:
+            until(lambda: sh("ipvsadm -Lnc", ns="director").count("ESTABLISHED") >= 2, "two downloads", PATIENCE_S)
+            with refusing_checks("s2"):
+                becomes({"s1": 1, "s2": 0})
+                assert {fetch() for _ in range(4)} == {"s1"}
+        downloads.all_whole()
+        becomes(both)
+    assert weights() is None and weights(service=service6) is None
+
+
+def addresses():
+    return sh("ip addr show dev eth0", ns="director")

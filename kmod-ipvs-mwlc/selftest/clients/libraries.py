@@ -33,6 +33,8 @@ ipvs = IPVS()
 kinds = [
     ({"addr": "10.1.0.1", "port": 80, "protocol": IPPROTO_TCP}, "10.2.0.%d"),
     ({"addr": "10.1.0.1", "port": 53, "protocol": IPPROTO_UDP}, "10.2.0.%d"),
+    # It sends no netmask of an IPv6 service by itself, and has no word for one but IPv4's: a prefix length of 128, as stock wants it.
+    ({"addr": "2001:db8:1::1", "port": 80, "protocol": IPPROTO_TCP, "netmask": "128.0.0.0"}, "2001:db8::%d"),
 ]
 for key, server in kinds:
     service = IPVSService(sched_name="rr", **key)

@@ -51,6 +51,8 @@ pub struct Facts {
     pub answers: Answers,
     /// Names of commands of the director's family that this program uses and the module lacks.
     pub missing_commands: Vec<&'static str>,
+    /// From which address this machine would speak to a real server, where the kernel says so.
+    pub sources: BTreeMap<IpAddr, IpAddr>,
     /// Settings of this machine as `/proc/sys` has them.
     pub sysctls: BTreeMap<String, String>,
 }
@@ -114,6 +116,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     }
     for server in facts.real_servers() {
         findings.push(reachable(facts, server));
+        findings.extend(own_source(facts, server));
     }
     for service in &facts.services {
         findings.push(usable(facts, service));
@@ -301,6 +304,31 @@ fn reachable(facts: &Facts, server: IpAddr) -> Finding {
             )
         }
     }
+}
+
+/// What this machine itself sends to a real server, as to see whether it is well, must not come from a
+/// virtual address: the real server has it too and would answer itself. IPv6 prefers the longest
+/// prefix, so a virtual address of 128 bits is chosen unless it is deprecated.
+fn own_source(facts: &Facts, server: IpAddr) -> Option<Finding> {
+    let source = *facts.sources.get(&server)?;
+    let holder = facts.holder(source)?;
+    facts.vips().contains(&source).then(|| {
+        let change = if source.is_ipv4() {
+            format!("here: ip route change SUBNET dev {} src OWN-ADDRESS", holder.name)
+        } else {
+            format!(
+                "here: ip address change {source}/128 dev {} preferred_lft 0 (keepalived adds it so)",
+                holder.name
+            )
+        };
+        Finding {
+            check: "own connections",
+            subject: server.to_string(),
+            verdict: Verdict::Wrong,
+            what: format!("they would come from the virtual address {source}, which {server} has too: health checks and mwlcd --head get no answer"),
+            fix: vec![change],
+        }
+    })
 }
 
 fn usable(facts: &Facts, service: &ServiceSizes) -> Finding {

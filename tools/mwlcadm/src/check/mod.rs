@@ -78,6 +78,11 @@ fn gather(wait: Duration) -> Result<Facts, Error> {
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), sysctl(name)?)))
         .collect();
+    facts.sources = facts
+        .real_servers()
+        .into_iter()
+        .filter_map(|server| Some((server, segment::source_to(server)?)))
+        .collect();
     facts.answers = segment::ask(&facts.interfaces, &targets(&facts), wait)?;
     Ok(facts)
 }

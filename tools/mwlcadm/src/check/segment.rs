@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,9 @@ const ROUNDS: u32 = 2;
 const FRAME_BYTES_MAX: usize = 1522;
 /// Linux's number of Ethernet among the kinds of hardware.
 const HARDWARE_ETHERNET: u16 = 1;
+
+/// Any port does to ask for a way.
+const DISCARD_PORT: u16 = 9;
 
 /// An interface of this machine.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +91,18 @@ fn same_prefix(one: IpAddr, other: IpAddr, bits: u32) -> bool {
         }
         _ => false,
     }
+}
+
+/// From which address this machine would speak to another; the kernel is asked, and nothing is sent.
+/// `None` without a way there.
+pub fn source_to(other: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match other {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((other, DISCARD_PORT)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// The interfaces that are up, with their addresses.

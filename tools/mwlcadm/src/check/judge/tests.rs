@@ -172,3 +172,15 @@ fn an_old_module_is_noticed() {
     facts.missing_commands = vec!["DRAIN"];
     assert!(only_complaint(&facts).what.contains("lacks DRAIN"));
 }
+
+#[test]
+fn own_connections_do_not_come_from_a_virtual_address() {
+    let mut facts = sound();
+    facts.sources.insert(ip("10.0.0.21"), ip("10.0.0.1"));
+    assert_eq!(complaints(&facts), []);
+    facts.sources.insert(ip("10.0.0.22"), ip("10.0.0.100"));
+    let found = only_complaint(&facts);
+    assert_eq!(found.check, "own connections");
+    assert_eq!(found.subject, "10.0.0.22");
+    assert!(found.what.contains("10.0.0.100"), "{found:?}");
+}
