@@ -15,7 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cssns_tests::linearizability::{self, Call, Event, Register};
-use cssns_tests::pvfs_cluster::{Cluster, Options};
+use cssns_tests::proxy::Mood;
+use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
 
 fn mounts(mounts: usize) -> Cluster {
     let options = Options {
@@ -446,5 +447,98 @@ fn what_was_kept_before_a_restart_of_mgr_is_not_served_after_it() {
     reader.read_exact_at(&mut seen, 0).unwrap();
     assert_eq!(&seen, b"after!");
     assert_eq!(fs::read(&there).unwrap(), b"after!");
+    cluster.finish().unwrap();
+}
+
+/// A program of its own that keeps a file open to append to it: a process that starts a daemon while it
+/// has a file open on a mount may wait for that daemon.
+struct Appender(Child);
+
+impl Appender {
+    fn start(path: &Path) -> Self {
+        let script = r#"exec 3>>"$1"; while read -r text; do printf %s "$text" >&3; echo ok; done"#;
+        let child = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn append(&mut self, text: &str) {
+        assert_eq!(tell(&mut self.0, &format!("{text}\n")), "ok");
+    }
+
+    fn finish(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+fn linked(mounts: usize) -> Cluster {
+    let options = Options {
+        mounts,
+        lease_timeout_ms: 3000,
+        proxied: true,
+        ..Options::default()
+    };
+    Cluster::start(options).unwrap()
+}
+
+/// mgr does not know of it when it is killed, or when the connection breaks: it hears it before
+/// anybody else may write.
+#[test]
+fn what_was_appended_and_not_synced_is_not_written_over_after_a_restart_or_a_cut() {
+    let mut cluster = linked(2);
+    let (here, there) = (cluster.mount(0).join("log"), cluster.mount(1).join("log"));
+    fs::write(&here, b"").unwrap();
+    let mut one = Appender::start(&here);
+    let mut expected = String::new();
+    for round in 0..6 {
+        let (first, second) = (format!("<one {round}>"), format!("<two {round}>"));
+        one.append(&first);
+        if round % 2 == 0 {
+            cluster.kill(Who::Mgr).unwrap();
+            cluster.restart(Who::Mgr).unwrap();
+        } else {
+            cluster.link(Who::Mount(0)).unwrap().cut();
+        }
+        let mut other = OpenOptions::new().append(true).open(&there).unwrap();
+        other.write_all(second.as_bytes()).unwrap();
+        drop(other);
+        expected.push_str(&first);
+        expected.push_str(&second);
+        assert_eq!(fs::read_to_string(&there).unwrap(), expected);
+        assert_eq!(fs::read_to_string(&here).unwrap(), expected);
+    }
+    one.finish();
+    cluster.finish().unwrap();
+}
+
+/// A node that was cut off for longer than its leases last tells mgr of its writes when it is back: too
+/// late, where others have truncated the file meanwhile.
+#[test]
+fn what_a_node_reports_after_it_lost_its_leases_does_not_undo_what_others_did() {
+    let cluster = linked(2);
+    let (here, there) = (cluster.mount(0).join("log"), cluster.mount(1).join("log"));
+    fs::write(&here, b"").unwrap();
+    let mut one = Appender::start(&here);
+    one.append("lost");
+    let link = cluster.link(Who::Mount(0)).unwrap();
+    link.set(Mood::Still);
+    let file = OpenOptions::new().write(true).open(&there).unwrap();
+    file.set_len(0).unwrap();
+    assert_eq!(file.metadata().unwrap().size(), 0);
+    drop(file);
+    link.set(Mood::Well);
+    for path in [&here, &there, &here] {
+        assert_eq!(fs::metadata(path).unwrap().size(), 0, "{}", path.display());
+    }
+    one.append("new");
+    assert_eq!(fs::read_to_string(&there).unwrap(), "new");
+    one.finish();
+    assert_eq!(fs::read_to_string(&there).unwrap(), "new");
     cluster.finish().unwrap();
 }

@@ -50,6 +50,8 @@ pub struct Context<'a> {
     pub credentials: &'a Credentials,
     /// Through which client.
     pub client: ClientId,
+    /// The client takes leases, and has none under which it may write to what it reports about.
+    pub unleased: bool,
     /// All iods, in the order of their ids.
     pub iods: &'a [IodSlot],
 }
@@ -129,7 +131,8 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             size_min,
             modified,
             open,
-        } => tx.report(*inode, *open, *size_min, *modified),
+            known_change,
+        } => tx.report((*inode, *open), *size_min, *modified, *known_change),
         Op::ReadDirectory {
             inode,
             after,

@@ -127,10 +127,10 @@ impl Transaction<'_> {
     /// writing, [`FsError::FileTooLarge`]; [`Halt::Blocked`] while a truncation goes on.
     pub fn report(
         &mut self,
-        inode: InodeNumber,
-        open: OpenId,
+        (inode, open): (InodeNumber, OpenId),
         size_min: u64,
         modified: bool,
+        known_change: u64,
     ) -> Result<MgrResponse, Halt> {
         let held = self.held(inode, open)?;
         let mut found = self.inode(inode)?;
@@ -142,6 +142,17 @@ impl Transaction<'_> {
             return Err(FsError::FileTooLarge.into());
         }
         self.check_settled(inode)?;
+        if self.context.unleased && known_change != change_before {
+            tracing::warn!(
+                "client {} reports writes to inode {inode} after it lost its lease and others \
+                 changed it: what it wrote last may be lost",
+                self.context.client
+            );
+            return Ok(MgrResponse::Report {
+                attr: found.attr,
+                change_before,
+            });
+        }
         let grown = size_min > found.attr.size;
         if grown || modified {
             found.attr.size = found.attr.size.max(size_min);

@@ -58,6 +58,7 @@ pub fn context() -> Context<'static> {
         room: true,
         credentials: &ROOT,
         client: ClientId(1),
+        unleased: false,
         iods: &IODS,
     }
 }

@@ -142,7 +142,7 @@ impl<W> State<W> {
             batch.reply(waiter, Err(FsError::InvalidArgument));
             return Ok(());
         }
-        if self.has_lapsed(&request) {
+        if self.has_lapsed(connection, &request) {
             return Ok(());
         }
         let MgrRequest {
@@ -306,12 +306,15 @@ impl<W> State<W> {
             })));
         }
         let savepoint = self.opens.savepoint();
-        let context = context(
-            batch,
-            self.in_grace(batch.moment.ms),
-            self.config.generation,
-            request,
-        );
+        let context = Context {
+            unleased: self.reports_without_a_lease(request),
+            ..context(
+                batch,
+                self.in_grace(batch.moment.ms),
+                self.config.generation,
+                request,
+            )
+        };
         let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
         let (response, records) = match namespace::apply(&mut tx, &request.operation) {
             Ok(response) => (response, tx.into_records()),
@@ -435,6 +438,7 @@ fn context<'a, W>(
         room: batch.usage.has_room(),
         credentials: &request.credentials,
         client: request.client,
+        unleased: false,
         iods: &batch.slots,
     }
 }

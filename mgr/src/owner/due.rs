@@ -90,6 +90,7 @@ impl<W> State<W> {
             room: true,
             credentials: &Credentials::ROOT,
             client: ClientId(0),
+            unleased: false,
             iods: &batch.slots,
         };
         let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);

@@ -129,7 +129,12 @@ pub(super) const fn is_about_names(operation: &MgrOperation) -> bool {
 impl<W> State<W> {
     /// Whether a request must wait because somebody may have leases that mgr does not know of.
     pub(super) fn must_wait_for_clients(&self, operation: &MgrOperation) -> bool {
-        !self.returning.is_empty() && !matches!(operation, MgrOperation::RegisterIod { .. })
+        // What was written before the start counts before anything new.
+        let first = matches!(
+            operation,
+            MgrOperation::RegisterIod { .. } | MgrOperation::Report { .. }
+        );
+        !self.returning.is_empty() && !first
     }
 
     /// Runs what no longer waits.
@@ -485,11 +490,36 @@ impl<W> State<W> {
         }
     }
 
-    /// Whether a client has lost its leases and does not know it yet. It gets no answer until it has
-    /// greeted anew: an answer would tell it that its leases hold.
-    pub(super) fn has_lapsed(&self, request: &MgrRequest) -> bool {
-        let greets = matches!(request.operation, MgrOperation::Hello { leases: true, .. });
-        !greets && self.lapsed.contains(&request.client)
+    /// Whether a client has lost its leases and does not know it yet. It gets no answer until it
+    /// greets anew, and then only to what belongs to that: an answer would tell it that its leases
+    /// hold.
+    pub(super) fn has_lapsed(&mut self, connection: u64, request: &MgrRequest) -> bool {
+        let Some(greeting) = self.lapsed.get_mut(&request.client) else {
+            return false;
+        };
+        match request.operation {
+            MgrOperation::Hello { .. } => {
+                *greeting = Some(connection);
+                false
+            }
+            MgrOperation::Report { .. } => *greeting != Some(connection),
+            _ => true,
+        }
+    }
+
+    /// Whether a request is a report of a client that has no lease to write, though it takes leases.
+    /// After a start nobody has, until those who had some have reported.
+    pub(super) fn reports_without_a_lease(&self, request: &MgrRequest) -> bool {
+        let MgrOperation::Report { inode, .. } = request.operation else {
+            return false;
+        };
+        let client = request.client;
+        let takes = self.holders.contains(&client) || self.lapsed.contains_key(&client);
+        let may_write = matches!(
+            self.leases.held(client, inode),
+            Some(Lease::Write | Lease::Shared)
+        );
+        takes && !may_write && !self.returning.contains(&client)
     }
 
     /// Takes the leases of clients that owe an answer and have been silent for too long.
@@ -508,7 +538,7 @@ impl<W> State<W> {
             if !self.sessions.heard_since(client, before_ms) {
                 tracing::warn!("client {client} answers no recall: its leases end");
                 self.drop_leases(client);
-                self.lapsed.insert(client);
+                self.lapsed.insert(client, None);
                 // If it is there after all it greets anew, and knows that it holds nothing.
                 batch.actions.push(Action::Expired(client));
             }

@@ -17,7 +17,7 @@ pub mod settle;
 pub mod thread;
 pub mod work;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use pvfs::attr::Timestamp;
 use pvfs::error::FsError;
@@ -136,8 +136,9 @@ struct State<W> {
     holders: BTreeSet<ClientId>,
     /// Of those, whose record is to be stored.
     unrecorded: BTreeSet<ClientId>,
-    /// Clients that have lost their leases and do not know it yet.
-    lapsed: BTreeSet<ClientId>,
+    /// Clients that have lost their leases and do not know it yet, each with the connection on which
+    /// it has begun to greet.
+    lapsed: BTreeMap<ClientId, Option<u64>>,
     /// Clients whose record is to be removed.
     departed: BTreeSet<ClientId>,
     /// Clients that may have leases from before the start and have not greeted since.
@@ -182,7 +183,7 @@ impl<S: Store, W> Manager<S, W> {
             parking: Parking::default(),
             holders: BTreeSet::new(),
             unrecorded: BTreeSet::new(),
-            lapsed: BTreeSet::new(),
+            lapsed: BTreeMap::new(),
             departed: BTreeSet::new(),
             returning: BTreeSet::new(),
             blocked: HashMap::new(),

@@ -135,6 +135,7 @@ fn report(file: &OpenResponse, size_min: u64) -> MgrOperation {
         size_min,
         modified: true,
         open: file.open,
+        known_change: file.attr.change,
     }
 }
 
@@ -539,4 +540,65 @@ fn each_attempt_to_cut_has_a_larger_number_also_after_a_restart() {
     }
     let third = number(&world);
     assert!(third.0 > second.0 && third.1 > second.1);
+}
+
+#[test]
+fn reports_from_before_a_restart_come_before_everything_else() {
+    let mut world = world();
+    let file = create(&mut world, ALICE, "f");
+    ask(&mut world, CAROL, MgrOperation::Goodbye).unwrap();
+    world.restart();
+    greet(&mut world, BOB, vec![]);
+    let look = park(&mut world, BOB, getattr(file.attr.inode));
+    let reopen = Reopen {
+        inode: file.attr.inode,
+        open: file.open,
+        access: BOTH,
+    };
+    let declare = MgrOperation::Hello {
+        opens: vec![reopen],
+        leases: false,
+    };
+    assert!(ask(&mut world, ALICE, declare).is_ok());
+    assert!(ask(&mut world, ALICE, report(&file, 500)).is_ok());
+    assert!(!world.replies.contains_key(&look), "she has not greeted");
+    greet(&mut world, ALICE, vec![]);
+    assert_eq!(attr(world.replies.remove(&look).unwrap()).size, 500);
+}
+
+/// Alice is silent, Bob truncates; then she reports what she wrote before.
+#[test]
+fn a_report_under_a_lost_lease_counts_only_where_nobody_changed_the_file() {
+    for somebody_changes_it in [false, true] {
+        let mut world = world();
+        let file = create(&mut world, ALICE, "f");
+        let waiter = park(
+            &mut world,
+            BOB,
+            MgrOperation::Open {
+                inode: file.attr.inode,
+                access: WRITE,
+                truncate: somebody_changes_it,
+            },
+        );
+        world.tick(u64::from(LEASE_TIMEOUT_MS) + 1);
+        let opened = Memory::open_of(world.replies.remove(&waiter).unwrap()).unwrap();
+        if somebody_changes_it {
+            ask(&mut world, BOB, report(&opened, 10)).unwrap();
+        }
+        close(&mut world, BOB, file.attr.inode, opened.open);
+        let (lost, _) = world.send(ALICE, report(&file, 500));
+        assert!(!world.replies.contains_key(&lost), "she does not know yet");
+        let declare = MgrOperation::Hello {
+            opens: vec![],
+            leases: false,
+        };
+        assert!(ask(&mut world, ALICE, declare).is_ok());
+        let reply = ask(&mut world, ALICE, report(&file, 500)).unwrap();
+        let MgrResponse::Report { attr, .. } = reply else {
+            panic!("{reply:?}");
+        };
+        let size = if somebody_changes_it { 10 } else { 500 };
+        assert_eq!(attr.size, size);
+    }
 }

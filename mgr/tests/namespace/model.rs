@@ -354,6 +354,7 @@ fn plan(model: &mut Model, step: &Step) -> Option<(MgrOperation, Result<(), FsEr
                     size_min,
                     modified: true,
                     open,
+                    known_change: 0,
                 },
                 expected,
             )

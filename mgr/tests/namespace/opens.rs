@@ -127,6 +127,7 @@ fn reports_need_an_open_for_writing() {
         size_min: 10,
         modified: false,
         open: write,
+        known_change: 0,
     };
     let Ok(MgrResponse::Report {
         attr,

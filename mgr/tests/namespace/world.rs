@@ -455,6 +455,7 @@ impl<S: Store> World<S> {
             size_min,
             modified: true,
             open,
+            known_change: 0,
         };
         match self.call_as(client, &who, operation)? {
             MgrResponse::Report {

@@ -13,7 +13,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
 use super::inode::Inode;
 use super::lease::{Begin, GiveUp, Io, Permit};
-use super::{Pvfs, ReadRequest, WriteRequest};
+use super::{Pvfs, ReadRequest, WriteRequest, report_operation};
 
 /// A request with pages that finds its lease being given up waits for so long: pages that are being
 /// dropped may in turn wait for it.
@@ -62,6 +62,12 @@ impl LeaseKeeper for Keeper {
     fn disconnected(&self) {
         if let Some(fs) = self.fs() {
             fs.leave_leases();
+        }
+    }
+
+    fn reconnecting(&self) {
+        if let Some(fs) = self.fs() {
+            fs.begin_reports();
         }
     }
 }
@@ -159,6 +165,7 @@ impl Pvfs {
                     if let Some(inode) = inode {
                         let mut state = inode.state();
                         state.lease.granted(grant, claimed);
+                        state.regained(&grant.attr);
                         state.keep(&grant.attr);
                         drop(state);
                         inode.wake();
@@ -234,6 +241,7 @@ impl Pvfs {
     fn lose(self: &Arc<Self>, inode: &Inode) {
         let mut state = inode.state();
         state.forget();
+        state.lost();
         let pages = state.lease.lose();
         drop(state);
         inode.wake();
@@ -279,6 +287,26 @@ impl Pvfs {
         }
     }
 
+    /// Asks mgr, without waiting for it, to note all writes that it has not heard of.
+    fn begin_reports(self: &Arc<Self>) {
+        for inode in self.files.inodes() {
+            let Some(report) = inode.state().begin_report() else {
+                continue;
+            };
+            let operation = report_operation(&inode, &report);
+            match self.mgr.begin(&report.writer.credentials, &operation) {
+                Ok(answer) => {
+                    let fs = Arc::clone(self);
+                    self.recalls.run(move || {
+                        // It is logged where it fails, and made anew.
+                        let _ = fs.reported(&inode, report, answer.wait());
+                    });
+                }
+                Err(_) => inode.state().report_failed(report),
+            }
+        }
+    }
+
     /// Closes what mgr has open for handles that are gone.
     fn close_idle(&self, inode: &Inode) {
         let mut state = inode.state();
@@ -298,6 +326,7 @@ impl Pvfs {
     pub(super) fn give_back(self: &Arc<Self>, inode: &Arc<Inode>) {
         let number = inode.state().lease.number();
         self.give_up(inode, None);
+        self.report_for_others(inode);
         self.close_idle(inode);
         let leases = vec![(inode.number, number)];
         self.post_as_root(&MgrOperation::GiveBack { leases });

@@ -33,6 +33,8 @@ pub(super) struct Writer {
 pub(super) struct Report {
     /// The file is at least so long, bytes.
     pub(super) size_min: u64,
+    /// The `change` counter that this mount knows.
+    pub(super) known_change: u64,
     /// Who says so.
     pub(super) writer: Writer,
 }
@@ -121,6 +123,8 @@ pub(super) struct InodeState {
     reporting_end: u64,
     /// Who wrote since the last report began.
     writer: Option<Writer>,
+    /// A lease was lost while mgr was to hear of writes under it.
+    lost_unreported: bool,
     /// Something may be on an iod that is not on its disk.
     unsynced: bool,
     /// Reports under way.
@@ -151,6 +155,7 @@ impl InodeState {
             written_end: 0,
             reporting_end: 0,
             writer: None,
+            lost_unreported: false,
             // An open that was closed before may have written.
             unsynced: true,
             reports: 0,
@@ -250,6 +255,26 @@ impl InodeState {
         }
     }
 
+    /// The lease was lost with writes unreported, and is there again with these attributes: where
+    /// somebody else has changed the content meanwhile, the reports are of no more use.
+    pub(super) fn regained(&mut self, attr: &Attr) {
+        let late = std::mem::take(&mut self.lost_unreported) && attr.change > self.change;
+        if late && self.is_dirty() {
+            tracing::warn!(
+                "inode {}: others changed it after this mount lost its lease; what it wrote last \
+                 may be lost",
+                attr.inode
+            );
+            self.writer = None;
+            self.written_end = 0;
+        }
+    }
+
+    /// The lease is lost.
+    pub(super) fn lost(&mut self) {
+        self.lost_unreported |= self.is_dirty();
+    }
+
     /// Whether mgr is to hear of a write.
     pub(super) fn is_dirty(&self) -> bool {
         self.writer.is_some()
@@ -263,6 +288,7 @@ impl InodeState {
         self.reports += 1;
         Some(Report {
             size_min: self.reporting_end,
+            known_change: self.change,
             writer,
         })
     }

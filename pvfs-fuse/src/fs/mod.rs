@@ -38,13 +38,13 @@ use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::error::FsError;
 use pvfs::ids::InodeNumber;
 use pvfs::name::Name;
-use pvfs::proto::mgr::{MgrOperation, MgrResponse};
+use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 
 pub use caller::Caller;
 pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
-use inode::Inode;
+use inode::{Inode, Report};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
 use workers::Workers;
@@ -182,13 +182,19 @@ impl Pvfs {
         let Some(report) = inode.state().begin_report() else {
             return Ok(None);
         };
-        let operation = MgrOperation::Report {
-            inode: inode.number,
-            size_min: report.size_min,
-            modified: true,
-            open: report.writer.open,
-        };
-        let outcome = match self.mgr.call(&report.writer.credentials, operation) {
+        let operation = report_operation(inode, &report);
+        let reply = self.mgr.call(&report.writer.credentials, operation);
+        self.reported(inode, report, reply)
+    }
+
+    /// Takes mgr's answer to a report.
+    fn reported(
+        &self,
+        inode: &Inode,
+        report: Report,
+        reply: MgrReply,
+    ) -> Result<Option<Attr>, FsError> {
+        let outcome = match reply {
             Ok(MgrResponse::Report { attr, .. }) => {
                 inode.state().report_done(&attr);
                 Ok(Some(attr))
@@ -262,6 +268,17 @@ fn name(bytes: &[u8]) -> Result<Name, FsError> {
 /// The inode number of a FUSE node id: they are the same.
 fn number(node: u64) -> InodeNumber {
     InodeNumber(node)
+}
+
+/// What mgr is told of a report.
+fn report_operation(inode: &Inode, report: &Report) -> MgrOperation {
+    MgrOperation::Report {
+        inode: inode.number,
+        size_min: report.size_min,
+        modified: true,
+        open: report.writer.open,
+        known_change: report.known_change,
+    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,10 @@ pub trait LeaseKeeper: Send + Sync + std::fmt::Debug {
     /// The connection is gone. Returns when nothing is kept any more: the next greeting tells mgr
     /// so.
     fn disconnected(&self);
+
+    /// A new connection is being made: asks mgr, without waiting for its answers, to be told of
+    /// all that was written and not reported. mgr hears it before anybody else can get a lease.
+    fn reconnecting(&self);
 }
 
 #[cfg(test)]

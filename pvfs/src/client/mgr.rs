@@ -62,6 +62,21 @@ pub struct Unreachable {
     pub reason: String,
 }
 
+/// An answer that is to come.
+#[derive(Debug)]
+pub struct Answer(Receiver<MgrReply>);
+
+impl Answer {
+    /// Waits for it.
+    ///
+    /// # Errors
+    ///
+    /// mgr's; [`FsError::Io`] where the client ends first.
+    pub fn wait(self) -> MgrReply {
+        self.0.recv().unwrap_or(Err(FsError::Io))
+    }
+}
+
 /// What mgr said in its welcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
@@ -225,6 +240,22 @@ impl MgrClient {
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// Begins a request without waiting for its answer; [`Answer::wait`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::TryAgain`] where too many requests have no answer yet.
+    pub fn begin(
+        &self,
+        credentials: &Credentials,
+        operation: &MgrOperation,
+    ) -> Result<Answer, FsError> {
+        let (_, receiver) = self
+            .shared
+            .begin(credentials, operation, Some(Instant::now()))?;
+        Ok(Answer(receiver))
     }
 
     /// Tells mgr something whose answer nobody waits for, such as a close. It is sent before

@@ -2,18 +2,19 @@
 //! The two threads behind [`super::mgr`]: one makes connections and reads replies, one keeps the
 //! session alive and ends a connection on which mgr has fallen silent.
 
-use std::io::{self, BufReader, Write};
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::leases::BootTime;
 use super::mgr::{BACKOFF_FIRST, BACKOFF_MAX, Shared, Welcome};
-use super::session::Finished;
+use super::session::{Begun, Finished};
 use crate::address::Endpoint;
 use crate::attr::Credentials;
 use crate::proto::lease::Notice;
-use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
+use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse, Reopen};
 use crate::wire::blocking::{ConnectionError, read_frame};
 use crate::wire::codec::decode_checked;
 use crate::wire::header::{FrameError, FrameHeader, FrameKind};
@@ -30,6 +31,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 const SESSION_TIMEOUT_MIN: Duration = Duration::from_millis(300);
 /// Keep-alives in the time after which leases end: most of it is left when one is late.
 const KEEP_ALIVES_PER_LEASE: u32 = 6;
+/// Reports of what was written before a connection broke are waited for no longer than this before
+/// the client greets anew: one of them may have to wait for an iod.
+const REPORTS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Replies are small; this many bytes are taken from the socket at once.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
@@ -128,7 +132,7 @@ fn establish(shared: &Shared) -> Result<(Arc<Link>, BufReader<TcpStream>), LinkE
         }
         state.greeting = Some(Arc::clone(&link));
     }
-    let welcome = greet(shared, &link.stream, &mut reader);
+    let welcome = begin_session(shared, &link.stream, &mut reader);
     let welcome = welcome.inspect_err(|_| link.shut_down())?;
     link.stream.set_read_timeout(None)?;
     let frames = {
@@ -162,29 +166,96 @@ fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Declares the opens that this client holds and takes mgr's welcome.
-fn greet(
+/// Greets. A client with leases says first what it wrote before: with the second greeting, mgr gives
+/// to others what it held.
+fn begin_session(
     shared: &Shared,
     stream: &TcpStream,
     reader: &mut BufReader<TcpStream>,
 ) -> Result<Welcome, LinkError> {
-    let (messages, known) = {
-        let state = shared.lock();
-        (state.session.reopens(), state.welcome)
+    let opens = shared.lock().session.reopens();
+    let welcome = greet(shared, stream, reader, (opens, false))?;
+    let Some(keeper) = &shared.keeper else {
+        return Ok(welcome);
     };
+    keeper.reconnecting();
+    report(shared, stream, reader)?;
+    greet(shared, stream, reader, (vec![Vec::new()], true))
+}
+
+/// Sends the reports that have no reply, and takes the replies that come in time.
+fn report(
+    shared: &Shared,
+    stream: &TcpStream,
+    reader: &mut BufReader<TcpStream>,
+) -> Result<(), LinkError> {
+    let reports = shared.lock().session.unanswered_reports();
+    let mut open = BTreeSet::new();
+    for Begun { id, frame } in reports {
+        let mut writer = stream;
+        writer.write_all(&frame)?;
+        open.insert(id);
+    }
+    let deadline = Instant::now() + REPORTS_TIMEOUT;
+    let mut scratch = Vec::new();
+    while !open.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match reader.fill_buf() {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error.into()),
+        }
+        stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
+        match read_incoming(reader, &mut scratch)?.ok_or(LinkError::Closed)? {
+            // About leases from before the greeting, which end with the next one.
+            Incoming::Notice(_) => {}
+            Incoming::Reply(header, reply) => {
+                open.remove(&header.request_id);
+                take_reply(shared, header.request_id, reply);
+            }
+        }
+    }
+    stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
+    Ok(())
+}
+
+/// Hands a reply to whoever waits for it.
+fn take_reply(shared: &Shared, id: u64, reply: MgrReply) {
+    let finished = shared.lock().session.finish(id, &reply);
+    if let Finished::Waiter(waiter) = finished {
+        drop(waiter.try_send(reply));
+    }
+}
+
+/// Declares opens, a message for each list, and takes mgr's welcome.
+fn greet(
+    shared: &Shared,
+    stream: &TcpStream,
+    reader: &mut BufReader<TcpStream>,
+    (messages, leases): (Vec<Vec<Reopen>>, bool),
+) -> Result<Welcome, LinkError> {
+    let known = shared.lock().welcome;
     let mut welcome = None;
     let mut scratch = Vec::new();
     for opens in messages {
         let begun = shared
             .lock()
             .session
-            .greeting(opens, shared.keeper.is_some())
+            .greeting(opens, leases)
             .map_err(ConnectionError::Message)?;
         let sent = BootTime::now();
         let mut writer = stream;
         writer.write_all(&begun.frame)?;
         let (header, reply) = loop {
             match read_incoming(reader, &mut scratch)?.ok_or(LinkError::Closed)? {
+                Incoming::Reply(header, reply) if header.request_id == begun.id => {
+                    break (header, reply);
+                }
+                // To a report that was sent just before.
+                Incoming::Reply(header, reply) if header.request_id < begun.id => {
+                    take_reply(shared, header.request_id, reply);
+                }
                 Incoming::Reply(header, reply) => break (header, reply),
                 // About leases from before the greeting, which have ended.
                 Incoming::Notice(_) => {}
@@ -205,7 +276,9 @@ fn greet(
         }
         shared.set_iods(&hello.iods);
         let lease_timeout = Duration::from_millis(u64::from(hello.lease_timeout_ms));
-        shared.lease_clock.renew(sent, lease_timeout);
+        if leases {
+            shared.lease_clock.renew(sent, lease_timeout);
+        }
         welcome = Some(Welcome {
             file_system: hello.file_system,
             session_timeout,

@@ -27,6 +27,8 @@ struct Pending<W> {
     sequence: u64,
     /// How the file is opened, where the reply is an open.
     access: Option<Access>,
+    /// It is a writer's report.
+    reports: bool,
     /// It went out, or may have, over more than one connection.
     resent: bool,
     /// When it was handed out to be sent, last.
@@ -128,6 +130,7 @@ impl<W> Session<W> {
             frame: Arc::clone(&frame),
             sequence,
             access,
+            reports: matches!(operation, MgrOperation::Report { .. }),
             resent: false,
             sent: BootTime::now(),
             waiter,
@@ -221,6 +224,16 @@ impl<W> Session<W> {
             Arc::clone(&pending.frame)
         };
         self.pending.values_mut().map(take).collect()
+    }
+
+    /// Reports without a reply, which a new connection carries before all others.
+    pub(super) fn unanswered_reports(&self) -> Vec<Begun> {
+        let reports = self.pending.iter().filter(|(_, pending)| pending.reports);
+        let begun = |(id, pending): (&u64, &Pending<W>)| Begun {
+            id: *id,
+            frame: Arc::clone(&pending.frame),
+        };
+        reports.map(begun).collect()
     }
 
     /// The opens to declare on a new connection, cut into messages; at least one.

@@ -29,7 +29,8 @@ pub struct MgrRequest {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum MgrOperation {
-    /// First request on a connection. Starts or renews the client's session.
+    /// First request on a connection. Starts or renews the client's session. A client with leases
+    /// greets without them first, then reports what it wrote, then greets with them.
     Hello {
         /// Opens that the client holds and mgr may have forgotten in a restart.
         opens: Vec<Reopen>,
@@ -164,6 +165,10 @@ pub enum MgrOperation {
         modified: bool,
         /// The open through which it wrote.
         open: OpenId,
+        /// The `change` counter as the writer knows it. Where it has lost its lease and mgr has
+        /// another, somebody else has changed the content since: the report comes too late and
+        /// changes nothing.
+        known_change: u64,
     },
     /// A part of a directory.
     ReadDirectory {

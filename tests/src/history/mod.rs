@@ -89,12 +89,13 @@ pub enum Call {
         /// Which file.
         got: Option<u64>,
     },
-    /// Reads a directory.
+    /// Reads a directory: one of these for each name that may be in it, since POSIX leaves open
+    /// whether readdir(3) shows a name that comes or goes meanwhile.
     List {
-        /// Place in [`DIRECTORIES`].
-        directory: usize,
-        /// Places in [`NAMES`], in their order.
-        got: Vec<usize>,
+        /// Place in [`NAMES`].
+        name: usize,
+        /// It was there.
+        got: bool,
     },
     /// rename(2); false: there is no such file.
     Rename {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CELLS_AT_FIRST, Call, DIRECTORIES, Got, NAMES};
+use super::{CELLS_AT_FIRST, Call, Got, NAMES};
 use crate::linearizability::Model;
 
 /// Files whose number is not known, since the call that made them never returned, have numbers from
@@ -117,13 +117,6 @@ impl Files {
         Some(after)
     }
 
-    fn list(&self, directory: usize) -> Vec<usize> {
-        let inside = |name: &usize| {
-            self.names[*name].is_some() && NAMES[*name].starts_with(DIRECTORIES[directory])
-        };
-        (0..NAMES.len()).filter(inside).collect()
-    }
-
     /// The object after a call that says whether it was done: not doing it must have had a reason.
     fn done(&self, done: Option<Self>, got: Got<bool>) -> Option<Self> {
         match (done, got) {
@@ -171,7 +164,7 @@ impl Model for Files {
                 got: Some(file),
             } => self.named(*name, *file),
             Call::Find { name, got: None } => holds(self.names[*name].is_none()),
-            Call::List { directory, got } => holds(self.list(*directory) == *got),
+            Call::List { name, got } => holds(self.names[*name].is_some() == *got),
             Call::Rename { from, to, got } => self.done(self.rename(*from, *to), *got),
             Call::Unlink { name, got } => self.done(self.unlink(*name), *got),
             Call::Link { file, name, got } => self.done(self.link(*file, *name), *got),
@@ -248,8 +241,8 @@ mod tests {
         }
     }
 
-    const fn list(directory: usize, got: Vec<usize>) -> Call {
-        Call::List { directory, got }
+    const fn list(name: usize, got: bool) -> Call {
+        Call::List { name, got }
     }
 
     #[test]
@@ -272,8 +265,9 @@ mod tests {
                 got: Got::Known(true),
             },
             stat(3, 2),
-            list(0, vec![0]),
-            list(1, vec![2]),
+            list(0, true),
+            list(1, false),
+            list(2, true),
             rename(0, 2, true),
             rename(0, 1, true),
             find(1, Some(7)),
@@ -322,12 +316,9 @@ mod tests {
             ),
             (
                 "a directory's old names",
-                vec![rename(0, 2, true), list(0, vec![0])],
+                vec![rename(0, 2, true), list(0, true)],
             ),
-            (
-                "half a rename",
-                vec![rename(0, 1, true), list(0, vec![0, 1])],
-            ),
+            ("half a rename", vec![rename(0, 1, true), list(0, true)]),
             (
                 "a link that is not counted",
                 vec![unlink(0, true), stat(1, 1)],

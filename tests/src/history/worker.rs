@@ -439,8 +439,12 @@ impl Worker<'_> {
             }
         }
         let end = now();
-        let got = found.into_iter().collect();
-        self.note(Call::List { directory, got }, start, end);
+        for (name, text) in NAMES.iter().enumerate() {
+            if text.starts_with(DIRECTORIES[directory]) {
+                let got = found.contains(&name);
+                self.note(Call::List { name, got }, start, end);
+            }
+        }
         Ok(())
     }
 

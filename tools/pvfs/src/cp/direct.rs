@@ -248,6 +248,8 @@ impl DirectFile {
                 size_min,
                 modified: true,
                 open,
+                // Without leases, nothing is judged by it.
+                known_change: 0,
             })?;
         }
         Ok(())
