@@ -32,6 +32,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 use self::create::Create;
 use self::inode::NewInode;
 use self::layout::IodSlot;
+use self::open::Written;
 use self::transaction::{Halt, Transaction};
 
 /// What a request may know besides the store and the open table.
@@ -75,11 +76,13 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             parent,
             name,
             mode,
+            umask,
             exclusive,
             access,
         } => {
             let create = Create {
                 mode: *mode,
+                umask: *umask,
                 exclusive: *exclusive,
                 access: *access,
             };
@@ -90,6 +93,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             name,
             kind,
             mode,
+            umask,
             rdev,
         } => tx.make_node(
             *parent,
@@ -97,6 +101,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             NewInode {
                 kind: *kind,
                 mode: *mode,
+                umask: *umask,
                 rdev: *rdev,
             },
         ),
@@ -132,7 +137,16 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             modified,
             open,
             known_change,
-        } => tx.report((*inode, *open), *size_min, *modified, *known_change),
+            allocated,
+        } => {
+            let written = Written {
+                size_min: *size_min,
+                modified: *modified,
+                known_change: *known_change,
+                allocated: *allocated,
+            };
+            tx.report(*inode, *open, written)
+        }
         Op::ReadDirectory {
             inode,
             after,

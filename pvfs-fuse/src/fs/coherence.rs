@@ -293,7 +293,11 @@ impl Pvfs {
             let Some(report) = inode.state().begin_report() else {
                 continue;
             };
-            let operation = report_operation(&inode, &report);
+            // Iods are not waited for here: how much the file takes is for a later report.
+            let operation = report_operation(&inode, &report, None);
+            if report.asks_for_space {
+                inode.state().ask_for_space();
+            }
             match self.mgr.begin(&report.writer.credentials, &operation) {
                 Ok(answer) => {
                     let fs = Arc::clone(self);

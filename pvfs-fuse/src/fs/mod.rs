@@ -17,12 +17,14 @@
 
 mod caller;
 mod coherence;
+mod copy;
 mod data;
 mod directory;
 mod inode;
 mod lease;
 mod metadata;
 mod open_files;
+mod space;
 pub(crate) mod workers;
 mod xattr;
 
@@ -42,11 +44,13 @@ use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 
 pub use caller::Caller;
 pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
+pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
 use inode::{Inode, Report};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
+pub use space::Allocation;
 use workers::Workers;
 
 /// Largest read or write request that the kernel sends, bytes.
@@ -182,7 +186,8 @@ impl Pvfs {
         let Some(report) = inode.state().begin_report() else {
             return Ok(None);
         };
-        let operation = report_operation(inode, &report);
+        let allocated = self.space_for_report(inode, &report);
+        let operation = report_operation(inode, &report, allocated);
         let reply = self.mgr.call(&report.writer.credentials, operation);
         self.reported(inode, report, reply)
     }
@@ -271,13 +276,14 @@ fn number(node: u64) -> InodeNumber {
 }
 
 /// What mgr is told of a report.
-fn report_operation(inode: &Inode, report: &Report) -> MgrOperation {
+fn report_operation(inode: &Inode, report: &Report, allocated: Option<u64>) -> MgrOperation {
     MgrOperation::Report {
         inode: inode.number,
         size_min: report.size_min,
         modified: true,
         open: report.writer.open,
         known_change: report.known_change,
+        allocated,
     }
 }
 
