@@ -4,7 +4,12 @@
 //!
 //! `make setup-test` installs them; a test does not skip what is not there, it fails.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails fails its test"
+)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
