@@ -16,6 +16,7 @@ use crate::director::flow::FlowKey;
 use crate::director::timeouts::Timeouts;
 use crate::events::Events;
 use crate::kapi::atomic::{Atomic, Full, Relaxed};
+use crate::kapi::devices::Keeper;
 use crate::kapi::hashtable::{InsertError, Made, Node, Table};
 use crate::kapi::memory;
 use crate::kapi::pernet::Net;
@@ -236,6 +237,19 @@ impl Balancer {
         let node = self.connections.insert_made(made, guard)?;
         entering.entered();
         Ok(node)
+    }
+}
+
+impl Keeper for Balancer {
+    /// A cached route of IPv6 holds the entry of the routing table that it comes from, and that holds the
+    /// device: the kernel would wait for it for ever. The next packet looks the route up again.
+    fn device_goes(&self) {
+        let guard = read_lock();
+        for service in self.services.load(&guard).all() {
+            for destination in service.destinations(&guard) {
+                destination.route.forget();
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use crate::balancer::Balancer;
 use crate::director::config::Family;
 use crate::director::errno::{Errno, Reject};
+use crate::kapi::devices;
 use crate::kapi::ingress;
 use crate::kapi::netfilter;
 use crate::kapi::pernet::{Net, PerNet, Slot};
@@ -64,6 +65,7 @@ struct Running {
     /// For services of firewall marks, while there are any.
     marks_hook: Option<netfilter::Registration<Balancer>>,
     _hook: netfilter::Registration<Balancer>,
+    _devices: devices::Registration<Balancer>,
     balancer: Arc<Balancer>,
 }
 
@@ -119,6 +121,7 @@ impl Running {
 
     fn start(net: Net, settings: Arc<Settings>) -> Result<Running> {
         let balancer = Balancer::new(net, settings)?;
+        let devices = devices::Registration::new(net, balancer.clone())?;
         let hook = netfilter::Registration::first(net, balancer.clone())?;
         // After the other one, which takes off what this one notes on packets that it leaves.
         let ingress_hook = ingress::Registration::new(net, balancer.clone())?;
@@ -130,6 +133,7 @@ impl Running {
             _ingress_hook: ingress_hook,
             marks_hook: None,
             _hook: hook,
+            _devices: devices,
             balancer,
         })
     }

@@ -7,6 +7,7 @@
 pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod cpu;
+pub(crate) mod devices;
 pub(crate) mod hashtable;
 pub(crate) mod ingress;
 pub(crate) mod lock;

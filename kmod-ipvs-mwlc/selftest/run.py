@@ -21,6 +21,7 @@ import learning
 import schedulers
 import services
 import settings
+import takeover
 import tools
 import uploads
 from splats import splats
@@ -31,7 +32,7 @@ def main():
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, ingress, flood, ipv6, ipv6_services, schedulers, services, draining, settings, learning, tools, uploads, complaints, bounds, attack):
+    for module in (balancing, ingress, flood, ipv6, ipv6_services, schedulers, services, draining, settings, takeover, learning, tools, uploads, complaints, bounds, attack):
         for name, test in list(vars(module).items()):
             if not name.startswith("test_") or (wanted and name not in wanted):
                 continue
