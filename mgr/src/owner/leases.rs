@@ -179,7 +179,11 @@ impl<W> State<W> {
             // What it writes beyond the new end would be cut off after it was acknowledged.
             let writes = matches!(want, Want::Write | Want::WriteDirect);
             if writes && self.work.is_cutting(*inode) {
-                self.acquiring.entry(*inode).or_default().push(parked);
+                // Those who waited have been told already, where this batch ends it.
+                match batch.cuts_done.contains(inode) {
+                    true => self.parking.again(parked),
+                    false => self.acquiring.entry(*inode).or_default().push(parked),
+                }
                 return Ok(());
             }
         }

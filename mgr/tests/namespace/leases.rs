@@ -512,6 +512,33 @@ fn nobody_gets_a_lease_to_write_while_a_file_is_cut() {
 }
 
 #[test]
+fn who_asks_in_the_batch_that_ends_a_cut_is_not_forgotten() {
+    let mut world = world();
+    let made = create(&mut world, BOB, "f");
+    ask(&mut world, BOB, report(&made, 1 << 20)).unwrap();
+    let file = made.attr.inode;
+    world.diligent = false;
+    let truncate = MgrOperation::SetAttr {
+        inode: file,
+        set: SetAttr {
+            size: Some(10),
+            ..SetAttr::default()
+        },
+        open: None,
+    };
+    park(&mut world, ALICE, truncate);
+    let asked = recalls(&mut world, BOB);
+    answer(&mut world, BOB, &asked);
+    let work = world.work.remove(0);
+    let done = world.note_done(work);
+    let want = Want::Write;
+    let acquire = MgrOperation::Acquire { inode: file, want };
+    let (waiter, request) = world.request(BOB, &Credentials::ROOT, acquire);
+    world.batch(vec![done, Memory::input(waiter, &request)]);
+    assert!(world.replies.remove(&waiter).unwrap().is_ok());
+}
+
+#[test]
 fn each_attempt_to_cut_has_a_larger_number_also_after_a_restart() {
     let mut world = world();
     let file = world.file_of(ROOT_INODE, "f", 1 << 20);

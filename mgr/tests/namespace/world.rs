@@ -215,7 +215,7 @@ impl<S: Store> World<S> {
         actions
     }
 
-    fn note_done(&mut self, work: StripeWork) -> Input<u32> {
+    pub fn note_done(&mut self, work: StripeWork) -> Input<u32> {
         let done = WorkDone {
             object: work.object,
             order: work.order,
