@@ -29,6 +29,8 @@ pub const GROUPS_MAX: usize = 1024;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one message's payload: one client request to one iod is at most this long.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+/// Bytes that one request has an iod copy: it takes no longer than a few payloads do.
+pub const COPY_BYTES_MAX: u64 = 16 << 20;
 /// Entries in one reply to a directory read; with the longest names they fit a body.
 pub const READDIR_ENTRIES_MAX: u32 = 1024;
 /// Opens that one client may declare in a single message after mgr restarted.

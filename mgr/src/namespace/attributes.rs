@@ -131,7 +131,20 @@ impl Transaction<'_> {
         if size < attr.size || written_beyond {
             self.note_cut(attr, size)?;
         }
+        let space = attr.space();
+        let grown = size > attr.size;
         attr.size = size;
+        let dense = Attr {
+            allocated: None,
+            ..*attr
+        };
+        // What is new is a hole, and what is cut off takes no space. How much is left of a file with
+        // holes, the next writer says.
+        attr.allocated = match (grown, attr.allocated) {
+            (true, _) => Some(space).filter(|space| *space != dense.space()),
+            (false, Some(allocated)) if size > 0 => Some(allocated.min(dense.space())),
+            (false, _) => None,
+        };
         self.content_changed(attr);
         Ok(())
     }

@@ -85,6 +85,8 @@ pub struct NewInode {
     pub kind: FileKind,
     /// Permission bits, as asked for.
     pub mode: u16,
+    /// The bits that its maker takes away.
+    pub umask: u16,
     /// Device number.
     pub rdev: u32,
 }
@@ -183,6 +185,8 @@ impl Transaction<'_> {
             mtime: now,
             ctime: now,
             change: 0,
+            allocated: None,
+            has_acl: false,
         };
         Ok(Inode { attr, directory })
     }
@@ -191,7 +195,7 @@ impl Transaction<'_> {
     /// itself to directories.
     fn inherited(&self, parent: &Attr, new: NewInode) -> (u16, u32) {
         let who = self.context.credentials;
-        let mode = new.mode & access::MODE_BITS;
+        let mode = new.mode & !new.umask & access::MODE_BITS;
         if parent.mode & access::SET_GID == 0 {
             return (mode, who.gid);
         }

@@ -32,6 +32,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 use self::create::Create;
 use self::inode::NewInode;
 use self::layout::IodSlot;
+use self::open::Written;
 use self::transaction::{Halt, Transaction};
 
 /// What a request may know besides the store and the open table.
@@ -73,11 +74,13 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             parent,
             name,
             mode,
+            umask,
             exclusive,
             access,
         } => {
             let create = Create {
                 mode: *mode,
+                umask: *umask,
                 exclusive: *exclusive,
                 access: *access,
             };
@@ -88,6 +91,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             name,
             kind,
             mode,
+            umask,
             rdev,
         } => tx.make_node(
             *parent,
@@ -95,6 +99,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             NewInode {
                 kind: *kind,
                 mode: *mode,
+                umask: *umask,
                 rdev: *rdev,
             },
         ),
@@ -129,7 +134,15 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             size_min,
             modified,
             open,
-        } => tx.report(*inode, *open, *size_min, *modified),
+            allocated,
+        } => {
+            let written = Written {
+                size_min: *size_min,
+                modified: *modified,
+                allocated: *allocated,
+            };
+            tx.report(*inode, *open, written)
+        }
         Op::ReadDirectory {
             inode,
             after,

@@ -12,6 +12,17 @@ use super::key;
 use super::opens::Open;
 use super::transaction::{Halt, Transaction};
 
+/// What a writer reports.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// The file is at least this long, bytes.
+    pub size_min: u64,
+    /// Its content changed.
+    pub modified: bool,
+    /// Disk space that it takes now, where the writer asked the iods.
+    pub allocated: Option<u64>,
+}
+
 impl Transaction<'_> {
     /// open(2) and opendir(3).
     ///
@@ -129,9 +140,13 @@ impl Transaction<'_> {
         &mut self,
         inode: InodeNumber,
         open: OpenId,
-        size_min: u64,
-        modified: bool,
+        written: Written,
     ) -> Result<MgrResponse, Halt> {
+        let Written {
+            size_min,
+            modified,
+            allocated,
+        } = written;
         let held = self.held(inode, open)?;
         let mut found = self.inode(inode)?;
         let change_before = found.attr.change;
@@ -145,6 +160,7 @@ impl Transaction<'_> {
         let grown = size_min > found.attr.size;
         if grown || modified {
             found.attr.size = found.attr.size.max(size_min);
+            note_space(&mut found.attr, allocated);
             self.content_changed(&mut found.attr);
             self.put_inode(&found)?;
         }
@@ -182,6 +198,17 @@ impl Transaction<'_> {
             Err(Halt::Blocked(inode))
         } else {
             Ok(())
+        }
+    }
+}
+
+/// Takes what iods said about a file's disk space. A file that takes what its size says is like any
+/// other again, and later writers need not ask.
+fn note_space(attr: &mut Attr, allocated: Option<u64>) {
+    if let Some(allocated) = allocated {
+        attr.allocated = None;
+        if attr.space() != allocated {
+            attr.allocated = Some(allocated);
         }
     }
 }

@@ -266,6 +266,7 @@ fn plan(model: &mut Model, step: &Step) -> Option<(MgrOperation, Result<(), FsEr
                 kind,
                 mode: 0o755,
                 rdev: 0,
+                umask: 0,
             };
             (operation, model.make(directory, parent, text))
         }
@@ -354,6 +355,7 @@ fn plan(model: &mut Model, step: &Step) -> Option<(MgrOperation, Result<(), FsEr
                     size_min,
                     modified: true,
                     open,
+                    allocated: None,
                 },
                 expected,
             )

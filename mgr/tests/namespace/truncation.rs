@@ -90,6 +90,7 @@ fn other_writers_of_the_inode_wait_and_nobody_else() {
         size_min: 50,
         modified: true,
         open,
+        allocated: None,
     };
     let (second, _) = world.send(BOB, report);
     let (third, _) = world.send(BOB, truncate(file, 20));

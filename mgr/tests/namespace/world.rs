@@ -379,6 +379,7 @@ impl<S: Store> World<S> {
             kind,
             mode,
             rdev: 5,
+            umask: 0,
         })
     }
 
@@ -412,6 +413,7 @@ impl<S: Store> World<S> {
             mode: 0o644,
             exclusive,
             access: BOTH,
+            umask: 0,
         };
         let who = self.who.clone();
         Self::open_of(self.call_as(client, &who, operation))
@@ -455,6 +457,7 @@ impl<S: Store> World<S> {
             size_min,
             modified: true,
             open,
+            allocated: None,
         };
         match self.call_as(client, &who, operation)? {
             MgrResponse::Report {

@@ -6,15 +6,19 @@
 //! then this mount alone knows how long the file is. Lock order: `reporting`, then `state`.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
-use pvfs::ids::{InodeNumber, OpenId};
+use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::proto::mgr::Access;
 
 use super::lease::FileLease;
+
+/// Less than an iod's disk gives out at a time is no hole.
+const HOLE_BYTES_MIN: u64 = 4096;
 
 /// Names of one directory that are kept; beyond it, all are forgotten.
 const NAMES_MAX: usize = 1 << 16;
@@ -35,6 +39,8 @@ pub(super) struct Report {
     pub(super) size_min: u64,
     /// Who says so.
     pub(super) writer: Writer,
+    /// The file has, or may have, holes or reserved space: only the iods know how much it takes.
+    pub(super) asks_for_space: bool,
 }
 
 /// An open that mgr granted; several handles of the kernel's may share it.
@@ -43,6 +49,7 @@ pub(super) struct MgrOpen {
     pub(super) open: OpenId,
     pub(super) access: Access,
     pub(super) layout: Layout,
+    pub(super) object: ObjectId,
 }
 
 /// An inode that is open here, or of which something is kept.
@@ -123,6 +130,10 @@ pub(super) struct InodeState {
     writer: Option<Writer>,
     /// Something may be on an iod that is not on its disk.
     unsynced: bool,
+    /// As mgr said last, the file does not take the space that its size says.
+    sparse: bool,
+    /// Something was written since the last report began that may have made it so.
+    space_unknown: bool,
     /// Reports under way.
     reports: u32,
     /// What may be done without asking mgr.
@@ -153,6 +164,8 @@ impl InodeState {
             writer: None,
             // An open that was closed before may have written.
             unsynced: true,
+            sparse: attr.allocated.is_some(),
+            space_unknown: false,
             reports: 0,
             lease: FileLease::new(),
             attr: None,
@@ -231,10 +244,17 @@ impl InodeState {
         self.size.max(self.written_end).max(self.reporting_end)
     }
 
-    /// Notes an acknowledged write that ends at `end`.
-    pub(super) fn wrote(&mut self, end: u64, writer: Writer) {
+    /// The next report is to say how much space the file takes.
+    pub(super) const fn ask_for_space(&mut self) {
+        self.space_unknown = true;
+    }
+
+    /// Notes an acknowledged write of these bytes.
+    pub(super) fn wrote(&mut self, range: Range<u64>, writer: Writer) {
         self.attr = None;
-        self.written_end = self.written_end.max(end);
+        // Between the end and what was written beyond it there is a hole.
+        self.space_unknown |= range.start > self.end().saturating_add(HOLE_BYTES_MIN);
+        self.written_end = self.written_end.max(range.end);
         self.unsynced = true;
         // Privileges are dropped if any of several writers makes it so.
         let keeps_older = self
@@ -261,9 +281,11 @@ impl InodeState {
         self.reporting_end = self.reporting_end.max(self.written_end);
         self.written_end = 0;
         self.reports += 1;
+        let space_unknown = std::mem::take(&mut self.space_unknown);
         Some(Report {
             size_min: self.reporting_end,
             writer,
+            asks_for_space: space_unknown || self.sparse,
         })
     }
 
@@ -284,8 +306,9 @@ impl InodeState {
     pub(super) fn report_failed(&mut self, report: Report) {
         self.end_report();
         let unsynced = self.unsynced;
-        self.wrote(report.size_min, report.writer);
+        self.wrote(0..report.size_min, report.writer);
         self.unsynced = unsynced;
+        self.space_unknown |= report.asks_for_space;
     }
 
     /// Takes attributes from mgr; false where newer ones came before them.
@@ -294,6 +317,7 @@ impl InodeState {
         if current {
             self.change = attr.change;
             self.size = attr.size;
+            self.sparse = attr.allocated.is_some();
         }
         current
     }
@@ -329,6 +353,8 @@ mod tests {
             mtime: Timestamp::default(),
             ctime: Timestamp::default(),
             change,
+            allocated: None,
+            has_acl: false,
         }
     }
 
@@ -347,7 +373,7 @@ mod tests {
     #[test]
     fn a_write_is_seen_here_before_mgr_hears_of_it() {
         let mut state = InodeState::new(&attr(10, 1));
-        state.wrote(100, writer(1, 0));
+        state.wrote(0..100, writer(1, 0));
         assert_eq!(state.end(), 100);
         let report = state.begin_report().unwrap();
         assert_eq!((report.size_min, state.end()), (100, 100));
@@ -359,9 +385,9 @@ mod tests {
     #[test]
     fn a_write_during_a_report_is_reported_later() {
         let mut state = InodeState::new(&attr(0, 1));
-        state.wrote(100, writer(1, 0));
+        state.wrote(0..100, writer(1, 0));
         state.begin_report().unwrap();
-        state.wrote(50, writer(1, 0));
+        state.wrote(0..50, writer(1, 0));
         state.report_done(&attr(100, 2));
         assert!(state.is_dirty());
         assert_eq!(
@@ -374,7 +400,7 @@ mod tests {
     #[test]
     fn a_failed_report_is_made_again() {
         let mut state = InodeState::new(&attr(0, 1));
-        state.wrote(100, writer(1, 0));
+        state.wrote(0..100, writer(1, 0));
         let report = state.begin_report().unwrap();
         state.report_failed(report);
         assert_eq!(state.end(), 100);
@@ -394,8 +420,8 @@ mod tests {
     #[test]
     fn an_ordinary_writer_drops_privileges_whatever_root_writes_beside_it() {
         let mut state = InodeState::new(&attr(0, 5));
-        state.wrote(1, writer(1, 1000));
-        state.wrote(2, writer(2, 0));
+        state.wrote(0..1, writer(1, 1000));
+        state.wrote(0..2, writer(2, 0));
         let report = state.begin_report().unwrap();
         assert_eq!(
             (report.writer.credentials.uid, report.writer.open),
@@ -408,9 +434,28 @@ mod tests {
         let mut state = InodeState::new(&attr(0, 5));
         assert!(state.begin_sync(), "an earlier open may have written");
         assert!(!state.begin_sync());
-        state.wrote(1, writer(1, 0));
+        state.wrote(0..1, writer(1, 0));
         assert!(state.begin_sync());
         state.sync_failed();
         assert!(state.begin_sync());
+    }
+
+    #[test]
+    fn the_iods_are_asked_for_space_where_a_hole_may_be() {
+        let mut state = InodeState::new(&attr(10_000, 5));
+        state.wrote(10_000..20_000, writer(1, 0));
+        assert!(!state.begin_report().unwrap().asks_for_space);
+        state.wrote(30_000..30_001, writer(1, 0));
+        let report = state.begin_report().unwrap();
+        assert!(report.asks_for_space);
+        state.report_failed(report);
+        assert!(state.begin_report().unwrap().asks_for_space);
+        let sparse = Attr {
+            allocated: Some(8192),
+            ..attr(30_001, 6)
+        };
+        state.report_done(&sparse);
+        state.wrote(0..1, writer(1, 0));
+        assert!(state.begin_report().unwrap().asks_for_space);
     }
 }

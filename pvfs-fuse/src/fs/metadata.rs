@@ -14,8 +14,10 @@ use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
 pub struct NewNode {
     /// Any kind but a symbolic link.
     pub kind: FileKind,
-    /// Permission bits, the caller's umask already applied.
+    /// Permission bits as the caller gave them.
     pub mode: u16,
+    /// The caller's umask.
+    pub umask: u16,
     /// Device number of a device.
     pub rdev: u32,
 }
@@ -118,6 +120,7 @@ impl Pvfs {
             name: name(entry)?,
             kind: node.kind,
             mode: node.mode,
+            umask: node.umask,
             rdev: node.rdev,
         };
         expect_attr(self.ask(caller, operation)?)

@@ -17,12 +17,14 @@
 
 mod caller;
 mod coherence;
+mod copy;
 mod data;
 mod directory;
 mod inode;
 mod lease;
 mod metadata;
 mod open_files;
+mod space;
 pub(crate) mod workers;
 mod xattr;
 
@@ -42,11 +44,13 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
 pub use caller::Caller;
 pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
+pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
 use inode::Inode;
 pub use metadata::NewNode;
 use open_files::OpenFiles;
+pub use space::Allocation;
 use workers::Workers;
 
 /// Largest read or write request that the kernel sends, bytes.
@@ -187,6 +191,7 @@ impl Pvfs {
             size_min: report.size_min,
             modified: true,
             open: report.writer.open,
+            allocated: self.space_for_report(inode, &report),
         };
         let outcome = match self.mgr.call(&report.writer.credentials, operation) {
             Ok(MgrResponse::Report { attr, .. }) => {

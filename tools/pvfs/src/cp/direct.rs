@@ -116,6 +116,7 @@ impl Gateway {
             mode,
             exclusive: false,
             access,
+            umask: 0,
         })?;
         if file.size_at_open > 0 {
             let set = SetAttr {
@@ -248,6 +249,7 @@ impl DirectFile {
                 size_min,
                 modified: true,
                 open,
+                allocated: None,
             })?;
         }
         Ok(())
