@@ -21,6 +21,10 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 /// All extended attribute names of one inode together (Linux `XATTR_LIST_MAX`).
 pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
+/// The extended attribute that holds an inode's access control list.
+pub const ACL_ACCESS_XATTR: &[u8] = b"system.posix_acl_access";
+/// The one that holds what new inodes in a directory get.
+pub const ACL_DEFAULT_XATTR: &[u8] = b"system.posix_acl_default";
 /// Hard links to one inode, as ext4 has it.
 pub const LINKS_MAX: u32 = 65_000;
 /// Supplementary groups sent with one request; NFS carries 16, no distribution gives a user more than this.

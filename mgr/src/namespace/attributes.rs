@@ -64,17 +64,14 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn change_mode(&self, before: &Attr, attr: &mut Attr, set: &SetAttr) -> Result<(), Halt> {
+    fn change_mode(&mut self, before: &Attr, attr: &mut Attr, set: &SetAttr) -> Result<(), Halt> {
         let Some(mode) = set.mode else { return Ok(()) };
         let who = self.context.credentials;
         if !access::is_owner_or_root(before, who) {
             return Err(FsError::NotPermitted.into());
         }
-        attr.mode = mode & access::MODE_BITS;
-        if !access::is_root(who) && !who.in_group(attr.gid) {
-            attr.mode &= !access::SET_GID;
-        }
-        Ok(())
+        self.set_mode(attr, mode);
+        self.acl_follows_mode(attr)
     }
 
     /// utimensat: the owner sets any time; whoever may write may set the present. A truncation has
@@ -161,7 +158,7 @@ impl Transaction<'_> {
 
     /// Whether the caller may write to an inode by its mode.
     fn check_writable(&self, attr: &Attr) -> Result<(), Halt> {
-        Ok(access::check(attr, self.context.credentials, Want::WRITE)?)
+        self.permit(attr, Want::WRITE)
     }
 
     /// Whether `open` is an open for writing of this inode by this client.

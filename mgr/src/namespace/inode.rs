@@ -122,7 +122,7 @@ impl Transaction<'_> {
     /// As [`Self::directory`], and [`FsError::AccessDenied`].
     pub fn searchable(&self, inode: InodeNumber) -> Result<(Attr, Directory), Halt> {
         let (attr, directory) = self.directory(inode)?;
-        access::check(&attr, self.context.credentials, access::Want::EXECUTE)?;
+        self.permit(&attr, access::Want::EXECUTE)?;
         Ok((attr, directory))
     }
 
@@ -171,7 +171,7 @@ impl Transaction<'_> {
         let (mode, gid) = self.inherited(parent, new);
         let now = self.context.now;
         let directory = (new.kind == FileKind::Directory).then(|| Directory::new(parent.inode));
-        let attr = Attr {
+        let mut attr = Attr {
             inode,
             generation: self.context.generation,
             kind: new.kind,
@@ -188,6 +188,7 @@ impl Transaction<'_> {
             allocated: None,
             has_acl: false,
         };
+        self.inherit_acl(parent, &mut attr, new.umask)?;
         Ok(Inode { attr, directory })
     }
 
@@ -195,7 +196,7 @@ impl Transaction<'_> {
     /// itself to directories.
     fn inherited(&self, parent: &Attr, new: NewInode) -> (u16, u32) {
         let who = self.context.credentials;
-        let mode = new.mode & !new.umask & access::MODE_BITS;
+        let mode = new.mode & access::MODE_BITS;
         if parent.mode & access::SET_GID == 0 {
             return (mode, who.gid);
         }

@@ -6,6 +6,8 @@
 //! in [`access`], what they do in [`attributes`], [`create`], [`link`], [`rename`], [`open`].
 
 pub mod access;
+pub mod acl;
+pub mod acl_xattr;
 pub mod attributes;
 pub mod create;
 pub mod dentry;

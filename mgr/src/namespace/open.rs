@@ -7,7 +7,7 @@ use pvfs::ids::{InodeNumber, OpenId};
 use pvfs::limits::FILE_SIZE_BYTES_MAX;
 use pvfs::proto::mgr::{Access, MgrResponse, OpenResponse};
 
-use super::access::{self, Want};
+use super::access::Want;
 use super::key;
 use super::opens::Open;
 use super::transaction::{Halt, Transaction};
@@ -70,11 +70,10 @@ impl Transaction<'_> {
 
     /// The kernel opens a program for reading in order to execute it, for whoever may execute it.
     fn check_openable(&self, attr: &Attr, access: Access, want: Want) -> Result<(), Halt> {
-        let who = self.context.credentials;
         let for_execution = access.read && !access.write && attr.kind == FileKind::Regular;
-        match access::check(attr, who, want) {
-            Err(_) if for_execution => Ok(access::check(attr, who, Want::EXECUTE)?),
-            decided => Ok(decided?),
+        match self.permit(attr, want) {
+            Err(Halt::Fs(_)) if for_execution => self.permit(attr, Want::EXECUTE),
+            decided => decided,
         }
     }
 
