@@ -142,10 +142,18 @@ pub(super) struct InodeState {
     attr: Option<Attr>,
     /// The same, also where this mount has written since.
     last: Option<Attr>,
+    /// Access control lists by the names of their attributes, as of the last grant; `None` is a list
+    /// that does not exist.
+    acls: Vec<(Box<[u8]>, Option<Vec<u8>>)>,
     /// Of a directory, while the lease lets them be kept; `None` is a name that does not exist.
     names: HashMap<Box<[u8]>, Option<InodeNumber>>,
     /// mgr's opens of the file, some of which may be idle.
     pub(super) opens: Vec<MgrOpen>,
+    /// Of a directory: streams that are open.
+    pub(super) streams: usize,
+    /// mgr's open for them, where it needed to know of them: it keeps the directory if that is
+    /// removed.
+    pub(super) stream_open: Option<OpenId>,
     /// Handles for reading only.
     pub(super) readers: usize,
     /// Handles for writing.
@@ -170,8 +178,11 @@ impl InodeState {
             lease: FileLease::new(),
             attr: None,
             last: None,
+            acls: Vec::new(),
             names: HashMap::new(),
             opens: Vec::new(),
+            streams: 0,
+            stream_open: None,
             readers: 0,
             writers: 0,
             page_writers: 0,
@@ -180,6 +191,7 @@ impl InodeState {
 
     /// Takes attributes that the lease lets this mount keep.
     pub(super) fn keep(&mut self, attr: &Attr) {
+        self.acls.clear();
         if self.learn(attr) && self.lease.keeps() {
             self.attr = Some(*attr);
             self.last = Some(*attr);
@@ -195,6 +207,29 @@ impl InodeState {
     pub(super) fn kept(&self) -> Option<Attr> {
         let known = self.lease.keeps() && !self.is_dirty() && self.reports == 0;
         self.attr.filter(|_| known)
+    }
+
+    /// Whether anything that is kept still holds, and since which grant.
+    pub(super) fn kept_since(&self) -> Option<u64> {
+        self.lease.keeps().then(|| self.lease.number())
+    }
+
+    /// Takes an access control list that mgr told of after the grant of this number.
+    pub(super) fn keep_acl(&mut self, grant: u64, name: &[u8], acl: Option<Vec<u8>>) {
+        if self.kept_since() == Some(grant) && self.kept_acl(name).is_none() {
+            self.acls.push((name.into(), acl));
+        }
+    }
+
+    /// An access control list, where it is known without asking.
+    pub(super) fn kept_acl(&self, name: &[u8]) -> Option<Option<&[u8]>> {
+        self.kept_since()?;
+        if self.last.is_some_and(|attr| !attr.has_acl) {
+            return Some(None);
+        }
+        let mut acls = self.acls.iter();
+        let (_, acl) = acls.find(|(known, _)| **known == *name)?;
+        Some(acl.as_deref())
     }
 
     /// Takes a name of this directory.
@@ -217,6 +252,7 @@ impl InodeState {
     pub(super) fn forget(&mut self) {
         self.attr = None;
         self.last = None;
+        self.acls.clear();
         self.names = HashMap::new();
     }
 
@@ -235,7 +271,7 @@ impl InodeState {
 
     /// Whether nothing of the file is in use or kept here.
     pub(super) fn is_unused(&self) -> bool {
-        let handles = self.readers + self.writers;
+        let handles = self.readers + self.writers + self.streams;
         handles == 0 && self.opens.is_empty() && self.lease.is_idle() && !self.is_dirty()
     }
 
@@ -268,6 +304,11 @@ impl InodeState {
         } else {
             self.writer = Some(writer);
         }
+    }
+
+    /// Whether a stream is open of which mgr does not know.
+    pub(super) const fn has_unknown_streams(&self) -> bool {
+        self.streams > 0 && self.stream_open.is_none()
     }
 
     /// Whether mgr is to hear of a write.

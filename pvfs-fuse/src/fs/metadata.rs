@@ -91,7 +91,7 @@ impl Pvfs {
     }
 
     /// What is kept of a name; `Some(None)`: it does not exist.
-    fn kept_name(&self, parent: u64, entry: &[u8]) -> Option<Option<InodeNumber>> {
+    pub(super) fn kept_name(&self, parent: u64, entry: &[u8]) -> Option<Option<InodeNumber>> {
         self.mgr.leases_left()?;
         let directory = self.files.inode(number(parent))?;
         let state = directory.state();
@@ -203,6 +203,7 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn rmdir(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<(), FsError> {
+        self.declare_streams_of(parent, entry);
         let operation = MgrOperation::RemoveDirectory {
             parent: number(parent),
             name: name(entry)?,
@@ -222,6 +223,9 @@ impl Pvfs {
         to: (u64, &[u8]),
         mode: RenameMode,
     ) -> Result<(), FsError> {
+        if mode == RenameMode::Replace {
+            self.declare_streams_of(to.0, to.1);
+        }
         let operation = MgrOperation::Rename {
             parent: number(from.0),
             name: name(from.1)?,

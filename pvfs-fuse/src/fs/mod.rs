@@ -39,6 +39,7 @@ use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::error::FsError;
 use pvfs::ids::InodeNumber;
+use pvfs::limits::ACL_ACCESS_XATTR;
 use pvfs::name::Name;
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
@@ -232,7 +233,7 @@ impl Pvfs {
 
 /// Whether the caller's groups decide how the operation turns out even where mgr allows it without
 /// them: a set-gid bit stays only for a member of the file's group.
-const fn operation_needs_groups(operation: &MgrOperation) -> bool {
+fn operation_needs_groups(operation: &MgrOperation) -> bool {
     const SET_GID: u16 = 0o2000;
     match operation {
         MgrOperation::SetAttr { set, .. } => match set.mode {
@@ -242,6 +243,8 @@ const fn operation_needs_groups(operation: &MgrOperation) -> bool {
         MgrOperation::Create { mode, .. } | MgrOperation::MakeNode { mode, .. } => {
             *mode & SET_GID != 0
         }
+        // The list's mode comes with it.
+        MgrOperation::SetXattr { name, .. } => name == ACL_ACCESS_XATTR,
         _ => false,
     }
 }

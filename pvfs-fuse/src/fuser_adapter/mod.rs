@@ -218,6 +218,7 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_CACHE_SYMLINKS,
             // Whether the umask counts depends on the directory's default access control list.
             InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_POSIX_ACL,
         ];
         if !self.ttl.is_zero() {
             // Entries that expire at once would be looked up again each.
@@ -492,6 +493,26 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.run(move |fs| empty(reply, fs.fsync(fh.0)));
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.run(move |fs| match fs.open_directory(ino.0) {
+            // Streams are told apart by their inode alone.
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.close_directory(ino.0);
+        reply.ok();
     }
 
     fn readdir(
