@@ -13,8 +13,6 @@ use super::access::Want;
 const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 4;
 const ENTRY_BYTES: usize = 8;
-/// Entries of one list: as many as an attribute's value holds.
-pub const ENTRIES_MAX: usize = (XATTR_VALUE_BYTES_MAX - HEADER_BYTES) / ENTRY_BYTES;
 /// The id of an entry that names nobody (`ACL_UNDEFINED_ID`).
 const NOBODY: u32 = u32::MAX;
 
