@@ -128,10 +128,10 @@ impl Pvfs {
             let copiers: Vec<_> = (0..COPIERS)
                 .map(|_| scope.spawn(|| self.copy_pieces(under, from, to, length, &next)))
                 .collect();
-            let ended = copiers.into_iter().map(|copier| copier.join());
-            ended.fold(Ok(()), |outcome, ended| {
-                outcome.and(ended.unwrap_or(Err(FsError::Io)))
-            })
+            // All end before any of them is judged.
+            let ended: Vec<_> = copiers.into_iter().map(|copier| copier.join()).collect();
+            let mut ended = ended.into_iter();
+            ended.try_for_each(|outcome| outcome.unwrap_or(Err(FsError::Io)))
         })
     }
 

@@ -144,7 +144,7 @@ pub(super) struct InodeState {
     last: Option<Attr>,
     /// Access control lists by the names of their attributes, as of the last grant; `None` is a list
     /// that does not exist.
-    acls: Vec<(Box<[u8]>, Option<Vec<u8>>)>,
+    acls: HashMap<Box<[u8]>, Option<Vec<u8>>>,
     /// Of a directory, while the lease lets them be kept; `None` is a name that does not exist.
     names: HashMap<Box<[u8]>, Option<InodeNumber>>,
     /// mgr's opens of the file, some of which may be idle.
@@ -178,7 +178,7 @@ impl InodeState {
             lease: FileLease::new(),
             attr: None,
             last: None,
-            acls: Vec::new(),
+            acls: HashMap::new(),
             names: HashMap::new(),
             opens: Vec::new(),
             streams: 0,
@@ -217,7 +217,7 @@ impl InodeState {
     /// Takes an access control list that mgr told of after the grant of this number.
     pub(super) fn keep_acl(&mut self, grant: u64, name: &[u8], acl: Option<Vec<u8>>) {
         if self.kept_since() == Some(grant) && self.kept_acl(name).is_none() {
-            self.acls.push((name.into(), acl));
+            self.acls.insert(name.into(), acl);
         }
     }
 
@@ -227,9 +227,7 @@ impl InodeState {
         if self.last.is_some_and(|attr| !attr.has_acl) {
             return Some(None);
         }
-        let mut acls = self.acls.iter();
-        let (_, acl) = acls.find(|(known, _)| **known == *name)?;
-        Some(acl.as_deref())
+        self.acls.get(name).map(Option::as_deref)
     }
 
     /// Takes a name of this directory.
