@@ -182,11 +182,11 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, cases: u32) {
                 Step::Sync => striped::sync(pool, &layout, object).unwrap(),
                 Step::Allocate { offset, length } => {
                     let range = offset as u64..(offset + length) as u64;
-                    striped::allocate(pool, &layout, object, range).unwrap();
+                    striped::allocate(pool, &layout, object, 0, range).unwrap();
                 }
                 Step::Punch { offset, length } => {
                     let range = offset as u64..(offset + length) as u64;
-                    striped::punch(pool, &layout, object, range).unwrap();
+                    striped::punch(pool, &layout, object, 0, range).unwrap();
                     let end = flat.0.len().min(offset + length);
                     if let Some(bytes) = flat.0.get_mut(offset..end) {
                         bytes.fill(0);
@@ -207,7 +207,7 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, cases: u32) {
                         offset: offset as u64,
                     };
                     let (from, to) = (place(offset), place(offset + round));
-                    striped::copy_at_iods(pool, &from, &to, length as u64).unwrap();
+                    striped::copy_at_iods(pool, &from, &to, 0, length as u64).unwrap();
                     let bytes = flat.read(offset, length);
                     flat.write(offset + round, &bytes);
                 }
@@ -254,10 +254,10 @@ fn holes_and_reserved_space_are_where_they_were_made() {
     assert_eq!(seek(40 * 65_536, SeekTarget::Hole), Some(41 * 65_536));
     let space = || striped::allocated(pool, &layout, object).unwrap();
     assert_eq!(space(), 6 * 65_536);
-    striped::punch(pool, &layout, object, 11 * 65_536..14 * 65_536).unwrap();
+    striped::punch(pool, &layout, object, 0, 11 * 65_536..14 * 65_536).unwrap();
     assert_eq!(seek(10 * 65_536, SeekTarget::Hole), Some(11 * 65_536));
     assert_eq!(space(), 3 * 65_536);
-    striped::allocate(pool, &layout, object, 0..20 * 65_536).unwrap();
+    striped::allocate(pool, &layout, object, 0, 0..20 * 65_536).unwrap();
     assert_eq!(space(), 21 * 65_536, "reserved, beside stripe 40");
     let mut bytes = vec![1; 65_536];
     striped::read(pool, &layout, object, 12 * 65_536, &mut bytes).unwrap();
@@ -269,7 +269,7 @@ fn holes_and_reserved_space_are_where_they_were_made() {
         object,
         offset: 0,
     };
-    let refused = striped::copy_at_iods(pool, &place(&layout), &place(&other), 1);
+    let refused = striped::copy_at_iods(pool, &place(&layout), &place(&other), 0, 1);
     assert_eq!(refused, Err(FsError::InvalidArgument));
 }
 
