@@ -264,6 +264,7 @@ fn requests_out_of_place_change_nothing_of_others() {
             size_min: u64::MAX,
             modified: true,
             open,
+            allocated: Some(u64::MAX),
         },
         MgrOperation::Acknowledge {
             recalls: (0..1000).collect(),
