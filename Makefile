@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood soak fuzz simulate compare clean
+.PHONY: help setup setup-test build demo test test-posix test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood soak fuzz simulate compare clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ test-histories: setup-test ## HISTORIES (10000) random histories of calls on thr
 test-faults: setup-test ## FAULTS (2000) kills, stops and cut, slow and lossy links under load, replayable by PVFS_FAULTS_SEED
 	$(CARGO) build --locked --release --workspace --bins
 	PVFS_FAULTS=$(or $(FAULTS),2000) $(CARGO) nextest run --locked --release -p cssns-tests --test pvfs_faults --no-capture
+
+test-posix: setup-test ## POSIX at length: fsx a million operations on one and on two mounts, a million entries, fio, dbench, stress-ng (FSX_OPERATIONS)
+	scripts/setup.sh test-posix
+	$(CARGO) build --locked --workspace --bins
+	FSX_OPERATIONS=$(or $(FSX_OPERATIONS),1000000) $(CARGO) nextest run --locked -p cssns-tests --run-ignored all \
+		-E 'binary(pvfs_suites) + binary(pvfs_limits) + binary(pvfs_posix) + binary(fuse_space)'
 
 test-clients: kmod ## keepalived, the kernel's own selftest, client libraries against the module in the VM (TEST="name ..." for some)
 	scripts/clients-test.sh $(TEST)

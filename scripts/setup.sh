@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs what building and the demo need on Debian 12 or 13, and with `test` the test runner too. Prints nothing and takes a
+# Installs what building and the demo need on Debian 12 or 13, with `test` the test runner and what it runs too, and with `test-posix`
+# what `make test-posix` runs besides. Prints nothing and takes a
 # moment where all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,9 +15,18 @@ PACKAGES=(
 )
 # With the module in this machine's own kernel, its own ipvsadm configures it.
 [ "${HOST:-0}" != 1 ] || PACKAGES+=(ipvsadm)
+# Programs that tests run on a mount.
+TEST_PACKAGES=(git rsync perl-base python3-minimal)
+TEST_POSIX_PACKAGES=(fio dbench stress-ng)
+case ${1-} in
+    test) PACKAGES+=("${TEST_PACKAGES[@]}") ;;
+    test-posix) PACKAGES+=("${TEST_PACKAGES[@]}" "${TEST_POSIX_PACKAGES[@]}") ;;
+esac
 RUST_VERSION_MIN=1.85
 # The newest that Rust 1.85 builds.
 NEXTEST_VERSION=0.9.100
+PJDFSTEST_VERSION=0.2.2
+FSX_VERSION=0.3.2
 APT=(apt-get -q -y -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0)
 LOG=build/log/setup.log
 mkdir -p build/log
@@ -70,7 +80,16 @@ mapfile -t missing < <(missing_packages "${PACKAGES[@]}")
 [ "${#missing[@]}" = 0 ] || install_packages "${missing[@]}"
 # shellcheck disable=SC2046  # one word a package
 rust_is_there || install_packages $(rust_packages)
-[ "${1-}" != test ] || cargo nextest --version >/dev/null 2>&1 || {
-    echo "setup: building cargo-nextest (a few minutes, once)" >&2
-    cargo install --quiet --locked --version "$NEXTEST_VERSION" cargo-nextest >"$LOG" 2>&1 || { tail -n 20 "$LOG" >&2; fail "cargo install cargo-nextest failed: see $LOG"; }
+# program_from_cargo PROGRAM CRATE VERSION
+program_from_cargo() {
+    [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/$1" ] || command -v "$1" >/dev/null || {
+        echo "setup: building $2 (a few minutes, once)" >&2
+        cargo install --quiet --locked --version "$3" "$2" >"$LOG" 2>&1 || { tail -n 20 "$LOG" >&2; fail "cargo install $2 failed: see $LOG"; }
+    }
 }
+
+if [ "${1-}" = test ]; then
+    program_from_cargo cargo-nextest cargo-nextest "$NEXTEST_VERSION"
+    program_from_cargo pjdfstest pjdfstest "$PJDFSTEST_VERSION"
+    program_from_cargo fsx fsx "$FSX_VERSION"
+fi

@@ -21,12 +21,13 @@ use proptest::prelude::*;
 use pvfs::address::Endpoint;
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
-use pvfs::client::striped;
+use pvfs::client::striped::{self, Place};
 use pvfs::client::transport::{ByteStream, Tcp, Transport};
 use pvfs::error::FsError;
-use pvfs::ids::IodId;
+use pvfs::ids::{IodId, ObjectId};
+use pvfs::layout::Layout;
 use pvfs::limits::PAYLOAD_BYTES_MAX;
-use pvfs::proto::iod::{IodRequest, IodResponse};
+use pvfs::proto::iod::{IodRequest, IodResponse, SeekTarget};
 use pvfs_iod::server::ServerLimits;
 
 #[derive(Clone, Debug)]
@@ -44,6 +45,23 @@ enum Step {
         size: usize,
     },
     Sync,
+    Allocate {
+        offset: usize,
+        length: usize,
+    },
+    Punch {
+        offset: usize,
+        length: usize,
+    },
+    Seek {
+        offset: usize,
+    },
+    /// From the file to a place behind it that [aligns](pvfs::layout::Layout::aligns).
+    Copy {
+        offset: usize,
+        length: usize,
+        rounds: usize,
+    },
 }
 
 fn step(file_max: usize) -> impl Strategy<Value = Step> {
@@ -51,9 +69,14 @@ fn step(file_max: usize) -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (range.clone(), any::<u64>())
             .prop_map(|((offset, length), seed)| Step::Write { offset, length, seed }),
-        4 => range.prop_map(|(offset, length)| Step::Read { offset, length }),
+        4 => range.clone().prop_map(|(offset, length)| Step::Read { offset, length }),
         1 => (0..file_max).prop_map(|size| Step::Truncate { size }),
         1 => Just(Step::Sync),
+        1 => range.clone().prop_map(|(offset, length)| Step::Allocate { offset, length }),
+        2 => range.clone().prop_map(|(offset, length)| Step::Punch { offset, length }),
+        2 => (0..file_max).prop_map(|offset| Step::Seek { offset }),
+        1 => (range.clone(), 1usize..4)
+            .prop_map(|((offset, length), rounds)| Step::Copy { offset, length, rounds }),
     ]
 }
 
@@ -81,6 +104,38 @@ impl Flat {
 
 const FILE_MAX: usize = 300_000;
 
+/// Local files give their space out in blocks, so a hole may be smaller than what was punched: but
+/// what is no data reads as zeros, and what a hole begins with does too.
+fn seek_agrees(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    offset: usize,
+    flat: &Flat,
+) -> Result<(), TestCaseError> {
+    let size = flat.0.len();
+    let seek = |offset: usize, target| {
+        let place = (offset as u64, size as u64);
+        let found = striped::seek(pool, layout, object, place, target).unwrap();
+        found.map(|found| found as usize)
+    };
+    let zeros = |from: usize, to: usize| flat.0[from..to].iter().all(|byte| *byte == 0);
+    if offset >= size {
+        return Ok(());
+    }
+    let data = seek(offset, SeekTarget::Data);
+    prop_assert!(data.is_none_or(|data| (offset..size).contains(&data)));
+    prop_assert!(zeros(offset, data.unwrap_or(size)), "data before {data:?}");
+    let hole = seek(offset, SeekTarget::Hole).unwrap();
+    prop_assert!((offset..=size).contains(&hole));
+    if hole < size {
+        let next = seek(hole, SeekTarget::Data).unwrap_or(size);
+        prop_assert!(next > hole, "a hole at {hole} with no byte in it");
+        prop_assert!(zeros(hole, next));
+    }
+    Ok(())
+}
+
 /// Replays random steps on fresh objects through `pool` and compares each read with the model.
 fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, cases: u32) {
     let inode = std::cell::Cell::new(1);
@@ -99,7 +154,7 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, cases: u32) {
         inode.set(inode.get() + 1);
         let object = object(inode.get());
         let iods = cluster.iods.iter().take(width).map(|iod| iod.id).collect();
-        let layout = pvfs::layout::Layout::new(1 << shift, 0, iods).unwrap();
+        let layout = Layout::new(1 << shift, 0, iods).unwrap();
         let mut flat = Flat::default();
         for step in steps {
             match step {
@@ -125,6 +180,37 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, cases: u32) {
                     flat.0.truncate(size);
                 }
                 Step::Sync => striped::sync(pool, &layout, object).unwrap(),
+                Step::Allocate { offset, length } => {
+                    let range = offset as u64..(offset + length) as u64;
+                    striped::allocate(pool, &layout, object, 0, range).unwrap();
+                }
+                Step::Punch { offset, length } => {
+                    let range = offset as u64..(offset + length) as u64;
+                    striped::punch(pool, &layout, object, 0, range).unwrap();
+                    let end = flat.0.len().min(offset + length);
+                    if let Some(bytes) = flat.0.get_mut(offset..end) {
+                        bytes.fill(0);
+                    }
+                }
+                Step::Seek { offset } => seek_agrees(pool, &layout, object, offset, &flat)?,
+                Step::Copy {
+                    offset,
+                    length,
+                    rounds,
+                } => {
+                    // A round is a stripe at each iod; the copy must not meet what it copies.
+                    let round = (width << shift) * rounds;
+                    let length = length.min(round);
+                    let place = |offset: usize| Place {
+                        layout: &layout,
+                        object,
+                        offset: offset as u64,
+                    };
+                    let (from, to) = (place(offset), place(offset + round));
+                    striped::copy_at_iods(pool, &from, &to, 0, length as u64).unwrap();
+                    let bytes = flat.read(offset, length);
+                    flat.write(offset + round, &bytes);
+                }
             }
         }
         let mut buffer = vec![0xee; FILE_MAX * 2];
@@ -139,6 +225,52 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, cases: u32) {
 fn random_steps_agree_with_a_flat_file() {
     let cluster = Cluster::start(5);
     agree_with_a_flat_file(&cluster, &cluster.pool, 60);
+}
+
+#[test]
+fn holes_and_reserved_space_are_where_they_were_made() {
+    let cluster = Cluster::start(3);
+    let (layout, object) = (cluster.layout(65_536), object(9));
+    let pool = &cluster.pool;
+    let size = 100 * 65_536;
+    let seek =
+        |offset: u64, target| striped::seek(pool, &layout, object, (offset, size), target).unwrap();
+    assert_eq!(seek(0, SeekTarget::Data), None);
+    assert_eq!(seek(5, SeekTarget::Hole), Some(5));
+    let write = |stripe: u64, count: usize| {
+        let bytes = pattern(stripe, count * 65_536);
+        striped::write(pool, &layout, object, stripe * 65_536, &bytes).unwrap();
+    };
+    write(10, 5);
+    write(40, 1);
+    assert_eq!(seek(0, SeekTarget::Data), Some(10 * 65_536));
+    assert_eq!(
+        seek(10 * 65_536 + 7, SeekTarget::Data),
+        Some(10 * 65_536 + 7)
+    );
+    assert_eq!(seek(10 * 65_536, SeekTarget::Hole), Some(15 * 65_536));
+    assert_eq!(seek(15 * 65_536, SeekTarget::Data), Some(40 * 65_536));
+    assert_eq!(seek(41 * 65_536, SeekTarget::Data), None);
+    assert_eq!(seek(40 * 65_536, SeekTarget::Hole), Some(41 * 65_536));
+    let space = || striped::allocated(pool, &layout, object).unwrap();
+    assert_eq!(space(), 6 * 65_536);
+    striped::punch(pool, &layout, object, 0, 11 * 65_536..14 * 65_536).unwrap();
+    assert_eq!(seek(10 * 65_536, SeekTarget::Hole), Some(11 * 65_536));
+    assert_eq!(space(), 3 * 65_536);
+    striped::allocate(pool, &layout, object, 0, 0..20 * 65_536).unwrap();
+    assert_eq!(space(), 21 * 65_536, "reserved, beside stripe 40");
+    let mut bytes = vec![1; 65_536];
+    striped::read(pool, &layout, object, 12 * 65_536, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    let other = layout.iods().iter().copied().rev().collect();
+    let other = Layout::new(65_536, 0, other).unwrap();
+    let place = |layout| Place {
+        layout,
+        object,
+        offset: 0,
+    };
+    let refused = striped::copy_at_iods(pool, &place(&layout), &place(&other), 0, 1);
+    assert_eq!(refused, Err(FsError::InvalidArgument));
 }
 
 /// The same while every connection breaks after a random number of bytes, in either direction:

@@ -188,6 +188,7 @@ fn create(name: &str) -> MgrOperation {
         parent: ROOT_INODE,
         name: Name::new(name.as_bytes()).unwrap(),
         mode: 0o644,
+        umask: 0,
         exclusive: true,
         access: Access {
             read: true,

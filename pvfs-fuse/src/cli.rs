@@ -76,6 +76,7 @@ Mount options:
   mount_timeout=SECONDS        wait so long for mgr when mounting (default 30)
   threads=N                    requests handled at a time (default 16)
   read_ahead_kb=N              readahead (default 8192)
+  remount                      change the flags of the first line, of a mount that is there
 Those of mount(8) and systemd (_netdev, nofail, user, x-*) are ignored.
 
 In the background, messages go to the system log. `umount DIR` ends the mount and its process.";

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     };
     match arguments.how {
         How::Fake => ExitCode::SUCCESS,
+        _ if arguments.options.remount => ended(mount::remount(&arguments)),
         How::Background => background::launch(&arguments),
         How::Foreground => run(&arguments, || {
             println!("ready {}", arguments.mountpoint.display())
@@ -24,7 +25,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, ready: impl FnOnce()) -> ExitCode {
     log::start(&arguments.log, arguments.how == How::Detached);
-    match mount::run(arguments, ready) {
+    ended(mount::run(arguments, ready))
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pvfs-fuse: {error:#}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
@@ -93,6 +93,28 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     pvfs.say_goodbye();
     drop(served);
     outcome.context("serving the kernel's requests")
+}
+
+/// Changes the flags of the mount on the mount point. What else was asked for stays as it is.
+///
+/// # Errors
+///
+/// Says what failed.
+pub fn remount(arguments: &Arguments) -> Result<()> {
+    let mountpoint = check_mountpoint(&arguments.mountpoint)?;
+    let flags = arguments.options.flags.iter().map(|flag| match flag {
+        MountFlag::ReadOnly => MsFlags::MS_RDONLY,
+        MountFlag::NoSuid => MsFlags::MS_NOSUID,
+        MountFlag::NoDev => MsFlags::MS_NODEV,
+        MountFlag::NoExec => MsFlags::MS_NOEXEC,
+        MountFlag::NoAtime => MsFlags::MS_NOATIME,
+        MountFlag::Synchronous => MsFlags::MS_SYNCHRONOUS,
+        MountFlag::DirectorySynchronous => MsFlags::MS_DIRSYNC,
+    });
+    let flags = MsFlags::MS_REMOUNT | flags.collect();
+    let nothing = None::<&str>;
+    nix::mount::mount(nothing, &mountpoint, nothing, flags, nothing)
+        .with_context(|| format!("cannot remount {}", mountpoint.display()))
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -18,6 +18,8 @@ pub const THREADS_MAX: usize = 256;
 /// The kernel reads this far ahead of a sequential reader: 8 requests for the iods to answer side
 /// by side.
 pub const READ_AHEAD_KIB_DEFAULT: u32 = 8 << 10;
+/// Changes the flags of a mount that is there.
+const REMOUNT: &str = "remount";
 /// Longest time for which names and attributes may be kept; beyond it, it is a mistake.
 const CACHE_SECONDS_MAX: f64 = 86_400.0;
 
@@ -95,6 +97,8 @@ pub struct MountOptions {
     pub threads: usize,
     /// `read_ahead_kb=N`.
     pub read_ahead_kib: u32,
+    /// `remount`: only the flags of a mount that is there change.
+    pub remount: bool,
 }
 
 impl Default for MountOptions {
@@ -107,6 +111,7 @@ impl Default for MountOptions {
             mount_timeout: MOUNT_TIMEOUT_DEFAULT,
             threads: THREADS_DEFAULT,
             read_ahead_kib: READ_AHEAD_KIB_DEFAULT,
+            remount: false,
         }
     }
 }
@@ -123,7 +128,11 @@ impl MountOptions {
         sloppy: bool,
     ) -> Result<Self, OptionError> {
         let mut options = Self::default();
-        for option in texts.into_iter().flat_map(|text| text.split(',')) {
+        let texts: Vec<&str> = texts.into_iter().flat_map(|text| text.split(',')).collect();
+        options.remount = texts.contains(&REMOUNT);
+        // To a remount mount(8) adds what /proc/mounts shows, which is the kernel's own.
+        let sloppy = sloppy || options.remount;
+        for option in texts {
             match options.take(option) {
                 Err(OptionError::Unknown(_)) if sloppy => {}
                 outcome => outcome?,
@@ -139,7 +148,7 @@ impl MountOptions {
     }
 
     fn take(&mut self, option: &str) -> Result<(), OptionError> {
-        if is_for_mount_alone(option) {
+        if is_for_mount_alone(option) || option == REMOUNT {
             return Ok(());
         }
         if let Some((flag, set)) = MountFlag::parse(option) {
@@ -297,6 +306,17 @@ mod tests {
             );
             assert!(error.to_string().contains("needs a number"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_remount_takes_what_the_kernel_shows() {
+        let shown = "rw,nosuid,relatime,user_id=0,group_id=0,default_permissions,allow_other";
+        let options = parse(&format!("{shown},remount,ro")).unwrap();
+        assert!(options.remount && options.is_read_only());
+        assert!(options.flags.contains(&MountFlag::NoSuid));
+        assert!(!parse("ro").unwrap().remount);
+        let unknown = OptionError::Unknown("user_id=0".into());
+        assert_eq!(parse("ro,user_id=0"), Err(unknown));
     }
 
     #[test]

@@ -109,9 +109,31 @@ pub struct Attr {
     pub ctime: Timestamp,
     /// Counts changes of the content: equal counters mean that cached pages are valid.
     pub change: u64,
+    /// Disk space that the iods said a file with holes or reserved space takes, bytes; `None` is a
+    /// file that takes what its size says.
+    pub allocated: Option<u64>,
+    /// It has an access control list, of itself or for what is made in it.
+    pub has_acl: bool,
 }
 
+/// Space is given out in units of this size, bytes, as by most local file systems.
+const ALLOCATION_UNIT_BYTES: u64 = 4096;
+
 impl Attr {
+    /// Disk space that it takes, bytes: what `st_blocks` is about.
+    #[must_use]
+    pub const fn space(&self) -> u64 {
+        match (self.allocated, self.kind) {
+            (Some(allocated), _) => allocated,
+            (None, FileKind::Regular) => self
+                .size
+                .div_ceil(ALLOCATION_UNIT_BYTES)
+                .saturating_mul(ALLOCATION_UNIT_BYTES),
+            // Names and links are mgr's, in its store.
+            (None, _) => 0,
+        }
+    }
+
     /// The name of this file's stripes.
     #[must_use]
     pub const fn object(&self) -> ObjectId {

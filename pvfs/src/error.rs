@@ -87,6 +87,9 @@ pub enum FsError {
     /// A write under a lease that has ended: the place has been written or cut under a newer one.
     #[error("the lease of this write has ended")]
     Fenced,
+    /// No data, or no byte of the file, at or after a place.
+    #[error("no such place in the file")]
+    NoSuchPlace,
 }
 
 impl FsError {
@@ -120,6 +123,7 @@ impl FsError {
             Self::MessageTooLong => libc::EMSGSIZE,
             Self::AlreadyAnswered => libc::EALREADY,
             Self::Fenced => libc::ESTALE,
+            Self::NoSuchPlace => libc::ENXIO,
         }
     }
 

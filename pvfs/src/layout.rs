@@ -166,6 +166,37 @@ impl Layout {
         })
     }
 
+    /// Where in the file the byte at `local_offset` of the local file at `slot` stands; `None` where
+    /// that is beyond the largest file.
+    #[must_use]
+    pub fn file_offset(&self, slot: usize, local_offset: u64) -> Option<u64> {
+        let stripe = u64::from(self.stripe_size.max(1));
+        let iods = (self.iods.len() as u64).max(1);
+        let number = (local_offset / stripe)
+            .checked_mul(iods)?
+            .checked_add(slot as u64)?;
+        let offset = number
+            .checked_mul(stripe)?
+            .checked_add(local_offset % stripe)?;
+        (offset <= FILE_SIZE_BYTES_MAX).then_some(offset)
+    }
+
+    /// The bytes of the local file at `slot` that belong to the file's bytes from `start` to `end`.
+    #[must_use]
+    pub fn local_range(&self, slot: usize, start: u64, end: u64) -> std::ops::Range<u64> {
+        self.local_size(slot, start)..self.local_size(slot, end)
+    }
+
+    /// Whether byte `offset` of a file with this layout and byte `other_offset` of one with `other`
+    /// are at the same iod, and so all that follow.
+    #[must_use]
+    pub fn aligns(&self, offset: u64, other: &Self, other_offset: u64) -> bool {
+        let round = u64::from(self.stripe_size.max(1)) * (self.iods.len() as u64).max(1);
+        self.stripe_size == other.stripe_size
+            && self.iods == other.iods
+            && offset % round == other_offset % round
+    }
+
     /// Bytes that the iod at `slot` holds of a file of `file_size` bytes without holes: the length
     /// to which its local file is cut when the file is truncated.
     #[must_use]
@@ -279,6 +310,16 @@ mod tests {
     }
 
     #[test]
+    fn files_align_where_each_byte_meets_its_fellow() {
+        let two = layout(4096, 2);
+        assert!(two.aligns(100, &two, 100 + 8192));
+        assert!(!two.aligns(0, &two, 4096), "the other iod");
+        assert!(!two.aligns(0, &layout(8192, 2), 0));
+        assert!(!two.aligns(0, &layout(4096, 3), 0));
+        assert_eq!(two.file_offset(1, u64::MAX / 2), None);
+    }
+
+    #[test]
     fn refuses_a_range_beyond_the_largest_file() {
         let layout = layout(4096, 2);
         assert!(layout.extents(i64::MAX as u64, 0).is_ok());
@@ -330,6 +371,21 @@ mod tests {
                 prop_assert_eq!(layout.local_size(slot, size as u64), *end);
             }
             prop_assert_eq!(ends.iter().sum::<u64>(), size as u64);
+        }
+
+        /// A byte's place at its iod leads back to it, and a range's parts are its bytes.
+        #[test]
+        fn local_offsets_lead_back(iods in 1u32..6, start in 0u64..200_000, length in 1usize..50_000) {
+            let layout = layout(4096, iods);
+            let end = start + length as u64;
+            for extent in layout.extents(start, length).unwrap() {
+                let position = start + extent.request_offset as u64;
+                prop_assert_eq!(layout.file_offset(extent.slot, extent.local_offset), Some(position));
+                let range = layout.local_range(extent.slot, start, end);
+                prop_assert!(range.contains(&extent.local_offset));
+            }
+            let ranges = (0..iods as usize).map(|slot| layout.local_range(slot, start, end));
+            prop_assert_eq!(ranges.map(|range| range.end - range.start).sum::<u64>(), length as u64);
         }
     }
 }

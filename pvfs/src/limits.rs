@@ -21,6 +21,10 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 /// All extended attribute names of one inode together (Linux `XATTR_LIST_MAX`).
 pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
+/// The extended attribute that holds an inode's access control list.
+pub const ACL_ACCESS_XATTR: &[u8] = b"system.posix_acl_access";
+/// The one that holds what new inodes in a directory get.
+pub const ACL_DEFAULT_XATTR: &[u8] = b"system.posix_acl_default";
 /// Hard links to one inode, as ext4 has it.
 pub const LINKS_MAX: u32 = 65_000;
 /// Supplementary groups sent with one request; NFS carries 16, no distribution gives a user more than this.
@@ -29,6 +33,8 @@ pub const GROUPS_MAX: usize = 1024;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one message's payload: one client request to one iod is at most this long.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+/// Bytes that one request has an iod copy: it takes no longer than a few payloads do.
+pub const COPY_BYTES_MAX: u64 = 16 << 20;
 /// Entries in one reply to a directory read; with the longest names they fit a body.
 pub const READDIR_ENTRIES_MAX: u32 = 1024;
 /// Opens that one client may declare in a single message after mgr restarted.

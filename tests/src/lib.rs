@@ -17,6 +17,7 @@ pub mod frames;
 pub mod history;
 pub mod linearizability;
 pub mod model;
+pub mod mount_helper;
 pub mod operation;
 pub mod programs;
 pub mod proxy;

@@ -265,6 +265,7 @@ fn requests_out_of_place_change_nothing_of_others() {
             modified: true,
             open,
             known_change: 0,
+            allocated: Some(u64::MAX),
         },
         MgrOperation::Acknowledge {
             recalls: (0..1000).collect(),

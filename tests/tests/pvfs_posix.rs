@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use cssns_tests::mount_helper::MountHelper;
 use cssns_tests::operation::Data;
 use cssns_tests::programs;
 use cssns_tests::pvfs_cluster::{Cluster, Options};
@@ -407,33 +408,6 @@ fn prepare_owners(root: &Path) -> anyhow::Result<()> {
     make("setgid/", 0o2777, Some(TEAM))
 }
 
-/// `/sbin/mount.fuse.pvfs`, as an installation has it; where it is missing it is there for the test.
-struct Helper {
-    ours: bool,
-}
-
-const HELPER: &str = "/sbin/mount.fuse.pvfs";
-
-impl Helper {
-    fn install() -> anyhow::Result<Self> {
-        match std::os::unix::fs::symlink(programs::find("pvfs-fuse")?, HELPER) {
-            Ok(()) => Ok(Self { ours: true }),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                Ok(Self { ours: false })
-            }
-            Err(error) => Err(error).context(HELPER),
-        }
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        if self.ours {
-            let _ = std::fs::remove_file(HELPER);
-        }
-    }
-}
-
 /// A mount made by mount(8), taken away at the end whatever happens.
 struct Mounted(PathBuf);
 
@@ -490,7 +464,7 @@ fn mount_and_an_fstab_line() -> anyhow::Result<()> {
         mounts: 0,
         ..Options::default()
     })?;
-    let _helper = Helper::install()?;
+    let _helper = MountHelper::install()?;
     let source = format!("{}:/", cluster.mgr_address());
     let point = cluster.scratch().join("by hand");
     std::fs::create_dir(&point)?;

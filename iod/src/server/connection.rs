@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use pvfs::client::buffer::AlignedBuffer;
 use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
-use pvfs::limits::PAYLOAD_BYTES_MAX;
+use pvfs::limits::{COPY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
 use pvfs::wire::blocking::{ConnectionError, frame_start, read_short_message};
 use pvfs::wire::header::{FrameError, FrameHeader, FrameKind};
@@ -145,6 +145,63 @@ impl<'a> Connection<'a> {
                 let reply = stat.map_err(|error| self.failed("stat", *object, &error));
                 self.reply(header, &reply)
             }
+            IodRequest::Allocate {
+                object,
+                offset,
+                length,
+                fence,
+            } => {
+                let store = self.store;
+                self.change(
+                    header,
+                    "fallocate",
+                    (*object, *fence),
+                    (*offset, *length),
+                    || store.allocate(*object, *offset, *length),
+                )
+            }
+            IodRequest::Punch {
+                object,
+                offset,
+                length,
+                fence,
+            } => {
+                let store = self.store;
+                self.change(
+                    header,
+                    "punch",
+                    (*object, *fence),
+                    (*offset, *length),
+                    || store.punch(*object, *offset, *length),
+                )
+            }
+            IodRequest::Seek {
+                object,
+                offset,
+                target,
+            } => {
+                let found = end_of(*offset, 0).and_then(|_| {
+                    let found = self.store.seek(*object, *offset, *target);
+                    found.map_err(|error| self.failed("lseek", *object, &error))
+                });
+                self.reply(header, &found.map(IodResponse::Position))
+            }
+            IodRequest::Copy {
+                from,
+                from_offset,
+                to,
+                to_offset,
+                length,
+                fence,
+            } => {
+                if *length > COPY_BYTES_MAX || end_of(*from_offset, *length).is_err() {
+                    return self.reply(header, &Err(FsError::InvalidArgument));
+                }
+                let store = self.store;
+                self.change(header, "copy", (*to, *fence), (*to_offset, *length), || {
+                    store.copy((*from, *from_offset), (*to, *to_offset), *length)
+                })
+            }
             IodRequest::Space => {
                 let space = self.store.space().map(IodResponse::Space);
                 let reply = space.map_err(|error| {
@@ -172,6 +229,26 @@ impl<'a> Connection<'a> {
             "{action} of object {object} for {peer}: {error}"
         ));
         FsError::from_io(error)
+    }
+
+    /// Changes a range of bytes that must lie within the largest file, under a lease.
+    fn change(
+        &mut self,
+        header: &FrameHeader,
+        action: &str,
+        (object, fence): (ObjectId, u64),
+        (offset, length): (u64, u64),
+        change: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), ConnectionError> {
+        match end_of(offset, length) {
+            // fallocate(2) refuses a range without bytes.
+            Ok(_) if length == 0 => self.reply(header, &Ok(IodResponse::Done)),
+            Ok(_) => match self.store.fences().pass(object, fence) {
+                Ok(_passage) => self.reply_outcome(header, action, object, change()),
+                Err(error) => self.reply(header, &Err(error)),
+            },
+            Err(error) => self.reply(header, &Err(error)),
+        }
     }
 
     fn reply_outcome(

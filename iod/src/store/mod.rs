@@ -16,6 +16,7 @@ use nix::sys::statvfs::statvfs;
 use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
+use pvfs::proto::iod::SeekTarget;
 
 use bounded_set::BoundedSet;
 use directory::DataDirectory;
@@ -29,6 +30,9 @@ pub use object_file::ObjectFile;
 /// Objects remembered for a disk failure. More than this many mean that the disk as a whole is
 /// failing; all objects are treated alike then.
 const FAILED_OBJECTS_MAX: usize = 4096;
+
+/// Bytes that are copied at a time.
+const COPY_BUFFER_BYTES: usize = 1 << 20;
 
 /// Open local files that are kept, unless the caller says otherwise: hot files of many clients.
 pub const OPEN_FILES_MAX_DEFAULT: usize = 4096;
@@ -187,6 +191,80 @@ impl Store {
             self.unsynced.insert(object);
         }
         outcome
+    }
+
+    /// Reserves disk space for bytes of the local file, which is made if there is none; its length
+    /// and content stay.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2) and fallocate(2).
+    pub fn allocate(&self, object: ObjectId, offset: u64, length: u64) -> io::Result<()> {
+        self.find_or_create(object)?.allocate(offset, length)
+    }
+
+    /// Makes bytes of the local file zeros and gives their disk space back; its length stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2), fallocate(2) and, on a disk without holes, pwrite(2).
+    pub fn punch(&self, object: ObjectId, offset: u64, length: u64) -> io::Result<()> {
+        match self.find(object)? {
+            Some(file) => file.punch(offset, length),
+            None => Ok(()),
+        }
+    }
+
+    /// Where data or a hole is in the local file, from `offset` on; `None` where no data follows.
+    /// After the file's end there is a hole.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2) and lseek(2).
+    pub fn seek(
+        &self,
+        object: ObjectId,
+        offset: u64,
+        target: SeekTarget,
+    ) -> io::Result<Option<u64>> {
+        match (self.find(object)?, target) {
+            (Some(file), _) => file.seek(offset, target),
+            (None, SeekTarget::Data) => Ok(None),
+            (None, SeekTarget::Hole) => Ok(Some(offset)),
+        }
+    }
+
+    /// Copies `length` bytes between local files. Where the first ends early, the rest are zeros.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2), pread(2) and pwrite(2); a part may be copied then.
+    pub fn copy(
+        &self,
+        (from, from_offset): (ObjectId, u64),
+        (to, to_offset): (ObjectId, u64),
+        length: u64,
+    ) -> io::Result<()> {
+        let source = self.find(from)?;
+        let target = self.find_or_create(to)?;
+        let mut buffer = vec![0; COPY_BUFFER_BYTES];
+        let mut done = 0;
+        while done < length {
+            let rest = usize::try_from(length - done).unwrap_or(COPY_BUFFER_BYTES);
+            let Some(piece) = buffer.get_mut(..rest.min(COPY_BUFFER_BYTES)) else {
+                break;
+            };
+            let filled = match &source {
+                Some(source) => source.read_at(piece, from_offset + done)?,
+                None => 0,
+            };
+            if let Some(missing) = piece.get_mut(filled..) {
+                missing.fill(0);
+            }
+            target.write_at(piece, to_offset + done)?;
+            done += piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// Length and disk use of the local file; zeros where there is none.

@@ -6,7 +6,15 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::{Whence, lseek};
+use pvfs::proto::iod::SeekTarget;
+
 use super::LocalStat;
+
+/// Zeros that are written at a time where a hole cannot be made.
+const ZEROS_BYTES: usize = 64 << 10;
 
 /// Unit of `st_blocks` (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -76,6 +84,67 @@ impl ObjectFile {
         }
         self.file.set_len(length)?;
         self.file.sync_data()
+    }
+
+    /// Reserves disk space; length and content stay. A disk that cannot reserve is not asked to: a
+    /// later write may then fail for want of space.
+    pub(super) fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        match self.fallocate(FallocateFlags::FALLOC_FL_KEEP_SIZE, offset, length) {
+            Err(Errno::EOPNOTSUPP) => Ok(()),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Makes bytes zeros and gives their disk space back; the length stays.
+    pub(super) fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match self.fallocate(punch, offset, length) {
+            Err(Errno::EOPNOTSUPP) => self.write_zeros(offset, length),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    fn fallocate(&self, flags: FallocateFlags, offset: u64, length: u64) -> Result<(), Errno> {
+        let signed = |number| i64::try_from(number).map_err(|_| Errno::EFBIG);
+        let (offset, length) = (signed(offset)?, signed(length)?);
+        loop {
+            match fallocate(&self.file, flags, offset, length) {
+                Err(Errno::EINTR) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// For a disk without holes; beyond the end there is nothing to write.
+    fn write_zeros(&self, offset: u64, length: u64) -> io::Result<()> {
+        let end = offset.saturating_add(length).min(self.length()?);
+        let zeros = [0; ZEROS_BYTES];
+        let mut position = offset;
+        while position < end {
+            let rest = usize::try_from(end - position).unwrap_or(ZEROS_BYTES);
+            let piece = zeros.get(..rest.min(ZEROS_BYTES)).unwrap_or(&zeros);
+            self.write_at(piece, position)?;
+            position += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Where data or a hole begins, from `offset` on: see [`super::Store::seek`].
+    pub(super) fn seek(&self, offset: u64, target: SeekTarget) -> io::Result<Option<u64>> {
+        let whence = match target {
+            SeekTarget::Data => Whence::SeekData,
+            SeekTarget::Hole => Whence::SeekHole,
+        };
+        let Ok(from) = i64::try_from(offset) else {
+            return Err(Errno::EFBIG.into());
+        };
+        // Nothing else relies on the file's own offset.
+        match (lseek(&self.file, from, whence), target) {
+            (Ok(position), _) => Ok(u64::try_from(position).ok()),
+            (Err(Errno::ENXIO), SeekTarget::Data) => Ok(None),
+            (Err(Errno::ENXIO), SeekTarget::Hole) => Ok(Some(offset)),
+            (Err(error), _) => Err(error.into()),
+        }
     }
 
     pub(super) fn sync(&self, sync_entry: impl FnOnce() -> io::Result<()>) -> io::Result<()> {

@@ -13,6 +13,10 @@ pub const SET_GID: u16 = 0o2000;
 pub const STICKY: u16 = 0o1000;
 /// Execution by the group.
 pub const GROUP_EXECUTE: u16 = 0o010;
+/// What the group may; the mask of an access control list.
+pub const GROUP_ALL: u16 = 0o070;
+/// The bits that an access control list says too.
+pub const PERMISSION_BITS: u16 = 0o777;
 /// All bits that a mode may have.
 pub const MODE_BITS: u16 = 0o7777;
 
@@ -34,6 +38,12 @@ impl Want {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Whether these bits grant all of it.
+    #[must_use]
+    pub const fn is_in(self, granted: u16) -> bool {
+        granted & self.0 == self.0
     }
 }
 
@@ -64,7 +74,7 @@ pub fn check(attr: &Attr, who: &Credentials, want: Want) -> Result<(), FsError> 
     } else {
         attr.mode
     };
-    if granted & want.0 == want.0 {
+    if want.is_in(granted) {
         Ok(())
     } else {
         Err(FsError::AccessDenied)

@@ -64,17 +64,14 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    fn change_mode(&self, before: &Attr, attr: &mut Attr, set: &SetAttr) -> Result<(), Halt> {
+    fn change_mode(&mut self, before: &Attr, attr: &mut Attr, set: &SetAttr) -> Result<(), Halt> {
         let Some(mode) = set.mode else { return Ok(()) };
         let who = self.context.credentials;
         if !access::is_owner_or_root(before, who) {
             return Err(FsError::NotPermitted.into());
         }
-        attr.mode = mode & access::MODE_BITS;
-        if !access::is_root(who) && !who.in_group(attr.gid) {
-            attr.mode &= !access::SET_GID;
-        }
-        Ok(())
+        self.set_mode(attr, mode);
+        self.acl_follows_mode(attr)
     }
 
     /// utimensat: the owner sets any time; whoever may write may set the present. A truncation has
@@ -131,7 +128,20 @@ impl Transaction<'_> {
         if size < attr.size || written_beyond {
             self.note_cut(attr, size)?;
         }
+        let space = attr.space();
+        let grown = size > attr.size;
         attr.size = size;
+        let dense = Attr {
+            allocated: None,
+            ..*attr
+        };
+        // What is new is a hole, and what is cut off takes no space. How much is left of a file with
+        // holes, the next writer says.
+        attr.allocated = match (grown, attr.allocated) {
+            (true, _) => Some(space).filter(|space| *space != dense.space()),
+            (false, Some(allocated)) if size > 0 => Some(allocated.min(dense.space())),
+            (false, _) => None,
+        };
         self.content_changed(attr);
         Ok(())
     }
@@ -148,7 +158,7 @@ impl Transaction<'_> {
 
     /// Whether the caller may write to an inode by its mode.
     fn check_writable(&self, attr: &Attr) -> Result<(), Halt> {
-        Ok(access::check(attr, self.context.credentials, Want::WRITE)?)
+        self.permit(attr, Want::WRITE)
     }
 
     /// Whether `open` is an open for writing of this inode by this client.

@@ -19,6 +19,8 @@ use super::transaction::{Halt, Transaction};
 pub struct Create {
     /// Permission bits.
     pub mode: u16,
+    /// The caller's umask.
+    pub umask: u16,
     /// Fails where the name exists.
     pub exclusive: bool,
     /// How it is opened.
@@ -56,6 +58,7 @@ impl Transaction<'_> {
         let new = NewInode {
             kind: FileKind::Regular,
             mode: create.mode,
+            umask: create.umask,
             rdev: 0,
         };
         let attr = self.make(&mut directory, name, new)?;
@@ -114,6 +117,7 @@ impl Transaction<'_> {
         let new = NewInode {
             kind: FileKind::Symlink,
             mode: 0o777,
+            umask: 0,
             rdev: 0,
         };
         let mut inode = self.new_inode(&directory.attr, new)?;

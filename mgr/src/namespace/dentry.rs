@@ -10,9 +10,10 @@ use pvfs::limits::READDIR_ENTRIES_MAX;
 use pvfs::name::Name;
 use pvfs::proto::mgr::{DirectoryEntry, MgrResponse};
 
+use super::access::Want;
 use super::inode::Directory;
 use super::transaction::{Halt, Transaction};
-use super::{access, key, value};
+use super::{key, value};
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -62,7 +63,7 @@ impl Transaction<'_> {
     /// [`FsError::AccessDenied`]; [`FsError::NotFound`] for a directory that has been removed.
     pub fn changeable(&self, inode: InodeNumber) -> Result<OpenDirectory, Halt> {
         let (attr, directory) = self.searchable(inode)?;
-        access::check(&attr, self.context.credentials, access::Want::WRITE)?;
+        self.permit(&attr, Want::WRITE)?;
         if attr.nlink == 0 {
             return Err(FsError::NotFound.into());
         }

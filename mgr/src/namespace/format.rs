@@ -90,6 +90,8 @@ const fn root(now: Timestamp) -> Inode {
             mtime: now,
             ctime: now,
             change: 0,
+            allocated: None,
+            has_acl: false,
         },
         directory: Some(Directory::new(ROOT_INODE)),
     }

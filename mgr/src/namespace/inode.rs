@@ -85,6 +85,8 @@ pub struct NewInode {
     pub kind: FileKind,
     /// Permission bits, as asked for.
     pub mode: u16,
+    /// The bits that its maker takes away.
+    pub umask: u16,
     /// Device number.
     pub rdev: u32,
 }
@@ -120,7 +122,7 @@ impl Transaction<'_> {
     /// As [`Self::directory`], and [`FsError::AccessDenied`].
     pub fn searchable(&self, inode: InodeNumber) -> Result<(Attr, Directory), Halt> {
         let (attr, directory) = self.directory(inode)?;
-        access::check(&attr, self.context.credentials, access::Want::EXECUTE)?;
+        self.permit(&attr, access::Want::EXECUTE)?;
         Ok((attr, directory))
     }
 
@@ -169,7 +171,7 @@ impl Transaction<'_> {
         let (mode, gid) = self.inherited(parent, new);
         let now = self.context.now;
         let directory = (new.kind == FileKind::Directory).then(|| Directory::new(parent.inode));
-        let attr = Attr {
+        let mut attr = Attr {
             inode,
             generation: self.context.generation,
             kind: new.kind,
@@ -183,7 +185,10 @@ impl Transaction<'_> {
             mtime: now,
             ctime: now,
             change: 0,
+            allocated: None,
+            has_acl: false,
         };
+        self.inherit_acl(parent, &mut attr, new.umask)?;
         Ok(Inode { attr, directory })
     }
 

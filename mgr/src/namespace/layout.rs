@@ -9,7 +9,7 @@ use pvfs::layout::{Layout, LayoutPolicy};
 use pvfs::limits::IODS_PER_FILE_MAX;
 use pvfs::proto::mgr::MgrResponse;
 
-use super::access::{self, Want};
+use super::access::Want;
 use super::dentry::OpenDirectory;
 use super::inode::Inode;
 use super::key;
@@ -153,7 +153,7 @@ impl Transaction<'_> {
     ) -> Result<MgrResponse, Halt> {
         let policy = policy.map(LayoutPolicy::validate).transpose()?;
         let mut found = self.inode(inode)?;
-        access::check(&found.attr, self.context.credentials, Want::WRITE)?;
+        self.permit(&found.attr, Want::WRITE)?;
         found.attr.ctime = self.context.now;
         if let Some(directory) = &mut found.directory {
             directory.policy = policy;

@@ -6,6 +6,8 @@
 //! in [`access`], what they do in [`attributes`], [`create`], [`link`], [`rename`], [`open`].
 
 pub mod access;
+pub mod acl;
+pub mod acl_xattr;
 pub mod attributes;
 pub mod create;
 pub mod dentry;
@@ -32,6 +34,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 use self::create::Create;
 use self::inode::NewInode;
 use self::layout::IodSlot;
+use self::open::Written;
 use self::transaction::{Halt, Transaction};
 
 /// What a request may know besides the store and the open table.
@@ -75,11 +78,13 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             parent,
             name,
             mode,
+            umask,
             exclusive,
             access,
         } => {
             let create = Create {
                 mode: *mode,
+                umask: *umask,
                 exclusive: *exclusive,
                 access: *access,
             };
@@ -90,6 +95,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             name,
             kind,
             mode,
+            umask,
             rdev,
         } => tx.make_node(
             *parent,
@@ -97,6 +103,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             NewInode {
                 kind: *kind,
                 mode: *mode,
+                umask: *umask,
                 rdev: *rdev,
             },
         ),
@@ -132,7 +139,16 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             modified,
             open,
             known_change,
-        } => tx.report((*inode, *open), *size_min, *modified, *known_change),
+            allocated,
+        } => {
+            let written = Written {
+                size_min: *size_min,
+                modified: *modified,
+                known_change: *known_change,
+                allocated: *allocated,
+            };
+            tx.report(*inode, *open, written)
+        }
         Op::ReadDirectory {
             inode,
             after,

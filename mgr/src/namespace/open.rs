@@ -7,10 +7,23 @@ use pvfs::ids::{InodeNumber, OpenId};
 use pvfs::limits::FILE_SIZE_BYTES_MAX;
 use pvfs::proto::mgr::{Access, MgrResponse, OpenResponse};
 
-use super::access::{self, Want};
+use super::access::Want;
 use super::key;
 use super::opens::Open;
 use super::transaction::{Halt, Transaction};
+
+/// What a writer reports.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// The file is at least this long, bytes.
+    pub size_min: u64,
+    /// Its content changed.
+    pub modified: bool,
+    /// The `change` counter as the writer knows it.
+    pub known_change: u64,
+    /// Disk space that it takes now, where the writer asked the iods.
+    pub allocated: Option<u64>,
+}
 
 impl Transaction<'_> {
     /// open(2) and opendir(3).
@@ -59,11 +72,10 @@ impl Transaction<'_> {
 
     /// The kernel opens a program for reading in order to execute it, for whoever may execute it.
     fn check_openable(&self, attr: &Attr, access: Access, want: Want) -> Result<(), Halt> {
-        let who = self.context.credentials;
         let for_execution = access.read && !access.write && attr.kind == FileKind::Regular;
-        match access::check(attr, who, want) {
-            Err(_) if for_execution => Ok(access::check(attr, who, Want::EXECUTE)?),
-            decided => Ok(decided?),
+        match self.permit(attr, want) {
+            Err(Halt::Fs(_)) if for_execution => self.permit(attr, Want::EXECUTE),
+            decided => decided,
         }
     }
 
@@ -127,11 +139,16 @@ impl Transaction<'_> {
     /// writing, [`FsError::FileTooLarge`]; [`Halt::Blocked`] while a truncation goes on.
     pub fn report(
         &mut self,
-        (inode, open): (InodeNumber, OpenId),
-        size_min: u64,
-        modified: bool,
-        known_change: u64,
+        inode: InodeNumber,
+        open: OpenId,
+        written: Written,
     ) -> Result<MgrResponse, Halt> {
+        let Written {
+            size_min,
+            modified,
+            known_change,
+            allocated,
+        } = written;
         let held = self.held(inode, open)?;
         let mut found = self.inode(inode)?;
         let change_before = found.attr.change;
@@ -156,6 +173,7 @@ impl Transaction<'_> {
         let grown = size_min > found.attr.size;
         if grown || modified {
             found.attr.size = found.attr.size.max(size_min);
+            note_space(&mut found.attr, allocated);
             self.content_changed(&mut found.attr);
             self.put_inode(&found)?;
         }
@@ -193,6 +211,17 @@ impl Transaction<'_> {
             Err(Halt::Blocked(inode))
         } else {
             Ok(())
+        }
+    }
+}
+
+/// Takes what iods said about a file's disk space. A file that takes what its size says is like any
+/// other again, and later writers need not ask.
+fn note_space(attr: &mut Attr, allocated: Option<u64>) {
+    if let Some(allocated) = allocated {
+        attr.allocated = None;
+        if attr.space() != allocated {
+            attr.allocated = Some(allocated);
         }
     }
 }

@@ -118,11 +118,7 @@ impl Transaction<'_> {
             return Ok(());
         }
         self.check_no_loop(side.dentry.inode, new_parent)?;
-        Ok(access::check(
-            &side.inode.attr,
-            self.context.credentials,
-            Want::WRITE,
-        )?)
+        self.permit(&side.inode.attr, Want::WRITE)
     }
 
     /// Walks from `below` to the root and must not meet `moved`.

@@ -40,6 +40,8 @@ pub fn attr(kind: FileKind) -> Attr {
         mtime: Timestamp::default(),
         ctime: Timestamp::default(),
         change: 0,
+        allocated: None,
+        has_acl: false,
     }
 }
 

@@ -7,8 +7,9 @@ use bincode::{Decode, Encode};
 
 use crate::store::StoreError;
 
-/// The version of every value's format. A later version reads the earlier ones.
-pub const VALUE_VERSION: u8 = 1;
+/// The version of every value's format. From the first release on, a later version reads the
+/// earlier ones; version 1 was never released, and is refused.
+pub const VALUE_VERSION: u8 = 2;
 
 /// Bytes of one value: the largest is a stored reply, which is a message's body.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;

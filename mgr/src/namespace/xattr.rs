@@ -8,6 +8,7 @@ use pvfs::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES
 use pvfs::proto::mgr::{MgrResponse, XattrMode};
 
 use super::access::{self, Want};
+use super::acl_xattr::AclXattr;
 use super::key;
 use super::layout_xattr::LayoutXattr;
 use super::transaction::{Halt, Transaction};
@@ -53,6 +54,9 @@ impl Transaction<'_> {
     /// [`FsError::AccessDenied`].
     pub fn get_xattr(&self, inode: InodeNumber, name: &[u8]) -> Result<MgrResponse, Halt> {
         let found = self.inode(inode)?;
+        if let Some(which) = AclXattr::parse(name) {
+            return Ok(MgrResponse::Bytes(self.show_acl(&found, which)?));
+        }
         self.check_readable(&found.attr, name_space(name)?)?;
         if let Some(virtual_name) = LayoutXattr::parse(name) {
             return Ok(MgrResponse::Bytes(self.show_layout(&found, virtual_name)?));
@@ -76,6 +80,10 @@ impl Transaction<'_> {
         mode: XattrMode,
     ) -> Result<MgrResponse, Halt> {
         let mut found = self.inode(inode)?;
+        if let Some(which) = AclXattr::parse(name) {
+            self.set_acl(found, which, Some(&value))?;
+            return Ok(MgrResponse::Done);
+        }
         self.check_settable(&found.attr, name_space(name)?)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(FsError::TooBig.into());
@@ -119,6 +127,10 @@ impl Transaction<'_> {
     /// [`FsError::NoAttribute`], [`FsError::NotPermitted`], [`FsError::AccessDenied`].
     pub fn remove_xattr(&mut self, inode: InodeNumber, name: &[u8]) -> Result<MgrResponse, Halt> {
         let mut found = self.inode(inode)?;
+        if let Some(which) = AclXattr::parse(name) {
+            self.set_acl(found, which, None)?;
+            return Ok(MgrResponse::Done);
+        }
         self.check_settable(&found.attr, name_space(name)?)?;
         if LayoutXattr::parse(name).is_some() {
             return match found.directory {
@@ -162,7 +174,7 @@ impl Transaction<'_> {
         match space {
             NameSpace::User => {
                 check_user_kind(attr).map_err(|_| FsError::NoAttribute)?;
-                Ok(access::check(attr, who, Want::READ)?)
+                self.permit(attr, Want::READ)
             }
             NameSpace::Trusted if !access::is_root(who) => Err(FsError::NoAttribute.into()),
             NameSpace::Trusted | NameSpace::Security => Ok(()),
@@ -178,7 +190,7 @@ impl Transaction<'_> {
                 if sticky && !access::is_owner_or_root(attr, who) {
                     return Err(FsError::NotPermitted.into());
                 }
-                Ok(access::check(attr, who, Want::WRITE)?)
+                self.permit(attr, Want::WRITE)
             }
             NameSpace::Trusted | NameSpace::Security if access::is_root(who) => Ok(()),
             NameSpace::Trusted | NameSpace::Security => Err(FsError::NotPermitted.into()),

@@ -26,10 +26,10 @@ pub enum StoreError {
         /// Where it stands.
         key: Vec<u8>,
     },
-    /// A value that a later version wrote.
+    /// A value that another version wrote.
     #[error(
-        "metadata record {} has format version {version}, which this pvfs-mgr does not know: \
-         run the version that wrote it or a later one",
+        "metadata record {} has format version {version}, which this pvfs-mgr does not read: \
+         run the version that wrote it",
         escape(key)
     )]
     Version {

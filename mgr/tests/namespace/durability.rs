@@ -181,7 +181,7 @@ fn a_store_of_a_later_version_is_refused() {
     use pvfs_mgr::owner::{Config, Manager};
     use pvfs_mgr::store::StoreError;
     let mut store = MemoryStore::default();
-    let records = [(key::all(Tag::FileSystem), Some(vec![2, 0, 0]))]
+    let records = [(key::all(Tag::FileSystem), Some(vec![3, 0, 0]))]
         .into_iter()
         .collect();
     store.commit(&records).unwrap();
@@ -193,6 +193,6 @@ fn a_store_of_a_later_version_is_refused() {
     };
     let started = Manager::<_, u32>::start(store, config, crate::world::time(0));
     let Err(error) = started else { panic!() };
-    assert!(matches!(error, StoreError::Version { version: 2, .. }));
+    assert!(matches!(error, StoreError::Version { version: 3, .. }));
     assert!(error.to_string().contains("run the version that wrote it"));
 }

@@ -26,6 +26,7 @@ fn create(text: &str) -> MgrOperation {
         mode: 0o644,
         exclusive: true,
         access: BOTH,
+        umask: 0,
     }
 }
 

@@ -65,6 +65,7 @@ fn create(world: &mut Memory, client: ClientId, text: &str) -> OpenResponse {
         mode: 0o644,
         exclusive: true,
         access: BOTH,
+        umask: 0,
     };
     Memory::open_of(ask(world, client, operation)).unwrap()
 }
@@ -136,6 +137,7 @@ fn report(file: &OpenResponse, size_min: u64) -> MgrOperation {
         modified: true,
         open: file.open,
         known_change: file.attr.change,
+        allocated: None,
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod acls;
 mod attributes;
 mod check;
 mod durability;

@@ -266,6 +266,7 @@ fn plan(model: &mut Model, step: &Step) -> Option<(MgrOperation, Result<(), FsEr
                 kind,
                 mode: 0o755,
                 rdev: 0,
+                umask: 0,
             };
             (operation, model.make(directory, parent, text))
         }
@@ -355,6 +356,7 @@ fn plan(model: &mut Model, step: &Step) -> Option<(MgrOperation, Result<(), FsEr
                     modified: true,
                     open,
                     known_change: 0,
+                    allocated: None,
                 },
                 expected,
             )

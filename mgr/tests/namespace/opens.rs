@@ -48,6 +48,7 @@ fn the_maker_of_a_file_may_use_it_whatever_its_mode() {
         mode: 0o000,
         exclusive: true,
         access: BOTH,
+        umask: 0,
     };
     let opened = crate::world::Memory::open_of(world.call(operation));
     let opened = opened.unwrap();
@@ -128,6 +129,7 @@ fn reports_need_an_open_for_writing() {
         modified: false,
         open: write,
         known_change: 0,
+        allocated: None,
     };
     let Ok(MgrResponse::Report {
         attr,

@@ -91,6 +91,7 @@ fn other_writers_of_the_inode_wait_and_nobody_else() {
         modified: true,
         open,
         known_change: 0,
+        allocated: None,
     };
     let (second, _) = world.send(BOB, report);
     let (third, _) = world.send(BOB, truncate(file, 20));

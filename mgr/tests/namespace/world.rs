@@ -379,6 +379,7 @@ impl<S: Store> World<S> {
             kind,
             mode,
             rdev: 5,
+            umask: 0,
         })
     }
 
@@ -412,6 +413,7 @@ impl<S: Store> World<S> {
             mode: 0o644,
             exclusive,
             access: BOTH,
+            umask: 0,
         };
         let who = self.who.clone();
         Self::open_of(self.call_as(client, &who, operation))
@@ -456,6 +458,7 @@ impl<S: Store> World<S> {
             modified: true,
             open,
             known_change: 0,
+            allocated: None,
         };
         match self.call_as(client, &who, operation)? {
             MgrResponse::Report {

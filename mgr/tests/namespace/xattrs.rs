@@ -120,7 +120,7 @@ fn modes_and_limits() {
     for bad in ["user.", "user.a\0"] {
         assert_eq!(set(w, file, bad, ""), Err(FsError::InvalidArgument));
     }
-    for bad in ["system.posix_acl_access", "nonsense", ""] {
+    for bad in ["system.nfs4_acl", "nonsense", ""] {
         assert_eq!(set(w, file, bad, ""), Err(FsError::NotSupported));
         assert_eq!(get(w, file, bad), Err(FsError::NotSupported));
     }

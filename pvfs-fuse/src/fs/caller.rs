@@ -26,6 +26,13 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The superuser, for what the kernel has decided already.
+    pub(super) const ROOT: Self = Self {
+        uid: 0,
+        gid: 0,
+        pid: 0,
+    };
+
     /// What the request itself says.
     pub(super) const fn credentials(self) -> Credentials {
         Credentials {

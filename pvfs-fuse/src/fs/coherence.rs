@@ -201,6 +201,7 @@ impl Pvfs {
                     self.give_up(&inode, None);
                     self.report_for_others(&inode);
                     self.close_idle(&inode);
+                    self.declare_streams(&inode);
                     self.files.forget_unused(&inode);
                 }
             }
@@ -243,8 +244,12 @@ impl Pvfs {
         state.forget();
         state.lost();
         let pages = state.lease.lose();
+        let streams = state.has_unknown_streams();
         drop(state);
         inode.wake();
+        if streams {
+            self.declare_streams_later(inode.number);
+        }
         if pages {
             // A page may be locked by a request that waits for mgr.
             self.drop_pages_later(inode.number, 0, u64::MAX);
@@ -263,6 +268,16 @@ impl Pvfs {
     pub(super) fn drop_pages_later(self: &Arc<Self>, inode: InodeNumber, start: u64, end: u64) {
         let fs = Arc::clone(self);
         self.recalls.run(move || fs.drop_pages(inode, start, end));
+    }
+
+    /// Lets mgr know of a directory's streams when it answers again.
+    fn declare_streams_later(self: &Arc<Self>, inode: InodeNumber) {
+        let fs = Arc::clone(self);
+        self.recalls.run(move || {
+            if let Some(inode) = fs.files.inode(inode) {
+                fs.declare_streams(&inode);
+            }
+        });
     }
 
     /// Reports without waiting for whoever holds the inode's `reporting` lock: that may be a
@@ -293,7 +308,9 @@ impl Pvfs {
             let Some(report) = inode.state().begin_report() else {
                 continue;
             };
-            let operation = report_operation(&inode, &report);
+            // The iods are asked for the space at the next report: nobody waits here.
+            inode.state().space_unknown |= report.asks_for_space;
+            let operation = report_operation(&inode, &report, None);
             match self.mgr.begin(&report.writer.credentials, &operation) {
                 Ok(answer) => {
                     let fs = Arc::clone(self);
@@ -339,7 +356,8 @@ impl Pvfs {
         };
         let (handles, kept) = {
             let state = inode.state();
-            (state.readers + state.writers, !state.lease.is_idle())
+            let handles = state.readers + state.writers + state.streams;
+            (handles, !state.lease.is_idle())
         };
         if handles > 0 {
             return;
@@ -353,7 +371,7 @@ impl Pvfs {
         self.recalls.run(move || {
             let handles = {
                 let state = inode.state();
-                state.readers + state.writers
+                state.readers + state.writers + state.streams
             };
             if handles == 0 {
                 fs.give_back(&inode);
@@ -373,6 +391,9 @@ impl Pvfs {
                 state.forget();
                 (state.lease.is_idle(), state.lease.has_pages())
             };
+            if inode.state().has_unknown_streams() {
+                self.declare_streams_later(inode.number);
+            }
             if idle && !pages {
                 continue;
             }

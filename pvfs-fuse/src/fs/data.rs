@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use pvfs::attr::{Attr, Credentials, SetAttr};
+use pvfs::client::pool::IodPool;
 use pvfs::client::striped;
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, OpenId};
@@ -212,7 +213,7 @@ impl Pvfs {
         self: &Arc<Self>,
         caller: Caller,
         (parent, entry): (u64, &[u8]),
-        mode: u16,
+        (mode, umask): (u16, u16),
         how: OpenHow,
         exclusive: bool,
     ) -> Result<Opened, FsError> {
@@ -221,6 +222,7 @@ impl Pvfs {
             parent,
             name: name(entry)?,
             mode,
+            umask,
             exclusive,
             access: how.access,
         };
@@ -263,6 +265,7 @@ impl Pvfs {
             open,
             access,
             layout,
+            object: attr.object(),
         };
         {
             let mut state = inode.state();
@@ -405,25 +408,38 @@ impl Pvfs {
         // Even out of pages, an append needs the file for itself: then its end is known.
         let _appending = request.append.then(|| file.inode.lock_appending());
         let range = pages_of(request.offset, request.bytes.len() as u64);
-        let mut permit = self.begin(&file.inode, io)?;
-        let mut written = self.write_under_lease(caller, &file, request, permit);
+        self.change_range(&file.inode, io, range, |permit| {
+            self.write_under_lease(caller, &file, request, permit)
+        })
+    }
+
+    /// Runs `change`, which changes bytes of `range` at the iods, under a lease.
+    pub(super) fn change_range<T>(
+        self: &Arc<Self>,
+        inode: &Inode,
+        io: Io,
+        range: (u64, u64),
+        mut change: impl FnMut(Permit) -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        let mut permit = self.begin(inode, io)?;
+        let mut changed = change(permit);
         for _ in 0..LATE_WRITES_MAX {
-            if written != Err(FsError::Fenced) {
+            if !matches!(changed, Err(FsError::Fenced)) {
                 break;
             }
             // It came too late for its lease, and is made anew under another.
-            self.end(&file.inode, permit, io, range);
-            file.inode.state().lease.refused(permit);
-            permit = self.begin(&file.inode, io)?;
-            written = self.write_under_lease(caller, &file, request, permit);
+            self.end(inode, permit, io, range);
+            inode.state().lease.refused(permit);
+            permit = self.begin(inode, io)?;
+            changed = change(permit);
         }
-        if !self.end(&file.inode, permit, io, range) {
+        if !self.end(inode, permit, io, range) {
             // Others may have read the old bytes since the lease was lost: they forget them before
             // this write is acknowledged.
-            let permit = self.begin(&file.inode, io)?;
-            self.end(&file.inode, permit, io, range);
+            let permit = self.begin(inode, io)?;
+            self.end(inode, permit, io, range);
         }
-        written
+        changed
     }
 
     fn write_under_lease(
@@ -442,12 +458,8 @@ impl Pvfs {
         if end > FILE_SIZE_BYTES_MAX {
             return Err(FsError::FileTooLarge);
         }
-        let inode = Arc::clone(&file.inode);
-        let pool = self
-            .pool
-            .while_held(Arc::new(move || inode.state().lease.is_current(permit)));
         striped::write_under(
-            &pool,
+            &self.pool_under(file, permit),
             &file.layout,
             file.object,
             permit.fence,
@@ -465,7 +477,7 @@ impl Pvfs {
                 open: file.open,
                 credentials,
             };
-            state.wrote(end, writer);
+            state.wrote(offset..end, writer);
             state.lease.has_pages()
         };
         let (start, end) = pages_of(offset, length);
@@ -479,6 +491,13 @@ impl Pvfs {
             self.drop_pages_later(file.inode.number, 0, u64::MAX);
         }
         Ok(())
+    }
+
+    /// The iods, for changes of a file that are not sent again once the lease is lost.
+    pub(super) fn pool_under(&self, file: &OpenFile, permit: Permit) -> IodPool {
+        let inode = Arc::clone(&file.inode);
+        self.pool
+            .while_held(Arc::new(move || inode.state().lease.is_current(permit)))
     }
 
     /// close(2) of one of a file's descriptors: mgr hears of what was written.

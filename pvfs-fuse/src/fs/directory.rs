@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: MIT
-//! Directories. A stream keeps no state here: each request asks mgr for what fits its reply.
+//! Directories. A stream has no place here: each request asks mgr for what fits its reply.
+//!
+//! A directory that is removed while it is open lives on, empty, until it is closed. mgr has to know
+//! of its streams for that, and hears of them only when it matters: without a lease, before the
+//! lease is given up (nobody else can remove the directory earlier), or before this mount removes
+//! the directory itself.
 //!
 //! Offsets: 1 follows `.`, 2 follows `..`, and mgr's cookie + 2 follows an entry.
 
+use std::sync::Arc;
+
 use pvfs::attr::{Attr, FileKind};
 use pvfs::error::FsError;
-use pvfs::ids::InodeNumber;
+use pvfs::ids::{InodeNumber, OpenId};
 use pvfs::limits::READDIR_ENTRIES_MAX;
-use pvfs::proto::mgr::{DirectoryEntry, MgrOperation, MgrResponse};
+use pvfs::proto::mgr::{Access, DirectoryEntry, MgrOperation, MgrResponse};
 
+use super::inode::Inode;
 use super::{Caller, Pvfs, expect_attr, number};
 
 /// Offset after `..`: mgr's entries follow.
@@ -41,6 +49,103 @@ pub trait DirectorySink {
 }
 
 impl Pvfs {
+    /// Opens a stream of a directory; the kernel has decided that the caller may.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub fn open_directory(&self, node: u64) -> Result<(), FsError> {
+        let leased = self.mgr.leases_left().is_some();
+        if let Some(inode) = self.files.inode(number(node)).filter(|_| leased) {
+            let mut state = inode.state();
+            if state.lease.keeps() || state.stream_open.is_some() {
+                state.streams += 1;
+                return Ok(());
+            }
+        }
+        let (open, inode) = self.open_stream(number(node))?;
+        let mut state = inode.state();
+        state.streams += 1;
+        let surplus = state.stream_open.replace(open);
+        drop(state);
+        if let Some(open) = surplus {
+            self.close(inode.number, open);
+        }
+        Ok(())
+    }
+
+    /// Closes a stream.
+    pub fn close_directory(&self, node: u64) {
+        let Some(inode) = self.files.inode(number(node)) else {
+            return;
+        };
+        let mut state = inode.state();
+        state.streams = state.streams.saturating_sub(1);
+        let open = match state.streams {
+            0 => state.stream_open.take(),
+            _ => None,
+        };
+        drop(state);
+        if let Some(open) = open {
+            self.close(inode.number, open);
+        }
+        self.files.forget_unused(&inode);
+    }
+
+    fn open_stream(&self, inode: InodeNumber) -> Result<(OpenId, Arc<Inode>), FsError> {
+        let operation = MgrOperation::Open {
+            inode,
+            access: Access {
+                read: true,
+                write: false,
+            },
+            truncate: false,
+        };
+        match self.ask_as_root(operation)? {
+            MgrResponse::Open(opened) => Ok((opened.open, self.files.intern(&opened.attr))),
+            _ => Err(FsError::Protocol),
+        }
+    }
+
+    /// Lets mgr know of a directory's streams, if it does not.
+    pub(super) fn declare_streams(&self, inode: &Inode) {
+        if !inode.state().has_unknown_streams() {
+            return;
+        }
+        match self.open_stream(inode.number) {
+            Ok((open, _)) => {
+                let mut state = inode.state();
+                let needed = state.has_unknown_streams();
+                if needed {
+                    state.stream_open = Some(open);
+                }
+                drop(state);
+                if !needed {
+                    self.close(inode.number, open);
+                }
+            }
+            Err(error) => tracing::debug!("streams of directory {}: {error}", inode.number),
+        }
+    }
+
+    /// Lets mgr know of the streams of a directory that is about to lose its name; where it is not
+    /// known which one that is, of all.
+    pub(super) fn declare_streams_of(&self, parent: u64, name: &[u8]) {
+        match self.kept_name(parent, name) {
+            Some(Some(inode)) => {
+                if let Some(inode) = self.files.inode(inode) {
+                    self.declare_streams(&inode);
+                }
+            }
+            Some(None) => {}
+            None => {
+                for inode in self.files.inodes() {
+                    self.declare_streams(&inode);
+                }
+            }
+        }
+    }
+
     /// Entries of a directory from `offset` on, into `sink`, which has room for `bytes` of them.
     /// With `plus` each comes with attributes.
     ///

@@ -6,15 +6,19 @@
 //! then this mount alone knows how long the file is. Lock order: `reporting`, then `state`.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
-use pvfs::ids::{InodeNumber, OpenId};
+use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::proto::mgr::Access;
 
 use super::lease::FileLease;
+
+/// Less than an iod's disk gives out at a time is no hole.
+const HOLE_BYTES_MIN: u64 = 4096;
 
 /// Names of one directory that are kept; beyond it, all are forgotten.
 const NAMES_MAX: usize = 1 << 16;
@@ -37,6 +41,8 @@ pub(super) struct Report {
     pub(super) known_change: u64,
     /// Who says so.
     pub(super) writer: Writer,
+    /// The file has, or may have, holes or reserved space: only the iods know how much it takes.
+    pub(super) asks_for_space: bool,
 }
 
 /// An open that mgr granted; several handles of the kernel's may share it.
@@ -45,6 +51,7 @@ pub(super) struct MgrOpen {
     pub(super) open: OpenId,
     pub(super) access: Access,
     pub(super) layout: Layout,
+    pub(super) object: ObjectId,
 }
 
 /// An inode that is open here, or of which something is kept.
@@ -127,6 +134,10 @@ pub(super) struct InodeState {
     lost_unreported: bool,
     /// Something may be on an iod that is not on its disk.
     unsynced: bool,
+    /// As mgr said last, the file does not take the space that its size says.
+    sparse: bool,
+    /// Something was written since the last report began that may have made it so.
+    pub(super) space_unknown: bool,
     /// Reports under way.
     reports: u32,
     /// What may be done without asking mgr.
@@ -135,10 +146,18 @@ pub(super) struct InodeState {
     attr: Option<Attr>,
     /// The same, also where this mount has written since.
     last: Option<Attr>,
+    /// Access control lists by the names of their attributes, as of the last grant; `None` is a list
+    /// that does not exist.
+    acls: HashMap<Box<[u8]>, Option<Vec<u8>>>,
     /// Of a directory, while the lease lets them be kept; `None` is a name that does not exist.
     names: HashMap<Box<[u8]>, Option<InodeNumber>>,
     /// mgr's opens of the file, some of which may be idle.
     pub(super) opens: Vec<MgrOpen>,
+    /// Of a directory: streams that are open.
+    pub(super) streams: usize,
+    /// mgr's open for them, where it needed to know of them: it keeps the directory if that is
+    /// removed.
+    pub(super) stream_open: Option<OpenId>,
     /// Handles for reading only.
     pub(super) readers: usize,
     /// Handles for writing.
@@ -158,12 +177,17 @@ impl InodeState {
             lost_unreported: false,
             // An open that was closed before may have written.
             unsynced: true,
+            sparse: attr.allocated.is_some(),
+            space_unknown: false,
             reports: 0,
             lease: FileLease::new(),
             attr: None,
             last: None,
+            acls: HashMap::new(),
             names: HashMap::new(),
             opens: Vec::new(),
+            streams: 0,
+            stream_open: None,
             readers: 0,
             writers: 0,
             page_writers: 0,
@@ -172,6 +196,7 @@ impl InodeState {
 
     /// Takes attributes that the lease lets this mount keep.
     pub(super) fn keep(&mut self, attr: &Attr) {
+        self.acls.clear();
         if self.learn(attr) && self.lease.keeps() {
             self.attr = Some(*attr);
             self.last = Some(*attr);
@@ -187,6 +212,27 @@ impl InodeState {
     pub(super) fn kept(&self) -> Option<Attr> {
         let known = self.lease.keeps() && !self.is_dirty() && self.reports == 0;
         self.attr.filter(|_| known)
+    }
+
+    /// Whether anything that is kept still holds, and since which grant.
+    pub(super) fn kept_since(&self) -> Option<u64> {
+        self.lease.keeps().then(|| self.lease.number())
+    }
+
+    /// Takes an access control list that mgr told of after the grant of this number.
+    pub(super) fn keep_acl(&mut self, grant: u64, name: &[u8], acl: Option<Vec<u8>>) {
+        if self.kept_since() == Some(grant) && self.kept_acl(name).is_none() {
+            self.acls.insert(name.into(), acl);
+        }
+    }
+
+    /// An access control list, where it is known without asking.
+    pub(super) fn kept_acl(&self, name: &[u8]) -> Option<Option<&[u8]>> {
+        self.kept_since()?;
+        if self.last.is_some_and(|attr| !attr.has_acl) {
+            return Some(None);
+        }
+        self.acls.get(name).map(Option::as_deref)
     }
 
     /// Takes a name of this directory.
@@ -209,6 +255,7 @@ impl InodeState {
     pub(super) fn forget(&mut self) {
         self.attr = None;
         self.last = None;
+        self.acls.clear();
         self.names = HashMap::new();
     }
 
@@ -227,7 +274,7 @@ impl InodeState {
 
     /// Whether nothing of the file is in use or kept here.
     pub(super) fn is_unused(&self) -> bool {
-        let handles = self.readers + self.writers;
+        let handles = self.readers + self.writers + self.streams;
         handles == 0 && self.opens.is_empty() && self.lease.is_idle() && !self.is_dirty()
     }
 
@@ -236,10 +283,17 @@ impl InodeState {
         self.size.max(self.written_end).max(self.reporting_end)
     }
 
-    /// Notes an acknowledged write that ends at `end`.
-    pub(super) fn wrote(&mut self, end: u64, writer: Writer) {
+    /// The next report is to say how much space the file takes.
+    pub(super) const fn ask_for_space(&mut self) {
+        self.space_unknown = true;
+    }
+
+    /// Notes an acknowledged write of these bytes.
+    pub(super) fn wrote(&mut self, range: Range<u64>, writer: Writer) {
         self.attr = None;
-        self.written_end = self.written_end.max(end);
+        // Between the end and what was written beyond it there is a hole.
+        self.space_unknown |= range.start > self.end().saturating_add(HOLE_BYTES_MIN);
+        self.written_end = self.written_end.max(range.end);
         self.unsynced = true;
         // Privileges are dropped if any of several writers makes it so.
         let keeps_older = self
@@ -275,6 +329,11 @@ impl InodeState {
         self.lost_unreported |= self.is_dirty();
     }
 
+    /// Whether a stream is open of which mgr does not know.
+    pub(super) const fn has_unknown_streams(&self) -> bool {
+        self.streams > 0 && self.stream_open.is_none()
+    }
+
     /// Whether mgr is to hear of a write.
     pub(super) fn is_dirty(&self) -> bool {
         self.writer.is_some()
@@ -286,10 +345,12 @@ impl InodeState {
         self.reporting_end = self.reporting_end.max(self.written_end);
         self.written_end = 0;
         self.reports += 1;
+        let space_unknown = std::mem::take(&mut self.space_unknown);
         Some(Report {
             size_min: self.reporting_end,
             known_change: self.change,
             writer,
+            asks_for_space: space_unknown || self.sparse,
         })
     }
 
@@ -310,8 +371,9 @@ impl InodeState {
     pub(super) fn report_failed(&mut self, report: Report) {
         self.end_report();
         let unsynced = self.unsynced;
-        self.wrote(report.size_min, report.writer);
+        self.wrote(0..report.size_min, report.writer);
         self.unsynced = unsynced;
+        self.space_unknown |= report.asks_for_space;
     }
 
     /// Takes attributes from mgr; false where newer ones came before them.
@@ -320,6 +382,7 @@ impl InodeState {
         if current {
             self.change = attr.change;
             self.size = attr.size;
+            self.sparse = attr.allocated.is_some();
         }
         current
     }
@@ -355,6 +418,8 @@ mod tests {
             mtime: Timestamp::default(),
             ctime: Timestamp::default(),
             change,
+            allocated: None,
+            has_acl: false,
         }
     }
 
@@ -373,7 +438,7 @@ mod tests {
     #[test]
     fn a_write_is_seen_here_before_mgr_hears_of_it() {
         let mut state = InodeState::new(&attr(10, 1));
-        state.wrote(100, writer(1, 0));
+        state.wrote(0..100, writer(1, 0));
         assert_eq!(state.end(), 100);
         let report = state.begin_report().unwrap();
         assert_eq!((report.size_min, state.end()), (100, 100));
@@ -385,9 +450,9 @@ mod tests {
     #[test]
     fn a_write_during_a_report_is_reported_later() {
         let mut state = InodeState::new(&attr(0, 1));
-        state.wrote(100, writer(1, 0));
+        state.wrote(0..100, writer(1, 0));
         state.begin_report().unwrap();
-        state.wrote(50, writer(1, 0));
+        state.wrote(0..50, writer(1, 0));
         state.report_done(&attr(100, 2));
         assert!(state.is_dirty());
         assert_eq!(
@@ -400,7 +465,7 @@ mod tests {
     #[test]
     fn a_failed_report_is_made_again() {
         let mut state = InodeState::new(&attr(0, 1));
-        state.wrote(100, writer(1, 0));
+        state.wrote(0..100, writer(1, 0));
         let report = state.begin_report().unwrap();
         state.report_failed(report);
         assert_eq!(state.end(), 100);
@@ -420,8 +485,8 @@ mod tests {
     #[test]
     fn an_ordinary_writer_drops_privileges_whatever_root_writes_beside_it() {
         let mut state = InodeState::new(&attr(0, 5));
-        state.wrote(1, writer(1, 1000));
-        state.wrote(2, writer(2, 0));
+        state.wrote(0..1, writer(1, 1000));
+        state.wrote(0..2, writer(2, 0));
         let report = state.begin_report().unwrap();
         assert_eq!(
             (report.writer.credentials.uid, report.writer.open),
@@ -434,9 +499,28 @@ mod tests {
         let mut state = InodeState::new(&attr(0, 5));
         assert!(state.begin_sync(), "an earlier open may have written");
         assert!(!state.begin_sync());
-        state.wrote(1, writer(1, 0));
+        state.wrote(0..1, writer(1, 0));
         assert!(state.begin_sync());
         state.sync_failed();
         assert!(state.begin_sync());
+    }
+
+    #[test]
+    fn the_iods_are_asked_for_space_where_a_hole_may_be() {
+        let mut state = InodeState::new(&attr(10_000, 5));
+        state.wrote(10_000..20_000, writer(1, 0));
+        assert!(!state.begin_report().unwrap().asks_for_space);
+        state.wrote(30_000..30_001, writer(1, 0));
+        let report = state.begin_report().unwrap();
+        assert!(report.asks_for_space);
+        state.report_failed(report);
+        assert!(state.begin_report().unwrap().asks_for_space);
+        let sparse = Attr {
+            allocated: Some(8192),
+            ..attr(30_001, 6)
+        };
+        state.report_done(&sparse);
+        state.wrote(0..1, writer(1, 0));
+        assert!(state.begin_report().unwrap().asks_for_space);
     }
 }

@@ -343,6 +343,8 @@ pub(super) mod tests {
             mtime: Timestamp::default(),
             ctime: Timestamp::default(),
             change: 0,
+            allocated: None,
+            has_acl: false,
         };
         Grant {
             number,

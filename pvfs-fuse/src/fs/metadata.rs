@@ -14,8 +14,10 @@ use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
 pub struct NewNode {
     /// Any kind but a symbolic link.
     pub kind: FileKind,
-    /// Permission bits, the caller's umask already applied.
+    /// Permission bits as the caller gave them.
     pub mode: u16,
+    /// The caller's umask.
+    pub umask: u16,
     /// Device number of a device.
     pub rdev: u32,
 }
@@ -89,7 +91,7 @@ impl Pvfs {
     }
 
     /// What is kept of a name; `Some(None)`: it does not exist.
-    fn kept_name(&self, parent: u64, entry: &[u8]) -> Option<Option<InodeNumber>> {
+    pub(super) fn kept_name(&self, parent: u64, entry: &[u8]) -> Option<Option<InodeNumber>> {
         self.mgr.leases_left()?;
         let directory = self.files.inode(number(parent))?;
         let state = directory.state();
@@ -118,6 +120,7 @@ impl Pvfs {
             name: name(entry)?,
             kind: node.kind,
             mode: node.mode,
+            umask: node.umask,
             rdev: node.rdev,
         };
         expect_attr(self.ask(caller, operation)?)
@@ -200,6 +203,7 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn rmdir(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<(), FsError> {
+        self.declare_streams_of(parent, entry);
         let operation = MgrOperation::RemoveDirectory {
             parent: number(parent),
             name: name(entry)?,
@@ -219,6 +223,9 @@ impl Pvfs {
         to: (u64, &[u8]),
         mode: RenameMode,
     ) -> Result<(), FsError> {
+        if mode == RenameMode::Replace {
+            self.declare_streams_of(to.0, to.1);
+        }
         let operation = MgrOperation::Rename {
             parent: number(from.0),
             name: name(from.1)?,

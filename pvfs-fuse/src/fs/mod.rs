@@ -17,12 +17,14 @@
 
 mod caller;
 mod coherence;
+mod copy;
 mod data;
 mod directory;
 mod inode;
 mod lease;
 mod metadata;
 mod open_files;
+mod space;
 pub(crate) mod workers;
 mod xattr;
 
@@ -37,16 +39,19 @@ use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::error::FsError;
 use pvfs::ids::InodeNumber;
+use pvfs::limits::ACL_ACCESS_XATTR;
 use pvfs::name::Name;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 
 pub use caller::Caller;
 pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
+pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
 use inode::{Inode, Report};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
+pub use space::Allocation;
 use workers::Workers;
 
 /// Largest read or write request that the kernel sends, bytes.
@@ -182,7 +187,8 @@ impl Pvfs {
         let Some(report) = inode.state().begin_report() else {
             return Ok(None);
         };
-        let operation = report_operation(inode, &report);
+        let allocated = self.space_for_report(inode, &report);
+        let operation = report_operation(inode, &report, allocated);
         let reply = self.mgr.call(&report.writer.credentials, operation);
         self.reported(inode, report, reply)
     }
@@ -233,7 +239,7 @@ impl Pvfs {
 
 /// Whether the caller's groups decide how the operation turns out even where mgr allows it without
 /// them: a set-gid bit stays only for a member of the file's group.
-const fn operation_needs_groups(operation: &MgrOperation) -> bool {
+fn operation_needs_groups(operation: &MgrOperation) -> bool {
     const SET_GID: u16 = 0o2000;
     match operation {
         MgrOperation::SetAttr { set, .. } => match set.mode {
@@ -243,6 +249,8 @@ const fn operation_needs_groups(operation: &MgrOperation) -> bool {
         MgrOperation::Create { mode, .. } | MgrOperation::MakeNode { mode, .. } => {
             *mode & SET_GID != 0
         }
+        // The list's mode comes with it.
+        MgrOperation::SetXattr { name, .. } => name == ACL_ACCESS_XATTR,
         _ => false,
     }
 }
@@ -271,13 +279,14 @@ fn number(node: u64) -> InodeNumber {
 }
 
 /// What mgr is told of a report.
-fn report_operation(inode: &Inode, report: &Report) -> MgrOperation {
+fn report_operation(inode: &Inode, report: &Report, allocated: Option<u64>) -> MgrOperation {
     MgrOperation::Report {
         inode: inode.number,
         size_min: report.size_min,
         modified: true,
         open: report.writer.open,
         known_change: report.known_change,
+        allocated,
     }
 }
 

@@ -192,6 +192,8 @@ mod tests {
             mtime: Timestamp::default(),
             ctime: Timestamp::default(),
             change: 1,
+            allocated: None,
+            has_acl: false,
         }
     }
 
@@ -201,6 +203,7 @@ mod tests {
             open: OpenId(number),
             access,
             layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
+            object: attr().object(),
         };
         inode.state().opens.push(open.clone());
         files.insert(&inode, attr().object(), access, &open, false)

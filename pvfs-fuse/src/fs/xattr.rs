@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-//! Extended attributes: mgr's, but for those of the name space `system.`, which are POSIX access
-//! control lists and not supported yet.
+//! Extended attributes: mgr's. Of the name space `system.` there are access control lists alone; the
+//! kernel asks for those at each permission check, so they are kept under a lease.
 
 use pvfs::error::FsError;
+use pvfs::limits::{ACL_ACCESS_XATTR, ACL_DEFAULT_XATTR};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, XattrMode};
 
 use super::{Caller, Pvfs, expect_done, number};
 
-/// Access control lists. Refused here: `ls -l` asks for one of every file.
+/// The kernel's own name space.
 const SYSTEM_PREFIX: &[u8] = b"system.";
 
 impl Pvfs {
@@ -15,9 +16,16 @@ impl Pvfs {
     ///
     /// # Errors
     ///
-    /// mgr's; [`FsError::NotSupported`] for `system.`.
+    /// mgr's; [`FsError::NotSupported`] for what is unknown in `system.`.
     pub fn getxattr(&self, caller: Caller, node: u64, key: &[u8]) -> Result<Vec<u8>, FsError> {
         refuse_system(key)?;
+        if is_acl(key) {
+            return self.acl(node, key);
+        }
+        self.xattr_of_mgr(caller, node, key)
+    }
+
+    fn xattr_of_mgr(&self, caller: Caller, node: u64, key: &[u8]) -> Result<Vec<u8>, FsError> {
         let operation = MgrOperation::GetXattr {
             inode: number(node),
             name: key.to_vec(),
@@ -28,11 +36,34 @@ impl Pvfs {
         }
     }
 
+    fn acl(&self, node: u64, key: &[u8]) -> Result<Vec<u8>, FsError> {
+        let inode = self.files.inode(number(node));
+        let inode = inode.filter(|_| self.mgr.leases_left().is_some());
+        let mut since = None;
+        if let Some(inode) = &inode {
+            let state = inode.state();
+            if let Some(known) = state.kept_acl(key) {
+                return known.map(<[u8]>::to_vec).ok_or(FsError::NoAttribute);
+            }
+            since = state.kept_since();
+        }
+        // Whoever reaches an inode may see its lists.
+        let found = self.xattr_of_mgr(Caller::ROOT, node, key);
+        if let (Some(inode), Some(since)) = (inode, since) {
+            match &found {
+                Ok(acl) => inode.state().keep_acl(since, key, Some(acl.clone())),
+                Err(FsError::NoAttribute) => inode.state().keep_acl(since, key, None),
+                Err(_) => {}
+            }
+        }
+        found
+    }
+
     /// Sets an attribute.
     ///
     /// # Errors
     ///
-    /// mgr's; [`FsError::NotSupported`] for `system.`.
+    /// As [`Self::getxattr`].
     pub fn setxattr(
         &self,
         caller: Caller,
@@ -78,7 +109,7 @@ impl Pvfs {
     ///
     /// # Errors
     ///
-    /// mgr's; [`FsError::NotSupported`] for `system.`.
+    /// As [`Self::getxattr`].
     pub fn removexattr(&self, caller: Caller, node: u64, key: &[u8]) -> Result<(), FsError> {
         refuse_system(key)?;
         let operation = MgrOperation::RemoveXattr {
@@ -89,8 +120,12 @@ impl Pvfs {
     }
 }
 
+fn is_acl(key: &[u8]) -> bool {
+    key == ACL_ACCESS_XATTR || key == ACL_DEFAULT_XATTR
+}
+
 fn refuse_system(key: &[u8]) -> Result<(), FsError> {
-    if key.starts_with(SYSTEM_PREFIX) {
+    if key.starts_with(SYSTEM_PREFIX) && !is_acl(key) {
         Err(FsError::NotSupported)
     } else {
         Ok(())

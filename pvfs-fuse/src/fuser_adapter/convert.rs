@@ -9,9 +9,10 @@ use fuser::{
 };
 use pvfs::attr::{Attr, FileKind, SetTime};
 use pvfs::error::FsError;
+use pvfs::proto::iod::SeekTarget;
 use pvfs::proto::mgr::{Access, RenameMode, XattrMode};
 
-use crate::fs::{Caller, OpenHow};
+use crate::fs::{Allocation, Caller, OpenHow};
 
 /// What stat(2) calls the best size of a transfer: `cp` and `cat` use buffers of this size.
 const PREFERRED_IO_BYTES: u32 = 1 << 20;
@@ -93,7 +94,7 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.inode.0),
         size: attr.size,
-        blocks: attr.size.div_ceil(STAT_BLOCK_BYTES),
+        blocks: attr.space().div_ceil(STAT_BLOCK_BYTES),
         atime: attr.atime.into(),
         mtime: attr.mtime.into(),
         ctime,
@@ -137,6 +138,29 @@ pub(super) const fn xattr_mode(flags: i32) -> Result<XattrMode, FsError> {
     }
 }
 
+/// What fallocate(2)'s mode asks for. The kernel lets no other modes through.
+pub(super) const fn allocation(mode: i32) -> Result<Allocation, FsError> {
+    use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
+    const PUNCH: i32 = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    const ZERO_KEEP: i32 = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+    match mode {
+        0 => Ok(Allocation::Reserve { keep_size: false }),
+        FALLOC_FL_KEEP_SIZE => Ok(Allocation::Reserve { keep_size: true }),
+        PUNCH => Ok(Allocation::Punch),
+        FALLOC_FL_ZERO_RANGE => Ok(Allocation::Zero { keep_size: false }),
+        ZERO_KEEP => Ok(Allocation::Zero { keep_size: true }),
+        _ => Err(FsError::NotSupported),
+    }
+}
+
+pub(super) const fn seek_target(whence: i32) -> Result<SeekTarget, FsError> {
+    match whence {
+        libc::SEEK_DATA => Ok(SeekTarget::Data),
+        libc::SEEK_HOLE => Ok(SeekTarget::Hole),
+        _ => Err(FsError::InvalidArgument),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +180,27 @@ mod tests {
         assert_eq!(rename_mode(whiteout), Err(FsError::InvalidArgument));
         assert_eq!(xattr_mode(libc::XATTR_REPLACE), Ok(XattrMode::Replace));
         assert_eq!(xattr_mode(3), Err(FsError::InvalidArgument));
+    }
+
+    #[test]
+    fn modes_of_fallocate_are_taken_or_refused() {
+        let keep = libc::FALLOC_FL_KEEP_SIZE;
+        let punch = libc::FALLOC_FL_PUNCH_HOLE | keep;
+        assert_eq!(allocation(0), Ok(Allocation::Reserve { keep_size: false }));
+        assert_eq!(allocation(punch), Ok(Allocation::Punch));
+        assert_eq!(
+            allocation(libc::FALLOC_FL_ZERO_RANGE | keep),
+            Ok(Allocation::Zero { keep_size: true })
+        );
+        for refused in [
+            libc::FALLOC_FL_COLLAPSE_RANGE,
+            libc::FALLOC_FL_INSERT_RANGE,
+            libc::FALLOC_FL_UNSHARE_RANGE,
+        ] {
+            assert_eq!(allocation(refused), Err(FsError::NotSupported));
+        }
+        assert_eq!(seek_target(libc::SEEK_HOLE), Ok(SeekTarget::Hole));
+        assert_eq!(seek_target(libc::SEEK_SET), Err(FsError::InvalidArgument));
     }
 
     #[test]

@@ -13,23 +13,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use pvfs::attr::{Attr, FileKind, SetAttr};
 use pvfs::error::FsError;
 use pvfs::limits::NAME_BYTES_MAX;
 
 use convert::{
-    caller, errno, file_attr, file_type, generation, kind_of_mode, open_how, permissions,
-    rename_mode, set_time, xattr_mode,
+    allocation, caller, errno, file_attr, file_type, generation, kind_of_mode, open_how,
+    permissions, rename_mode, seek_target, set_time, xattr_mode,
 };
 
 use crate::fs::workers::Workers;
 use crate::fs::{
-    DirectoryEntryRef, DirectorySink, Kernel, NewNode, Opened, Pvfs, REQUEST_BYTES_MAX,
+    CopyPlace, DirectoryEntryRef, DirectorySink, Kernel, NewNode, Opened, Pvfs, REQUEST_BYTES_MAX,
     ReadRequest, ReadSink, WriteRequest,
 };
 
@@ -216,6 +216,9 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             // A link's target never changes: another one is another inode.
             InitFlags::FUSE_CACHE_SYMLINKS,
+            // Whether the umask counts depends on the directory's default access control list.
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_POSIX_ACL,
         ];
         if !self.ttl.is_zero() {
             // Entries that expire at once would be looked up again each.
@@ -287,7 +290,7 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
@@ -297,6 +300,7 @@ impl Filesystem for Adapter {
         let node = NewNode {
             kind,
             mode: permissions(mode),
+            umask: permissions(umask),
             rdev,
         };
         let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
@@ -309,12 +313,13 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         let node = NewNode {
             kind: FileKind::Directory,
             mode: permissions(mode),
+            umask: permissions(umask),
             rdev: 0,
         };
         let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
@@ -490,6 +495,26 @@ impl Filesystem for Adapter {
         self.run(move |fs| empty(reply, fs.fsync(fh.0)));
     }
 
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.run(move |fs| match fs.open_directory(ino.0) {
+            // Streams are told apart by their inode alone.
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.close_directory(ino.0);
+        reply.ok();
+    }
+
     fn readdir(
         &self,
         request: &Request,
@@ -609,16 +634,17 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         let how = open_how(OpenFlags(flags));
         let exclusive = flags & libc::O_EXCL != 0;
+        let mode = (permissions(mode), permissions(umask));
         let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
         self.run(move |fs| {
             let place = (parent.0, &name[..]);
-            match fs.create(caller, place, permissions(mode), how, exclusive) {
+            match fs.create(caller, place, mode, how, exclusive) {
                 Ok(opened) => reply.created(
                     &ttl,
                     &file_attr(&opened.attr),
@@ -633,32 +659,66 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        // posix_fallocate(3) then writes zeros.
-        reply.error(errno(FsError::NotSupported));
+        let caller = caller(request);
+        self.run(move |fs| {
+            let allocated =
+                allocation(mode).and_then(|how| fs.fallocate(caller, fh.0, (offset, length), how));
+            empty(reply, allocated);
+        });
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.run(move |fs| {
+            // A place before the beginning is none either.
+            let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchPlace);
+            let found = offset.and_then(|offset| fs.seek(fh.0, offset, seek_target(whence)?));
+            match found.map(i64::try_from) {
+                Ok(Ok(position)) => reply.offset(position),
+                Ok(Err(_)) => reply.error(errno(FsError::FileTooLarge)),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
+        fh_in: FileHandle,
+        offset_in: u64,
         _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The kernel copies through its page cache instead, and does not ask again.
-        reply.error(Errno::ENOSYS);
+        let caller = caller(request);
+        let place = |handle: FileHandle, offset| CopyPlace {
+            handle: handle.0,
+            offset,
+        };
+        let (from, to) = (place(fh_in, offset_in), place(fh_out, offset_out));
+        self.run(move |fs| match fs.copy_range(caller, from, to, len) {
+            // One call copies far less than this.
+            Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(errno(error)),
+        });
     }
 }

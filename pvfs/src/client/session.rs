@@ -308,6 +308,8 @@ pub(super) mod tests {
             mtime: Timestamp::default(),
             ctime: Timestamp::default(),
             change: 0,
+            allocated: None,
+            has_acl: false,
         };
         Ok(MgrResponse::Open(OpenResponse {
             open: OpenId(open),

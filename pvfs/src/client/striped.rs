@@ -5,12 +5,14 @@
 //! [`crate::layout`]), so a call needs one request for each iod, however many stripes it spans.
 //! Replies are received straight into the caller's buffer and writes sent straight from it.
 
+use std::ops::Range;
+
 use super::pool::{Exchange, IodPool};
 use crate::error::FsError;
 use crate::ids::ObjectId;
 use crate::layout::Layout;
 use crate::limits::PAYLOAD_BYTES_MAX;
-use crate::proto::iod::{IodRequest, IodResponse};
+use crate::proto::iod::{IodRequest, IodResponse, SeekTarget};
 
 /// Fills `buffer` with the file's bytes from `offset` on. Bytes that no iod has are zeros; where
 /// the file ends is the caller's knowledge.
@@ -120,6 +122,182 @@ pub fn remove(pool: &IodPool, layout: &Layout, object: ObjectId) -> Result<(), F
     on_all(pool, layout, |_| IodRequest::Remove { object })
 }
 
+/// Reserves disk space for the bytes from `start` to `end`; content and lengths stay. `fence` is as
+/// in [`write_under`].
+///
+/// # Errors
+///
+/// As [`write_under`].
+pub fn allocate(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    fence: u64,
+    range: Range<u64>,
+) -> Result<(), FsError> {
+    on_parts(pool, layout, &range, |offset, length| {
+        IodRequest::Allocate {
+            object,
+            offset,
+            length,
+            fence,
+        }
+    })
+}
+
+/// Makes the bytes from `start` to `end` zeros and gives their disk space back. `fence` is as in
+/// [`write_under`].
+///
+/// # Errors
+///
+/// As [`write_under`].
+pub fn punch(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    fence: u64,
+    range: Range<u64>,
+) -> Result<(), FsError> {
+    on_parts(pool, layout, &range, |offset, length| IodRequest::Punch {
+        object,
+        offset,
+        length,
+        fence,
+    })
+}
+
+/// Where, from `offset` on and before `file_size`, data or a hole begins. The end of the file is a
+/// hole; `None` where no data follows.
+///
+/// # Errors
+///
+/// As [`sync`].
+pub fn seek(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    (offset, file_size): (u64, u64),
+    target: SeekTarget,
+) -> Result<Option<u64>, FsError> {
+    let slots = layout.iods().iter().enumerate();
+    let mut exchanges: Vec<_> = slots
+        .map(|(slot, iod)| {
+            let offset = layout.local_size(slot, offset);
+            let request = IodRequest::Seek {
+                object,
+                offset,
+                target,
+            };
+            Exchange::control(*iod, request)
+        })
+        .collect();
+    pool.run(&mut exchanges)?;
+    // Stripes keep their order at each iod, so the first of all is the first of one of them.
+    let mut first: Option<u64> = None;
+    for (slot, exchange) in exchanges.into_iter().enumerate() {
+        let IodResponse::Position(position) = response(exchange)? else {
+            return Err(FsError::Protocol);
+        };
+        let found = position.and_then(|position| layout.file_offset(slot, position));
+        first = first.into_iter().chain(found).min();
+    }
+    let first = first.filter(|first| *first < file_size);
+    Ok(match target {
+        SeekTarget::Data => first,
+        SeekTarget::Hole => Some(first.unwrap_or(file_size)),
+    })
+}
+
+/// Disk space that the file's parts take together, bytes.
+///
+/// # Errors
+///
+/// As [`sync`].
+pub fn allocated(pool: &IodPool, layout: &Layout, object: ObjectId) -> Result<u64, FsError> {
+    let iods = layout.iods().iter();
+    let mut exchanges: Vec<_> = iods
+        .map(|iod| Exchange::control(*iod, IodRequest::Stat { object }))
+        .collect();
+    pool.run(&mut exchanges)?;
+    exchanges.into_iter().try_fold(0, |sum: u64, exchange| {
+        let IodResponse::Stat { allocated, .. } = response(exchange)? else {
+            return Err(FsError::Protocol);
+        };
+        Ok(sum.saturating_add(allocated))
+    })
+}
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Where the file's stripes are.
+    pub layout: &'a Layout,
+    /// Whose.
+    pub object: ObjectId,
+    /// Offset in the file, bytes.
+    pub offset: u64,
+}
+
+/// Copies `length` bytes between files whose places [align](Layout::aligns): each iod copies its
+/// own part, and no byte travels. Parts that overlap give undefined content. `fence` is that of the
+/// lease on the file that is copied to.
+///
+/// # Errors
+///
+/// As [`write_under`]; [`FsError::InvalidArgument`] where the places do not align.
+pub fn copy_at_iods(
+    pool: &IodPool,
+    from: &Place<'_>,
+    to: &Place<'_>,
+    fence: u64,
+    length: u64,
+) -> Result<(), FsError> {
+    if !from.layout.aligns(from.offset, to.layout, to.offset) {
+        return Err(FsError::InvalidArgument);
+    }
+    let end = |offset: u64| offset.checked_add(length).ok_or(FsError::FileTooLarge);
+    let (from_end, to_end) = (end(from.offset)?, end(to.offset)?);
+    let mut exchanges = Vec::new();
+    for (slot, iod) in from.layout.iods().iter().enumerate() {
+        let source = from.layout.local_range(slot, from.offset, from_end);
+        let target = to.layout.local_range(slot, to.offset, to_end);
+        if !source.is_empty() {
+            let request = IodRequest::Copy {
+                from: from.object,
+                from_offset: source.start,
+                to: to.object,
+                to_offset: target.start,
+                length: source.end - source.start,
+                fence,
+            };
+            exchanges.push(Exchange::control(*iod, request));
+        }
+    }
+    pool.run(&mut exchanges)?;
+    let mut exchanges = exchanges.into_iter();
+    exchanges.try_for_each(|exchange| expect(exchange, &IodResponse::Done))
+}
+
+/// Sends the request for each slot that has a part of the file's bytes of `range`.
+fn on_parts(
+    pool: &IodPool,
+    layout: &Layout,
+    range: &Range<u64>,
+    request: impl Fn(u64, u64) -> IodRequest,
+) -> Result<(), FsError> {
+    let slots = layout.iods().iter().enumerate();
+    let mut exchanges: Vec<_> = slots
+        .filter_map(|(slot, iod)| {
+            let part = layout.local_range(slot, range.start, range.end);
+            let request = || request(part.start, part.end - part.start);
+            (!part.is_empty()).then(|| Exchange::control(*iod, request()))
+        })
+        .collect();
+    pool.run(&mut exchanges)?;
+    let mut exchanges = exchanges.into_iter();
+    exchanges.try_for_each(|exchange| expect(exchange, &IodResponse::Done))
+}
+
 /// Sends the request for each slot of the layout; all must answer [`IodResponse::Done`].
 fn on_all(
     pool: &IodPool,
@@ -136,12 +314,15 @@ fn on_all(
         .try_for_each(|exchange| expect(exchange, &IodResponse::Done))
 }
 
+fn response(exchange: Exchange<'_>) -> Result<IodResponse, FsError> {
+    exchange.reply.unwrap_or(Err(FsError::Io))
+}
+
 fn expect(exchange: Exchange<'_>, wanted: &IodResponse) -> Result<(), FsError> {
-    match exchange.reply {
-        Some(Ok(response)) if response == *wanted => Ok(()),
-        Some(Ok(_)) => Err(FsError::Protocol),
-        Some(Err(error)) => Err(error),
-        None => Err(FsError::Io),
+    if response(exchange)? == *wanted {
+        Ok(())
+    } else {
+        Err(FsError::Protocol)
     }
 }
 

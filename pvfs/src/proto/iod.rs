@@ -63,6 +63,63 @@ pub enum IodRequest {
     },
     /// Totals of the iod's disk.
     Space,
+    /// Reserves disk space; the local file's length and content stay as they are.
+    Allocate {
+        /// Whose stripes.
+        object: ObjectId,
+        /// Offset in the local file, bytes.
+        offset: u64,
+        /// How much, bytes.
+        length: u64,
+        /// As in [`IodRequest::Write`].
+        fence: u64,
+    },
+    /// Makes bytes of the local file zeros and gives their disk space back; its length stays.
+    Punch {
+        /// Whose stripes.
+        object: ObjectId,
+        /// Offset in the local file, bytes.
+        offset: u64,
+        /// How much, bytes.
+        length: u64,
+        /// As in [`IodRequest::Write`].
+        fence: u64,
+    },
+    /// Where data or a hole is in the local file, at or after a place. After the local file's end
+    /// there is a hole.
+    Seek {
+        /// Whose stripes.
+        object: ObjectId,
+        /// Offset in the local file, bytes.
+        offset: u64,
+        /// What is sought.
+        target: SeekTarget,
+    },
+    /// Copies bytes between two local files of this iod. Where the first ends early, the rest are
+    /// zeros.
+    Copy {
+        /// From whose stripes.
+        from: ObjectId,
+        /// Offset in that local file, bytes.
+        from_offset: u64,
+        /// To whose stripes.
+        to: ObjectId,
+        /// Offset in that local file, bytes.
+        to_offset: u64,
+        /// How much, bytes, at most [`COPY_BYTES_MAX`](crate::limits::COPY_BYTES_MAX).
+        length: u64,
+        /// Of the lease on the file that is copied to, as in [`IodRequest::Write`].
+        fence: u64,
+    },
+}
+
+/// What [`IodRequest::Seek`] seeks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SeekTarget {
+    /// Bytes that are stored (`SEEK_DATA`).
+    Data,
+    /// Bytes that are not (`SEEK_HOLE`).
+    Hole,
 }
 
 /// An iod's answer.
@@ -88,6 +145,11 @@ pub enum IodResponse {
     },
     /// To [`IodRequest::Space`].
     Space(Space),
+    /// To [`IodRequest::Seek`].
+    Position(
+        /// Offset in the local file, bytes; `None` where no data follows.
+        Option<u64>,
+    ),
 }
 
 /// What a reply frame's body holds.

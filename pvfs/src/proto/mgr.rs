@@ -68,8 +68,10 @@ pub enum MgrOperation {
         parent: InodeNumber,
         /// Name.
         name: Name,
-        /// Permission bits, the caller's umask already applied.
+        /// Permission bits as the caller gave them.
         mode: u16,
+        /// The caller's umask: it counts where the directory has no default access control list.
+        umask: u16,
         /// Fails where the name exists; otherwise the existing file is opened.
         exclusive: bool,
         /// How it is opened.
@@ -83,8 +85,10 @@ pub enum MgrOperation {
         name: Name,
         /// Any kind but a symbolic link.
         kind: FileKind,
-        /// Permission bits, the caller's umask already applied.
+        /// Permission bits as the caller gave them.
         mode: u16,
+        /// The caller's umask: it counts where the directory has no default access control list.
+        umask: u16,
         /// Device number of a device.
         rdev: u32,
     },
@@ -169,6 +173,8 @@ pub enum MgrOperation {
         /// another, somebody else has changed the content since: the report comes too late and
         /// changes nothing.
         known_change: u64,
+        /// Disk space that the file takes now, where the writer had reason to ask the iods.
+        allocated: Option<u64>,
     },
     /// A part of a directory.
     ReadDirectory {

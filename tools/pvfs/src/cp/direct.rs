@@ -116,6 +116,7 @@ impl Gateway {
             mode,
             exclusive: false,
             access,
+            umask: 0,
         })?;
         if file.size_at_open > 0 {
             let set = SetAttr {
@@ -250,6 +251,7 @@ impl DirectFile {
                 open,
                 // Without leases, nothing is judged by it.
                 known_change: 0,
+                allocated: None,
             })?;
         }
         Ok(())
