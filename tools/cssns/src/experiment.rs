@@ -3,12 +3,20 @@
 
 pub mod cell;
 pub mod clients;
+pub mod document;
+pub mod fit;
+pub mod goals;
 pub mod grid;
 pub mod lab;
 pub mod links;
 pub mod measure;
+pub mod picture;
+pub mod profile;
+pub mod report;
+pub mod results;
 pub mod sample;
 pub mod store;
+pub mod tables;
 pub mod topology;
 pub mod watch;
 pub mod work;

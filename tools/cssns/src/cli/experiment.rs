@@ -3,9 +3,13 @@
 
 use clap::Args;
 use cssns::experiment::grid::{Grid, Part, Plan};
-use cssns::experiment::{self, Options};
+use cssns::experiment::report::{self, Machine};
+use cssns::experiment::results::Results;
+use cssns::experiment::store::Store;
+use cssns::experiment::{self, Options, document, goals};
 use cssns::progress::Steps;
 use cssns::vm::Acceleration;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,6 +48,12 @@ pub struct Experiment {
     /// Measures again what is there.
     #[arg(long)]
     fresh: bool,
+    /// Measures nothing: writes the results of the cells that are there.
+    #[arg(long, conflicts_with = "fresh")]
+    report_only: bool,
+    /// Also writes the documentation's page here, with its pictures beside it.
+    #[arg(long, value_name = "FILE")]
+    docs: Option<PathBuf>,
     /// How a guest's instructions are executed.
     #[arg(long, env = "ACCEL", default_value = "tcg", value_name = "tcg|kvm")]
     accel: Acceleration,
@@ -55,17 +65,39 @@ pub fn run(arguments: &Experiment) -> anyhow::Result<ExitCode> {
     let scale = arguments.scale.unwrap_or_else(|| plan.scale());
     let cells = plan.cells(scale);
     let steps = Steps::new();
-    steps.say(&format!(
-        "{} cells, file sizes divided by {scale}: about {:.0} minutes",
-        cells.len(),
-        plan.planned_s(scale) / 60.0
-    ));
-    let options = Options {
-        out: &arguments.out,
-        acceleration: arguments.accel,
-        fresh: arguments.fresh,
+    let measured = if arguments.report_only {
+        experiment::load(&Store::open(&arguments.out)?, &cells, None)?
+    } else {
+        steps.say(&format!(
+            "{} cells, file sizes divided by {scale}: about {:.0} minutes",
+            cells.len(),
+            (plan.planned_s(scale) / 60.0).ceil()
+        ));
+        let options = Options {
+            out: &arguments.out,
+            acceleration: arguments.accel,
+            fresh: arguments.fresh,
+        };
+        experiment::measure(&cells, &options, &steps)?
     };
-    let _measured = experiment::measure(&cells, &options, &steps)?;
+    let results = Results::new(plan, scale, measured);
+    let machine = Machine::this();
+    report::write(&results, &machine, &arguments.out)?;
+    if let Some(docs) = &arguments.docs {
+        report::write_docs(&results, &machine, docs)?;
+    }
+    let summary = results.summary();
+    let goals = goals::all(&results, &summary);
+    let mut text = document::text_table(&goals::table(&goals));
+    for why in goals::why(&goals) {
+        text += &format!("\n{why}\n");
+    }
+    text += &format!(
+        "\nresults: {} (and summary.json, samples.csv, figures)\n",
+        arguments.out.join("report.html").display()
+    );
+    // A reader who has seen enough (`| head`) is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@ use super::links::{self, LINK_MBIT};
 use super::topology::{self, CLIENTS, Host, IODS, NODES, Segment};
 use super::work;
 use crate::director::{self, Code, Director, Specification};
+use crate::learning;
 use crate::ledger::Strays;
 use crate::net::{self, Cable};
 use crate::plan::{self, HTTP_PORT, Node};
@@ -23,8 +24,11 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
-/// Sizes that the director is told with one command, so that it answers in time although it is emulated.
-const SIZES_AT_ONCE: usize = 50;
+/// Files that are made in the director's guest with one command.
+const SIZES_AT_ONCE: usize = 150;
+
+/// Where the director finds what files weigh.
+const SIZES_DIR: &str = "/run/files";
 
 /// A lab that runs.
 #[derive(Debug)]
@@ -56,7 +60,7 @@ impl Lab {
             code,
             scheduler: "wlc".to_owned(),
             on_host: false,
-            learns: false,
+            learns: code == Code::Mwlc,
             second_link: topology::director_second_link(),
         };
         let director = steps.step("three networks, and a guest that boots meanwhile", || {
@@ -153,27 +157,20 @@ impl Lab {
         links::limit(self.run.ledger().plan(), &self.director, host, mbit)
     }
 
-    /// Tells the director the sizes of files for an hour, as `mwlcd` does when it is asked; a scheduler
-    /// that looks at sizes then knows them from the first request on.
+    /// Starts `mwlcd` on the director, which answers what files weigh. The guest has no mount of PVFS: a
+    /// directory with files of the same names and sizes, all holes, stands for it.
     ///
     /// # Errors
-    /// When the director does not take them.
-    pub fn tell_sizes(&self, files: &[FilePlan]) -> anyhow::Result<()> {
+    /// When it does not come up.
+    pub fn start_learning(&self, files: &[FilePlan]) -> anyhow::Result<()> {
         if self.specification.code == Code::IpVs {
             return Ok(());
         }
+        // Lines of the control channel have a bound, so the names and sizes go there in parts.
         for some in files.chunks(SIZES_AT_ONCE) {
-            let script = some.iter().fold("set -e\n".to_owned(), |script, file| {
-                let FilePlan { name, bytes } = file;
-                script
-                    + &format!(
-                        "mwlcadm sizes set --host {} --ttl 1h /{name} {bytes}\n",
-                        plan::vip()
-                    )
-            });
-            self.director.check(&script)?;
+            self.director.check(&sizes_script(some))?;
         }
-        Ok(())
+        learning::start_mwlcd(&self.director, &format!("--root {SIZES_DIR}"))
     }
 
     /// Configures director and links for a cell; returns whom its clients ask.
@@ -303,6 +300,18 @@ fn make_networks(run: &Run) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes files of nothing but holes; busybox does it without starting a program for each.
+fn sizes_script(files: &[FilePlan]) -> String {
+    let lines: String = files
+        .iter()
+        .map(|FilePlan { name, bytes }| format!("{name} {bytes}\n"))
+        .collect();
+    format!(
+        "set -e\nmkdir -p {SIZES_DIR}\ncd {SIZES_DIR}\n\
+         busybox sh -c 'while read name bytes; do truncate -s $bytes $name || exit; done' <<END\n{lines}END\n"
+    )
 }
 
 /// The virtual service anew, so that nothing of the cell before counts.

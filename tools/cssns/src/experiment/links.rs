@@ -21,8 +21,12 @@ pub const LINK_MBIT: u32 = 100;
 /// The depth of a bucket.
 const BURST_BYTES: u32 = 16 << 10;
 
-/// What waits for a link at most: 1,000 frames, as a Linux host's own queue.
-const QUEUE_BYTES: u32 = 1000 * 1514;
+/// What waits at most in the switch for a host: 1,000 full frames.
+const SWITCH_QUEUE_BYTES: u32 = 1000 * 1514;
+
+/// What waits at most in a host for its own link. Never reached: TCP stops before its own host drops
+/// what it sends.
+const HOST_QUEUE_BYTES: u32 = 64 << 20;
 
 /// Headers in a full frame of 1,514 bytes: Ethernet 14, IPv4 20, TCP with timestamps 32. The rest is content.
 pub const CONTENT_SHARE_MAX: f64 = 1448.0 / 1514.0;
@@ -42,12 +46,13 @@ pub fn limit(plan: &Plan, director: &Director, host: Host, mbit: u32) -> anyhow:
     for link in host.links() {
         let Link { device, port, .. } = &link;
         // From the switch to the host.
-        tc_in(&switch, &bucket(port, mbit))?;
+        tc_in(&switch, &bucket(port, mbit, SWITCH_QUEUE_BYTES))?;
+        let own = bucket(device, mbit, HOST_QUEUE_BYTES);
         match host {
             Host::Director => director
-                .check(&format!("modprobe sch_tbf; tc {}", bucket(device, mbit)))
+                .check(&format!("modprobe sch_tbf; tc {own}"))
                 .map(drop)?,
-            _ => tc_in(&host.namespace(plan), &bucket(device, mbit))?,
+            _ => tc_in(&host.namespace(plan), &own)?,
         }
     }
     Ok(())
@@ -60,9 +65,9 @@ fn tc_in(namespace: &str, arguments: &str) -> anyhow::Result<()> {
     run(&argv).map(drop)
 }
 
-fn bucket(device: &str, mbit: u32) -> String {
+fn bucket(device: &str, mbit: u32, queue_bytes: u32) -> String {
     format!(
-        "qdisc replace dev {device} root tbf rate {mbit}mbit burst {BURST_BYTES} limit {QUEUE_BYTES}"
+        "qdisc replace dev {device} root tbf rate {mbit}mbit burst {BURST_BYTES} limit {queue_bytes}"
     )
 }
 
@@ -145,6 +150,6 @@ mod tests {
     fn a_bucket_holds_a_few_frames_only() {
         let burst_s = f64::from(BURST_BYTES) / bytes_per_second(LINK_MBIT);
         assert!(burst_s < 0.002);
-        assert!(bucket("eth0", 50).contains("rate 50mbit"));
+        assert!(bucket("eth0", 50, 1).contains("rate 50mbit"));
     }
 }

@@ -83,9 +83,9 @@ impl Measurement<'_> {
         let what = format!("{} files stored", own.len() + mix.len());
         let files = steps.step(&what, || lab.store(&[own, mix.clone()].concat()))?;
         if !mix.is_empty() {
-            steps.step("the mix read once on every node, its sizes told", || {
+            steps.step("the mix read once on every node, its sizes known", || {
                 lab.warm(&mix)?;
-                lab.tell_sizes(&mix)
+                lab.start_learning(&mix)
             })?;
         }
         steps.step("every link limited", || lab.limit_links())?;
@@ -112,7 +112,6 @@ impl Measurement<'_> {
         let server = lab.prepare(cell)?;
         let rounds = work::rounds(cell)?;
         let plan = lab.run().ledger().plan();
-        let run_id = plan.run_id();
         let serving: Vec<Node> = lab
             .nodes()
             .iter()
@@ -132,11 +131,8 @@ impl Measurement<'_> {
             let of_node = |&node: &Node| watch::segments(plan, Host::Node(node));
             serving.iter().map(of_node).collect()
         };
-        let (carried, processor, sent) = (
-            links::carried(plan)?,
-            watch::processor(run_id)?,
-            segments()?,
-        );
+        let (carried, processor, sent) =
+            (links::carried(plan)?, watch::processor(plan)?, segments()?);
         let (samples, memory) = std::thread::scope(|scope| {
             let watch = MemoryWatch::start(scope, plan, &serving)?;
             let _ticker = Ticker::start(scope, bar, Arc::clone(&received), cell);
@@ -169,7 +165,7 @@ impl Measurement<'_> {
                 .map_or(0, |since| since.as_secs()),
             memory,
             carried: links::between(&carried, &links::carried(plan)?),
-            processor: watch::processor(run_id)?.since(&processor),
+            processor: watch::processor(plan)?.since(&processor),
             segments,
         };
         Measured::new(record, samples)

@@ -167,21 +167,21 @@ pub struct Processor {
 ///
 /// # Errors
 /// When `/proc` cannot be read.
-pub fn processor(run_id: &str) -> anyhow::Result<Processor> {
+pub fn processor(plan: &Plan) -> anyhow::Result<Processor> {
     let hertz = ticks_per_second();
     let text = std::fs::read_to_string("/proc/stat").context("/proc/stat")?;
     let (capacity, idle) = machine_ticks(&text).context("/proc/stat has no line cpu")?;
     let mut by_name = BTreeMap::new();
     let own = i32::try_from(std::process::id()).context("process id")?;
-    let of_run = crate::process::of_run(run_id);
-    // nginx's workers hide their environment behind their title, so children count as well.
-    let children = of_run
-        .iter()
-        .flat_map(|process| children_of(process.pid))
-        .collect::<Vec<i32>>();
-    let mut pids: Vec<i32> = of_run.iter().map(|process| process.pid).collect();
-    pids.extend(children);
-    pids.push(own);
+    let mut pids = vec![own];
+    for host in Host::all() {
+        // The director's guest is where the switch is.
+        let namespace = match host {
+            Host::Director => plan.switch_namespace(),
+            _ => host.namespace(plan),
+        };
+        pids.extend(processes_in(&namespace)?);
+    }
     pids.sort_unstable();
     pids.dedup();
     for pid in pids {
@@ -205,14 +205,6 @@ fn ticks_per_second() -> f64 {
         .ok()
         .flatten()
         .map_or(100.0, |ticks| ticks as f64)
-}
-
-fn children_of(pid: i32) -> Vec<i32> {
-    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .filter_map(|child| child.parse().ok())
-        .collect()
 }
 
 /// All ticks and the idle ones of all processors.
