@@ -253,7 +253,7 @@ pub fn write(results: &Results, machine: &Machine, dir: &Path) -> anyhow::Result
 /// Writes the documentation's page and its pictures beside it.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_docs(results: &Results, machine: &Machine, file: &Path) -> anyhow::Result<()> {
     let dir = match file.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
