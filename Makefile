@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-posix test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood soak fuzz simulate compare clean
+.PHONY: help setup setup-test build demo test test-posix test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood soak fuzz simulate compare clean experiment
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-pvfs: build ## PVFS beside null FUSE, raw TCP and tmpfs; writes docs/PERFO
 compare: build kmod ## schedulers by turns in a real cluster with narrow links (about 5 min); writes build/compare.json
 	mkdir -p build
 	target/release/cssns compare --json build/compare.json
+
+experiment: build kmod ## the paper's experiment for real (at most 20 min); GRID=full|paper-corners|quick, SCALE=K divides file sizes, FRESH=1, DOCS=1 writes docs/EXPERIMENT.md; results in build/experiment
+	target/release/cssns experiment --grid $(or $(GRID),full) $(if $(SCALE),--scale $(SCALE)) $(if $(FRESH),--fresh) $(if $(DOCS),--docs docs/EXPERIMENT.md)
 
 simulate: build ## compare the schedulers in simulated clusters (about 5 min); writes docs/SCHEDULING.md, its pictures and build/simulate.json
 	mkdir -p build

@@ -5,7 +5,8 @@
 //! is, [`operation`] what can be asked of it at random, and [`replay`] asks the same of a real one.
 //! [`workload`] is what runs while daemons are killed, [`linearizability`] judges what several nodes saw, of which
 //! [`history`] has many.
-//! [`director_vm`] is the director in a guest, [`frames`] what is sent to it by hand. [`proxy`] is a link that fails, [`pvfs_peer`] a hostile peer of
+//! [`leftovers`] is what a run of the cluster left. [`director_vm`] is the director in a guest, [`frames`] what is sent to it by hand.
+//! [`proxy`] is a link that fails, [`pvfs_peer`] a hostile peer of
 //! PVFS's daemons. [`environment`] says what
 //! is drawn at random, [`document`] keeps
 //! measured figures in the documentation.
@@ -15,6 +16,7 @@ pub mod document;
 pub mod environment;
 pub mod frames;
 pub mod history;
+pub mod leftovers;
 pub mod linearizability;
 pub mod model;
 pub mod mount_helper;

@@ -2,41 +2,10 @@
 //! The demo in its small form, as a user runs it: the whole cluster, and nothing left behind.
 
 use anyhow::Context as _;
+use cssns_tests::leftovers::left_of;
 use cssns_tests::programs;
 use std::path::Path;
 use std::process::Command;
-
-/// Whatever carries the run's name: namespaces, directories, its ledger, mounts, processes.
-fn left_of(run_id: &str) -> Vec<String> {
-    let places = [
-        Path::new("/run/netns"),
-        Path::new("/run/cssns"),
-        &std::env::temp_dir(),
-    ];
-    let entries = places
-        .iter()
-        .filter_map(|dir| std::fs::read_dir(dir).ok())
-        .flatten()
-        .flatten();
-    let mut left: Vec<String> = entries
-        .map(|entry| entry.path().display().to_string())
-        .filter(|path| path.contains(run_id))
-        .collect();
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    left.extend(
-        mounts
-            .lines()
-            .filter(|line| line.contains(run_id))
-            .map(str::to_owned),
-    );
-    let processes = cssns::process::of_run(run_id);
-    left.extend(
-        processes
-            .iter()
-            .map(|process| cssns::process::command_line(process.pid)),
-    );
-    left
-}
 
 #[test]
 fn the_small_demo_serves_every_byte_and_leaves_nothing() -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod compare;
+mod experiment;
 mod simulate;
 mod vm;
 
@@ -53,6 +54,8 @@ enum Verb {
     },
     /// Compares schedulers by turns in a real cluster with narrow links.
     Compare(compare::Compare),
+    /// Runs the paper's experiment: tables, figures, and a report beside the paper's.
+    Experiment(experiment::Experiment),
     /// Compares the director's schedulers in a simulated cluster.
     Simulate(simulate::Simulate),
     /// A guest with the target kernel, alone.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Verb::Director { which, command } => cluster::director(&which, &command),
         Verb::Client { which, command } => cluster::client(&which, &command),
         Verb::Compare(arguments) => compare::run(&arguments),
+        Verb::Experiment(arguments) => experiment::run(&arguments),
         Verb::Simulate(arguments) => simulate::run(&arguments),
         Verb::Vm(verb) => vm::run(verb),
     };

@@ -4,19 +4,15 @@
 use crate::director::{Director, Specification};
 use crate::ledger::{self, Strays};
 use crate::net;
-use crate::plan::{HTTP_PORT, Node};
+use crate::plan::Node;
 use crate::progress::Steps;
 use crate::run::Run;
-use crate::storage::Storage;
+use crate::storage::{Host, Storage};
 use crate::vm::Acceleration;
 use crate::web::Site;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::time::Duration;
-
-/// How long a web server may take to answer.
-const WEB_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The weight of a node that nobody gave another.
 pub const WEIGHT_DEFAULT: u32 = 1;
@@ -172,7 +168,7 @@ impl Cluster {
     /// Where a node has the file system mounted.
     #[must_use]
     pub fn mount_point(&self, node: Node) -> PathBuf {
-        Storage::mount_point(self.run.dir(), node)
+        Storage::mount_point(self.run.dir(), &node.to_string())
     }
 
     /// The text of a node's access log.
@@ -208,42 +204,20 @@ impl Cluster {
             ledger: self.run.ledger(),
             launcher: self.run.launcher(),
             dir: self.run.dir(),
+            mgr: Node::FIRST.address(),
         };
+        let host = Host::of_node(self.run.ledger().plan(), node);
         if node == Node::FIRST {
-            storage.start_mgr().context("storage")?;
+            storage.start_mgr(&host).context("storage")?;
         }
-        storage.start_iod(node).context("storage")?;
-        storage.mount(node).context("storage").map(drop)
+        storage.start_iod(&host).context("storage")?;
+        storage.mount(&host).context("storage").map(drop)
     }
 
     fn start_web_server(&self, node: Node) -> anyhow::Result<()> {
         let site = self.site(node);
-        std::fs::create_dir_all(&site.scratch)
-            .with_context(|| format!("creating {}", site.scratch.display()))?;
-        let configuration = site.scratch.join("nginx.conf");
-        std::fs::write(&configuration, site.configuration())
-            .with_context(|| format!("writing {}", configuration.display()))?;
         let namespace = self.run.ledger().plan().node_namespace(node);
-        let server = self.run.ledger().start(|| {
-            self.run.launcher().daemon(
-                &format!("nginx-{node}"),
-                Some(&namespace),
-                &site.command(&configuration),
-            )
-        })?;
-        // nginx writes its process id when it listens, and says nothing.
-        let pid_file = site.scratch.join("nginx.pid");
-        let listens = || {
-            std::fs::read_to_string(&pid_file)
-                .ok()
-                .filter(|pid| pid.ends_with('\n'))
-        };
-        server.wait_for(
-            &format!("nginx on {node} to listen on port {HTTP_PORT}"),
-            WEB_TIMEOUT,
-            listens,
-        )?;
-        Ok(())
+        site.start(&self.run, &namespace)
     }
 
     fn site(&self, node: Node) -> Site {

@@ -7,11 +7,12 @@ use crate::ipvs_text;
 use crate::ledger::Ledger;
 use crate::plan::{self, HTTP_PORT, Node, PREFIX_LENGTH};
 use crate::process::{Launcher, ProcessId};
-use crate::vm::{Acceleration, Addition, KmodEnv, Output, Tap, Vm, VmConfig};
+use crate::vm::{Acceleration, Addition, KmodEnv, Output, Tap, Vm, VmConfig, qemu};
 use crate::{loads, net};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,6 +63,22 @@ pub struct Specification {
     /// Whether connections' sizes are learned from their requests, with `mwlcd` in the guest.
     #[serde(default)]
     pub learns: bool,
+    /// A network of the director and the nodes beside the clients'; requests are forwarded there.
+    #[serde(default)]
+    pub second_link: Option<SecondLink>,
+}
+
+/// The director's link to a network of its own with the nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondLink {
+    /// The bridge in the switch namespace.
+    pub bridge: String,
+    /// The tap there.
+    pub port: String,
+    /// The director's address on it.
+    pub address: Ipv4Addr,
+    /// Its hardware address.
+    pub mac: String,
 }
 
 /// A director that runs.
@@ -99,7 +116,10 @@ impl Director {
                 launcher: launcher.clone(),
             });
         }
-        net::make_director_tap(ledger)?;
+        net::make_tap(ledger, net::DIRECTOR_PORT, net::BRIDGE)?;
+        if let Some(link) = &specification.second_link {
+            net::make_tap(ledger, &link.port, &link.bridge)?;
+        }
         let mut config = VmConfig::new(KmodEnv::locate()?);
         config.acceleration = acceleration;
         config.module = module;
@@ -110,6 +130,9 @@ impl Director {
             device: net::DIRECTOR_PORT.to_owned(),
             mac: plan::director_mac(),
         });
+        if let Some(link) = &specification.second_link {
+            config.qemu_arguments = qemu::second_link(&link.port, &link.mac);
+        }
         if specification.code == Code::Mwlc {
             let mwlcadm = crate::paths::program("mwlcadm")
                 .context("mwlcadm is not built: run `make build` or `cargo build -p mwlcadm`")?;
@@ -167,7 +190,7 @@ impl Director {
     pub fn configure(&self, specification: &Specification) -> anyhow::Result<()> {
         if let Self::Guest(vm) = self {
             vm.wait_ready()?;
-            self.check(&guest_network_script())?;
+            self.check(&guest_network_script(specification.second_link.as_ref()))?;
             self.check(&format!("modprobe {}", specification.code.module()))?;
         }
         self.check(&format!(
@@ -367,14 +390,22 @@ fn module_file(code: Code) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// The director answers ARP for the VIP, so it owns it; requests leave it as they came.
-fn guest_network_script() -> String {
+fn guest_network_script(second_link: Option<&SecondLink>) -> String {
+    let second = second_link.map_or_else(String::new, |link| {
+        format!(
+            "
+ip address add {}/{PREFIX_LENGTH} dev eth1
+ip link set eth1 up",
+            link.address
+        )
+    });
     format!(
         "set -e
 modprobe virtio_net
 ip address add {own}/{PREFIX_LENGTH} dev eth0
 ip address add {vip}/32 dev eth0
 ip link set eth0 up
-sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0",
+sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0{second}",
         own = plan::director_address(),
         vip = plan::vip(),
     )

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod compare;
 pub mod demo;
 pub mod director;
+pub mod experiment;
 pub mod ipvs_text;
 pub mod learning;
 pub mod ledger;

@@ -6,10 +6,13 @@
 use crate::ledger::{Ledger, Resource};
 use crate::plan::{self, Node, PREFIX_LENGTH};
 use crate::process::run;
+use anyhow::{Context as _, bail};
+use nix::sched::{CloneFlags, setns};
+use std::fs::File;
 use std::net::Ipv4Addr;
 
-/// The bridge's name inside the switch namespace.
-const BRIDGE: &str = "br0";
+/// The name of the clients' bridge inside the switch namespace.
+pub const BRIDGE: &str = "br0";
 
 /// The tap's name inside the switch namespace.
 pub const DIRECTOR_PORT: &str = "director";
@@ -20,8 +23,19 @@ pub const DIRECTOR_PORT: &str = "director";
 /// Names the command that failed.
 pub fn make_switch_and_client(ledger: &Ledger) -> anyhow::Result<()> {
     let plan = ledger.plan();
-    let switch = plan.switch_namespace();
-    make_namespace(ledger, &switch)?;
+    make_namespace(ledger, &plan.switch_namespace())?;
+    make_bridge(ledger, BRIDGE)?;
+    let client = plan.client_namespace();
+    make_namespace(ledger, &client)?;
+    plug_in(ledger, &client, "client", plan::client_address())
+}
+
+/// Makes a bridge in the switch namespace.
+///
+/// # Errors
+/// Names the command that failed.
+pub fn make_bridge(ledger: &Ledger, name: &str) -> anyhow::Result<()> {
+    let switch = ledger.plan().switch_namespace();
     let bridge = [
         "type",
         "bridge",
@@ -32,42 +46,23 @@ pub fn make_switch_and_client(ledger: &Ledger) -> anyhow::Result<()> {
         "mcast_snooping",
         "0",
     ];
-    let mut add = vec!["ip", "-n", &switch, "link", "add", BRIDGE];
+    let mut add = vec!["ip", "-n", &switch, "link", "add", name];
     add.extend(bridge);
     run(&add)?;
-    run(&["ip", "-n", &switch, "link", "set", BRIDGE, "up"])?;
-    let client = plan.client_namespace();
-    make_namespace(ledger, &client)?;
-    plug_in(ledger, &client, "client", plan::client_address())
+    run(&["ip", "-n", &switch, "link", "set", name, "up"]).map(drop)
 }
 
-/// Makes the director's tap on the bridge.
+/// Makes a tap for a guest on a bridge.
 ///
 /// # Errors
 /// Names the command that failed.
-pub fn make_director_tap(ledger: &Ledger) -> anyhow::Result<()> {
+pub fn make_tap(ledger: &Ledger, port: &str, bridge: &str) -> anyhow::Result<()> {
     let switch = ledger.plan().switch_namespace();
     run(&[
-        "ip",
-        "-n",
-        &switch,
-        "tuntap",
-        "add",
-        "dev",
-        DIRECTOR_PORT,
-        "mode",
-        "tap",
+        "ip", "-n", &switch, "tuntap", "add", "dev", port, "mode", "tap",
     ])?;
     run(&[
-        "ip",
-        "-n",
-        &switch,
-        "link",
-        "set",
-        DIRECTOR_PORT,
-        "master",
-        BRIDGE,
-        "up",
+        "ip", "-n", &switch, "link", "set", port, "master", bridge, "up",
     ])
     .map(drop)
 }
@@ -91,15 +86,27 @@ pub fn make_director_namespace(ledger: &Ledger) -> anyhow::Result<()> {
 pub fn make_node(ledger: &Ledger, node: Node) -> anyhow::Result<()> {
     let name = ledger.plan().node_namespace(node);
     make_namespace(ledger, &name)?;
-    // Before the VIP exists: from the first moment only the director answers for it.
-    sysctl(&name, "net.ipv4.conf.all.arp_ignore=1")?;
-    sysctl(&name, "net.ipv4.conf.all.arp_announce=2")?;
-    let vip = format!("{}/32", plan::vip());
-    run(&["ip", "-n", &name, "address", "add", &vip, "dev", "lo"])?;
+    hold_vip(&name)?;
     plug_in(ledger, &name, &node.to_string(), node.address())
 }
 
-fn make_namespace(ledger: &Ledger, name: &str) -> anyhow::Result<()> {
+/// Gives a node's namespace the VIP on `lo`, for which it answers no ARP.
+///
+/// # Errors
+/// Names the command that failed.
+pub fn hold_vip(namespace: &str) -> anyhow::Result<()> {
+    // Before the VIP exists: from the first moment only the director answers for it.
+    sysctl(namespace, "net.ipv4.conf.all.arp_ignore=1")?;
+    sysctl(namespace, "net.ipv4.conf.all.arp_announce=2")?;
+    let vip = format!("{}/32", plan::vip());
+    run(&["ip", "-n", namespace, "address", "add", &vip, "dev", "lo"]).map(drop)
+}
+
+/// Makes a network namespace with its `lo` up.
+///
+/// # Errors
+/// Names the command that failed.
+pub fn make_namespace(ledger: &Ledger, name: &str) -> anyhow::Result<()> {
     let resource = Resource::Namespace {
         name: name.to_owned(),
     };
@@ -107,24 +114,88 @@ fn make_namespace(ledger: &Ledger, name: &str) -> anyhow::Result<()> {
     run(&["ip", "-n", name, "link", "set", "lo", "up"]).map(drop)
 }
 
-/// A veth pair: `eth0` in `namespace`, `port` on the bridge.
 fn plug_in(ledger: &Ledger, namespace: &str, port: &str, address: Ipv4Addr) -> anyhow::Result<()> {
-    let switch = ledger.plan().switch_namespace();
-    let address = format!("{address}/{PREFIX_LENGTH}");
-    run(&[
-        "ip", "-n", &switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns",
+    Cable {
         namespace,
-    ])?;
-    run(&[
-        "ip", "-n", &switch, "link", "set", port, "master", BRIDGE, "up",
-    ])?;
-    run(&[
-        "ip", "-n", namespace, "address", "add", &address, "dev", "eth0",
-    ])?;
-    run(&["ip", "-n", namespace, "link", "set", "eth0", "up"]).map(drop)
+        device: "eth0",
+        address,
+        bridge: BRIDGE,
+        port,
+    }
+    .lay(ledger)
 }
 
-fn sysctl(namespace: &str, assignment: &str) -> anyhow::Result<()> {
+/// A veth pair: `device` in a host's namespace, `port` on a bridge of the switch.
+#[derive(Debug, Clone, Copy)]
+pub struct Cable<'a> {
+    /// The host's namespace.
+    pub namespace: &'a str,
+    /// The host's end.
+    pub device: &'a str,
+    /// The host's address there.
+    pub address: Ipv4Addr,
+    /// The bridge.
+    pub bridge: &'a str,
+    /// The bridge's end.
+    pub port: &'a str,
+}
+
+impl Cable<'_> {
+    /// Makes the pair, with both ends up.
+    ///
+    /// # Errors
+    /// Names the command that failed.
+    pub fn lay(&self, ledger: &Ledger) -> anyhow::Result<()> {
+        let Self {
+            namespace,
+            device,
+            bridge,
+            port,
+            ..
+        } = *self;
+        let switch = ledger.plan().switch_namespace();
+        let address = format!("{}/{PREFIX_LENGTH}", self.address);
+        run(&[
+            "ip", "-n", &switch, "link", "add", port, "type", "veth", "peer", "name", device,
+            "netns", namespace,
+        ])?;
+        run(&[
+            "ip", "-n", &switch, "link", "set", port, "master", bridge, "up",
+        ])?;
+        run(&[
+            "ip", "-n", namespace, "address", "add", &address, "dev", device,
+        ])?;
+        run(&["ip", "-n", namespace, "link", "set", device, "up"]).map(drop)
+    }
+}
+
+/// Sets a kernel parameter in a namespace.
+///
+/// # Errors
+/// When it cannot be set.
+pub fn sysctl(namespace: &str, assignment: &str) -> anyhow::Result<()> {
     let file = format!("--net=/run/netns/{namespace}");
     run(&["nsenter", &file, "--", "sysctl", "-q", "-w", assignment]).map(drop)
+}
+
+/// Does something in a network namespace, on a thread of its own that enters it; threads that it starts
+/// are born there.
+///
+/// # Errors
+/// When the namespace cannot be entered, the thread dies, or `work` fails.
+pub fn inside<T: Send>(
+    namespace: &str,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let path = format!("/run/netns/{namespace}");
+    let there = File::open(&path).with_context(|| path.clone())?;
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            setns(&there, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
+            work()
+        });
+        worker
+            .join()
+            .unwrap_or_else(|_| bail!("a thread in {namespace} died"))
+    })
 }

@@ -220,7 +220,9 @@ pub fn director_mac() -> String {
     )
 }
 
-fn host(last: u8) -> Ipv4Addr {
+/// The host of this number in the network.
+#[must_use]
+pub fn host(last: u8) -> Ipv4Addr {
     let [a, b, c] = NETWORK;
     Ipv4Addr::new(a, b, c, last)
 }

@@ -62,6 +62,20 @@ impl Steps {
         bar
     }
 
+    /// A bar over planned milliseconds, with the time that is left; hidden where there is no terminal.
+    #[must_use]
+    pub fn planned(&self, total_ms: u64) -> ProgressBar {
+        let bar = if self.terminal {
+            ProgressBar::new(total_ms)
+        } else {
+            ProgressBar::hidden()
+        };
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent} % ETA {eta} {msg}") {
+            bar.set_style(style);
+        }
+        bar
+    }
+
     fn spinner(&self, name: &str) -> ProgressBar {
         if !self.terminal {
             return ProgressBar::hidden();

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Characters of a run's id after which two runs are unlikely to have the same.
 const RUN_ID_CHARACTERS: usize = 5;
@@ -19,6 +19,23 @@ const STATUS_SIGNAL: i32 = 128;
 
 /// Set when a signal came: from then on the signal's thread alone ends the program.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// The runs that a signal takes apart, one after another in a program that makes several.
+static LIVE: Mutex<Live> = Mutex::new(Live {
+    runs: Vec::new(),
+    watched: false,
+});
+
+/// Runs with their logs, and whether a thread waits for signals.
+struct Live {
+    runs: Vec<(Arc<Ledger>, PathBuf)>,
+    watched: bool,
+}
+
+fn live_runs() -> MutexGuard<'static, Live> {
+    // It is consistent between any two statements.
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A run. Dropping it takes it apart, unless it was kept or ended.
 #[derive(Debug)]
@@ -110,17 +127,25 @@ impl Run {
     /// # Errors
     /// When the handlers cannot be installed.
     pub fn end_on_signals(&self) -> anyhow::Result<()> {
-        let ledger = Arc::clone(&self.ledger);
-        let logs = self.launcher.logs.clone();
-        on_signal(move || {
+        let first = {
+            let mut live = live_runs();
+            live.runs
+                .push((Arc::clone(&self.ledger), self.launcher.logs.clone()));
+            !std::mem::replace(&mut live.watched, true)
+        };
+        if !first {
+            return Ok(());
+        }
+        on_signal(|| {
             INTERRUPTED.store(true, Ordering::SeqCst);
-            eprintln!(
-                "\ncssns: interrupted; taking run {} apart",
-                ledger.plan().run_id()
-            );
-            match ledger.take_apart(Strays::Expected) {
-                Ok(()) => drop(std::fs::remove_dir_all(&logs)),
-                Err(error) => eprintln!("cssns: {error:#}\nlogs: {}", logs.display()),
+            let runs = live_runs().runs.clone();
+            for (ledger, logs) in runs {
+                let run_id = ledger.plan().run_id();
+                eprintln!("\ncssns: interrupted; taking run {run_id} apart");
+                match ledger.take_apart(Strays::Expected) {
+                    Ok(()) => drop(std::fs::remove_dir_all(&logs)),
+                    Err(error) => eprintln!("cssns: {error:#}\nlogs: {}", logs.display()),
+                }
             }
         })
     }
@@ -130,6 +155,13 @@ impl Run {
         self.owned = false;
     }
 
+    /// From now on a signal does not take this run apart: whoever ends it does.
+    fn forget(&self) {
+        live_runs()
+            .runs
+            .retain(|(ledger, _)| !Arc::ptr_eq(ledger, &self.ledger));
+    }
+
     /// Takes the run apart and removes its logs.
     ///
     /// # Errors
@@ -137,6 +169,7 @@ impl Run {
     pub fn end(mut self, strays: Strays) -> anyhow::Result<()> {
         self.owned = false;
         self.ledger.take_apart(strays)?;
+        self.forget();
         let logs = &self.launcher.logs;
         match std::fs::remove_dir_all(logs) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -182,6 +215,7 @@ impl Drop for Run {
             if let Err(error) = self.ledger.take_apart(Strays::Expected) {
                 eprintln!("cssns: {error:#}");
             }
+            self.forget();
             // Nothing was logged when the directory can be removed.
             if std::fs::remove_dir(&self.launcher.logs).is_err() {
                 eprintln!("cssns: logs are in {}", self.launcher.logs.display());

@@ -1,15 +1,39 @@
 // SPDX-License-Identifier: MIT
-//! The PVFS daemons of a run: one metadata manager, an I/O daemon and a mount on each node.
+//! The PVFS daemons of a run: a metadata manager, I/O daemons, and mounts.
 
 use crate::ledger::{Ledger, Resource};
-use crate::plan::{IOD_PORT, MGR_PORT, Node};
+use crate::plan::{IOD_PORT, MGR_PORT, Node, Plan};
 use crate::process::{Daemon, Launcher};
 use anyhow::Context as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a daemon may take to say `ready` on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A host that daemons of the storage run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its name, also of its directory.
+    pub name: String,
+    /// Its network namespace.
+    pub namespace: String,
+    /// Its address where the storage is.
+    pub address: Ipv4Addr,
+}
+
+impl Host {
+    /// A node of a cluster with one network.
+    #[must_use]
+    pub fn of_node(plan: &Plan, node: Node) -> Self {
+        Self {
+            name: node.to_string(),
+            namespace: plan.node_namespace(node),
+            address: node.address(),
+        }
+    }
+}
 
 /// Starts PVFS daemons for a run whose files are below `dir`.
 #[derive(Debug)]
@@ -20,87 +44,87 @@ pub struct Storage<'a> {
     pub launcher: &'a Launcher,
     /// The run's directory.
     pub dir: &'a Path,
+    /// The metadata manager's address, as all others see it.
+    pub mgr: Ipv4Addr,
 }
 
 impl Storage<'_> {
-    /// Where a node's mount is.
+    /// Where the mount of the host with this name is.
     #[must_use]
-    pub fn mount_point(dir: &Path, node: Node) -> PathBuf {
-        dir.join(node.to_string()).join("mnt")
+    pub fn mount_point(dir: &Path, host: &str) -> PathBuf {
+        dir.join(host).join("mnt")
     }
 
-    /// Starts the metadata manager, on the first node.
+    /// Starts the metadata manager.
     ///
     /// # Errors
     /// When it is not built, does not start, or does not become ready.
-    pub fn start_mgr(&self) -> anyhow::Result<Daemon> {
-        let data = self.make_dir(Node::FIRST, "mgr")?;
+    pub fn start_mgr(&self, host: &Host) -> anyhow::Result<Daemon> {
+        let data = self.make_dir(host, "mgr")?;
         let listen = format!("0.0.0.0:{MGR_PORT}");
         let argv = words(&[&program("pvfs-mgr")?, "--data", &data, "--listen", &listen]);
-        let daemon = self.start(&format!("pvfs-mgr-{}", Node::FIRST), Node::FIRST, &argv)?;
+        let daemon = self.start("pvfs-mgr", host, &argv)?;
         daemon.wait_ready(READY_TIMEOUT)?;
         Ok(daemon)
     }
 
-    /// Starts the I/O daemon of a node; it registers itself with the manager.
+    /// Starts an I/O daemon; it registers itself with the manager.
     ///
     /// # Errors
     /// As [`Storage::start_mgr`].
-    pub fn start_iod(&self, node: Node) -> anyhow::Result<Daemon> {
-        let data = self.make_dir(node, "iod")?;
+    pub fn start_iod(&self, host: &Host) -> anyhow::Result<Daemon> {
+        let data = self.make_dir(host, "iod")?;
         let listen = format!("0.0.0.0:{IOD_PORT}");
-        let advertise = format!("{}:{IOD_PORT}", node.address());
+        let advertise = format!("{}:{IOD_PORT}", host.address);
         let argv = words(&[
             &program("pvfs-iod")?,
             "--data",
             &data,
             "--mgr",
-            &mgr_address(),
+            &self.mgr_address(),
             "--listen",
             &listen,
             "--advertise",
             &advertise,
         ]);
-        let daemon = self.start(&format!("pvfs-iod-{node}"), node, &argv)?;
+        let daemon = self.start("pvfs-iod", host, &argv)?;
         daemon.wait_ready(READY_TIMEOUT)?;
         Ok(daemon)
     }
 
-    /// Mounts the file system on a node and returns the mount point.
+    /// Mounts the file system on a host and returns the mount point.
     ///
     /// # Errors
     /// As [`Storage::start_mgr`].
-    pub fn mount(&self, node: Node) -> anyhow::Result<PathBuf> {
-        let mount_point = self.make_dir(node, "mnt")?;
-        let source = format!("{}:/", mgr_address());
+    pub fn mount(&self, host: &Host) -> anyhow::Result<PathBuf> {
+        let mount_point = self.make_dir(host, "mnt")?;
+        let source = format!("{}:/", self.mgr_address());
         let argv = words(&[&program("pvfs-fuse")?, &source, &mount_point, "-f"]);
         let path = PathBuf::from(mount_point);
         // Written before its process, so that the process is ended first and unmounts by itself;
         // what a killed one leaves is unmounted then.
         self.ledger
             .make(Resource::Mount { path: path.clone() }, || Ok(()))?;
-        let daemon = self.start(&format!("pvfs-fuse-{node}"), node, &argv)?;
+        let daemon = self.start("pvfs-fuse", host, &argv)?;
         daemon.wait_ready(READY_TIMEOUT)?;
         Ok(path)
     }
 
-    fn start(&self, name: &str, node: Node, argv: &[String]) -> anyhow::Result<Daemon> {
-        let namespace = self.ledger.plan().node_namespace(node);
+    fn start(&self, program: &str, host: &Host, argv: &[String]) -> anyhow::Result<Daemon> {
+        let name = format!("{program}-{}", host.name);
         self.ledger
-            .start(|| self.launcher.daemon(name, Some(&namespace), argv))
+            .start(|| self.launcher.daemon(&name, Some(&host.namespace), argv))
     }
 
-    fn make_dir(&self, node: Node, name: &str) -> anyhow::Result<String> {
-        let path = self.dir.join(node.to_string()).join(name);
+    fn make_dir(&self, host: &Host, name: &str) -> anyhow::Result<String> {
+        let path = self.dir.join(&host.name).join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         Ok(path.display().to_string())
     }
-}
 
-/// The manager's address as the nodes see it.
-#[must_use]
-pub fn mgr_address() -> String {
-    format!("{}:{MGR_PORT}", Node::FIRST.address())
+    fn mgr_address(&self) -> String {
+        format!("{}:{MGR_PORT}", self.mgr)
+    }
 }
 
 fn program(name: &str) -> anyhow::Result<String> {

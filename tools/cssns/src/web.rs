@@ -2,7 +2,13 @@
 //! nginx on a node: its configuration, and what its access log says was served.
 
 use crate::plan::{self, HTTP_PORT, Node};
+use crate::run::Run;
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a web server may take to listen.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a node's web server finds and leaves its files.
 #[derive(Debug, Clone)]
@@ -20,7 +26,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// The configuration file's text. The server listens on the VIP, where VS/DR delivers, and on
+    /// The configuration file's text. Each answer says which node gave it. The server listens on the VIP, where VS/DR delivers, and on
     /// the node's own address, for those who want this node.
     #[must_use]
     pub fn configuration(&self) -> String {
@@ -49,6 +55,7 @@ http {{
     tcp_nopush on;
     aio threads;
     keepalive_timeout 65;
+    add_header Served-By {node};
     server {{
         listen {vip}:{HTTP_PORT};
         listen {own}:{HTTP_PORT};
@@ -59,10 +66,39 @@ http {{
 ",
             error_log = self.error_log.display(),
             access_log = self.access_log.display(),
+            node = self.node,
             vip = plan::vip(),
             own = self.node.address(),
             root = self.root.display(),
         )
+    }
+
+    /// Writes the configuration and starts the server in the node's namespace.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not listen; the message shows its log's end.
+    pub fn start(&self, run: &Run, namespace: &str) -> anyhow::Result<()> {
+        std::fs::create_dir_all(&self.scratch)
+            .with_context(|| format!("creating {}", self.scratch.display()))?;
+        let configuration = self.scratch.join("nginx.conf");
+        std::fs::write(&configuration, self.configuration())
+            .with_context(|| format!("writing {}", configuration.display()))?;
+        let server = run.ledger().start(|| {
+            run.launcher().daemon(
+                &format!("nginx-{}", self.node),
+                Some(namespace),
+                &self.command(&configuration),
+            )
+        })?;
+        // nginx writes its process id when it listens, and says nothing.
+        let pid_file = self.scratch.join("nginx.pid");
+        let listens = || {
+            std::fs::read_to_string(&pid_file)
+                .ok()
+                .filter(|pid| pid.ends_with('\n'))
+        };
+        let what = format!("nginx on {} to listen on port {HTTP_PORT}", self.node);
+        server.wait_for(&what, START_TIMEOUT, listens).map(drop)
     }
 
     /// The command line of the server.

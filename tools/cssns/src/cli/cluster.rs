@@ -97,6 +97,7 @@ pub fn demo(arguments: &Demo) -> anyhow::Result<ExitCode> {
                 .to_owned(),
             on_host: arguments.host,
             learns: arguments.learn,
+            second_link: None,
         },
         acceleration: arguments.accel,
         nodes: arguments.nodes,

@@ -82,6 +82,7 @@ pub fn run(arguments: &Compare) -> anyhow::Result<ExitCode> {
             scheduler: "wlc".to_owned(),
             on_host: false,
             learns: comparison.learns(),
+            second_link: None,
         },
         acceleration: arguments.accel,
         nodes: arguments.nodes,

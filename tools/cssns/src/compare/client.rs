@@ -3,14 +3,13 @@
 //! connections for a while.
 
 use anyhow::{Context as _, bail, ensure};
-use nix::sched::{CloneFlags, setns};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::net;
 use crate::plan::{HTTP_PORT, vip};
 
 /// How long a request may take before it counts as hung.
@@ -55,18 +54,7 @@ pub fn play(
     requests: &[Request],
     keep_alive: Duration,
 ) -> anyhow::Result<Vec<Duration>> {
-    let path = format!("/run/netns/{namespace}");
-    let there = File::open(&path).with_context(|| path.clone())?;
-    // A thread of its own enters the namespace; those that it starts are born there.
-    std::thread::scope(|scope| {
-        let player = scope.spawn(|| {
-            setns(&there, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
-            play_here(requests, keep_alive)
-        });
-        player
-            .join()
-            .unwrap_or_else(|_| bail!("the clients' thread died"))
-    })
+    net::inside(namespace, || play_here(requests, keep_alive))
 }
 
 fn play_here(requests: &[Request], keep_alive: Duration) -> anyhow::Result<Vec<Duration>> {

@@ -122,6 +122,19 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
     args
 }
 
+/// Arguments for a second network device of the guest, on a tap in the namespace of the first.
+#[must_use]
+pub fn second_link(device: &str, mac: &str) -> Vec<String> {
+    [
+        "-netdev",
+        &format!("tap,id=second,ifname={device},script=no,downscript=no"),
+        "-device",
+        &format!("virtio-net-pci,netdev=second,mac={mac},romfile="),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
 /// A path inside a QEMU option list: a comma is written twice.
 fn option_value(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
