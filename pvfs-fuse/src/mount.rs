@@ -16,7 +16,9 @@ use nix::sys::signal::{SigSet, Signal};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
 
 use crate::cli::Arguments;
-use crate::fs::{FsOptions, Keeper, LEASE_CHECK_INTERVAL, Pvfs, REPORT_INTERVAL};
+use crate::fs::{
+    FsOptions, Keeper, LEASE_CHECK_INTERVAL, Pvfs, REPORT_INTERVAL, interrupt_lock_waits,
+};
 use crate::fuser_adapter::{Adapter, PageDropper};
 use crate::mountinfo::{self, Device};
 use crate::options::{MountFlag, MountOptions};
@@ -82,6 +84,10 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     spawn("leases", {
         let pvfs = Arc::downgrade(&pvfs);
         move || check_leases_regularly(&pvfs)
+    })?;
+    spawn("lock waits", {
+        let pvfs = Arc::downgrade(&pvfs);
+        move || interrupt_lock_waits(&pvfs)
     })?;
     spawn("farewell", {
         let (pvfs, mgr) = (Arc::clone(&pvfs), Arc::clone(&mgr));

@@ -87,6 +87,18 @@ pub enum FsError {
     /// A write under a lease that has ended: the place has been written or cut under a newer one.
     #[error("the lease of this write has ended")]
     Fenced,
+    /// Somebody else has a lock that stands against it.
+    #[error("locked by another")]
+    Locked,
+    /// Waiting for the lock would never end: its holder waits for the caller.
+    #[error("resource deadlock avoided")]
+    Deadlock,
+    /// A limit of locks is reached, or the locks were lost with mgr's session.
+    #[error("no locks available")]
+    NoLocks,
+    /// The caller was interrupted while it waited.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl FsError {
@@ -120,6 +132,10 @@ impl FsError {
             Self::MessageTooLong => libc::EMSGSIZE,
             Self::AlreadyAnswered => libc::EALREADY,
             Self::Fenced => libc::ESTALE,
+            Self::Locked => libc::EAGAIN,
+            Self::Deadlock => libc::EDEADLK,
+            Self::NoLocks => libc::ENOLCK,
+            Self::Interrupted => libc::EINTR,
         }
     }
 

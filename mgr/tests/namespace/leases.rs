@@ -28,6 +28,8 @@ fn greet(world: &mut Memory, client: ClientId, opens: Vec<Reopen>) {
     let hello = MgrOperation::Hello {
         opens,
         leases: true,
+        locks: vec![],
+        more: false,
     };
     let (waiter, _) = world.send(client, hello);
     assert!(world.replies.remove(&waiter).unwrap().is_ok());
@@ -255,7 +257,7 @@ fn names_and_attributes_come_with_the_replies() {
         .iter()
         .filter_map(|(_, notice)| match notice {
             Notice::Granted { entries, .. } => entries.first().cloned(),
-            Notice::Recalled(_) => None,
+            Notice::Recalled(_) | Notice::LockSettled { .. } => None,
         })
         .map(|entry| (entry.name, entry.inode.is_some()))
         .collect();

@@ -192,6 +192,8 @@ fn opens_survive_a_restart_of_mgr() {
     let Ok(MgrResponse::Hello(hello)) = world.call(MgrOperation::Hello {
         opens,
         leases: false,
+        locks: vec![],
+        more: false,
     }) else {
         panic!()
     };
@@ -234,6 +236,8 @@ fn nothing_is_removed_while_opens_may_come_back() {
             MgrOperation::Hello {
                 opens,
                 leases: false,
+                locks: vec![],
+                more: false,
             },
         )
         .unwrap();
@@ -272,6 +276,8 @@ fn hello_declares_only_what_is_there() {
             MgrOperation::Hello {
                 opens,
                 leases: false,
+                locks: vec![],
+                more: false,
             },
         )
         .unwrap();

@@ -16,13 +16,16 @@
 //! promises.
 
 mod caller;
+mod calling_thread;
 mod coherence;
 mod data;
 mod directory;
 mod inode;
 mod lease;
+mod locks;
 mod metadata;
 mod open_files;
+mod turn;
 pub(crate) mod workers;
 mod xattr;
 
@@ -45,6 +48,8 @@ pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
 use inode::Inode;
+use locks::LockBook;
+pub use locks::{FoundLock, LockDone, LockPlace, interrupt_lock_waits};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
 use workers::Workers;
@@ -77,6 +82,7 @@ pub struct Pvfs {
     files: OpenFiles,
     kernel: OnceLock<Box<dyn Kernel>>,
     recalls: Workers,
+    locks: LockBook,
     options: FsOptions,
 }
 
@@ -100,6 +106,7 @@ impl Pvfs {
             files: OpenFiles::default(),
             kernel: OnceLock::new(),
             recalls: Workers::new("recalls", RECALL_THREADS_MAX),
+            locks: LockBook::default(),
             options,
         }
     }
@@ -169,7 +176,7 @@ impl Pvfs {
 
     /// Tells mgr what this mount has written to the file; `None` where there is nothing to tell.
     fn report(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
-        let _reporting = inode.lock_reporting();
+        let _reporting = inode.lock_reporting()?;
         self.report_locked(inode)
     }
 
