@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan soak fuzz simulate compare clean
+.PHONY: help setup setup-test build demo test test-histories test-faults test-clients test-programs check kmod install install-module uninstall bench-director bench-pvfs test-kasan soak fuzz simulate compare clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-faults: setup-test ## FAULTS (2000) kills, stops and cut, slow and lossy li
 
 test-clients: kmod ## keepalived, the kernel's own selftest, client libraries against the module in the VM (TEST="name ..." for some)
 	scripts/clients-test.sh $(TEST)
+
+test-programs: setup build ## PostgreSQL's initdb, pgbench and a crash on a mount (a minute; needs its Debian packages)
+	PROFILE=release scripts/test-programs.sh
 
 check: setup ## formatting, lints, documentation, dependencies
 	scripts/check.sh

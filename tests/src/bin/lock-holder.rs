@@ -63,12 +63,11 @@ fn run() -> anyhow::Result<()> {
             ["test", start, last] => {
                 let mut found = lock("exclusive", start.parse()?, last.parse()?)?;
                 fcntl(&file, FcntlArg::F_GETLK(&mut found))?;
-                let kind = match i32::from(found.l_type) {
+                match i32::from(found.l_type) {
                     libc::F_UNLCK => "free".to_owned(),
                     libc::F_RDLCK => describe("shared", &found),
                     _ => describe("exclusive", &found),
-                };
-                kind
+                }
             }
             ["again"] => {
                 drop(File::open(&path)?);
