@@ -43,3 +43,9 @@ pub const REOPENS_PER_MESSAGE_MAX: usize = 16_384;
 pub const REPLIES_KEPT_PER_CLIENT_MAX: usize = 1024;
 /// Leases that a client may give back, or recalls that it may answer, in one message.
 pub const LEASES_PER_MESSAGE_MAX: usize = 16_384;
+/// Locks that one client may have: as many fit the greetings after mgr's restart without delay.
+pub const LOCKS_PER_CLIENT_MAX: usize = 32_768;
+/// Locks that one client may declare in a single greeting: 60 bytes each, half a body.
+pub const LOCKS_PER_MESSAGE_MAX: usize = 8192;
+/// Locks that one client may wait for at a time.
+pub const LOCK_WAITS_PER_CLIENT_MAX: usize = 4096;

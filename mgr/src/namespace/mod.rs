@@ -175,6 +175,9 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
         | Op::Acquire { .. }
         | Op::Acknowledge { .. }
         | Op::GiveBack { .. }
+        | Op::SetLock(_)
+        | Op::CancelLock { .. }
+        | Op::TestLock { .. }
         | Op::Goodbye => Err(FsError::NotSupported.into()),
     }
 }
@@ -214,6 +217,9 @@ const fn needs_room(operation: &MgrOperation) -> bool {
         | Op::Acquire { .. }
         | Op::Acknowledge { .. }
         | Op::GiveBack { .. }
+        | Op::SetLock(_)
+        | Op::CancelLock { .. }
+        | Op::TestLock { .. }
         | Op::Goodbye => false,
     }
 }

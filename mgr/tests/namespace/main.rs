@@ -15,6 +15,7 @@ mod durability;
 mod exactly_once;
 mod iods;
 mod leases;
+mod locks;
 mod model;
 mod names;
 mod on_disk;

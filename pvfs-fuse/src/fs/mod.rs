@@ -16,15 +16,18 @@
 //! promises.
 
 mod caller;
+mod calling_thread;
 mod coherence;
 mod copy;
 mod data;
 mod directory;
 mod inode;
 mod lease;
+mod locks;
 mod metadata;
 mod open_files;
 mod space;
+mod turn;
 pub(crate) mod workers;
 mod xattr;
 
@@ -49,6 +52,8 @@ pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
 use inode::{Inode, Report};
+use locks::LockBook;
+pub use locks::{FoundLock, LockDone, LockPlace, interrupt_lock_waits};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
 pub use space::Allocation;
@@ -82,6 +87,7 @@ pub struct Pvfs {
     files: OpenFiles,
     kernel: OnceLock<Box<dyn Kernel>>,
     recalls: Workers,
+    locks: LockBook,
     options: FsOptions,
 }
 
@@ -105,6 +111,7 @@ impl Pvfs {
             files: OpenFiles::default(),
             kernel: OnceLock::new(),
             recalls: Workers::new("recalls", RECALL_THREADS_MAX),
+            locks: LockBook::default(),
             options,
         }
     }
@@ -174,7 +181,7 @@ impl Pvfs {
 
     /// Tells mgr what this mount has written to the file; `None` where there is nothing to tell.
     fn report(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
-        let _reporting = inode.lock_reporting();
+        let _reporting = inode.lock_reporting()?;
         self.report_locked(inode)
     }
 

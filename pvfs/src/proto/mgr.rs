@@ -9,6 +9,9 @@ use crate::ids::{ClientId, FileSystemId, InodeNumber, IodId, ObjectId, OpenId};
 use crate::layout::{Layout, LayoutPolicy};
 use crate::name::Name;
 use crate::proto::lease::Want;
+use crate::proto::lock::{
+    HeldLock, LockFamily, LockHolder, LockKind, LockOwner, LockRange, LockRequest,
+};
 
 /// A request to mgr.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -37,6 +40,11 @@ pub enum MgrOperation {
         /// The client takes leases, and holds none now: those from before have ended. Otherwise the
         /// greeting says nothing about leases.
         leases: bool,
+        /// With `leases`: locks that the client has, as far as it knows. mgr looks at them where it
+        /// has restarted.
+        locks: Vec<HeldLock>,
+        /// Another greeting follows with more opens or locks.
+        more: bool,
     },
     /// Keeps the session alive; sent at least every third of the time in [`HelloResponse`].
     KeepAlive,
@@ -270,8 +278,30 @@ pub enum MgrOperation {
         /// Inodes, each with the number of its last grant: a later grant stays.
         leases: Vec<(InodeNumber, u64)>,
     },
-    /// The client ends: with this request it loses its opens and leases.
+    /// The client ends: with this request it loses its opens, leases and locks.
     Goodbye,
+    /// Sets or removes a lock (mutating). Answered at once: with
+    /// [`MgrResponse::LockQueued`] where it has to wait, and then a
+    /// [`Notice::LockSettled`](crate::proto::lease::Notice::LockSettled) follows some time.
+    SetLock(LockRequest),
+    /// Nobody waits for a lock any more (mutating): takes the wait back, or what it has got.
+    CancelLock {
+        /// The wait.
+        wait: u64,
+    },
+    /// Finds a lock that stands against one that somebody would like.
+    TestLock {
+        /// On which file.
+        inode: InodeNumber,
+        /// Who would like it.
+        owner: LockOwner,
+        /// Which locks it would meet.
+        family: LockFamily,
+        /// Which bytes.
+        range: LockRange,
+        /// How.
+        kind: LockKind,
+    },
 }
 
 impl MgrOperation {
@@ -294,6 +324,7 @@ impl MgrOperation {
             | Self::Acquire { .. }
             | Self::Acknowledge { .. }
             | Self::GiveBack { .. }
+            | Self::TestLock { .. }
             | Self::Goodbye => false,
             Self::SetAttr { .. }
             | Self::Create { .. }
@@ -309,6 +340,8 @@ impl MgrOperation {
             | Self::SetXattr { .. }
             | Self::SetLayout { .. }
             | Self::RemoveXattr { .. }
+            | Self::SetLock(_)
+            | Self::CancelLock { .. }
             | Self::RegisterIod { .. } => true,
         }
     }
@@ -406,6 +439,10 @@ pub enum MgrResponse {
         /// The file system that it now belongs to.
         file_system: FileSystemId,
     },
+    /// To [`MgrOperation::SetLock`]: it waits.
+    LockQueued,
+    /// To [`MgrOperation::TestLock`]: what stands against it.
+    Lock(Option<LockHolder>),
 }
 
 /// What a reply frame's body holds.
@@ -422,6 +459,8 @@ pub struct HelloResponse {
     pub lease_timeout_ms: u32,
     /// Where the iods are.
     pub iods: Vec<IodStatus>,
+    /// Of the locks that the greeting told of, those that the client has no more.
+    pub locks_lost: Vec<HeldLock>,
 }
 
 /// An iod as mgr knows it.

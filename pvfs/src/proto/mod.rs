@@ -6,4 +6,5 @@
 
 pub mod iod;
 pub mod lease;
+pub mod lock;
 pub mod mgr;
