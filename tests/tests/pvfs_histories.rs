@@ -11,7 +11,7 @@ use cssns_tests::history::lanes::{Plan, run};
 use cssns_tests::pvfs_cluster::{Cluster, Options};
 
 /// In `make test`; `make test-histories` asks for more.
-const HISTORIES_DEFAULT: u64 = 60;
+const HISTORIES_DEFAULT: u64 = 120;
 
 #[test]
 fn what_three_nodes_see_could_have_happened_one_call_after_another() -> anyhow::Result<()> {
