@@ -118,6 +118,7 @@ fn fallocate_reserves_punches_and_zeroes() {
     let beyond = i64::MAX as u64;
     assert_eq!(change(&file, KEEP, beyond, 2), Err(Errno::EFBIG));
     assert_eq!(change(&reader, KEEP, 0, 1), Err(Errno::EBADF));
+    drop((file, reader));
     cluster.finish().unwrap();
 }
 
@@ -157,6 +158,7 @@ fn holes_and_data_are_found_where_they_are() {
     assert_eq!(blocks * BLOCK, 2 * STRIPE + 4096, "what the iods hold");
     let dense = full.metadata().unwrap().blocks();
     assert_eq!(dense * BLOCK, 3 * STRIPE + 4096);
+    drop((file, other, full));
     cluster.finish().unwrap();
 }
 
@@ -256,6 +258,7 @@ fn copy_file_range_copies_between_files_and_mounts_of_one_file() {
         Ok(0),
         "past the end"
     );
+    drop((source, target, writer));
     cluster.finish().unwrap();
 }
 

@@ -13,8 +13,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,50 +51,47 @@ fn resident(pid: u32) -> u64 {
 
 /// A user of the mount, who goes on while it is attacked.
 struct User {
-    /// It stops when it has done so many.
-    rounds_max: Arc<AtomicU64>,
-    slowest: Arc<Mutex<Duration>>,
-    thread: thread::JoinHandle<u64>,
+    /// How long each round took.
+    rounds: Receiver<Duration>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl User {
     fn start(mount: &Path) -> Self {
-        let rounds_max = Arc::new(AtomicU64::new(u64::MAX));
-        let slowest = Arc::new(Mutex::new(Duration::ZERO));
-        let (asked, longest) = (Arc::clone(&rounds_max), Arc::clone(&slowest));
+        let (done, rounds) = channel();
         let dir = mount.join("user");
         fs::create_dir_all(&dir).unwrap();
         let thread = thread::spawn(move || {
-            let mut rounds = 0u64;
-            while rounds < asked.load(Ordering::Relaxed) {
+            for round in 0u64.. {
                 let start = Instant::now();
-                let path = dir.join(format!("f{rounds}"));
-                fs::write(&path, rounds.to_le_bytes()).unwrap();
-                assert_eq!(fs::read(&path).unwrap(), rounds.to_le_bytes());
+                let path = dir.join(format!("f{round}"));
+                fs::write(&path, round.to_le_bytes()).unwrap();
+                assert_eq!(fs::read(&path).unwrap(), round.to_le_bytes());
                 fs::remove_file(&path).unwrap();
-                let mut longest = longest.lock().unwrap();
-                *longest = start.elapsed().max(*longest);
-                rounds += 1;
+                if done.send(start.elapsed()).is_err() {
+                    return;
+                }
             }
-            rounds
         });
-        Self {
-            rounds_max,
-            slowest,
-            thread,
-        }
+        Self { rounds, thread }
     }
 
-    /// Waits until at least so many rounds are done; none of them may take long.
-    fn was_served(self, rounds_min: u64) {
-        self.rounds_max.store(rounds_min, Ordering::Relaxed);
-        let rounds = self.thread.join().unwrap();
-        let slowest = *self.slowest.lock().unwrap();
-        eprintln!("the mount did {rounds} rounds, the slowest in {slowest:?}");
+    /// Returns when so many more rounds are done; no round may take long.
+    fn is_served(&self, more: usize) {
+        let before: Vec<Duration> = self.rounds.try_iter().collect();
+        let during = (0..more).map(|_| self.rounds.recv().unwrap());
+        let slowest = before.into_iter().chain(during).max().unwrap();
+        eprintln!("the mount did {more} rounds, the slowest in {slowest:?}");
         assert!(
             slowest < Duration::from_secs(10),
             "a round took {slowest:?}"
         );
+    }
+
+    fn finish(self) {
+        self.is_served(1);
+        drop(self.rounds);
+        self.thread.join().unwrap();
     }
 }
 
@@ -142,9 +138,10 @@ fn ten_thousand_connections_take_little_and_keep_nobody_out() {
         assert!(grown < MEMORY_KIB_MAX, "{who:?} took {grown} KiB");
         // A newcomer from elsewhere is let in meanwhile.
         cluster.use_another_mount().unwrap();
+        user.is_served(20);
         drop(held);
     }
-    user.was_served(20);
+    user.finish();
     cluster.finish().unwrap();
 }
 
@@ -195,8 +192,9 @@ fn peers_that_dribble_are_bounded_and_disturb_nobody() {
         eprintln!("process {pid} took {grown} KiB for peers that dribble");
         assert!(grown < MEMORY_KIB_MAX, "{grown} KiB");
     }
+    user.is_served(20);
     drop(dribbling);
-    user.was_served(20);
+    user.finish();
     cluster.finish().unwrap();
 }
 
@@ -233,7 +231,7 @@ fn claims_and_strangers_end_their_own_connection_only() {
     );
     two.write_all(&request(78, 0, hello()).unwrap()).unwrap();
     assert_eq!(until_the_end(&mut two).unwrap(), b"", "it speaks for two");
-    user.was_served(1);
+    user.finish();
     cluster.finish().unwrap();
 }
 
@@ -356,7 +354,7 @@ fn requests_out_of_place_change_nothing_of_others() {
         assert!(answer.len() > HEADER_BYTES, "{request:?}");
     }
     assert_eq!(fs::read(&kept).unwrap(), b"content");
-    user.was_served(1);
+    user.finish();
     cluster.finish().unwrap();
 }
 

@@ -29,9 +29,10 @@ use crate::director::config::Address;
 
 /// Half-open connections that count as load, per unit of weight.
 ///
-/// They keep SYNs of one round trip apart. When a flood fills every destination up to this bound, each
+/// They keep the SYNs of one round trip apart, which is long where answers queue before the clients'
+/// links: hundreds of clients may come in it. When a flood fills every destination up to this bound, each
 /// ratio load / weight has grown by the same amount, so a flood cannot steer the choice.
-pub const PENDING_PER_WEIGHT_MAX: u32 = 32;
+pub const PENDING_PER_WEIGHT_MAX: u32 = 256;
 
 /// What schedulers ask of a destination. The director's own answers by reading the one counter that is
 /// asked for: a service may have a thousand destinations, and each new connection asks them all.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! msed: bytes up to what is expected of a connection, for the weight.
 
-use ipvs_mwlc::director::sched::{DestLoad, Ramp, Request, SchedState, Scheduler};
+use ipvs_mwlc::director::sched::{
+    DestLoad, Ramp, Request, SchedState, Scheduler, PENDING_PER_WEIGHT_MAX,
+};
 use proptest::prelude::*;
 
 use crate::{choose, order, weights, SIZE};
@@ -64,7 +66,7 @@ proptest! {
             .collect();
         let delay = |index: u32| {
             let dest = &destinations[index as usize];
-            let live = u128::from(dest.active + dest.pending.min(32 * dest.weight * dest.ramp.permille() / 1000));
+            let live = u128::from(dest.active + dest.pending.min(PENDING_PER_WEIGHT_MAX * dest.weight * dest.ramp.permille() / 1000));
             let others: u128 = destinations.iter().map(|dest| u128::from(dest.weight * dest.ramp.permille())).product();
             (live + 1) * others / u128::from(dest.weight * dest.ramp.permille())
         };

@@ -19,7 +19,7 @@ use super::{Pvfs, ReadRequest, WriteRequest, report_operation};
 /// dropped may in turn wait for it.
 const PAGES_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Any other waiting looks again after so long.
-const WAIT_SLICE: Duration = Duration::from_millis(500);
+pub(super) const WAIT_SLICE: Duration = Duration::from_millis(500);
 /// Where the connection to mgr is gone, it is made anew after so long at most, though something that
 /// is kept could not be dropped yet.
 const DROP_TIME_MAX: Duration = Duration::from_secs(2);
@@ -316,12 +316,15 @@ impl Pvfs {
             match self.mgr.begin(&report.writer.credentials, &operation) {
                 Ok(answer) => {
                     let fs = Arc::clone(self);
-                    self.recalls.run(move || {
+                    self.reports.run(move || {
                         // It is logged where it fails, and made anew.
                         let _ = fs.reported(&inode, report, answer.wait());
                     });
                 }
-                Err(_) => inode.state().report_failed(report),
+                Err(_) => {
+                    inode.state().report_failed(report);
+                    inode.wake();
+                }
             }
         }
     }

@@ -356,7 +356,7 @@ impl InodeState {
 
     /// mgr has heard it.
     pub(super) fn report_done(&mut self, attr: &Attr) {
-        self.learn(attr);
+        self.changed_at_mgr(attr);
         self.end_report();
     }
 

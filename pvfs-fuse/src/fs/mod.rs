@@ -44,6 +44,7 @@ use pvfs::name::Name;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 
 pub use caller::Caller;
+use coherence::WAIT_SLICE;
 pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
 pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
@@ -63,6 +64,8 @@ pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 const SETTLE_ATTEMPTS_MAX: u32 = 4;
 /// Leases that are given up at a time: each may wait for requests under way.
 const RECALL_THREADS_MAX: usize = 64;
+/// Answers of mgr to reports that are waited for at a time, besides those that requests wait for.
+const REPORT_THREADS_MAX: usize = 64;
 
 /// What a mount may choose about the file system.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +85,8 @@ pub struct Pvfs {
     files: OpenFiles,
     kernel: OnceLock<Box<dyn Kernel>>,
     recalls: Workers,
+    /// Apart from `recalls`, whose jobs wait for these.
+    reports: Workers,
     options: FsOptions,
 }
 
@@ -105,6 +110,7 @@ impl Pvfs {
             files: OpenFiles::default(),
             kernel: OnceLock::new(),
             recalls: Workers::new("recalls", RECALL_THREADS_MAX),
+            reports: Workers::new("reports", REPORT_THREADS_MAX),
             options,
         }
     }
@@ -179,7 +185,15 @@ impl Pvfs {
     }
 
     /// The same for a caller that holds the inode's `reporting` lock.
+    ///
+    /// Reports that others have begun without the lock are waited for: what they tell is not known
+    /// to mgr before they are answered, and the open that they name must not be closed before.
     fn report_locked(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
+        let mut state = inode.state();
+        while state.is_reporting() {
+            state = inode.wait(state, WAIT_SLICE).0;
+        }
+        drop(state);
         self.send_report(inode)
     }
 
