@@ -8,8 +8,8 @@ use kernel::sync::Arc;
 use crate::director::config::{DestConfig, DestKey, Forwarding, ServiceKey, Thresholds};
 use crate::director::drain::DrainRequest;
 use crate::director::load::{Learn, LoadChange};
-use crate::director::report::effective;
-use crate::director::sched::{DestLoad, Ramp, Server};
+use crate::director::report::counted;
+use crate::director::sched::{overhead_difference, DestLoad, Ramp, Server};
 use crate::director::stats::{Counters, Estimator, Stats};
 use crate::drain::Drain;
 use crate::expectation::Expectation;
@@ -43,6 +43,8 @@ pub(crate) struct Destination {
     pub(crate) expectation: Arc<Expectation>,
     /// Its part of what its node last reported as open.
     reported_bytes: Atomic<u64>,
+    /// When that was, in ticks; 0: never.
+    reported_at: Atomic<u64>,
     /// Where its packets go.
     pub(crate) route: RouteCell,
     /// What went there.
@@ -54,22 +56,23 @@ pub(crate) struct Destination {
 /// What every new connection of the service compares: one cache line.
 #[repr(C, align(64))]
 struct Standing {
-    /// What [`Server::milliweight`] answers, or [`RAMPING`]. Written under the lock of the books, from
+    /// What [`Server::milliweight`] answers, or [`CHANGING`]. Written under the lock of the books, from
     /// what is true then, so the last one to write is right.
     milliweight: Atomic<u64>,
     /// Ci.
     bytes: Atomic<i64>,
     /// Ci with no connection counted beyond its cap.
     capped: Atomic<i64>,
-    /// When its node last reported, in ticks; 0: never.
-    reported_at: Atomic<u64>,
     pending: Atomic<i32>,
     active: Atomic<i32>,
     inactive: Atomic<i32>,
+    /// [`Server::overhead`] of the two.
+    overhead: Atomic<i64>,
 }
 
-/// The weight that counts depends on the time.
-const RAMPING: u64 = u64::MAX;
+/// The weight or the load that counts depends on the time: it starts slowly, or its node reports. No
+/// weight in thousandths has so many bits.
+const CHANGING: u64 = u64::MAX;
 
 impl Standing {
     const fn new() -> Standing {
@@ -77,10 +80,10 @@ impl Standing {
             milliweight: Atomic::new(0),
             bytes: Atomic::new(0),
             capped: Atomic::new(0),
-            reported_at: Atomic::new(0),
             pending: Atomic::new(0),
             active: Atomic::new(0),
             inactive: Atomic::new(0),
+            overhead: Atomic::new(0),
         }
     }
 }
@@ -123,6 +126,7 @@ impl Destination {
             templates: Atomic::new(0),
             expectation,
             reported_bytes: Atomic::new(0),
+            reported_at: Atomic::new(0),
             route: RouteCell::new(),
             traffic,
             books <- BhLock::new(books),
@@ -138,8 +142,8 @@ impl Destination {
             let load = self.load();
             let milliweight = if load.overloaded || load.weight == 0 {
                 0
-            } else if self.ramp_began.load(Relaxed) != 0 {
-                RAMPING
+            } else if self.ramp_began.load(Relaxed) != 0 || self.has_reported() {
+                CHANGING
             } else {
                 load.milliweight()
             };
@@ -217,11 +221,11 @@ impl Destination {
         Ramp::at(since_ms, self.ramp_ms.load(Relaxed))
     }
 
-    /// [`Server::milliweight`] while it starts slowly.
+    /// [`Server::milliweight`] while it starts slowly or its node reports.
     #[cold]
     #[inline(never)]
-    fn ramping_milliweight(&self) -> u64 {
-        if self.ramp() == Ramp::FULL {
+    fn changing_milliweight(&self) -> u64 {
+        if self.ramp_began.load(Relaxed) != 0 && self.ramp() == Ramp::FULL {
             // If it has begun anew meanwhile, the weight is whole a little too early.
             self.ramp_began.store(0, Relaxed);
             self.weigh();
@@ -280,6 +284,10 @@ impl Destination {
                 counter.fetch_add(difference, Relaxed);
             }
         }
+        let overhead = overhead_difference(active, inactive);
+        if overhead != 0 {
+            standing.overhead.fetch_add(overhead, Relaxed);
+        }
         if bytes != 0 {
             standing.bytes.fetch_add(bytes, Relaxed);
         }
@@ -313,27 +321,42 @@ impl Destination {
         }
     }
 
-    /// Ci as schedulers shall see it, by its node's report.
+    fn has_reported(&self) -> bool {
+        self.reported_at.load(Relaxed) != 0
+    }
+
+    /// [`Server::reported_bytes`] of one whose node reports.
     #[cold]
     #[inline(never)]
-    fn reported_over(&self, own_bytes: u64) -> u64 {
+    fn counted_report(&self) -> i64 {
         match self.reported() {
             Some((share_bytes, age_ms)) if self.expectation.learns() == Learn::Off => {
-                effective(own_bytes, share_bytes, age_ms)
+                counted(share_bytes, age_ms)
             }
-            Some(_) | None => own_bytes,
+            Some(_) | None => 0,
         }
+    }
+
+    /// [`Server::pending_within`] beyond its bound, and when the counter looks negative.
+    #[cold]
+    #[inline(never)]
+    fn much_pending(&self, max: u32) -> u32 {
+        count(&self.standing.pending).min(max)
     }
 
     /// Takes its part of what its node reports.
     pub(crate) fn report(&self, share_bytes: u64, at: Ticks) {
+        let is_first = !self.has_reported();
         self.reported_bytes.store(share_bytes, Relaxed);
-        self.standing.reported_at.store(at.0, Release);
+        self.reported_at.store(at.0, Release);
+        if is_first {
+            self.weigh();
+        }
     }
 
     /// Its part of what its node last reported, in bytes, and how long ago in milliseconds.
     pub(crate) fn reported(&self) -> Option<(u64, u64)> {
-        match self.standing.reported_at.load(Acquire) {
+        match self.reported_at.load(Acquire) {
             0 => None,
             at => Some((
                 self.reported_bytes.load(Relaxed),
@@ -390,49 +413,60 @@ impl Destination {
 
 /// What a scheduler sees of it: its load, with what its node reports if that is to count. A service that
 /// learns the sizes of its connections knows better.
-impl Server for &Destination {
+impl Server for Arc<Destination> {
     #[inline(always)]
     fn milliweight(&self) -> u64 {
         match self.standing.milliweight.load(Relaxed) {
-            RAMPING => self.ramping_milliweight(),
+            CHANGING => self.changing_milliweight(),
             settled => settled,
         }
     }
 
     #[inline(always)]
-    fn pending(&self) -> u32 {
-        count(&self.standing.pending)
+    fn weighs(&self, milliweight: u64) -> bool {
+        self.standing.milliweight.load(Relaxed) == milliweight
     }
 
     #[inline(always)]
-    fn active(&self) -> u32 {
-        count(&self.standing.active)
+    fn pending_within(&self, max: u32) -> u32 {
+        // What looks negative for a moment is above every bound.
+        let pending = self.standing.pending.load(Relaxed) as u32;
+        if pending > max {
+            return self.much_pending(max);
+        }
+        pending
     }
 
     #[inline(always)]
-    fn inactive(&self) -> u32 {
-        count(&self.standing.inactive)
+    fn active(&self) -> i64 {
+        self.standing.active.load(Relaxed).into()
     }
 
     #[inline(always)]
-    fn bytes(&self) -> u64 {
-        let own_bytes = sum(&self.standing.bytes);
-        match self.standing.reported_at.load(Relaxed) {
-            0 => own_bytes,
-            _ => self.reported_over(own_bytes),
+    fn overhead(&self) -> i64 {
+        self.standing.overhead.load(Relaxed)
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> i64 {
+        self.standing.bytes.load(Relaxed)
+    }
+
+    #[inline(always)]
+    fn reported_bytes(&self) -> i64 {
+        match self.has_reported() {
+            false => 0,
+            true => self.counted_report(),
         }
     }
 
     #[inline(always)]
-    fn capped_bytes(&self) -> u64 {
-        sum(&self.standing.capped)
+    fn capped_bytes(&self) -> i64 {
+        self.standing.capped.load(Relaxed)
     }
 
     fn snapshot(&self) -> DestLoad {
-        DestLoad {
-            bytes: self.bytes(),
-            ..self.load()
-        }
+        self.load()
     }
 }
 

@@ -369,8 +369,7 @@ impl Service {
             table,
             ..Request::new(scheduling.state, self.expectation.bytes())
         };
-        let servers = destinations.iter().map(|destination| &**destination);
-        let choice = policy.schedule(servers, &request)?;
+        let choice = policy.schedule(destinations, &request)?;
         let chosen = destinations
             .get(choice.index as usize)
             .ok_or(NoDestination::Empty)?;

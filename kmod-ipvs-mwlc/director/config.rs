@@ -26,6 +26,9 @@ pub const CONNECTION_SIZE_BYTES_MAX: u64 = 1 << 40;
 /// Connections in one network namespace: at 128 bytes each, 512 MiB at the most.
 pub const CONNECTIONS_MAX: usize = 1 << 22;
 
+/// The sum of the largest sizes of as many connections as there can be, in bytes.
+pub const LOAD_BYTES_MAX: u64 = CONNECTIONS_MAX as u64 * CONNECTION_SIZE_BYTES_MAX;
+
 const _: () = assert!(
     (CONNECTIONS_MAX as u128) * (CONNECTION_SIZE_BYTES_MAX as u128) < (1u128 << 63),
     "the sum of all connections' sizes must fit a signed 64-bit counter"

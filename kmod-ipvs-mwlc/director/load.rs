@@ -155,7 +155,7 @@ const fn columns(share: Option<Share>) -> LoadChange {
 }
 
 /// A size as it is counted: at most [`CONNECTION_SIZE_BYTES_MAX`], so that it fits the signed sum.
-const fn clamp_size(size_bytes: u64) -> i64 {
+pub const fn clamp_size(size_bytes: u64) -> i64 {
     if size_bytes > CONNECTION_SIZE_BYTES_MAX {
         CONNECTION_SIZE_BYTES_MAX as i64
     } else {

@@ -6,6 +6,8 @@
 //! the node knows better: what is open there. A report is up to a period old and has all of the node's
 //! services in it, so it is not put in Ci's place but under it, as the least that the node has to do.
 
+use crate::director::config::LOAD_BYTES_MAX;
+
 /// A report says nothing any more after this: four of five were lost, or the node is gone.
 pub const REPORT_AGE_MS_MAX: u64 = 5_000;
 
@@ -31,13 +33,14 @@ pub const fn share(open_bytes: u64, node_bytes: u64, own_bytes: u64) -> u64 {
     open_bytes.saturating_sub(node_bytes.saturating_sub(own_bytes))
 }
 
-/// Ci as a scheduler shall see it: the director's own sum, or the node's share if that is more and not
-/// too old.
-pub const fn effective(own_bytes: u64, share_bytes: u64, age_ms: u64) -> u64 {
-    if age_ms <= REPORT_AGE_MS_MAX && share_bytes > own_bytes {
-        share_bytes
+/// What a scheduler shall take Ci for at least: the node's share, unless that is too old.
+pub const fn counted(share_bytes: u64, age_ms: u64) -> i64 {
+    if age_ms > REPORT_AGE_MS_MAX {
+        0
+    } else if share_bytes > LOAD_BYTES_MAX {
+        LOAD_BYTES_MAX as i64
     } else {
-        own_bytes
+        share_bytes as i64
     }
 }
 
@@ -46,16 +49,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_larger_of_both_counts_while_the_report_is_young() {
-        for (own, share, age_ms, expected) in [
-            (10, 0, 0, 10),
-            (10, 50, 0, 50),
-            (10, 50, REPORT_AGE_MS_MAX, 50),
-            (10, 50, REPORT_AGE_MS_MAX + 1, 10),
-            (60, 50, 0, 60),
-            (0, u64::MAX, 0, u64::MAX),
+    fn a_report_counts_while_it_is_young() {
+        for (share, age_ms, expected) in [
+            (0, 0, 0),
+            (50, 0, 50),
+            (50, REPORT_AGE_MS_MAX, 50),
+            (50, REPORT_AGE_MS_MAX + 1, 0),
+            (u64::MAX, 0, LOAD_BYTES_MAX as i64),
         ] {
-            assert_eq!(effective(own, share, age_ms), expected);
+            assert_eq!(counted(share, age_ms), expected);
         }
     }
 

@@ -299,7 +299,7 @@ pub fn schedulers(data: &[u8]) {
             table: if scheduler.needs_table() { &table } else { &[] },
             ..request
         };
-        match scheduler.schedule(loads.iter().copied(), &request) {
+        match scheduler.schedule(&loads, &request) {
             Ok(choice) => {
                 let chosen = loads.get(choice.index as usize);
                 assert!(

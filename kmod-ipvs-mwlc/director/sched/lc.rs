@@ -4,24 +4,40 @@
 //! It is wlc with every weight taken for 1: half-open connections count as active up to a bound, the
 //! same for every destination, and only slow start makes a difference between them.
 
-use super::ratio::least;
-use super::{chosen, wlc, Choice, DestLoad, SchedState};
+use super::ratio::{least, Measure};
+use super::wlc::Overhead;
+use super::{chosen, Choice, SchedState, Server};
 
 /// The first destination with the least overhead.
-pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad> + Clone,
-    state: SchedState,
-) -> Option<Choice> {
-    least(destinations.map(unweighted), |server, milliweight| {
-        u128::from(wlc::cost(&server, milliweight))
-    })
-    .map(|index| chosen(index, state))
+#[inline(never)]
+pub(super) fn schedule(servers: &[impl Server], state: SchedState) -> Option<Choice> {
+    least(Unweighted, servers, 0).map(|index| chosen(index, state))
 }
 
-/// Weight 1, but a quiesced one stays so.
-fn unweighted(destination: DestLoad) -> DestLoad {
-    DestLoad {
-        weight: destination.weight.min(1),
-        ..destination
+/// The overhead with weight 1, but a quiesced one stays so.
+struct Unweighted;
+
+impl<S: Server> Measure<S> for Unweighted {
+    #[inline(always)]
+    fn base(&self, server: &S) -> i64 {
+        Measure::<S>::base(&Overhead, server)
+    }
+
+    #[inline(always)]
+    fn each(&self) -> i64 {
+        Measure::<S>::each(&Overhead)
+    }
+
+    fn milliweight(&self, server: &S) -> u64 {
+        let destination = server.snapshot();
+        if destination.is_eligible() {
+            u64::from(destination.ramp.permille())
+        } else {
+            0
+        }
+    }
+
+    fn weighs(&self, server: &S, milliweight: u64) -> bool {
+        self.milliweight(server) == milliweight
     }
 }

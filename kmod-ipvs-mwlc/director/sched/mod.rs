@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Which destination takes the next connection.
 //!
-//! A scheduler looks once or twice over plain snapshots of the destinations, in their order in the
-//! service, and answers an index into them. What it must remember between calls is a [`SchedState`],
-//! which the caller keeps per service. A destination with weight 0 (quiesced) or over its threshold
-//! is never chosen.
+//! A scheduler looks once or twice over the destinations, in their order in the service, and answers
+//! an index into them. What it must remember between calls is a [`SchedState`], which the caller keeps
+//! per service. A destination with weight 0 (quiesced) or over its threshold is never chosen.
 
 mod fo;
 mod hash;
@@ -25,7 +24,7 @@ mod wrr;
 
 pub use ramp::{Ramp, RAMP_FLOOR_PERMILLE, RAMP_FULL_PERMILLE};
 
-use crate::director::config::Address;
+use crate::director::config::{Address, LOAD_BYTES_MAX, WEIGHT_MAX};
 
 /// Half-open connections that count as load, per unit of weight.
 ///
@@ -34,22 +33,30 @@ use crate::director::config::Address;
 /// ratio load / weight has grown by the same amount, so a flood cannot steer the choice.
 pub const PENDING_PER_WEIGHT_MAX: u32 = 256;
 
+/// As many of the largest weight, 21 bits.
+const PENDING_MAX: u32 = PENDING_PER_WEIGHT_MAX * WEIGHT_MAX;
+
 /// What schedulers ask of a destination. The director's own answers by reading the one counter that is
 /// asked for: a service may have a thousand destinations, and each new connection asks them all.
 pub trait Server {
     /// The weight that counts, in thousandths: Wi times the ramp. 0 if the destination is quiesced or
     /// over its threshold.
     fn milliweight(&self) -> u64;
-    /// Half-open connections.
-    fn pending(&self) -> u32;
-    /// Active connections.
-    fn active(&self) -> u32;
-    /// Inactive connections.
-    fn inactive(&self) -> u32;
+    /// Whether that is this, which is not 0, and [`Server::reported_bytes`] is 0, as far as both can be
+    /// told without working them out.
+    fn weighs(&self, milliweight: u64) -> bool;
+    /// Half-open connections, but no more than this.
+    fn pending_within(&self, max: u32) -> u32;
+    /// Active connections. This and what follows may look negative for a moment.
+    fn active(&self) -> i64;
+    /// Active and inactive connections, as [`overhead`] counts them.
+    fn overhead(&self) -> i64;
     /// Ci, in bytes.
-    fn bytes(&self) -> u64;
+    fn bytes(&self) -> i64;
+    /// Ci is not less than this, by its node's report.
+    fn reported_bytes(&self) -> i64;
     /// Ci with no connection counted beyond what was expected of it, in bytes.
-    fn capped_bytes(&self) -> u64;
+    fn capped_bytes(&self) -> i64;
     /// All of it.
     fn snapshot(&self) -> DestLoad;
 }
@@ -63,24 +70,33 @@ impl Server for DestLoad {
         }
     }
 
-    fn pending(&self) -> u32 {
-        self.pending
+    fn weighs(&self, milliweight: u64) -> bool {
+        Server::milliweight(self) == milliweight
     }
 
-    fn active(&self) -> u32 {
-        self.active
+    fn pending_within(&self, max: u32) -> u32 {
+        self.pending.min(max)
     }
 
-    fn inactive(&self) -> u32 {
-        self.inactive
+    fn active(&self) -> i64 {
+        self.active.into()
     }
 
-    fn bytes(&self) -> u64 {
-        self.bytes
+    fn overhead(&self) -> i64 {
+        overhead(self.active, self.inactive)
     }
 
-    fn capped_bytes(&self) -> u64 {
-        self.capped_bytes
+    fn bytes(&self) -> i64 {
+        self.bytes.min(LOAD_BYTES_MAX) as i64
+    }
+
+    /// It is in the bytes already.
+    fn reported_bytes(&self) -> i64 {
+        0
+    }
+
+    fn capped_bytes(&self) -> i64 {
+        self.capped_bytes.min(LOAD_BYTES_MAX) as i64
     }
 
     fn snapshot(&self) -> DestLoad {
@@ -130,26 +146,10 @@ impl DestLoad {
     }
 
     /// Active connections, and the half-open ones that count.
-    #[inline(always)]
     fn live(&self) -> u64 {
-        live(self, self.milliweight())
+        let pending = self.pending.min(pending_max(self.milliweight()));
+        u64::from(self.active).saturating_add(pending.into())
     }
-}
-
-/// Half-open connections that count for this weight in thousandths.
-#[inline(always)]
-fn pending_counted(server: &impl Server, milliweight: u64) -> u64 {
-    match server.pending() {
-        // Mostly there are none, and the bound takes a division.
-        0 => 0,
-        pending => least(pending, pending_max(milliweight)),
-    }
-}
-
-/// Active connections, and the half-open ones that count for this weight in thousandths.
-#[inline(always)]
-fn live(server: &impl Server, milliweight: u64) -> u64 {
-    u64::from(server.active()).saturating_add(pending_counted(server, milliweight))
 }
 
 /// What a scheduler remembers between calls; plain data, all zero for a new service.
@@ -363,26 +363,24 @@ impl Scheduler {
 
     /// The destination for the next connection.
     #[inline]
-    pub fn schedule<I>(
+    pub fn schedule(
         self,
-        destinations: I,
+        servers: &[impl Server],
         request: &Request<'_>,
-    ) -> Result<Choice, NoDestination>
-    where
-        I: Iterator<Item: Server + Copy> + Clone,
-    {
+    ) -> Result<Choice, NoDestination> {
         let state = request.state;
-        let servers = destinations.clone();
         let expected_size_bytes = request.expected_size_bytes;
+        let snapshots = || servers.iter().map(Server::snapshot);
         // What compares loads measures each destination once, and reads what it needs for that alone.
         let choice = match self {
+            Scheduler::Lc => lc::schedule(servers, state),
             Scheduler::Wlc => wlc::schedule(servers, state),
             Scheduler::ShortestExpectedDelay => sed::schedule(servers, state),
             Scheduler::Mwlc => mwlc::schedule(servers, state, expected_size_bytes),
             Scheduler::Msed => msed::schedule(servers, state, expected_size_bytes),
-            _ => self.schedule_snapshots(servers.map(|server| server.snapshot()), request),
+            _ => self.schedule_snapshots(snapshots(), request),
         };
-        choice.ok_or_else(|| self.why_none(destinations.map(|server| server.snapshot())))
+        choice.ok_or_else(|| self.why_none(snapshots()))
     }
 
     /// Those that look at destinations as a whole.
@@ -395,14 +393,14 @@ impl Scheduler {
         match self {
             Scheduler::RoundRobin => rr::schedule(all, state),
             Scheduler::WeightedRoundRobin => wrr::schedule(all, state, request.random),
-            Scheduler::Lc => lc::schedule(all, state),
             Scheduler::NeverQueue => nq::schedule(all, state),
             Scheduler::SourceHashing => sh::schedule(all, request),
             Scheduler::MaglevHashing => mh::schedule(all, request),
             Scheduler::Failover => fo::schedule(all, state),
             Scheduler::Overflow => ovf::schedule(all, state),
             Scheduler::TwoChoices => twos::schedule(all, state, request.random),
-            Scheduler::Wlc
+            Scheduler::Lc
+            | Scheduler::Wlc
             | Scheduler::ShortestExpectedDelay
             | Scheduler::Mwlc
             | Scheduler::Msed => None,
@@ -455,21 +453,25 @@ const fn chosen(index: u32, state: SchedState) -> Choice {
 }
 
 /// Half-open connections that count for a weight in thousandths.
-const fn pending_max(milliweight: u64) -> u64 {
-    milliweight.saturating_mul(PENDING_PER_WEIGHT_MAX as u64) / RAMP_FULL_PERMILLE as u64
-}
-
-const fn least(count: u32, bound: u64) -> u64 {
-    if (count as u64) < bound {
-        count as u64
+#[inline(always)]
+const fn pending_max(milliweight: u64) -> u32 {
+    let counted =
+        milliweight.saturating_mul(PENDING_PER_WEIGHT_MAX as u64) / RAMP_FULL_PERMILLE as u64;
+    if counted < PENDING_MAX as u64 {
+        counted as u32
     } else {
-        bound
+        PENDING_MAX
     }
 }
 
-/// The cost of connections as IPVS counts it: a live one costs 256 inactive ones.
+/// The cost of connections as IPVS counts it: a live one costs 256 inactive ones. 41 bits.
 #[inline(always)]
-const fn overhead(live: u64, inactive: u32) -> u64 {
-    // 33 bits of live connections, so nothing is lost.
-    (live << 8).saturating_add(inactive as u64)
+const fn overhead(active: u32, inactive: u32) -> i64 {
+    ((active as i64) << 8).wrapping_add(inactive as i64)
+}
+
+/// What a difference of connections comes to in [`Server::overhead`].
+pub fn overhead_difference(active: i32, inactive: i32) -> i64 {
+    // 32 bits times 256.
+    (i64::from(active) << 8).wrapping_add(i64::from(inactive))
 }

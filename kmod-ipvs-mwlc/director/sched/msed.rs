@@ -11,31 +11,39 @@
 //! Each connection keeps the cap that it started with (`load::Cap`, near E). Half-open connections
 //! count E each up to their bound. Equal delays are decided by turn.
 
-use super::ratio::{has_the_turn, least_by};
-use super::{chosen, pending_counted, Choice, SchedState, Server};
+use super::ratio::{least, Measure};
+use super::{chosen, Choice, SchedState, Server};
+use crate::director::load::clamp_size;
 
 /// The destination with the least expected delay; of equals, the first at or after the turn.
 #[inline(never)]
 pub(super) fn schedule(
-    servers: impl Iterator<Item: Server + Copy> + Clone,
+    servers: &[impl Server],
     state: SchedState,
     expected_size_bytes: u64,
 ) -> Option<Choice> {
     // E = 0 would forget the connection to schedule, and with it the weights of idle destinations.
-    let expected = expected_size_bytes.max(1);
-    let delay = |server: _, milliweight: u64| delay_bytes(&server, milliweight, expected);
-    least_by(servers, delay, |other, best| {
-        has_the_turn(other, best, state.next)
-    })
-    .map(|index| chosen(index, state))
+    let delay = DelayBytes {
+        expected_size_bytes: clamp_size(expected_size_bytes).max(1),
+    };
+    least(delay, servers, state.next).map(|index| chosen(index, state))
 }
 
-/// 64 bits of bytes, plus 38 of connections times 64 of size; the product with 42 of weight can pass
-/// 128 bits only for sizes over their limit of 2^40, and then it saturates.
-#[inline(always)]
-fn delay_bytes(server: &impl Server, milliweight: u64, expected_size_bytes: u64) -> u128 {
-    // 38 bits times 64.
-    let new = u128::from(pending_counted(server, milliweight).saturating_add(1));
-    let new_bytes = new.wrapping_mul(u128::from(expected_size_bytes));
-    u128::from(server.capped_bytes()).saturating_add(new_bytes)
+/// What is capped, and what the half-open connections and the new one are expected to fetch.
+struct DelayBytes {
+    expected_size_bytes: i64,
+}
+
+impl<S: Server> Measure<S> for DelayBytes {
+    const NEW: i64 = 1;
+
+    #[inline(always)]
+    fn base(&self, server: &S) -> i64 {
+        server.capped_bytes()
+    }
+
+    #[inline(always)]
+    fn each(&self) -> i64 {
+        self.expected_size_bytes
+    }
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Never queue as in IPVS: the first idle destination, however slow; if none is idle, as sed.
 
-use super::{chosen, eligible, sed, Choice, DestLoad, SchedState};
+use super::ratio::is_less;
+use super::sed::Delay;
+use super::{chosen, eligible, Choice, DestLoad, SchedState};
 
 /// The first idle destination, else the first with the least expected delay.
 pub(super) fn schedule(
@@ -14,7 +16,7 @@ pub(super) fn schedule(
             return Some(chosen(index, state));
         }
         let is_better = match &least {
-            Some((_, least)) => sed::is_less(&destination, least),
+            Some((_, least)) => is_less(&Delay, &destination, least),
             None => true,
         };
         if is_better {

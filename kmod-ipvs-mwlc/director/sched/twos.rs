@@ -6,7 +6,9 @@
 //! Directors that do not know each other's connections do not all run to the same least loaded
 //! destination this way.
 
-use super::{chosen, eligible, wlc, Choice, DestLoad, SchedState};
+use super::ratio::is_less;
+use super::wlc::Overhead;
+use super::{chosen, eligible, Choice, DestLoad, SchedState};
 
 /// The better of two draws; `random` gives 32 bits to each.
 pub(super) fn schedule(
@@ -19,7 +21,7 @@ pub(super) fn schedule(
     });
     let first = drawn(destinations.clone(), total, random as u32)?;
     let second = drawn(destinations, total, (random >> 32) as u32)?;
-    let (index, _) = if wlc::is_less(&second.1, &first.1) {
+    let (index, _) = if is_less(&Overhead, &second.1, &first.1) {
         second
     } else {
         first

@@ -4,31 +4,40 @@
 //!
 //! Half-open connections count as active up to a bound in proportion to the weight.
 
-use core::cmp::Ordering;
-
-use super::ratio::{compare, least};
-use super::{chosen, live, overhead, Choice, DestLoad, SchedState, Server};
+use super::ratio::{least, Measure};
+use super::{chosen, overhead, Choice, SchedState, Server};
 
 /// The first destination with the least overhead for its weight.
 #[inline(never)]
-pub(super) fn schedule(
-    servers: impl Iterator<Item: Server + Copy> + Clone,
-    state: SchedState,
-) -> Option<Choice> {
-    least(servers, |server, milliweight| {
-        u128::from(cost(&server, milliweight))
-    })
-    .map(|index| chosen(index, state))
+pub(super) fn schedule(servers: &[impl Server], state: SchedState) -> Option<Choice> {
+    least(Overhead, servers, 0).map(|index| chosen(index, state))
 }
 
-/// Whether a's overhead for its weight is less than b's, compared without a division.
-pub(super) fn is_less(a: &DestLoad, b: &DestLoad) -> bool {
-    let (wa, wb) = (a.milliweight(), b.milliweight());
-    compare(cost(a, wa), wa, cost(b, wb), wb) == Ordering::Less
-}
+/// What a half-open connection that counts comes to.
+const PENDING_OVERHEAD: i64 = overhead(1, 0);
 
 /// The overhead, 42 bits.
-#[inline(always)]
-pub(super) fn cost(server: &impl Server, milliweight: u64) -> u64 {
-    overhead(live(server, milliweight), server.inactive())
+pub(super) struct Overhead;
+
+impl Overhead {
+    /// The overhead with so many half-open connections.
+    #[inline(always)]
+    pub(super) fn with_pending(&self, server: &impl Server, pending: i64) -> i64 {
+        // 33 bits of connections times 256.
+        server
+            .overhead()
+            .wrapping_add(pending.wrapping_mul(PENDING_OVERHEAD))
+    }
+}
+
+impl<S: Server> Measure<S> for Overhead {
+    #[inline(always)]
+    fn base(&self, server: &S) -> i64 {
+        server.overhead()
+    }
+
+    #[inline(always)]
+    fn each(&self) -> i64 {
+        PENDING_OVERHEAD
+    }
 }

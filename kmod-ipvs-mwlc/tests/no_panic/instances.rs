@@ -20,7 +20,7 @@ pub fn schedule(
     destinations: &[DestLoad],
     request: &Request<'_>,
 ) -> Result<Choice, NoDestination> {
-    scheduler.schedule(destinations.iter().copied(), request)
+    scheduler.schedule(destinations, request)
 }
 
 /// A table of the most slots in use.

@@ -2,9 +2,10 @@
 //! rr, wrr, lc, wlc and mwlc against their definitions by brute force, and in the orders that are
 //! known from IPVS; and what holds for every scheduler.
 
-use ipvs_mwlc::director::config::{Address, SERVICE_SCHED1};
+use ipvs_mwlc::director::config::{Address, LOAD_BYTES_MAX, SERVICE_SCHED1};
 use ipvs_mwlc::director::sched::{
-    DestLoad, NoDestination, Ramp, Request, SchedState, Scheduler, PENDING_PER_WEIGHT_MAX,
+    overhead_difference, DestLoad, NoDestination, Ramp, Request, SchedState, Scheduler, Server,
+    PENDING_PER_WEIGHT_MAX,
 };
 use proptest::prelude::*;
 
@@ -51,10 +52,10 @@ fn round_robin_passes_over_quiesced_and_overloaded() {
 fn round_robin_goes_on_after_a_removal() {
     let three = weights(&[1, 1, 1]);
     let choice = Scheduler::RoundRobin
-        .schedule(three.iter().copied(), &Request::new(SchedState::NEW, SIZE))
+        .schedule(&three, &Request::new(SchedState::NEW, SIZE))
         .unwrap();
     let choice = Scheduler::RoundRobin
-        .schedule(three.iter().copied(), &Request::new(choice.state, SIZE))
+        .schedule(&three, &Request::new(choice.state, SIZE))
         .unwrap();
     assert_eq!(choice.index, 1);
     // Node 0 leaves: it is now the turn of what was node 2 and is node 1.
@@ -62,7 +63,7 @@ fn round_robin_goes_on_after_a_removal() {
     let two = weights(&[1, 1]);
     assert_eq!(
         Scheduler::RoundRobin
-            .schedule(two.into_iter(), &Request::new(state, SIZE))
+            .schedule(&two, &Request::new(state, SIZE))
             .unwrap()
             .index,
         1
@@ -154,7 +155,7 @@ fn syns_of_one_round_trip_spread_by_weight() {
         let mut state = SchedState::NEW;
         for _ in 0..40 {
             let choice = scheduler
-                .schedule(destinations.iter().copied(), &Request::new(state, SIZE))
+                .schedule(&destinations, &Request::new(state, SIZE))
                 .unwrap();
             destinations[choice.index as usize].pending += 1;
             state = choice.state;
@@ -213,25 +214,31 @@ fn the_largest_loads_do_not_overflow() {
             table: &table,
             ..Request::new(SchedState::from_bits(u64::MAX), u64::MAX)
         };
-        let choice = scheduler.schedule([largest; 3].into_iter(), &request);
+        let choice = scheduler.schedule(&[largest; 3], &request);
         // 4,294,967,295 active connections do not exceed a weight of as many.
         assert!(choice.is_ok(), "{scheduler:?}");
     }
 }
 
+/// Weights and loads that are often equal, and now and then as large as they can be.
 fn destination() -> impl Strategy<Value = DestLoad> {
-    let weight = prop_oneof![1 => Just(0u32), 4 => 1u32..5, 1 => 1u32..=65_535];
-    let bytes = prop_oneof![0u64..5000, 0u64..(1 << 62)];
+    let weight = prop_oneof![1 => Just(0u32), 4 => Just(1u32), 4 => 1u32..5, 1 => 1u32..=65_535];
+    let bytes = prop_oneof![
+        4 => (0u64..3).prop_map(|connections| connections * SIZE),
+        2 => 0u64..5000,
+        1 => 0u64..(1 << 62),
+        1 => any::<u64>(),
+    ];
+    let pending = prop_oneof![2 => Just(0u32), 2 => 0u32..80, 1 => any::<u32>()];
+    // Milliseconds since the start of a slow start of a second; mostly it is over.
+    let since_ms = prop_oneof![3 => Just(1000u64), 1 => 0u64..1000];
     (
-        weight,
-        0u32..80,
-        0u32..10,
-        0u32..600,
+        (weight, since_ms, prop::bool::weighted(0.1)),
+        (pending, 0u32..4, 0u32..600),
         bytes,
-        prop::bool::weighted(0.1),
     )
         .prop_map(
-            |(weight, pending, active, inactive, bytes, overloaded)| DestLoad {
+            |((weight, since_ms, overloaded), (pending, active, inactive), bytes)| DestLoad {
                 weight,
                 pending,
                 active,
@@ -239,22 +246,18 @@ fn destination() -> impl Strategy<Value = DestLoad> {
                 bytes,
                 capped_bytes: bytes / 2,
                 overloaded,
-                ramp: Ramp::FULL,
+                ramp: Ramp::at(since_ms, 1000),
             },
         )
 }
 
+/// The sizes that a connection may be expected to have.
+fn expected_size() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(SIZE), 0u64..10_000, 0u64..=(1 << 40)]
+}
+
 fn state() -> impl Strategy<Value = SchedState> {
     (0u64..8, 0u64..6).prop_map(|(next, round)| SchedState::from_bits((next << 32) | round))
-}
-
-fn counted_pending(destination: &DestLoad, weight: u32) -> u128 {
-    u128::from(destination.pending.min(PENDING_PER_WEIGHT_MAX * weight))
-}
-
-fn connections(destination: &DestLoad, weight: u32) -> u128 {
-    (u128::from(destination.active) + counted_pending(destination, weight)) * 256
-        + u128::from(destination.inactive)
 }
 
 /// A load as a fraction, compared without rounding.
@@ -264,41 +267,103 @@ fn ratio_cmp(a: Ratio, b: Ratio) -> std::cmp::Ordering {
     (a.0 * b.1).cmp(&(b.0 * a.1))
 }
 
+/// The schedulers that choose the least load, as docs/SCHEDULING.md defines it.
+const LEAST: [Scheduler; 5] = [
+    Scheduler::Lc,
+    Scheduler::Wlc,
+    Scheduler::ShortestExpectedDelay,
+    Scheduler::Mwlc,
+    Scheduler::Msed,
+];
+
+/// The load for the weight, and what decides between equal ones; the definition, without a short cut.
+fn definition(scheduler: Scheduler, dest: &DestLoad, size: u64) -> (Ratio, Ratio) {
+    let weight = match scheduler {
+        Scheduler::Lc => 1,
+        _ => u128::from(dest.weight),
+    };
+    let milliweight = weight * u128::from(dest.ramp.permille());
+    let pending_max = u128::from(PENDING_PER_WEIGHT_MAX) * milliweight / 1000;
+    let pending = u128::from(dest.pending).min(pending_max);
+    let connections = (u128::from(dest.active) + pending) * 256 + u128::from(dest.inactive);
+    let (size, none) = (u128::from(size), (0, 1));
+    // No sum of real connections is larger.
+    let counted = |bytes: u64| u128::from(bytes.min(LOAD_BYTES_MAX));
+    match scheduler {
+        Scheduler::ShortestExpectedDelay => {
+            ((u128::from(dest.active) + pending + 1, milliweight), none)
+        }
+        Scheduler::Mwlc => (
+            (counted(dest.bytes) + pending * size, milliweight),
+            (connections, milliweight),
+        ),
+        Scheduler::Msed => {
+            let new = (pending + 1) * size.max(1);
+            ((counted(dest.capped_bytes) + new, milliweight), none)
+        }
+        _ => ((connections, milliweight), none),
+    }
+}
+
+/// A destination whose weight always has to be worked out, as one's in slow start.
+struct Unsettled(DestLoad);
+
+impl Server for Unsettled {
+    fn milliweight(&self) -> u64 {
+        Server::milliweight(&self.0)
+    }
+    fn weighs(&self, _milliweight: u64) -> bool {
+        false
+    }
+    fn pending_within(&self, max: u32) -> u32 {
+        self.0.pending_within(max)
+    }
+    fn active(&self) -> i64 {
+        Server::active(&self.0)
+    }
+    fn overhead(&self) -> i64 {
+        self.0.overhead()
+    }
+    fn bytes(&self) -> i64 {
+        0
+    }
+    fn reported_bytes(&self) -> i64 {
+        Server::bytes(&self.0)
+    }
+    fn capped_bytes(&self) -> i64 {
+        Server::capped_bytes(&self.0)
+    }
+    fn snapshot(&self) -> DestLoad {
+        self.0
+    }
+}
+
 proptest! {
-    /// The definition in words: no eligible destination has a smaller ratio than the chosen one.
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// The definition in words: no eligible destination has a smaller ratio than the chosen one, and of
+    /// equals it is the one whose turn it is, or the first.
     #[test]
     fn the_chosen_one_has_the_least_load(
         destinations in prop::collection::vec(destination(), 1..8),
         state in state(),
-        size in 0u64..10_000,
+        size in expected_size(),
     ) {
         let eligible: Vec<(usize, &DestLoad)> = destinations
             .iter()
             .enumerate()
             .filter(|(_, dest)| dest.weight > 0 && !dest.overloaded)
             .collect();
-        for scheduler in [Scheduler::Lc, Scheduler::Wlc, Scheduler::Mwlc] {
-            let keys = |dest: &DestLoad| -> (Ratio, Ratio) {
-                let weight = u128::from(dest.weight);
-                let by_weight = (connections(dest, dest.weight), weight);
-                match scheduler {
-                    Scheduler::Lc => ((connections(dest, 1), 1), (0, 1)),
-                    Scheduler::Wlc => (by_weight, (0, 1)),
-                    _ => {
-                        let pending = counted_pending(dest, dest.weight) * u128::from(size);
-                        ((u128::from(dest.bytes) + pending, weight), by_weight)
-                    }
-                }
-            };
-            let choice = scheduler.schedule(destinations.iter().copied(), &Request::new(state, size));
+        for scheduler in LEAST {
+            let choice = scheduler.schedule(&destinations, &Request::new(state, size));
             prop_assert_eq!(choice.is_ok(), !eligible.is_empty());
             let Ok(choice) = choice else { continue };
             let chosen = choice.index as usize;
             prop_assert!(eligible.iter().any(|(index, _)| *index == chosen));
-            let best = keys(&destinations[chosen]);
+            let best = definition(scheduler, &destinations[chosen], size);
             let mut equals = Vec::new();
             for (index, other) in &eligible {
-                let other = keys(other);
+                let other = definition(scheduler, other, size);
                 let order = ratio_cmp(other.0, best.0).then(ratio_cmp(other.1, best.1));
                 prop_assert_ne!(order, std::cmp::Ordering::Less, "{:?}", scheduler);
                 if order.is_eq() {
@@ -307,13 +372,48 @@ proptest! {
             }
             let turn = (state.to_bits() >> 32) as usize;
             let expected = match scheduler {
-                Scheduler::Mwlc => equals.iter().find(|index| **index >= turn).or(equals.first()),
+                Scheduler::Mwlc | Scheduler::Msed => {
+                    equals.iter().find(|index| **index >= turn).or(equals.first())
+                }
                 _ => equals.first(),
             };
-            prop_assert_eq!(Some(&chosen), expected);
+            prop_assert_eq!(Some(&chosen), expected, "{:?}", scheduler);
         }
     }
 
+    /// It is the same whether a destination's weight is told at once or has to be worked out, and whether
+    /// its bytes are counted or reported.
+    #[test]
+    fn short_cuts_choose_the_same(
+        destinations in prop::collection::vec(destination(), 1..8),
+        state in state(),
+        size in expected_size(),
+    ) {
+        let unsettled: Vec<Unsettled> = destinations.iter().copied().map(Unsettled).collect();
+        for scheduler in LEAST {
+            let request = Request::new(state, size);
+            let expected = scheduler.schedule(&destinations, &request);
+            prop_assert_eq!(scheduler.schedule(&unsettled, &request), expected, "{:?}", scheduler);
+        }
+    }
+
+    /// A list of connections counted one by one comes to what the sum of the differences does.
+    #[test]
+    fn overhead_is_the_sum_of_its_differences(
+        changes in prop::collection::vec((-3i32..4, -3i32..4), 0..20),
+    ) {
+        let (mut active, mut inactive, mut sum) = (100i32, 100i32, overhead_difference(100, 100));
+        for (more_active, more_inactive) in changes {
+            active += more_active;
+            inactive += more_inactive;
+            sum += overhead_difference(more_active, more_inactive);
+        }
+        let load = DestLoad { active: active as u32, inactive: inactive as u32, ..DestLoad::default() };
+        prop_assert_eq!(sum, load.overhead());
+    }
+}
+
+proptest! {
     /// In the long run wrr gives each destination its share, whatever the weights.
     #[test]
     fn weighted_round_robin_is_fair_over_a_cycle(
@@ -358,7 +458,7 @@ proptest! {
                     table: &table,
                     ..Request::new(state, SIZE)
                 };
-                match scheduler.schedule(destinations.iter().copied(), &request) {
+                match scheduler.schedule(&destinations, &request) {
                     Ok(choice) => {
                         let dest = destinations[choice.index as usize];
                         prop_assert!(dest.weight > 0 && !dest.overloaded);

@@ -45,7 +45,7 @@ impl Service {
             ..Request::new(SchedState::NEW, SIZE)
         };
         self.scheduler
-            .schedule(destinations.iter().copied(), &request)
+            .schedule(destinations, &request)
             .map(|choice| choice.index)
     }
 }

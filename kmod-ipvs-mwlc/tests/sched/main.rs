@@ -31,7 +31,7 @@ fn order(scheduler: Scheduler, destinations: &[DestLoad], count: usize) -> Vec<u
     (0..count)
         .map(|_| {
             let choice = scheduler
-                .schedule(destinations.iter().copied(), &Request::new(state, SIZE))
+                .schedule(destinations, &Request::new(state, SIZE))
                 .unwrap();
             state = choice.state;
             choice.index
@@ -40,7 +40,6 @@ fn order(scheduler: Scheduler, destinations: &[DestLoad], count: usize) -> Vec<u
 }
 
 fn choose(scheduler: Scheduler, destinations: &[DestLoad]) -> Result<u32, NoDestination> {
-    let destinations = destinations.iter().copied();
     scheduler
         .schedule(destinations, &Request::new(SchedState::NEW, SIZE))
         .map(|choice| choice.index)

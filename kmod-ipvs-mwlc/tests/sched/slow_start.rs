@@ -132,7 +132,7 @@ fn chosen_by_lot(scheduler: Scheduler, ramp: Ramp) -> u32 {
             random,
             ..Request::new(state, SIZE)
         };
-        if let Ok(choice) = scheduler.schedule(destinations.into_iter(), &request) {
+        if let Ok(choice) = scheduler.schedule(&destinations, &request) {
             state = choice.state;
             count += u32::from(choice.index == 2);
         }
