@@ -72,7 +72,7 @@ test-kasan: setup-test ## the module's tests under load on a kernel with KASAN, 
 	scripts/test-kasan.sh
 
 test-flood: setup-test kmod ## SYNs from a million addresses at the module in the VM: bounded, weighing nothing, harming nobody (some minutes)
-	FLOOD=1000000 MEM=1024 TIMEOUT=3600 scripts/kmod-test.sh test_a_flood_of_syns_leaves_connections_alone
+	FLOOD=1000000 MEM=1024 TIMEOUT=3600 scripts/kmod-test.sh test_a_flood_of_syns_leaves_connections_alone test_a_flood_takes_no_persistence_from_who_has_it
 
 soak: setup kmod ## everything at once at the module in the VM, for MINUTES (2)
 	MINUTES=$(or $(MINUTES),2) scripts/kmod-soak.sh

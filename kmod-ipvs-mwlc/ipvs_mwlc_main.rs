@@ -59,6 +59,10 @@ module! {
             default: 0,
             description: "Buckets of the connection table, as a power of two, 8 to 24 (0: as many as connections)",
         },
+        templates_max: u32 {
+            default: 0,
+            description: "Persistence templates of each network namespace at most (0: a sixty-fourth of the RAM)",
+        },
     },
 }
 

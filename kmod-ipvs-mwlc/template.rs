@@ -2,6 +2,8 @@
 //! Persistence: a template remembers which real server a client's network has, and lives while
 //! connections hold it.
 
+use core::borrow::Borrow;
+
 use kernel::prelude::*;
 use kernel::sync::rcu::Guard;
 use kernel::sync::Arc;
@@ -145,7 +147,13 @@ pub(crate) struct Templates {
     full: Complaint,
 }
 
+/// How many templates a namespace may have on this machine.
 fn templates_max() -> u32 {
+    // As with `connections_max`.
+    let asked: u32 = *crate::module_parameters::templates_max.value().borrow();
+    if asked != 0 {
+        return asked.min(TEMPLATES_MAX as u32);
+    }
     let fitting = memory::ram_bytes() / RAM_PART / TEMPLATE_BYTES;
     u32::try_from(fitting.min(TEMPLATES_MAX)).unwrap_or(u32::MAX)
 }
