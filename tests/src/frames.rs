@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Ethernet frames made by hand, and the packet socket that sends them.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, bail};
@@ -22,6 +22,9 @@ pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// The first byte of an IPv6 packet of traffic class 0.
+const IPV6_FIRST_BYTE: u8 = 0x60;
 /// Nobody has it, so nobody answers.
 const SOURCE_MAC: Mac = [0x02, 0xba, 0xdb, 0xad, 0, 1];
 const TIME_TO_LIVE: u8 = 64;
@@ -42,44 +45,75 @@ pub fn parse_mac(text: &str) -> Result<Mac, String> {
         .ok_or_else(|| format!("`{text}` is no link-layer address like 02:00:00:00:00:01"))
 }
 
-/// A frame with an IPv4 packet in it.
+/// A frame with an IP packet in it; what does not begin as IPv6 goes as IPv4.
 #[must_use]
 pub fn ethernet(to: Mac, packet: &[u8]) -> Vec<u8> {
-    [&to[..], &SOURCE_MAC, &ETHERTYPE_IPV4, packet].concat()
+    let ethertype = match packet.first() {
+        Some(&IPV6_FIRST_BYTE) => ETHERTYPE_IPV6,
+        _ => ETHERTYPE_IPV4,
+    };
+    [&to[..], &SOURCE_MAC, &ethertype, packet].concat()
 }
 
-/// An IPv4 packet with a TCP segment of sequence and acknowledgement number 1. Its own checksum is
-/// left out: only the segment's receiver looks at it.
+/// An IP packet with a TCP segment of sequence and acknowledgement number 1. Its own checksum is left
+/// out: only the segment's receiver looks at it.
 #[must_use]
-pub fn tcp(from: SocketAddrV4, to: SocketAddrV4, flags: u8, payload: u16) -> Vec<u8> {
+pub fn tcp(from: SocketAddr, to: SocketAddr, flags: u8, payload: u16) -> Vec<u8> {
     let mut segment = Vec::with_capacity(20 + usize::from(payload));
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
     segment.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
     segment.resize(segment.len() + usize::from(payload), b'x');
-    ipv4(from, to, IPPROTO_TCP, &segment)
+    ip(from.ip(), to.ip(), IPPROTO_TCP, &segment)
 }
 
-/// An IPv4 packet with a UDP datagram without a checksum.
+/// An IP packet with a UDP datagram without a checksum.
 #[must_use]
-pub fn udp(from: SocketAddrV4, to: SocketAddrV4, payload: u16) -> Vec<u8> {
+pub fn udp(from: SocketAddr, to: SocketAddr, payload: u16) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(8 + usize::from(payload));
     datagram.extend(from.port().to_be_bytes());
     datagram.extend(to.port().to_be_bytes());
     datagram.extend((8 + payload).to_be_bytes());
     datagram.extend([0, 0]);
     datagram.resize(datagram.len() + usize::from(payload), b'x');
-    ipv4(from, to, IPPROTO_UDP, &datagram)
+    ip(from.ip(), to.ip(), IPPROTO_UDP, &datagram)
 }
 
-fn ipv4(from: SocketAddrV4, to: SocketAddrV4, protocol: u8, body: &[u8]) -> Vec<u8> {
+/// An IPv4 packet between two of its addresses, and otherwise one of IPv6.
+fn ip(from: IpAddr, to: IpAddr, protocol: u8, body: &[u8]) -> Vec<u8> {
+    let long = |address| match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ipv4(from, to, protocol, body),
+        _ => ipv6(long(from), long(to), protocol, body),
+    }
+}
+
+fn ipv6(from: Ipv6Addr, to: Ipv6Addr, protocol: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let start = [
+        IPV6_FIRST_BYTE,
+        0,
+        0,
+        0,
+        length[0],
+        length[1],
+        protocol,
+        TIME_TO_LIVE,
+    ];
+    [&start[..], &from.octets(), &to.octets(), body].concat()
+}
+
+fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, body: &[u8]) -> Vec<u8> {
     let total = u16::try_from(IPV4_HEADER_BYTES + body.len()).unwrap_or(u16::MAX);
     let mut packet = Vec::with_capacity(usize::from(total));
     packet.extend([0x45, 0]);
     packet.extend(total.to_be_bytes());
     packet.extend([0, 0, 0, 0, TIME_TO_LIVE, protocol, 0, 0]);
-    packet.extend(from.ip().octets());
-    packet.extend(to.ip().octets());
+    packet.extend(from.octets());
+    packet.extend(to.octets());
     packet.extend(body);
     let sum = checksum(&packet[..IPV4_HEADER_BYTES]);
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -155,15 +189,28 @@ mod tests {
 
     #[test]
     fn headers_are_right() {
-        let from = SocketAddrV4::new([10, 0, 0, 1].into(), 1000);
-        let to = SocketAddrV4::new([10, 0, 0, 2].into(), 80);
+        let from = SocketAddr::from(([10, 0, 0, 1], 1000));
+        let to = SocketAddr::from(([10, 0, 0, 2], 80));
         for (packet, bytes) in [(tcp(from, to, 2, 3), 43), (udp(from, to, 3), 31)] {
             assert_eq!(packet.len(), bytes);
             assert_eq!(packet[3], packet.len() as u8);
             // A header with its checksum sums up to nothing.
             assert_eq!(checksum(&packet[..IPV4_HEADER_BYTES]), 0);
             assert_eq!(&packet[20..24], [3, 232, 0, 80]);
+            assert_eq!(ethernet([0; 6], &packet)[12..14], ETHERTYPE_IPV4);
         }
+    }
+
+    #[test]
+    fn long_headers_are_right() {
+        let from = SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 1], 1000));
+        let to = SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 2], 80));
+        let packet = tcp(from, to, 2, 3);
+        assert_eq!(packet.len(), 40 + 20 + 3);
+        assert_eq!(packet[4..8], [0, 23, IPPROTO_TCP, TIME_TO_LIVE]);
+        assert_eq!((packet[23], packet[39]), (1, 2));
+        assert_eq!(packet[40..44], [3, 232, 0, 80]);
+        assert_eq!(ethernet([0; 6], &packet)[12..14], ETHERTYPE_IPV6);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! The guest that is measured in, and what its scripts print.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +38,12 @@ impl Clients {
     /// The address of client `number`.
     pub fn address(self, number: u32) -> Ipv4Addr {
         Ipv4Addr::from(((self as u32) << 24) + number)
+    }
+
+    /// The same of IPv6.
+    pub fn address6(self, number: u32) -> Ipv6Addr {
+        let [high, low] = [(number >> 16) as u16, number as u16];
+        Ipv6Addr::new(0xfd00, self as u16, 0, 0, 0, 0, high, low)
     }
 }
 
@@ -198,5 +204,9 @@ mod tests {
     fn clients_do_not_overlap() {
         assert_eq!(Clients::UdpKnown.address(257).to_string(), "11.0.1.1");
         assert_eq!(Clients::UdpNew.address(0).to_string(), "12.0.0.0");
+        assert_eq!(
+            Clients::TcpKnown.address6(65_537).to_string(),
+            "fd00:d::1:1"
+        );
     }
 }

@@ -5,16 +5,19 @@
 #   generator          director (namespace dir)            server (namespace sink)
 #   c0 --------------- d0 10.1.0.1      d1 10.2.0.1 ------ s0 drops at ingress, answers no ARP
 #                      VIP 10.1.0.100                         10.2.x.y are all its neighbour entries
+#   With set_up6 the director also has fd00:1::1, fd00:2::1 and the VIP fd00:1::100; fd00:2::x are all the server's.
 #
 # Nothing here may wait: while the guest idles its clock races ahead, and connections time out.
 set -e
 VIP=10.1.0.100
+VIP6=fd00:1::100
 C0=02:00:00:00:00:c0
 D0=02:00:00:00:00:d0
 S0=02:00:00:00:00:05
 
 # The real server number $1.
 server() { echo "10.2.$(($1 / 250)).$(($1 % 250 + 2))"; }
+server6() { echo "fd00:2::$(($1 + 2))"; }
 
 set_up() {
     for module in veth pktgen sch_ingress cls_matchall act_mirred act_gact; do modprobe $module; done
@@ -83,6 +86,23 @@ path() {
     esac
 }
 
+# set_up6: what IPv6 needs of the director, and time until it has said all that it says of itself (guest time: the clock races).
+set_up6() {
+    ip netns exec dir sysctl -q -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 \
+        net.ipv6.conf.d0.addr_gen_mode=1 net.ipv6.conf.d1.addr_gen_mode=1 \
+        net.ipv6.conf.d0.disable_ipv6=0 net.ipv6.conf.d1.disable_ipv6=0 net.ipv6.conf.all.forwarding=1
+    ip -n dir address add fd00:1::1/64 dev d0 nodad
+    ip -n dir address add $VIP6/128 dev d0 nodad
+    ip -n dir address add fd00:2::1/64 dev d1 nodad
+    ip -n dir -6 route add default via fd00:1::2 dev d0
+    number=0
+    while [ $number -lt 3 ]; do
+        ip -n dir neigh add "$(server6 $number)" lladdr $S0 dev d1 nud permanent
+        number=$((number + 1))
+    done
+    sleep 60
+}
+
 # director MODULE: that one, with an empty table; the stock one's table as large as it gets.
 director() {
     path none
@@ -110,6 +130,13 @@ services() {
             number=$((number + 1))
         done
     done | ip netns exec dir ipvsadm -R
+    ip netns exec dir ipvsadm --set 100000 100000 100000
+}
+
+# services6 SCHEDULER: a TCP service over IPv6 with three real servers.
+services6() {
+    ip netns exec dir ipvsadm -A -t "[$VIP6]:80" -s "$1"
+    for number in 0 1 2; do ip netns exec dir ipvsadm -a -t "[$VIP6]:80" -r "[$(server6 $number)]:80" -g -w 1; done
     ip netns exec dir ipvsadm --set 100000 100000 100000
 }
 

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use lab::{Clients, Lab, Measured};
-use report::{Cost, Costs, Memory, Report, Row, Setup};
+use report::{Cost, Costs, Ipv6, Memory, Report, Row, Row6, Setup};
 
 /// Packets of each measurement: enough that the kernel's ticks do not show.
 const PACKETS: u32 = 20_000;
@@ -102,6 +102,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         mirred: floor(&lab, "mirred", true)?,
         forward: floor(&lab, "forward", true)?,
         rows: Vec::new(),
+        ipv6: Ipv6::default(),
         memory: Vec::new(),
     };
     let servers: &[u32] = if args.quick { &[3] } else { &[3, 30, 300] };
@@ -129,6 +130,8 @@ fn run(args: &Args) -> anyhow::Result<bool> {
             large_table(&lab, args.entries, (name, module, schedulers), &mut report)?;
         }
     }
+    say("IPv6");
+    report.ipv6 = ipv6(&lab)?;
     lab.finish()?;
     print!("{}", report.table());
     say("done");
@@ -276,6 +279,57 @@ fn large_table(
         });
     }
     Ok(())
+}
+
+/// TCP over IPv6 with three real servers and a small table.
+fn ipv6(lab: &Lab) -> anyhow::Result<Ipv6> {
+    lab.run("set_up6")?;
+    let known = Clients::TcpKnown.address6(0);
+    let acks = |what| format!("tcp {what} ack \"[$VIP6]\" {known} {ENTRIES_FEW}");
+    let mut script = "path mirred\n".to_owned();
+    for (name, packets) in [("warm-up", WARM_UP_PACKETS)]
+        .into_iter()
+        .chain(rounds("mirred"))
+    {
+        script.push_str(&format!("{} {packets}\n", acks(name)));
+    }
+    let mirred = lab.measure(&script)?.instructions("mirred", true)?;
+    let mut rows = Vec::new();
+    for (director, module, schedulers) in DIRECTORS {
+        for scheduler in schedulers {
+            let mut script = format!(
+                "director {module}\nservices6 {scheduler}\n\
+                 tcp fill open \"[$VIP6]\" {known} {ENTRIES_FEW} {ENTRIES_FEW}\n"
+            );
+            for (name, packets) in [("warm-up", WARM_UP_PACKETS)]
+                .into_iter()
+                .chain(rounds("established"))
+            {
+                script.push_str(&format!("{} {packets}\n", acks(name)));
+            }
+            let mut fresh = 0;
+            for (name, packets) in [("warm-up", WARM_UP_PACKETS)]
+                .into_iter()
+                .chain(rounds("new"))
+            {
+                let first = Clients::TcpNew.address6(fresh);
+                script.push_str(&format!(
+                    "tcp {name} syn \"[$VIP6]\" {first} {packets} {packets}\n"
+                ));
+                fresh += packets;
+            }
+            let measured = lab.measure(&script)?;
+            rows.push(Row6 {
+                director,
+                scheduler,
+                cost: Cost {
+                    established: measured.instructions("established", true)?,
+                    new: measured.instructions("new", true)?,
+                },
+            });
+        }
+    }
+    Ok(Ipv6 { mirred, rows })
 }
 
 fn memory(director: &'static str, entries: u32, measured: &Measured) -> anyhow::Result<Memory> {

@@ -5,7 +5,7 @@
 //! Prints the nanoseconds that sending took. The clock is the guest's own: with `-icount shift=0` it
 //! counts instructions, and what the packets cause on the same processor is part of it.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -37,9 +37,9 @@ enum Kind {
 
 impl Kind {
     /// The frames of one client.
-    fn frames(self, client: Ipv4Addr, options: &Options) -> Vec<Vec<u8>> {
+    fn frames(self, client: IpAddr, options: &Options) -> Vec<Vec<u8>> {
         let to = options.service;
-        let from = SocketAddrV4::new(client, CLIENT_PORT);
+        let from = SocketAddr::new(client, CLIENT_PORT);
         let tcp = |flags| frames::tcp(from, to, flags, options.payload);
         let packets = match self {
             Self::Syn => vec![tcp(SYN)],
@@ -68,10 +68,10 @@ struct Options {
     to: Mac,
     /// The virtual service
     #[arg(long)]
-    service: SocketAddrV4,
-    /// The first client's address; the others follow it
+    service: SocketAddr,
+    /// The first client's address, of the service's family; the others follow it
     #[arg(long)]
-    first: Ipv4Addr,
+    first: IpAddr,
     /// How many clients there are
     #[arg(long)]
     clients: u32,
@@ -81,6 +81,14 @@ struct Options {
     /// Bytes behind the TCP or UDP header
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1400))]
     payload: u16,
+}
+
+/// The address that comes `count` after this one.
+fn following(first: IpAddr, count: u32) -> IpAddr {
+    match first {
+        IpAddr::V4(first) => Ipv4Addr::from(u32::from(first).wrapping_add(count)).into(),
+        IpAddr::V6(first) => Ipv6Addr::from(u128::from(first).wrapping_add(count.into())).into(),
+    }
 }
 
 fn main() -> ExitCode {
@@ -98,11 +106,16 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> anyhow::Result<u128> {
     ensure!(options.clients > 0, "--clients: there must be one at least");
+    ensure!(
+        options.first.is_ipv4() == options.service.is_ipv4(),
+        "--first: {} is not of the family of {}",
+        options.first,
+        options.service
+    );
     let socket = PacketSocket::open(&options.interface)?;
-    let first = u32::from(options.first);
     let started = Instant::now();
     for turn in 0..options.count {
-        let client = Ipv4Addr::from(first.wrapping_add(turn % options.clients));
+        let client = following(options.first, turn % options.clients);
         for frame in options.kind.frames(client, options) {
             socket.send(&frame)?;
         }
