@@ -328,6 +328,14 @@ def test_drain_waits_for_the_last_connection():
     assert drain.returncode == 0 and f"{len(mine)} connections are gone" in said, said
     status, said = director(f"{ADM} drain -t {VIP}:80 -r 10.0.0.99", check=False)
     assert status == 1 and "10.0.0.99" in said, said
+    # Who gives it a weight again ends the drain, and who waits hears of it.
+    held = Connection()
+    waiting = background(f"drain -t {VIP}:80 -r {SERVERS[held.server]} --wait")
+    until(lambda: weights()[SERVERS[held.server]] == 0, "it takes no more connections")
+    director(f"ipvsadm -e -t {VIP}:80 -r {SERVERS[held.server]}:80 -g -w 1")
+    said, _ = waiting.communicate(timeout=30)
+    assert waiting.returncode == 1 and "given a weight again" in said, said
+    held.close()
     # At the deadline those that are left are reset.
     left = [connection for connection in connections if connection.server == "s1"]
     assert "drained" in director(f"{ADM} drain -t {VIP}:80 -r {SERVERS['s1']} --deadline 500ms --wait")

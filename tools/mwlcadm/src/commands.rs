@@ -122,7 +122,8 @@ enum Command {
     /// Take a real server out of service without cutting anybody off before a deadline
     ///
     /// It gets no new connections from now on. Its connections go on; those that are left at the deadline
-    /// are reset, or sent to other real servers. Giving it a weight again (-e) ends the drain.
+    /// are reset, or sent to other real servers. Giving it a weight again (-e) ends the drain. With --wait
+    /// the exit status is 1 if that, or its deletion, came before its last connection was gone.
     Drain {
         #[command(flatten)]
         service: ServiceArgs,

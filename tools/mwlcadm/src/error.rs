@@ -2,7 +2,10 @@
 //! What can go wrong, in words that say what failed, on what, and what to do.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use crate::names::ServiceName;
 
 /// An error of mwlcadm.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,16 @@ pub enum Error {
     Rehearsal {
         /// Why.
         what: String,
+    },
+    /// A drain was ended before the last connection was gone.
+    #[error("draining {dest} of {service} was ended: {why}")]
+    DrainEnded {
+        /// The real server.
+        dest: SocketAddr,
+        /// The service.
+        service: ServiceName,
+        /// By whom.
+        why: &'static str,
     },
     /// A check found something wrong, and has said what.
     #[error("{0} of the checks found something wrong")]

@@ -25,7 +25,7 @@ pub enum Change {
         /// Bytes, or with a unit: 10M or 10MiB (of 1024), 10MB (of 1000)
         #[arg(value_parser = parse_size)]
         size: u64,
-        /// For how long that is believed, at most an hour
+        /// For how long that is believed, at most an hour; a minute unless given
         #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
         ttl: Option<u64>,
     },
@@ -152,7 +152,7 @@ fn write_sizes(sizes: &Sizes, output: &mut impl Write) -> io::Result<()> {
             show_duration(row.slow_start_ms.into())
         )?;
     }
-    writeln!(output, "\n{:>10} {:>10}  File", "Size", "Believed")?;
+    writeln!(output, "\n{:>10} {:>10}  File", "Size", "Expires in")?;
     for row in &sizes.files {
         let size = match row.size_bytes {
             Some(bytes) => show_size(bytes as f64),
@@ -220,7 +220,7 @@ mod tests {
         let mut output = Vec::new();
         write_sizes(&shown, &mut output).unwrap();
         let text = String::from_utf8(output).unwrap();
-        let tail = "      Size   Believed  File\n   2.0 KiB        59s  files/a\n   unknown        59s  files/b\\n\n";
+        let tail = "      Size Expires in  File\n   2.0 KiB        59s  files/a\n   unknown        59s  files/b\\n\n";
         assert!(text.ends_with(tail), "{text}");
         let node = NodeReport {
             address: [10, 0, 0, 1].into(),

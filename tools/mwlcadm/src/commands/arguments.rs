@@ -186,6 +186,9 @@ impl ServiceArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct TransportArgs {
+    /// The service is TCP, as it is anyway
+    #[arg(long, short, conflicts_with = "udp")]
+    tcp: bool,
     /// The service is UDP rather than TCP
     #[arg(long, short)]
     udp: bool,

@@ -16,9 +16,6 @@ use crate::error::Error;
 use crate::ipvs::Ipvs;
 use crate::mwlc::Mwlc;
 
-/// How wide lines into a pipe are.
-const PIPE_COLUMNS: usize = 132;
-
 /// How to show it.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -50,8 +47,12 @@ pub fn run(options: Options, output: &mut impl Write) -> Result<(), Error> {
                 .map_err(Error::Output)?;
             writeln!(output).map_err(Error::Output)?;
         } else {
-            for line in lines(&snapshot, options.sort, PIPE_COLUMNS) {
+            // A pipe has any width.
+            for line in lines(&snapshot, options.sort, usize::MAX) {
                 writeln!(output, "{}", line.trim_end()).map_err(Error::Output)?;
+            }
+            if !options.once {
+                writeln!(output).map_err(Error::Output)?;
             }
         }
         output.flush().map_err(Error::Output)?;
@@ -99,7 +100,11 @@ fn on_terminal(
         // Keys change how the same look is shown; the next look comes at its time.
         loop {
             let (columns, rows) = screen::size();
-            screen.show(&lines(&snapshot, options.sort, columns), rows, options)?;
+            screen.show(
+                &lines(&snapshot, options.sort, columns),
+                (columns, rows),
+                options,
+            )?;
             match screen.key(next)? {
                 Key::Quit => return Ok(()),
                 Key::Sort => options.sort = options.sort.next(),

@@ -80,16 +80,20 @@ impl<'a, W: Write> Screen<'a, W> {
     }
 
     /// Draws over what is there, without a flicker.
-    pub fn show(&mut self, lines: &[String], rows: usize, options: Options) -> Result<(), Error> {
-        let interval_ms = u64::try_from(options.interval.as_millis()).unwrap_or(u64::MAX);
-        let status = format!(
-            "every {}, by {}   q quit  s order  +/- faster, slower",
-            show_duration(interval_ms),
-            options.sort.name()
-        );
-        let mut picture = String::from(HOME);
+    pub fn show(
+        &mut self,
+        lines: &[String],
+        (columns, rows): (usize, usize),
+        options: Options,
+    ) -> Result<(), Error> {
         // The last row is for the status.
-        for line in lines.iter().take(rows.saturating_sub(1)) {
+        let shown = lines.len().min(rows.saturating_sub(1));
+        let status: String = status(options, lines.len() - shown)
+            .chars()
+            .take(columns)
+            .collect();
+        let mut picture = String::from(HOME);
+        for line in lines.iter().take(shown) {
             picture.push_str(line);
             picture.push_str(CLEAR_LINE);
             picture.push_str("\r\n");
@@ -130,6 +134,20 @@ impl<'a, W: Write> Screen<'a, W> {
     }
 }
 
+/// The last row; `hidden` lines found no room above it.
+fn status(options: Options, hidden: usize) -> String {
+    let interval_ms = u64::try_from(options.interval.as_millis()).unwrap_or(u64::MAX);
+    let more = match hidden {
+        0 => String::new(),
+        hidden => format!("{hidden} lines more   "),
+    };
+    format!(
+        "{more}every {}, by {}   q quit  s order  +/- faster, slower",
+        show_duration(interval_ms),
+        options.sort.name()
+    )
+}
+
 /// Columns and rows.
 pub fn size() -> (usize, usize) {
     match terminal_size::terminal_size() {
@@ -155,5 +173,23 @@ impl<W: Write> Drop for Screen<'_, W> {
         let _ = write!(self.output, "{LEAVE}");
         let _ = self.output.flush();
         let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::Sort;
+
+    #[test]
+    fn the_status_says_what_is_not_shown() {
+        let options = Options {
+            interval: Duration::from_secs(2),
+            sort: Sort::Ratio,
+            once: false,
+            json: false,
+        };
+        assert!(status(options, 0).starts_with("every 2s, by Ci/Wi"));
+        assert!(status(options, 7).starts_with("7 lines more"));
     }
 }

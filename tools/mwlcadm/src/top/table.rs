@@ -185,15 +185,15 @@ fn service_lines(service: &Service, sort: Sort) -> Vec<String> {
         show_size(service.expected_size_bytes as f64)
     );
     let titles = format!(
-        "  {:<21} {:>5} {:>10} {:>10} {:<BAR_CELLS$} {:>7} {:>6} {:>6} {:>7} {:>8} {:>12}  State",
+        "  {:<21} {:>5} {:>10} {:>10} {:<BAR_CELLS$} {:>7} {:>7} {:>8} {:>7} {:>8} {:>12}  State",
         "Real server",
         "Wi",
         "Ci",
         "Ci/Wi",
         "",
+        "Pending",
         "Active",
-        "Half",
-        "Ended",
+        "Inactive",
         "New/s",
         "Packet/s",
         "In/s"
@@ -223,12 +223,12 @@ fn row(server: &RealServer, largest: f64) -> String {
     let bar = bar(server.load_per_weight_bytes.unwrap_or(0.0), largest);
     let in_rate = format!("{}/s", show_size(server.in_bytes_per_s as f64));
     format!(
-        "  {:<21} {:>5} {:>10} {ratio:>10} {bar:<BAR_CELLS$} {:>7} {:>6} {:>6} {:>7} {:>8} {in_rate:>12}  {}",
+        "  {:<21} {:>5} {:>10} {ratio:>10} {bar:<BAR_CELLS$} {:>7} {:>7} {:>8} {:>7} {:>8} {in_rate:>12}  {}",
         server.address.to_string(),
         server.weight,
         show_size(server.load_bytes as f64),
-        server.active,
         server.pending,
+        server.active,
         server.inactive,
         server.connections_per_s,
         server.in_packets_per_s,
@@ -316,10 +316,10 @@ mod tests {
     fn lines_show_loads_rates_and_what_is_unusual() {
         let expected = "\
 TCP 10.0.0.100:80 mwlc, expected size 1.0 MiB, 7 clients turned away
-  Real server              Wi         Ci      Ci/Wi             Active   Half  Ended   New/s Packet/s         In/s  State
-  10.0.0.1:80               2   10.0 MiB    5.0 MiB #####            1      1      3       0        0        0 B/s  
-  10.0.0.2:80               1   10.0 MiB   10.0 MiB ##########       2      1      3      12        0    2.0 KiB/s  
-  10.0.0.3:80               0        0 B          -                  3      1      3       0        0        0 B/s  drains, 90s left
+  Real server              Wi         Ci      Ci/Wi            Pending  Active Inactive   New/s Packet/s         In/s  State
+  10.0.0.1:80               2   10.0 MiB    5.0 MiB #####            1       1        3       0        0        0 B/s  
+  10.0.0.2:80               1   10.0 MiB   10.0 MiB ##########       1       2        3      12        0    2.0 KiB/s  
+  10.0.0.3:80               0        0 B          -                  1       3        3       0        0        0 B/s  drains, 90s left
 ";
         let shown = lines(&snapshot(), Sort::Address, 200).join("\n") + "\n";
         assert_eq!(shown, expected);
