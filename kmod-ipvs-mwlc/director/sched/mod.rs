@@ -24,7 +24,7 @@ mod wrr;
 
 pub use ramp::{Ramp, RAMP_FLOOR_PERMILLE, RAMP_FULL_PERMILLE};
 
-use crate::director::config::{Address, LOAD_BYTES_MAX, WEIGHT_MAX};
+use crate::director::config::{Address, CONNECTIONS_MAX, LOAD_BYTES_MAX};
 
 /// Half-open connections that count as load, per unit of weight.
 ///
@@ -33,8 +33,8 @@ use crate::director::config::{Address, LOAD_BYTES_MAX, WEIGHT_MAX};
 /// ratio load / weight has grown by the same amount, so a flood cannot steer the choice.
 pub const PENDING_PER_WEIGHT_MAX: u32 = 256;
 
-/// As many of the largest weight, 21 bits.
-const PENDING_MAX: u32 = PENDING_PER_WEIGHT_MAX * WEIGHT_MAX;
+/// Half-open connections that count in all, whatever the weight: a table never holds so many.
+pub const PENDING_MAX: u32 = CONNECTIONS_MAX as u32 / 2;
 
 /// What schedulers ask of a destination. The director's own answers by reading the one counter that is
 /// asked for: a service may have a thousand destinations, and each new connection asks them all.

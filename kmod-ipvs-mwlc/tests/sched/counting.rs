@@ -5,7 +5,7 @@
 use ipvs_mwlc::director::config::{Address, LOAD_BYTES_MAX, SERVICE_SCHED1};
 use ipvs_mwlc::director::sched::{
     overhead_difference, DestLoad, NoDestination, Ramp, Request, SchedState, Scheduler, Server,
-    PENDING_PER_WEIGHT_MAX,
+    PENDING_MAX, PENDING_PER_WEIGHT_MAX,
 };
 use proptest::prelude::*;
 
@@ -283,7 +283,8 @@ fn definition(scheduler: Scheduler, dest: &DestLoad, size: u64) -> (Ratio, Ratio
         _ => u128::from(dest.weight),
     };
     let milliweight = weight * u128::from(dest.ramp.permille());
-    let pending_max = u128::from(PENDING_PER_WEIGHT_MAX) * milliweight / 1000;
+    let pending_max =
+        (u128::from(PENDING_PER_WEIGHT_MAX) * milliweight / 1000).min(u128::from(PENDING_MAX));
     let pending = u128::from(dest.pending).min(pending_max);
     let connections = (u128::from(dest.active) + pending) * 256 + u128::from(dest.inactive);
     let (size, none) = (u128::from(size), (0, 1));

@@ -81,12 +81,16 @@ fn a_new_one_does_not_get_every_connection() {
 #[test]
 fn half_open_connections_on_a_new_one_count_against_its_part() {
     let mut destinations = warm_and_new(Ramp::at(0, 1000));
+    for warm in &mut destinations[..2] {
+        warm.active *= 10;
+        warm.bytes *= 10;
+    }
     for scheduler in [Scheduler::Wlc, Scheduler::Mwlc] {
-        // The bound is in proportion: 32 * 2 / 20 for the new one.
+        // The bound is in proportion: 256 * 2 / 20 for the new one.
         destinations[2].pending = 1_000_000;
         assert_eq!(choose(scheduler, &destinations), Ok(2), "{scheduler:?}");
-        destinations[2].active = 9;
-        destinations[2].bytes = 9 * SIZE;
+        destinations[2].active = 90;
+        destinations[2].bytes = 90 * SIZE;
         assert_ne!(choose(scheduler, &destinations), Ok(2), "{scheduler:?}");
         destinations[2] = warm_and_new(Ramp::at(0, 1000))[2];
     }
