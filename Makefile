@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-posix test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood soak fuzz simulate compare clean experiment
+.PHONY: help setup setup-test build demo test test-posix test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood test-powercut soak fuzz simulate compare clean experiment
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ test-flood: setup-test kmod ## SYNs from a million addresses at the module in th
 
 soak: setup kmod ## everything at once at the module in the VM, for MINUTES (2)
 	MINUTES=$(or $(MINUTES),2) scripts/kmod-soak.sh
+
+test-powercut: setup-test ## images of power cuts of an iod's store: RUNS (20000) runs of four images each, from SEED (1)
+	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked --release -p pvfs-iod --lib crash_tests -- --nocapture
 
 fuzz: setup ## fuzz the director's pure code and what PVFS takes from the network, SECONDS (60) for each target; finds go to build/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),$(FUZZ_SECONDS),60) scripts/fuzz.sh

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use pvfs::address::{Endpoint, IOD_PORT_DEFAULT, MGR_PORT_DEFAULT};
 use pvfs_iod::registration::{Registrar, Registration};
 use pvfs_iod::server::{Server, ServerLimits};
-use pvfs_iod::store::{OPEN_FILES_MAX_DEFAULT, Store};
+use pvfs_iod::store::{DESCRIPTORS_PER_OBJECT, OPEN_OBJECTS_MAX_DEFAULT, Settler, Store};
 
 /// Descriptors that are neither connections nor objects: standard streams, listener, lock, mgr.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -60,8 +60,9 @@ fn main() -> Result<()> {
     signals.thread_block().context("block signals")?;
 
     let limits = ServerLimits::default();
-    let open_files_max = open_files_max(limits.connections_max)?;
-    let store = Arc::new(Store::open(&arguments.data, open_files_max)?);
+    let open_objects_max = open_objects_max(limits.connections_max)?;
+    let store = Arc::new(Store::open(&arguments.data, open_objects_max)?);
+    let settler = Settler::start(Arc::clone(&store)).context("start the settler")?;
     let listener = TcpListener::bind(&arguments.listen)
         .with_context(|| format!("listen on {}: is another iod running?", arguments.listen))?;
     let server = Server::start(listener, Arc::clone(&store), limits).context("start the server")?;
@@ -78,6 +79,7 @@ fn main() -> Result<()> {
     tracing::info!("{signal}: stopping");
     drop(registrar);
     server.stop();
+    drop(settler);
     Ok(())
 }
 
@@ -92,17 +94,17 @@ fn announce(listening: std::net::SocketAddr) {
 
 /// Raises the limit of open descriptors as far as allowed and returns how many objects may be
 /// kept open under it.
-fn open_files_max(connections_max: usize) -> Result<usize> {
+fn open_objects_max(connections_max: usize) -> Result<usize> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit of open files")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("setrlimit of open files")?;
     let left = hard.saturating_sub(connections_max as u64 + DESCRIPTORS_RESERVED);
-    let files = usize::try_from(left)
+    let objects = usize::try_from(left / DESCRIPTORS_PER_OBJECT)
         .unwrap_or(usize::MAX)
-        .min(OPEN_FILES_MAX_DEFAULT);
+        .min(OPEN_OBJECTS_MAX_DEFAULT);
     anyhow::ensure!(
-        files > 0,
+        objects > 0,
         "the limit of open files is {hard}, too low for {connections_max} connections: \
          raise it (ulimit -n, or LimitNOFILE= in the systemd unit)"
     );
-    Ok(files)
+    Ok(objects)
 }

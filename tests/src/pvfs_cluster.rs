@@ -210,6 +210,16 @@ impl Cluster {
         kill_hard(self.iods.get_mut(index).context("no such iod")?)
     }
 
+    /// Stops an iod by SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end, or not with status 0.
+    pub fn stop_iod(&mut self, index: usize) -> anyhow::Result<()> {
+        let daemon = self.iods.get_mut(index).context("no such iod")?.take();
+        daemon.map_or(Ok(()), Daemon::stop)
+    }
+
     /// Kills a mount's process with SIGKILL; the mount point then answers ENOTCONN.
     ///
     /// # Errors

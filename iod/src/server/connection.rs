@@ -16,8 +16,8 @@ use pvfs::wire::header::{FrameError, FrameHeader, FrameKind};
 use super::ServerLimits;
 use super::deadline::DeadlineReader;
 use super::failure_log::FailureLog;
-use super::transfer::{SendError, receive, send_file, send_start};
-use crate::store::{ObjectFile, Store, end_of};
+use super::transfer::{SendError, buffer_of, receive, send_file, send_start};
+use crate::store::{ObjectFile, Stamp, Store, end_of};
 
 /// Holds any request's header and body, so that a request without payload takes one system call,
 /// and so little that next to nothing of a payload is copied twice.
@@ -25,6 +25,8 @@ const READER_BYTES: usize = 64;
 
 /// A request's body: far more than any takes. Each connection keeps a buffer of this size at most.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// A reply's data is checked and sent in parts of this size: small enough for the processor's cache.
+const SENT_AT_ONCE_BYTES: usize = 1 << 20;
 
 /// Careful reads take memory for a whole payload, so there is one at a time.
 static CAREFUL_READ: Mutex<()> = Mutex::new(());
@@ -35,7 +37,7 @@ pub(super) struct Connection<'a> {
     peer: SocketAddr,
     store: &'a Store,
     failures: &'a FailureLog,
-    /// Allocated at the first write: most clients read.
+    /// For a piece of a payload, received or checked.
     buffer: Option<AlignedBuffer>,
     scratch: Vec<u8>,
 }
@@ -315,46 +317,77 @@ impl<'a> Connection<'a> {
         }
         let found = self.store.find(object).and_then(|file| {
             let Some(file) = file else { return Ok(None) };
-            let rest = file.length()?.saturating_sub(offset);
-            Ok(Some((
-                file,
-                usize::try_from(rest).unwrap_or(usize::MAX).min(length),
-            )))
+            let stamp = file.stamp()?;
+            Ok(Some((file, stamp)))
         });
-        match found {
+        let (file, stamp) = match found {
             Err(error) => {
                 let error = self.failed("open", object, &error);
-                self.reply(header, &Err(error))
+                return self.reply(header, &Err(error));
             }
-            Ok(None | Some((_, 0))) => self.reply(header, &Ok(IodResponse::Data)),
-            Ok(Some((file, available))) if self.store.is_suspect(object) => {
-                self.read_carefully(header, object, &file, offset, available)
-            }
-            Ok(Some((file, available))) => self.read_fast(header, object, &file, offset, available),
+            Ok(None) => return self.reply(header, &Ok(IodResponse::Data)),
+            Ok(Some(found)) => found,
+        };
+        let rest = usize::try_from(stamp.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let available = rest.min(length);
+        // Beyond its end the file may have lost a tail.
+        let end = offset + available as u64;
+        let buffer = buffer_of(&mut self.buffer);
+        if let Err(error) = file.check(stamp, end, length - available, buffer) {
+            let error = self.failed("read", object, &error);
+            self.reply(header, &Err(error))
+        } else if available == 0 {
+            self.reply(header, &Ok(IodResponse::Data))
+        } else if self.store.is_suspect(object) {
+            self.read_carefully(header, object, &file, offset, available)
+        } else {
+            self.read_fast(header, object, (&file, stamp), offset, available)
         }
     }
 
+    /// Checks and sends piece by piece, without copying. The first piece is checked before anything
+    /// is promised.
     fn read_fast(
         &mut self,
         header: &FrameHeader,
         object: ObjectId,
-        file: &ObjectFile,
+        (file, stamp): (&ObjectFile, Stamp),
         offset: u64,
         length: usize,
     ) -> Result<(), ConnectionError> {
-        let data = Ok(IodResponse::Data) as IodReply;
-        let start = frame_start(FrameKind::IodReply, header.request_id, &data, length)?;
-        send_start(self.stream, &start)?;
-        send_file(self.stream, file, offset, length).map_err(|error| match error {
-            SendError::Socket(error) => error.into(),
-            SendError::Disk(error) => {
-                // The reply has promised data, so the connection must end. The client asks again,
-                // and then the object is read before the reply begins.
-                self.store.suspect(object);
-                self.failed("read", object, &error);
-                ConnectionError::Io(error)
+        let mut done = 0;
+        while done < length {
+            let at = offset + done as u64;
+            let size = (length - done).min(SENT_AT_ONCE_BYTES);
+            let buffer = buffer_of(&mut self.buffer);
+            match file.check(stamp, at, size, buffer) {
+                Err(error) if done == 0 => {
+                    let error = self.failed("read", object, &error);
+                    return self.reply(header, &Err(error));
+                }
+                Err(error) => return Err(self.broken_off(object, error)),
+                Ok(()) => {}
             }
-        })
+            if done == 0 {
+                let data = Ok(IodResponse::Data) as IodReply;
+                let start = frame_start(FrameKind::IodReply, header.request_id, &data, length)?;
+                send_start(self.stream, &start)?;
+            }
+            send_file(self.stream, file, at, size).map_err(|error| match error {
+                SendError::Socket(error) => error.into(),
+                SendError::Disk(error) => self.broken_off(object, error),
+            })?;
+            done += size;
+        }
+        Ok(())
+    }
+
+    /// A reply that has promised data cannot be ended otherwise than with its connection. The client
+    /// asks again, and then the object is read before the reply begins.
+    fn broken_off(&self, object: ObjectId, error: io::Error) -> ConnectionError {
+        self.store.suspect(object);
+        self.failed("read", object, &error);
+        ConnectionError::Io(error)
     }
 
     /// Reads all before it promises anything, so that a disk's failure can be told.

@@ -271,19 +271,21 @@ impl Drop for Slot {
 mod tests {
     use super::*;
     use crate::store::Membership;
+    use crate::store::faulty::{Act, Fault, FaultyDisk, Part};
     use pvfs::address::Endpoint;
-    use pvfs::client::iod::{IodConnection, IodError};
+    use pvfs::client::iod::IodConnection;
     use pvfs::error::FsError;
     use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId};
     use pvfs::proto::iod::IodRequest;
-    use std::fs::OpenOptions;
 
-    /// A file that cannot be read has a length, so a reply begins and then fails. The connection
-    /// ends without a whole frame, and the next attempt is told what is the matter.
+    /// A disk that fails after a reply has begun ends the connection without a whole frame, and the
+    /// next attempt is told what is the matter.
     #[test]
     fn a_disk_that_fails_half_way_is_told_at_the_second_attempt() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(directory.path(), 64).unwrap());
+        let disk = FaultyDisk::default();
+        let store = Store::open_on(Arc::new(disk.clone()), directory.path(), 64).unwrap();
+        let store = Arc::new(store);
         let file_system = FileSystemId(1);
         store
             .join(Membership {
@@ -291,39 +293,43 @@ mod tests {
                 file_system,
             })
             .unwrap();
-        let unreadable = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(directory.path().join("unreadable"))
-            .unwrap();
-        unreadable.set_len(100_000).unwrap();
         let object = ObjectId {
             inode: InodeNumber(9),
             generation: 0,
         };
-        store.plant(object, unreadable);
+        let length = 3 << 20;
+        let file = store.find_or_create(object).unwrap();
+        file.write_at(&vec![7; length], 0).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server::start(listener, store, ServerLimits::default()).unwrap();
         let endpoint = Endpoint {
             host: "127.0.0.1".into(),
             port: server.address().port(),
         };
-        let read = |length| {
+        let read = || {
             let mut connection =
                 IodConnection::connect(&endpoint, Duration::from_secs(10)).unwrap();
-            connection.call(&IodRequest::Read {
+            let request = IodRequest::Read {
                 object,
                 offset: 0,
-                length,
+                length: length as u32,
+            };
+            connection.send(&request, &[]).unwrap();
+            let mut bytes = vec![0; length];
+            let received = connection.receive(&mut [&mut bytes]);
+            received.map(|(reply, filled)| {
+                bytes.truncate(filled);
+                (reply, bytes)
             })
         };
-        assert!(matches!(read(100_000), Err(IodError::Connection { .. })));
-        assert!(matches!(
-            read(100_000),
-            Err(IodError::Refused {
-                source: FsError::Io,
-                ..
-            })
-        ));
+        // The first part is read to be checked, piece by piece, and to be sent; then the disk fails.
+        disk.add(Fault {
+            after: 5,
+            ..Fault::always(Act::Read, Part::Data, libc::EIO)
+        });
+        assert!(read().is_err());
+        assert_eq!(read().unwrap().0, Err(FsError::Io));
+        disk.heal();
+        assert_eq!(read().unwrap().1, vec![7; length]);
     }
 }

@@ -5,15 +5,15 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use nix::errno::Errno;
-use nix::sys::sendfile::sendfile64;
 use pvfs::client::buffer::AlignedBuffer;
 use socket2::SockRef;
 
 use super::deadline::timed_out;
-use crate::store::ObjectFile;
+use crate::store::{ObjectFile, VERIFY_BUFFER_BYTES};
 
 /// Bytes received at once: they stay in the processor's cache between recv and pwrite.
 pub const BUFFER_BYTES: usize = 256 << 10;
+const _: () = assert!(VERIFY_BUFFER_BYTES >= BUFFER_BYTES);
 /// Written where a file shrank under a reader.
 const ZEROS: [u8; 4096] = [0; 4096];
 
@@ -47,13 +47,15 @@ pub(super) fn send_file(
     offset: u64,
     length: usize,
 ) -> Result<(), SendError> {
-    let mut position = i64::try_from(offset)
-        .map_err(|error| SendError::Disk(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let mut position = offset;
     let mut left = length;
     while left > 0 {
-        match sendfile64(stream, file.file(), Some(&mut position), left) {
+        match file.send(stream, position, left) {
             Ok(0) => return send_zeros(stream, left).map_err(SendError::Socket),
-            Ok(count) => left = left.saturating_sub(count),
+            Ok(count) => {
+                position += count as u64;
+                left = left.saturating_sub(count);
+            }
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
                 return Err(SendError::Socket(timed_out(
@@ -79,6 +81,11 @@ fn send_zeros(mut stream: &TcpStream, length: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// A connection's buffer, made at its first use.
+pub(super) fn buffer_of(buffer: &mut Option<AlignedBuffer>) -> &mut AlignedBuffer {
+    buffer.get_or_insert_with(|| AlignedBuffer::new(VERIFY_BUFFER_BYTES))
+}
+
 /// Receives a payload of `length` bytes piece by piece and hands each to `store` with its offset in
 /// the payload. The whole payload is received, also after `store` has failed: the next frame
 /// starts behind it. The outer error is the socket's, the inner one `store`'s first.
@@ -88,11 +95,11 @@ pub(super) fn receive<E>(
     length: usize,
     mut store: impl FnMut(&[u8], u64) -> Result<(), E>,
 ) -> io::Result<Result<(), E>> {
-    let buffer = buffer.get_or_insert_with(|| AlignedBuffer::new(BUFFER_BYTES));
+    let buffer = buffer_of(buffer);
     let mut outcome = Ok(());
     let mut done = 0;
     while done < length {
-        let size = (length - done).min(buffer.len());
+        let size = (length - done).min(BUFFER_BYTES);
         let Some(piece) = buffer.get_mut(..size) else {
             break;
         };

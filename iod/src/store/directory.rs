@@ -4,13 +4,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
 use pvfs::ids::{ClientId, ObjectId};
 use thiserror::Error;
 
+use super::disk::Disk;
 use super::identity::{Identity, IdentityError};
-use super::object_file::ObjectFile;
+use super::object_file::{ObjectFile, is_full};
+use super::sums::{Damage, claims_data};
+use super::unsettled::Unsettled;
 
 /// Hash directories. PVFS 1 had 101; inode numbers are dealt in turn, so a power of two does.
 const HASH_DIRECTORIES: u64 = 256;
@@ -18,6 +22,8 @@ const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
 const OBJECTS: &str = "objects";
+/// An object's checksums are named as its data, and this.
+const SUMS_SUFFIX: &str = ".sums";
 /// What may stand in a directory that is not a data directory yet: what an interrupted start left,
 /// and what mkfs makes at the root of a file system.
 const HARMLESS_NAMES: [&str; 4] = [IDENTITY_NEW, LOCK, OBJECTS, "lost+found"];
@@ -67,6 +73,7 @@ pub enum OpenError {
 pub(super) struct DataDirectory {
     path: PathBuf,
     objects: PathBuf,
+    disk: Arc<dyn Disk>,
     _lock: Flock<File>,
 }
 
@@ -81,7 +88,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenEr
 }
 
 impl DataDirectory {
-    pub(super) fn open(path: &Path) -> Result<(Self, Identity), OpenError> {
+    pub(super) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<(Self, Identity), OpenError> {
         fs::create_dir_all(path).map_err(failed("make", path))?;
         let identity_path = path.join(IDENTITY);
         let is_new = match fs::symlink_metadata(&identity_path) {
@@ -96,14 +103,33 @@ impl DataDirectory {
         let directory = Self {
             path: path.to_owned(),
             objects: path.join(OBJECTS),
+            disk,
             _lock: lock,
         };
         let identity = if is_new {
             directory.format()?
         } else {
-            load(&identity_path)?
+            directory.load_and_upgrade(&identity_path)?
         };
         Ok((directory, identity))
+    }
+
+    /// Reads the identity and, where an earlier version wrote it, raises its format.
+    fn load_and_upgrade(&self, path: &Path) -> Result<Identity, OpenError> {
+        let text = load(path)?;
+        let identity: Identity = text.parse().map_err(|source| OpenError::Identity {
+            path: path.to_owned(),
+            source,
+        })?;
+        if Identity::is_old(&text) {
+            self.save(&identity).map_err(failed("upgrade", path))?;
+            tracing::info!(
+                "data directory {}: raised to the format with checksums; what is there is taken as \
+                 it is, and summed up when it is first used",
+                self.path.display()
+            );
+        }
+        Ok(identity)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -150,21 +176,64 @@ impl DataDirectory {
             .join(format!("{:016x}.{:08x}", object.inode.0, object.generation))
     }
 
-    pub(super) fn open_object(&self, object: ObjectId, create: bool) -> io::Result<ObjectFile> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(create);
-        options.open(self.object_path(object)).map(ObjectFile::new)
+    fn sums_path(&self, object: ObjectId) -> PathBuf {
+        let mut path = self.object_path(object).into_os_string();
+        path.push(SUMS_SUFFIX);
+        path.into()
     }
 
-    pub(super) fn remove_object(&self, object: ObjectId) -> io::Result<()> {
-        match fs::remove_file(self.object_path(object)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            outcome => outcome,
+    /// Opens an object's data and its checksums.
+    pub(super) fn open_object(
+        &self,
+        object: ObjectId,
+        create: bool,
+        unsettled: &Arc<Unsettled>,
+    ) -> io::Result<ObjectFile> {
+        let path = self.object_path(object);
+        let data = match self.disk.open(&path, create) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(self.missing(object).unwrap_or(error));
+            }
+            opened => opened?,
+        };
+        let sums = match self.disk.open(&self.sums_path(object), true) {
+            Ok(sums) => Some(sums),
+            Err(error) if is_full(&error) => {
+                tracing::warn!(
+                    "object {object} is read unchecked: no checksums can be made for {}: {error}",
+                    path.display()
+                );
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let unsettled = Arc::clone(unsettled);
+        Ok(ObjectFile::new(object, path, data, sums, unsettled))
+    }
+
+    /// What is wrong with an object that has no data: it may have been lost.
+    fn missing(&self, object: ObjectId) -> Option<io::Error> {
+        let sums = match self.disk.open(&self.sums_path(object), false) {
+            Ok(sums) => sums,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => return Some(error),
+        };
+        match claims_data(object, sums.as_ref()) {
+            Ok(false) => None,
+            Ok(true) => Some(Damage::Lost.into()),
+            Err(error) => Some(error),
         }
     }
 
+    /// Removes both files, the sums first: a crash in between leaves data without sums, which is no
+    /// contradiction.
+    pub(super) fn remove_object(&self, object: ObjectId) -> io::Result<()> {
+        self.disk.remove(&self.sums_path(object))?;
+        self.disk.remove(&self.object_path(object))
+    }
+
     pub(super) fn sync_parent(&self, object: ObjectId) -> io::Result<()> {
-        sync_directory(&self.parent(object))
+        self.disk.sync_directory(&self.parent(object))
     }
 }
 
@@ -198,16 +267,13 @@ fn lock(path: &Path) -> Result<Flock<File>, OpenError> {
     })
 }
 
-fn load(path: &Path) -> Result<Identity, OpenError> {
+fn load(path: &Path) -> Result<String, OpenError> {
     let file = File::open(path).map_err(failed("open", path))?;
     let mut text = String::new();
     file.take(IDENTITY_BYTES_MAX)
         .read_to_string(&mut text)
         .map_err(failed("read", path))?;
-    text.parse().map_err(|source| OpenError::Identity {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(text)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -3,10 +3,16 @@
 //!
 //! A shard's lock is held while a file is opened or unlinked, so that an open file whose name is
 //! gone can never enter the cache.
+//!
+//! # Invariants
+//!
+//! An object has one [`ObjectFile`] at a time, whose lock orders its writers: one that left the cache
+//! while somebody uses it comes back into it.
 
+use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lru::LruCache;
 use pvfs::ids::ObjectId;
@@ -16,7 +22,23 @@ use super::object_file::ObjectFile;
 /// Enough that two threads seldom meet at a lock, few enough that each holds many files.
 const SHARDS: usize = 16;
 
-type Shard = LruCache<ObjectId, Arc<ObjectFile>>;
+struct Shard {
+    recent: LruCache<ObjectId, Arc<ObjectFile>>,
+    /// In use and not among the recent ones: no more than there are connections.
+    lingering: HashMap<ObjectId, Weak<ObjectFile>>,
+}
+
+impl Shard {
+    /// Adds a file and returns the one that had to leave for it.
+    fn push(&mut self, object: ObjectId, file: Arc<ObjectFile>) -> Option<Arc<ObjectFile>> {
+        let (object, evicted) = self.recent.push(object, file)?;
+        if Arc::strong_count(&evicted) > 1 {
+            self.lingering.retain(|_, file| file.strong_count() > 0);
+            self.lingering.insert(object, Arc::downgrade(&evicted));
+        }
+        Some(evicted)
+    }
+}
 
 pub(super) struct FileCache {
     shards: Vec<Mutex<Shard>>,
@@ -28,7 +50,12 @@ impl FileCache {
         let of_shard = NonZeroUsize::new(files_max / SHARDS).unwrap_or(NonZeroUsize::MIN);
         Self {
             shards: (0..SHARDS)
-                .map(|_| Mutex::new(LruCache::new(of_shard)))
+                .map(|_| {
+                    Mutex::new(Shard {
+                        recent: LruCache::new(of_shard),
+                        lingering: HashMap::new(),
+                    })
+                })
                 .collect(),
         }
     }
@@ -50,10 +77,14 @@ impl FileCache {
         open: impl FnOnce() -> io::Result<ObjectFile>,
     ) -> io::Result<Arc<ObjectFile>> {
         let mut shard = self.shard(object)?;
-        if let Some(file) = shard.get(&object) {
+        if let Some(file) = shard.recent.get(&object) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(open()?);
+        let lingering = shard.lingering.remove(&object);
+        let file = match lingering.and_then(|file| file.upgrade()) {
+            Some(file) => file,
+            None => Arc::new(open()?),
+        };
         let evicted = shard.push(object, Arc::clone(&file));
         drop(shard);
         // Closing may take long, on the last reference to a removed file.
@@ -69,7 +100,8 @@ impl FileCache {
     ) -> io::Result<()> {
         let mut shard = self.shard(object)?;
         unlink()?;
-        let file = shard.pop(&object);
+        let file = shard.recent.pop(&object);
+        shard.lingering.remove(&object);
         drop(shard);
         drop(file);
         Ok(())

@@ -8,8 +8,11 @@ use pvfs::ids::{ClientId, FileSystemId, IodId};
 use pvfs::wire::header::checksum;
 use thiserror::Error;
 
-/// First line: the format and its version.
-const FIRST_LINE: &str = "pvfs-iod data directory, format 1";
+/// First line: the format and its version. Since version 2 objects have checksums.
+const FIRST_LINE: &str = "pvfs-iod data directory, format 2";
+/// The version without checksums. Its objects are taken as they are and summed up when they are first
+/// used; an iod of that version must not write to them afterwards, hence the new number.
+const FIRST_LINE_1: &str = "pvfs-iod data directory, format 1";
 
 /// Whose data a directory holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub struct Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IdentityError {
     /// Another format or no identity file at all.
-    #[error("it is not of format 1: was it written by a newer pvfs-iod?")]
+    #[error("it is not of format 1 or 2: was it written by a newer pvfs-iod?")]
     Format,
     /// Damaged.
     #[error("its checksum does not match: restore it from a backup, the stripes are still there")]
@@ -46,14 +49,25 @@ pub enum IdentityError {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.fields();
-        writeln!(f, "{text}checksum {:08x}", checksum(text.as_bytes()))
+        f.write_str(&self.text(FIRST_LINE))
     }
 }
 
 impl Identity {
-    fn fields(&self) -> String {
-        let client = format!("{FIRST_LINE}\nclient {:016x}\n", self.client.0);
+    /// Whether the text of an identity file is of an earlier format.
+    #[must_use]
+    pub fn is_old(text: &str) -> bool {
+        text.lines().next() == Some(FIRST_LINE_1)
+    }
+
+    fn text(&self, first_line: &str) -> String {
+        let text = self.fields(first_line);
+        let checksum = checksum(text.as_bytes());
+        format!("{text}checksum {checksum:08x}\n")
+    }
+
+    fn fields(&self, first_line: &str) -> String {
+        let client = format!("{first_line}\nclient {:016x}\n", self.client.0);
         match self.membership {
             None => client,
             Some(Membership { iod, file_system }) => {
@@ -67,9 +81,11 @@ impl FromStr for Identity {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, IdentityError> {
-        if text.lines().next() != Some(FIRST_LINE) {
-            return Err(IdentityError::Format);
-        }
+        let first_line = match text.lines().next() {
+            Some(FIRST_LINE) => FIRST_LINE,
+            Some(FIRST_LINE_1) => FIRST_LINE_1,
+            _ => return Err(IdentityError::Format),
+        };
         let mut lines = text.lines().skip(1);
         let mut field = |name: &str| {
             let line = lines.next()?;
@@ -93,7 +109,7 @@ impl FromStr for Identity {
         };
         let identity = Self { client, membership };
         // Printing it again and comparing checks the checksum and every byte of the form at once.
-        if identity.to_string() == text {
+        if identity.text(first_line) == text {
             Ok(identity)
         } else {
             Err(IdentityError::Checksum)
@@ -137,6 +153,13 @@ mod tests {
         ] {
             assert_eq!(identity.to_string().parse(), Ok(identity));
         }
+    }
+
+    #[test]
+    fn the_earlier_format_is_understood() {
+        let old = member().text(FIRST_LINE_1);
+        assert_eq!(old.parse(), Ok(member()));
+        assert!(Identity::is_old(&old) && !Identity::is_old(&member().to_string()));
     }
 
     #[test]

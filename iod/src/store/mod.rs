@@ -1,16 +1,26 @@
 // SPDX-License-Identifier: MIT
-//! The data directory of an iod: one sparse local file for each object. Format: `docs/ON_DISK.md`.
+//! The data directory of an iod: one sparse local file for each object, and one with its checksums.
+//! Format: `docs/ON_DISK.md`.
 
 mod bounded_set;
 mod directory;
+pub mod disk;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod fences;
 mod file_cache;
 mod identity;
+mod memo;
 mod object_file;
+mod settler;
+mod sums;
+mod sums_format;
+mod unsettled;
 
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use pvfs::attr::Space;
@@ -22,10 +32,16 @@ use bounded_set::BoundedSet;
 use directory::DataDirectory;
 pub use directory::OpenError;
 pub(crate) use directory::random_u64;
+pub use disk::Stamp;
+use disk::{Disk, KernelDisk};
 use fences::Fences;
 use file_cache::FileCache;
 pub use identity::{Identity, Membership};
-pub use object_file::ObjectFile;
+use object_file::SettleError;
+pub use object_file::{ObjectFile, VERIFIED_BYTES_MAX, VERIFY_BUFFER_BYTES};
+pub use settler::Settler;
+pub use sums::Damage;
+use unsettled::Unsettled;
 
 /// Objects remembered for a disk failure. More than this many mean that the disk as a whole is
 /// failing; all objects are treated alike then.
@@ -34,8 +50,10 @@ const FAILED_OBJECTS_MAX: usize = 4096;
 /// Bytes that are copied at a time.
 const COPY_BUFFER_BYTES: usize = 1 << 20;
 
-/// Open local files that are kept, unless the caller says otherwise: hot files of many clients.
-pub const OPEN_FILES_MAX_DEFAULT: usize = 4096;
+/// Objects whose files are kept open, unless the caller says otherwise: hot files of many clients.
+pub const OPEN_OBJECTS_MAX_DEFAULT: usize = 4096;
+/// Descriptors of an open object: its data and its checksums.
+pub const DESCRIPTORS_PER_OBJECT: u64 = 2;
 
 /// The local files of one iod. All operations may be called from many threads at once.
 pub struct Store {
@@ -47,6 +65,7 @@ pub struct Store {
     /// Reading these failed half way through a reply: they are read with care from then on.
     suspect: BoundedSet,
     fences: Fences,
+    unsettled: Arc<Unsettled>,
 }
 
 /// Length and disk use of a local file, bytes.
@@ -64,15 +83,29 @@ impl Store {
     /// # Errors
     ///
     /// Says what is wrong with the directory and what to do.
-    pub fn open(path: &Path, open_files_max: usize) -> Result<Self, OpenError> {
-        let (directory, identity) = DataDirectory::open(path)?;
+    pub fn open(path: &Path, open_objects_max: usize) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(KernelDisk), path, open_objects_max)
+    }
+
+    /// The same with the objects on another disk than the kernel's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        open_objects_max: usize,
+    ) -> Result<Self, OpenError> {
+        let (directory, identity) = DataDirectory::open(path, disk)?;
         Ok(Self {
             directory,
             identity: Mutex::new(identity),
-            files: FileCache::new(open_files_max),
+            files: FileCache::new(open_objects_max),
             unsynced: BoundedSet::new(FAILED_OBJECTS_MAX),
             suspect: BoundedSet::new(FAILED_OBJECTS_MAX),
             fences: Fences::new(),
+            unsettled: Arc::default(),
         })
     }
 
@@ -101,14 +134,6 @@ impl Store {
         Ok(())
     }
 
-    /// Puts `file` in the place of the object's local file, for tests of failing disks.
-    #[cfg(test)]
-    pub(crate) fn plant(&self, object: ObjectId, file: std::fs::File) {
-        self.files
-            .get(object, || Ok(ObjectFile::new(file)))
-            .expect("an empty cache takes the file");
-    }
-
     fn lock_identity(&self) -> MutexGuard<'_, Identity> {
         // The identity is replaced as a whole, so a panic leaves a sound one.
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
@@ -120,10 +145,7 @@ impl Store {
     ///
     /// Those of open(2).
     pub fn find(&self, object: ObjectId) -> io::Result<Option<Arc<ObjectFile>>> {
-        match self
-            .files
-            .get(object, || self.directory.open_object(object, false))
-        {
+        match self.get(object, false) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -136,8 +158,13 @@ impl Store {
     ///
     /// Those of open(2).
     pub fn find_or_create(&self, object: ObjectId) -> io::Result<Arc<ObjectFile>> {
-        self.files
-            .get(object, || self.directory.open_object(object, true))
+        self.get(object, true)
+    }
+
+    fn get(&self, object: ObjectId, create: bool) -> io::Result<Arc<ObjectFile>> {
+        self.files.get(object, || {
+            self.directory.open_object(object, create, &self.unsettled)
+        })
     }
 
     /// What tells late writes from others.
@@ -169,6 +196,7 @@ impl Store {
             .remove(object, || self.directory.remove_object(object))?;
         self.unsynced.remove(object);
         self.suspect.remove(object);
+        self.unsettled.remove(object);
         Ok(())
     }
 
@@ -228,7 +256,8 @@ impl Store {
         target: SeekTarget,
     ) -> io::Result<Option<u64>> {
         match (self.find(object)?, target) {
-            (Some(file), _) => file.seek(offset, target),
+            (Some(file), SeekTarget::Data) => file.next_data(offset),
+            (Some(file), SeekTarget::Hole) => file.next_hole(offset).map(Some),
             (None, SeekTarget::Data) => Ok(None),
             (None, SeekTarget::Hole) => Ok(Some(offset)),
         }
@@ -265,6 +294,54 @@ impl Store {
             done += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// Brings checksums that have rested for `idle` to disk, so that they hold after a crash: of one
+    /// object after another, until `stop` says so. Returns how many objects are left.
+    pub fn settle(&self, idle: Duration, stop: &dyn Fn() -> bool) -> usize {
+        let mut left = 0;
+        for object in self.unsettled.all() {
+            if stop() || !self.settle_object(object, idle) {
+                left += 1;
+            }
+        }
+        left
+    }
+
+    fn settle_object(&self, object: ObjectId, idle: Duration) -> bool {
+        // Taken out first: a write that comes meanwhile puts it in again.
+        self.unsettled.remove(object);
+        let file = match self.find(object) {
+            Ok(Some(file)) => file,
+            Ok(None) => return true,
+            Err(error) => {
+                tracing::warn!("object {object} cannot be settled: {error}");
+                return true;
+            }
+        };
+        let sync_entry = || self.directory.sync_parent(object);
+        match file.settle(Instant::now(), idle, sync_entry) {
+            Ok(true) => true,
+            Ok(false) => {
+                self.unsettled.insert(object);
+                false
+            }
+            Err(SettleError::Data(error)) => {
+                // Its sums stay uncovered, and whoever syncs the object is told.
+                self.unsynced.insert(object);
+                tracing::error!(
+                    "flush of object {object} ({}): {error}",
+                    file.path().display()
+                );
+                true
+            }
+            Err(SettleError::Sums(error)) => {
+                self.unsettled.insert(object);
+                let path = file.path().display();
+                tracing::warn!("checksums of object {object} ({path}) are not stored yet: {error}");
+                false
+            }
+        }
     }
 
     /// Length and disk use of the local file; zeros where there is none.
@@ -316,5 +393,9 @@ pub fn end_of(offset: u64, length: u64) -> Result<u64, FsError> {
     end.ok_or(FsError::FileTooLarge)
 }
 
+#[cfg(test)]
+mod checksum_tests;
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

@@ -238,12 +238,15 @@ fn answer(
     }
 }
 
-/// Bytes of all regular files below `path`, by name.
+/// Bytes of all objects' data below `path`.
 pub fn local_lengths(path: &Path) -> io::Result<Vec<u64>> {
     let mut lengths = Vec::new();
     for hash in std::fs::read_dir(path.join("objects"))? {
         for file in std::fs::read_dir(hash?.path())? {
-            lengths.push(file?.metadata()?.len());
+            let file = file?;
+            if !file.file_name().to_string_lossy().ends_with(".sums") {
+                lengths.push(file.metadata()?.len());
+            }
         }
     }
     Ok(lengths)

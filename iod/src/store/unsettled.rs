@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+//! The objects whose sums are not settled yet: names only, so that a burst of new files costs little.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pvfs::ids::ObjectId;
+
+/// Objects remembered. What is forgotten beyond is settled when it is next used or scrubbed: until
+/// then a crash or a restart makes its sums be computed anew, so that damage before that is not seen.
+pub const UNSETTLED_OBJECTS_MAX: usize = 1 << 18;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    objects: Mutex<HashSet<ObjectId>>,
+}
+
+impl Unsettled {
+    fn lock(&self) -> MutexGuard<'_, HashSet<ObjectId>> {
+        // A set is sound after any panic.
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, object: ObjectId) {
+        let mut objects = self.lock();
+        if objects.len() < UNSETTLED_OBJECTS_MAX {
+            objects.insert(object);
+        }
+    }
+
+    pub(super) fn remove(&self, object: ObjectId) {
+        self.lock().remove(&object);
+    }
+
+    pub(super) fn all(&self) -> Vec<ObjectId> {
+        self.lock().iter().copied().collect()
+    }
+}
