@@ -21,7 +21,7 @@ const SECTOR_BYTES: u64 = 512;
 /// Power cuts of one run.
 const LIVES: usize = 4;
 /// Runs in `make test`.
-const RUNS_DEFAULT: u64 = 250;
+const RUNS_DEFAULT: u64 = 100;
 /// Objects of a run.
 const OBJECTS: u64 = 3;
 /// Bytes that are written to.
