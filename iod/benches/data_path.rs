@@ -33,7 +33,7 @@ use pvfs::client::striped;
 use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId};
 use pvfs::layout::Layout;
 use pvfs_iod::server::{Server, ServerLimits};
-use pvfs_iod::store::{Membership, Store};
+use pvfs_iod::store::{Membership, Settler, Store};
 
 /// One request of a client.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -163,7 +163,7 @@ fn parse(words: impl Iterator<Item = String>) -> Arguments {
 
 /// The part of an iod's process: prints its port and serves until its stdin ends.
 fn serve(directory: &Path) {
-    let store = Store::open(directory, 64).expect("store");
+    let store = Arc::new(Store::open(directory, 64).expect("store"));
     let id = directory
         .file_name()
         .and_then(|name| name.to_str()?.parse().ok())
@@ -175,12 +175,14 @@ fn serve(directory: &Path) {
         })
         .expect("join");
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let server = Server::start(listener, Arc::new(store), ServerLimits::default()).expect("server");
+    let settler = Settler::start(Arc::clone(&store)).expect("settler");
+    let server = Server::start(listener, store, ServerLimits::default()).expect("server");
     println!("{}", server.address().port());
     std::io::stdin()
         .read_to_end(&mut Vec::new())
         .expect("stdin");
     server.stop();
+    drop(settler);
 }
 
 struct Process {

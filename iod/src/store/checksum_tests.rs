@@ -179,6 +179,33 @@ fn a_file_that_was_cut_or_lost_on_the_disk_is_damage() {
     assert!(!bench.sums_path().exists());
 }
 
+/// Else a truncation of a file that lost an object would wait for ever.
+#[test]
+fn a_lost_object_can_be_truncated() {
+    let mut bench = Bench::new();
+    let bytes = pattern(4 * BLOCK);
+    bench.write(&bytes, 0).unwrap();
+    bench.settle();
+    for keep in [BLOCK + 100, 0] {
+        fs::remove_file(bench.data_path()).unwrap();
+        bench.reopen();
+        bench.store().truncate(OBJECT, keep as u64).unwrap();
+        // What is left is still damaged; what was cut off is a hole.
+        bench.reopen();
+        match bench.store().find(OBJECT) {
+            Err(error) => assert_eq!(Damage::of(&error), Some(Damage::Lost)),
+            Ok(file) => {
+                let file = file.unwrap();
+                let mut buffer = vec![0; VERIFY_BUFFER_BYTES];
+                assert_eq!(file.verified(0, BLOCK, &mut buffer).is_err(), keep > 0);
+                assert!(file.verified(2 * BLOCK_BYTES, BLOCK, &mut buffer).is_ok());
+            }
+        }
+    }
+    bench.write(&bytes, 0).unwrap();
+    assert_eq!(bench.read(0, bytes.len()).unwrap(), bytes);
+}
+
 #[test]
 fn damaged_sums_are_told_and_heal_by_truncation() {
     let mut bench = Bench::new();

@@ -180,9 +180,14 @@ impl Store {
     ///
     /// Those of ftruncate(2) and fdatasync(2).
     pub fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {
-        match self.find(object)? {
-            Some(file) => file.truncate(length),
-            None => Ok(()),
+        match self.find(object) {
+            Ok(Some(file)) => file.truncate(length),
+            Ok(None) => Ok(()),
+            // What is left of it stays damaged; what is cut off is no longer missed.
+            Err(error) if Damage::of(&error) == Some(Damage::Lost) => {
+                self.find_or_create(object)?.truncate(length)
+            }
+            Err(error) => Err(error),
         }
     }
 

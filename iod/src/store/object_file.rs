@@ -462,7 +462,9 @@ impl ObjectFile {
             return Ok(());
         };
         let mut sums = sums.lock();
-        if self.length()? <= length {
+        let longer = self.length()? > length;
+        // Where data is lost, its sums go beyond the end.
+        if !longer && !sums.reach_beyond(blocks_of(length))? {
             return Ok(());
         }
         let now = Instant::now();
@@ -478,7 +480,11 @@ impl ObjectFile {
         };
         sums.cut(keep, blocks_of(length), now)?;
         self.unsettled.insert(self.object);
-        let cut = self.data.set_length(length).and_then(|()| match boundary {
+        let cut_data = || match longer {
+            true => self.data.set_length(length),
+            false => Ok(()),
+        };
+        let cut = cut_data().and_then(|()| match boundary {
             None => Ok(()),
             Some(Ok(block)) => {
                 let rest = usize::try_from(length % BLOCK_BYTES).unwrap_or_default();

@@ -121,6 +121,14 @@ pub(super) fn claims_data(object: ObjectId, sums: &dyn LocalFile) -> io::Result<
     Ok(false)
 }
 
+/// How long the file of the sums of `blocks` blocks is.
+const fn length_of(blocks: u64) -> u64 {
+    match blocks.checked_sub(1) {
+        Some(last) => sum_offset(last) + SUM_BYTES,
+        None => 0,
+    }
+}
+
 impl Sums {
     pub(super) fn new(object: ObjectId, file: Arc<dyn LocalFile>) -> Self {
         Self {
@@ -303,6 +311,11 @@ impl Sums {
         self.clusters.remove(&cluster);
     }
 
+    /// Whether there is room for sums of more than `blocks` blocks.
+    pub(super) fn reach_beyond(&self, blocks: u64) -> io::Result<bool> {
+        Ok(self.file.stat()?.length > length_of(blocks))
+    }
+
     /// Cuts the sums durably for an object that will be cut to `blocks` blocks: none beyond the cut,
     /// and none from `keep` on covered any more.
     ///
@@ -315,10 +328,7 @@ impl Sums {
         if covered > keep % CLUSTER_BLOCKS {
             self.write_header(cluster, keep % CLUSTER_BLOCKS)?;
         }
-        let length = match blocks.checked_sub(1) {
-            Some(last) => sum_offset(last) + SUM_BYTES,
-            None => 0,
-        };
+        let length = length_of(blocks);
         if self.file.stat()?.length > length {
             self.file.set_length(length)?;
         }
