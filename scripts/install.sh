@@ -18,9 +18,10 @@ source_dir=/usr/src/ipvs-mwlc-$version
 SBIN_PROGRAMS="pvfs-mgr pvfs-iod pvfs-fuse mwlcadm mwlcd"
 BIN_PROGRAMS="pvfs cssns"
 MOUNT_HELPERS="mount.fuse.pvfs mount.pvfs"
-BASH_COMPLETION=share/bash-completion/completions/mwlcadm
-ZSH_COMPLETION=share/zsh/site-functions/_mwlcadm
-FISH_COMPLETION=share/fish/vendor_completions.d/mwlcadm.fish
+COMPLETED_PROGRAMS="mwlcadm pvfs"
+BASH_COMPLETIONS=share/bash-completion/completions
+ZSH_COMPLETIONS=share/zsh/site-functions
+FISH_COMPLETIONS=share/fish/vendor_completions.d
 DOCUMENTS=share/doc/ipvs-mwlc
 
 say() { echo "install: $*" >&2; }
@@ -42,14 +43,17 @@ install_documents() {
     done
     install -D -m 644 -t "$dest$prefix/$DOCUMENTS" install/keepalived.conf.example docs/OPERATING.md LICENSE-GPL-2.0 LICENSE-MIT
     # Written by the program itself, so that they fit it.
-    complete_for bash "$BASH_COMPLETION"
-    complete_for zsh "$ZSH_COMPLETION"
-    complete_for fish "$FISH_COMPLETION"
+    local program
+    for program in $COMPLETED_PROGRAMS; do
+        complete_for "$program" bash "$BASH_COMPLETIONS/$program"
+        complete_for "$program" zsh "$ZSH_COMPLETIONS/_$program"
+        complete_for "$program" fish "$FISH_COMPLETIONS/$program.fish"
+    done
 }
 
 complete_for() {
-    install -d "$(dirname "$dest$prefix/$2")"
-    "$binaries/mwlcadm" completions "$1" >"$dest$prefix/$2"
+    install -d "$(dirname "$dest$prefix/$3")"
+    "$binaries/$1" completions "$2" >"$dest$prefix/$3"
 }
 
 install_units() {
@@ -79,7 +83,9 @@ uninstall() {
         [ "$(readlink "$dest/sbin/$helper" || true)" != "$prefix/sbin/pvfs-fuse" ] || rm "$dest/sbin/$helper"
     done
     for page in docs/man/*.[1-8]; do rm -f "$dest$prefix/share/man/man${page##*.}/$(basename "$page")"; done
-    rm -f "$dest$prefix"/{"$BASH_COMPLETION","$ZSH_COMPLETION","$FISH_COMPLETION"}
+    for program in $COMPLETED_PROGRAMS; do
+        rm -f "$dest$prefix"/{"$BASH_COMPLETIONS/$program","$ZSH_COMPLETIONS/_$program","$FISH_COMPLETIONS/$program.fish"}
+    done
     rm -rf "$dest$prefix/$DOCUMENTS"
     for unit in install/systemd/*.service; do rm -f "$dest$prefix/lib/systemd/system/$(basename "$unit")"; done
     rm -f "$dest$prefix/lib/modprobe.d/ipvs-mwlc.conf"

@@ -43,3 +43,9 @@ pub const REOPENS_PER_MESSAGE_MAX: usize = 16_384;
 pub const REPLIES_KEPT_PER_CLIENT_MAX: usize = 1024;
 /// Leases that a client may give back, or recalls that it may answer, in one message.
 pub const LEASES_PER_MESSAGE_MAX: usize = 16_384;
+/// Names of objects in one of an iod's lists: they fit a body. An iod sorts a hash directory for each.
+pub const OBJECTS_PER_PAGE_MAX: usize = 65_536;
+/// Objects in one question about them: mgr and iods are busy with it for some milliseconds.
+pub const OBJECTS_PER_QUESTION_MAX: usize = 2048;
+/// Bytes that one request has an iod compare with their checksums.
+pub const SCRUB_BYTES_MAX: u64 = 8 << 20;

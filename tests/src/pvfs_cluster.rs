@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -53,6 +53,19 @@ pub struct Options {
     pub host: String,
     /// The network namespace of the first mount.
     pub first_mount_in: Option<String>,
+    /// How long mgr keeps what a silent client has open, milliseconds.
+    pub session_timeout_ms: u32,
+    /// Data directories that are file systems of their own.
+    pub disks: Vec<SmallDisk>,
+}
+
+/// A small file system, so that it can be filled: ext4 where there are loop devices, else tmpfs.
+#[derive(Clone, Debug)]
+pub struct SmallDisk {
+    /// Which data directory, such as `iod0` or `mgr`.
+    pub directory: String,
+    /// How large.
+    pub bytes: u64,
 }
 
 impl Default for Options {
@@ -65,6 +78,8 @@ impl Default for Options {
             proxied: false,
             host: "127.0.0.1".into(),
             first_mount_in: None,
+            session_timeout_ms: 60_000,
+            disks: Vec::new(),
         }
     }
 }
@@ -125,6 +140,9 @@ impl Cluster {
             options,
             passed: false,
         };
+        for disk in cluster.options.disks.clone() {
+            cluster.mount_disk(&disk)?;
+        }
         cluster.restart_mgr()?;
         if cluster.options.proxied {
             for _ in 0..cluster.iods.len() {
@@ -143,6 +161,31 @@ impl Cluster {
             cluster.restart_mount(index)?;
         }
         Ok(cluster)
+    }
+
+    fn mount_disk(&self, disk: &SmallDisk) -> anyhow::Result<()> {
+        let directory = self.dir.path().join(&disk.directory);
+        std::fs::create_dir(&directory)?;
+        let image = self.dir.path().join(format!("{}.image", disk.directory));
+        File::create(&image)?.set_len(disk.bytes)?;
+        let made = Command::new("mkfs.ext4")
+            .args(["-q", "-F"])
+            .arg(&image)
+            .status();
+        let looped = made.is_ok_and(|status| status.success())
+            && Command::new("mount")
+                .args(["-o", "loop"])
+                .args([&image, &directory])
+                .stderr(Stdio::null())
+                .status()?
+                .success();
+        if !looped {
+            eprintln!("{}: on tmpfs, as there is no loop device", disk.directory);
+            let size = format!("size={}", disk.bytes);
+            let (none, no_flags) = (None::<&str>, MsFlags::empty());
+            mount(none, &directory, Some("tmpfs"), no_flags, Some(&*size))?;
+        }
+        Ok(())
     }
 
     /// The mount point at `index`.
@@ -242,7 +285,9 @@ impl Cluster {
             .arg(data)
             .args(["--listen", &self.mgr_address])
             .arg("--lease-timeout-ms")
-            .arg(self.options.lease_timeout_ms.to_string());
+            .arg(self.options.lease_timeout_ms.to_string())
+            .arg("--session-timeout-ms")
+            .arg(self.options.session_timeout_ms.to_string());
         let (daemon, address) = self.spawn("mgr", command)?;
         self.mgr = Some(daemon);
         self.mgr_address = address;
@@ -563,6 +608,10 @@ impl Drop for Cluster {
         for mut daemon in all.flatten() {
             let _ = daemon.child.kill();
             let _ = daemon.child.wait();
+        }
+        for disk in &self.options.disks {
+            // Where it was not mounted this fails, as it should.
+            let _ = umount2(&self.dir.path().join(&disk.directory), MntFlags::empty());
         }
     }
 }

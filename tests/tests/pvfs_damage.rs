@@ -119,9 +119,9 @@ fn a_flipped_bit_is_an_error_in_the_log_and_never_data() -> anyhow::Result<()> {
 }
 
 fn iod_of(object: &Path) -> anyhow::Result<usize> {
-    let parts = object.components().filter_map(|part| {
+    let mut parts = object.components().filter_map(|part| {
         let text = part.as_os_str().to_str()?;
         text.strip_prefix("iod")?.parse().ok()
     });
-    parts.last().context("no iod in the path")
+    parts.next_back().context("no iod in the path")
 }

@@ -8,7 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use pvfs::client::buffer::AlignedBuffer;
 use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
-use pvfs::limits::{COPY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use pvfs::limits::{
+    COPY_BYTES_MAX, OBJECTS_PER_PAGE_MAX, OBJECTS_PER_QUESTION_MAX, PAYLOAD_BYTES_MAX,
+    SCRUB_BYTES_MAX,
+};
 use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
 use pvfs::wire::blocking::{ConnectionError, frame_start, read_short_message};
 use pvfs::wire::header::{FrameError, FrameHeader, FrameKind};
@@ -17,7 +20,7 @@ use super::ServerLimits;
 use super::deadline::DeadlineReader;
 use super::failure_log::FailureLog;
 use super::transfer::{SendError, buffer_of, receive, send_file, send_start};
-use crate::store::{ObjectFile, Stamp, Store, end_of};
+use crate::store::{ObjectFile, Scrubbed, Stamp, Store, end_of};
 
 /// Holds any request's header and body, so that a request without payload takes one system call,
 /// and so little that next to nothing of a payload is copied twice.
@@ -204,6 +207,35 @@ impl<'a> Connection<'a> {
                     store.copy((*from, *from_offset), (*to, *to_offset), *length)
                 })
             }
+            IodRequest::List { after, objects_max } => {
+                let objects_max = (*objects_max as usize).clamp(1, OBJECTS_PER_PAGE_MAX);
+                let listed = self.store.list(*after, objects_max);
+                let reply = match listed {
+                    Ok((objects, end)) => Ok(IodResponse::Objects { objects, end }),
+                    Err(error) => {
+                        self.failures
+                            .note(&format_args!("list of the objects: {error}"));
+                        Err(FsError::from_io(&error))
+                    }
+                };
+                self.reply(header, &reply)
+            }
+            IodRequest::Survey { objects } => {
+                if objects.len() > OBJECTS_PER_QUESTION_MAX {
+                    return self.reply(header, &Err(FsError::InvalidArgument));
+                }
+                let looked = objects.iter().map(|object| self.store.survey(*object));
+                let reply = Ok(IodResponse::Surveyed(looked.collect()));
+                self.reply(header, &reply)
+            }
+            IodRequest::Scrub {
+                object,
+                offset,
+                length,
+            } => {
+                let reply = self.scrub(*object, *offset, u64::from(*length));
+                self.reply(header, &reply)
+            }
             IodRequest::Space => {
                 let space = self.store.space().map(IodResponse::Space);
                 let reply = space.map_err(|error| {
@@ -216,6 +248,27 @@ impl<'a> Connection<'a> {
         }
     }
 
+    fn scrub(&self, object: ObjectId, offset: u64, length: u64) -> IodReply {
+        if length > SCRUB_BYTES_MAX {
+            return Err(FsError::InvalidArgument);
+        }
+        let scrubbed = self.store.scrub(object, offset, length);
+        let Scrubbed {
+            bytes,
+            damage,
+            next,
+        } = scrubbed.map_err(|error| self.failed("scrub", object, &error))?;
+        for (start, end) in &damage {
+            let damaged = format!("bytes {start} to {end} do not match their checksums");
+            self.failed("scrub", object, &io::Error::other(damaged));
+        }
+        Ok(IodResponse::Scrubbed {
+            bytes,
+            damage,
+            next,
+        })
+    }
+
     fn pong(&self) -> IodResponse {
         let membership = self.store.identity().membership;
         IodResponse::Pong {
@@ -226,9 +279,10 @@ impl<'a> Connection<'a> {
 
     /// Logs what failed here and returns what the peer is told.
     fn failed(&self, action: &str, object: ObjectId, error: &io::Error) -> FsError {
-        let peer = self.peer;
+        let (peer, path) = (self.peer, self.store.path_of(object));
         self.failures.note(&format_args!(
-            "{action} of object {object} for {peer}: {error}"
+            "{action} of object {object} ({}) for {peer}: {error}",
+            path.display()
         ));
         FsError::from_io(error)
     }

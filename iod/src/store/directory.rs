@@ -17,13 +17,13 @@ use super::sums::{Damage, claims_data};
 use super::unsettled::Unsettled;
 
 /// Hash directories. PVFS 1 had 101; inode numbers are dealt in turn, so a power of two does.
-const HASH_DIRECTORIES: u64 = 256;
+pub(super) const HASH_DIRECTORIES: u64 = 256;
 const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
 const OBJECTS: &str = "objects";
 /// An object's checksums are named as its data, and this.
-const SUMS_SUFFIX: &str = ".sums";
+pub(super) const SUMS_SUFFIX: &str = ".sums";
 /// What may stand in a directory that is not a data directory yet: what an interrupted start left,
 /// and what mkfs makes at the root of a file system.
 const HARMLESS_NAMES: [&str; 4] = [IDENTITY_NEW, LOCK, OBJECTS, "lost+found"];
@@ -163,7 +163,7 @@ impl DataDirectory {
         sync_directory(&self.path)
     }
 
-    fn hash_directory(&self, hash: u64) -> PathBuf {
+    pub(super) fn hash_directory(&self, hash: u64) -> PathBuf {
         self.objects.join(format!("{hash:02x}"))
     }
 
@@ -171,7 +171,7 @@ impl DataDirectory {
         self.hash_directory(object.inode.0 % HASH_DIRECTORIES)
     }
 
-    fn object_path(&self, object: ObjectId) -> PathBuf {
+    pub(super) fn object_path(&self, object: ObjectId) -> PathBuf {
         self.parent(object)
             .join(format!("{:016x}.{:08x}", object.inode.0, object.generation))
     }

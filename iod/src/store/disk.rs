@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::sendfile::sendfile64;
 use nix::unistd::{Whence, lseek};
 
@@ -101,6 +101,14 @@ pub trait LocalFile: Debug + Send + Sync {
     ///
     /// Those of lseek(2).
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+
+    /// posix_fadvise(2): lets the page cache forget what it has of a range and is not dirty, so that
+    /// the next read is the disk's.
+    ///
+    /// # Errors
+    ///
+    /// Those of the call.
+    fn forget(&self, offset: u64, length: u64) -> nix::Result<()>;
 
     /// sendfile(2): bytes sent, 0 at the file's end.
     ///
@@ -258,6 +266,12 @@ impl LocalFile for File {
             Err(Errno::ENXIO) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn forget(&self, offset: u64, length: u64) -> nix::Result<()> {
+        let signed = |number| i64::try_from(number).map_err(|_| Errno::EFBIG);
+        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        posix_fadvise(self, signed(offset)?, signed(length)?, advice)
     }
 
     fn send(&self, stream: &TcpStream, offset: u64, length: usize) -> nix::Result<usize> {

@@ -223,6 +223,10 @@ impl LocalFile for FaultyFile {
         self.file.next_data(offset)
     }
 
+    fn forget(&self, offset: u64, length: u64) -> nix::Result<()> {
+        self.file.forget(offset, length)
+    }
+
     fn send(&self, stream: &TcpStream, offset: u64, length: usize) -> nix::Result<usize> {
         self.disk.plain(Act::Read, self.part).map_err(errno)?;
         self.file.send(stream, offset, length)

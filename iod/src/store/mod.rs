@@ -10,15 +10,17 @@ pub(crate) mod faulty;
 mod fences;
 mod file_cache;
 mod identity;
+mod listing;
 mod memo;
 mod object_file;
+mod scrub;
 mod settler;
 mod sums;
 mod sums_format;
 mod unsettled;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,7 @@ use file_cache::FileCache;
 pub use identity::{Identity, Membership};
 use object_file::SettleError;
 pub use object_file::{ObjectFile, VERIFIED_BYTES_MAX, VERIFY_BUFFER_BYTES};
+pub use scrub::Scrubbed;
 pub use settler::Settler;
 pub use sums::Damage;
 use unsettled::Unsettled;
@@ -165,6 +168,12 @@ impl Store {
         self.files.get(object, || {
             self.directory.open_object(object, create, &self.unsettled)
         })
+    }
+
+    /// Where the object's data is, or would be.
+    #[must_use]
+    pub fn path_of(&self, object: ObjectId) -> PathBuf {
+        self.directory.object_path(object)
     }
 
     /// What tells late writes from others.

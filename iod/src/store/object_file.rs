@@ -452,6 +452,27 @@ impl ObjectFile {
         self.data.next_hole(offset)
     }
 
+    /// Has the next read of a range be the disk's, where the kernel does that.
+    pub(super) fn forget(&self, offset: u64, length: u64) {
+        if let Err(error) = self.data.forget(offset, length) {
+            tracing::debug!("posix_fadvise of {}: {error}", self.path.display());
+        }
+    }
+
+    /// Where there is data from `offset` on, or checksums that say there should be.
+    pub(super) fn next_to_compare(&self, offset: u64) -> io::Result<Option<u64>> {
+        let data = self.data.next_data(offset)?;
+        let summed = match &self.sums {
+            Some(sums) => sums.look().next_summed(offset / BLOCK_BYTES)?,
+            None => None,
+        };
+        let summed = summed.map(|block| (block * BLOCK_BYTES).max(offset));
+        Ok(match (data, summed) {
+            (Some(data), Some(summed)) => Some(data.min(summed)),
+            (data, summed) => data.or(summed),
+        })
+    }
+
     /// Cuts the file to `length`; a shorter one stays as it is. On disk when this returns.
     pub(super) fn truncate(&self, length: u64) -> io::Result<()> {
         let Some(sums) = &self.sums else {

@@ -20,7 +20,7 @@ use thiserror::Error;
 use super::disk::LocalFile;
 use super::sums_format::{
     BLOCK_BYTES, CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SUMS_BYTES, ClusterHeader, HEADER_BYTES,
-    HEADER_PAGE_BYTES, SUM_BYTES, block_sum, blocks_of, header_offset, sum_offset,
+    HEADER_PAGE_BYTES, SUM_BYTES, block_at, block_sum, blocks_of, header_offset, sum_offset,
 };
 
 /// Clusters of one object that are kept in memory: of 64 GiB. Settled ones beyond it are forgotten.
@@ -309,6 +309,12 @@ impl Sums {
     /// Stops trusting a cluster: the next use computes its sums anew, where they are not covered.
     pub(super) fn distrust(&mut self, cluster: u64) {
         self.clusters.remove(&cluster);
+    }
+
+    /// The first block from `block` on whose sum is not in a hole of the sums; `None` where none is.
+    pub(super) fn next_summed(&self, block: u64) -> io::Result<Option<u64>> {
+        let found = self.file.next_data(sum_offset(block))?;
+        Ok(found.map(|at| block_at(at).max(block)))
     }
 
     /// Whether there is room for sums of more than `blocks` blocks.

@@ -82,6 +82,13 @@ pub const fn sum_offset(block: u64) -> u64 {
     cluster * CLUSTER_SUMS_BYTES + HEADER_PAGE_BYTES + block % CLUSTER_BLOCKS * SUM_BYTES
 }
 
+/// The block whose sum stands at an offset; at a header, the cluster's first.
+#[must_use]
+pub const fn block_at(offset: u64) -> u64 {
+    let within = (offset % CLUSTER_SUMS_BYTES).saturating_sub(HEADER_PAGE_BYTES);
+    offset / CLUSTER_SUMS_BYTES * CLUSTER_BLOCKS + within / SUM_BYTES
+}
+
 /// Where a cluster's header stands.
 #[must_use]
 pub const fn header_offset(cluster: u64) -> u64 {
@@ -247,6 +254,10 @@ mod tests {
             sum_offset(CLUSTER_BLOCKS),
             header_offset(1) + HEADER_PAGE_BYTES
         );
+        for block in [0, 1, CLUSTER_BLOCKS - 1, CLUSTER_BLOCKS, 1 << 40] {
+            assert_eq!(block_at(sum_offset(block)), block);
+        }
+        assert_eq!(block_at(header_offset(3) + 8), 3 * CLUSTER_BLOCKS);
         // The largest offset of a file fits.
         assert!(sum_offset(blocks_of(i64::MAX as u64)) < i64::MAX as u64);
     }

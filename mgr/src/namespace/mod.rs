@@ -3,12 +3,14 @@
 //! out. No clock, no randomness, no I/O of its own: the store is behind [`crate::store::View`].
 //!
 //! One noun a file: [`inode`], [`dentry`], [`layout`], [`xattr`], [`opens`]; what callers may do is
-//! in [`access`], what they do in [`attributes`], [`create`], [`link`], [`rename`], [`open`].
+//! in [`access`], what they do in [`attributes`], [`create`], [`link`], [`rename`], [`open`]. What
+//! fsck sees and mends is in [`check`] and [`repair`].
 
 pub mod access;
 pub mod acl;
 pub mod acl_xattr;
 pub mod attributes;
+pub mod check;
 pub mod create;
 pub mod dentry;
 pub mod format;
@@ -20,6 +22,7 @@ pub mod link;
 pub mod open;
 pub mod opens;
 pub mod rename;
+pub mod repair;
 #[cfg(test)]
 pub mod testing;
 pub mod transaction;
@@ -166,6 +169,9 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
         Op::RemoveXattr { inode, name } => tx.remove_xattr(*inode, name),
         Op::GetLayout { inode } => tx.get_layout(*inode),
         Op::SetLayout { inode, policy } => tx.set_layout(*inode, *policy),
+        Op::Inspect { section, after } => tx.inspect(*section, after),
+        Op::FindStray { iod, objects } => tx.find_stray(*iod, objects),
+        Op::Examine(finding) | Op::Repair(finding) => tx.repair(finding),
         Op::Hello { .. }
         | Op::KeepAlive
         | Op::StatFs
@@ -214,6 +220,10 @@ const fn needs_room(operation: &MgrOperation) -> bool {
         | Op::Acquire { .. }
         | Op::Acknowledge { .. }
         | Op::GiveBack { .. }
-        | Op::Goodbye => false,
+        | Op::Goodbye
+        | Op::Inspect { .. }
+        | Op::FindStray { .. }
+        | Op::Examine(_)
+        | Op::Repair(_) => false,
     }
 }

@@ -72,7 +72,8 @@ impl<'a> Transaction<'a> {
         self.own
     }
 
-    fn raw(&self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+    /// The bytes under `key`, whatever they are.
+    pub(super) fn raw(&self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
         match self.own.get(key).or_else(|| self.batch.get(key)) {
             Some(changed) => Ok(changed.as_deref()),
             None => self.committed.get(key),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pvfs::limits::{READDIR_ENTRIES_MAX, XATTR_VALUE_BYTES_MAX};
+use pvfs::limits::{BODY_BYTES_MAX, READDIR_ENTRIES_MAX, XATTR_VALUE_BYTES_MAX};
 use pvfs::proto::mgr::MgrOperation;
 use tokio::sync::Semaphore;
 
@@ -115,6 +115,7 @@ pub fn charge(body_bytes: usize, operation: &MgrOperation) -> u32 {
         }
         MgrOperation::GetXattr { .. } | MgrOperation::ListXattr { .. } => XATTR_VALUE_BYTES_MAX,
         MgrOperation::Hello { .. } | MgrOperation::ListIods => IODS_BYTES,
+        MgrOperation::Inspect { .. } => BODY_BYTES_MAX,
         _ => 0,
     };
     kib(body_bytes + REQUEST_BYTES + reply)
@@ -123,7 +124,6 @@ pub fn charge(body_bytes: usize, operation: &MgrOperation) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pvfs::limits::BODY_BYTES_MAX;
     use std::net::Ipv4Addr;
 
     #[test]

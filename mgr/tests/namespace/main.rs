@@ -13,6 +13,7 @@ mod attributes;
 mod check;
 mod durability;
 mod exactly_once;
+mod fsck;
 mod iods;
 mod leases;
 mod model;

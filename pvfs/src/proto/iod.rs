@@ -111,6 +111,28 @@ pub enum IodRequest {
         /// Of the lease on the file that is copied to, as in [`IodRequest::Write`].
         fence: u64,
     },
+    /// Names of objects, in an order of the iod's own.
+    List {
+        /// The last object of the page before; `None` begins.
+        after: Option<ObjectId>,
+        /// At most so many, and at most
+        /// [`OBJECTS_PER_PAGE_MAX`](crate::limits::OBJECTS_PER_PAGE_MAX).
+        objects_max: u32,
+    },
+    /// What there is of some objects.
+    Survey {
+        /// At most [`OBJECTS_PER_QUESTION_MAX`](crate::limits::OBJECTS_PER_QUESTION_MAX).
+        objects: Vec<ObjectId>,
+    },
+    /// Reads a part of an object from the disk and compares it with its checksums.
+    Scrub {
+        /// Which.
+        object: ObjectId,
+        /// Offset in the local file, bytes.
+        offset: u64,
+        /// How much, bytes, at most [`SCRUB_BYTES_MAX`](crate::limits::SCRUB_BYTES_MAX).
+        length: u32,
+    },
 }
 
 /// What [`IodRequest::Seek`] seeks.
@@ -150,6 +172,37 @@ pub enum IodResponse {
         /// Offset in the local file, bytes; `None` where no data follows.
         Option<u64>,
     ),
+    /// To [`IodRequest::List`].
+    Objects {
+        /// Some.
+        objects: Vec<ObjectId>,
+        /// No others follow.
+        end: bool,
+    },
+    /// To [`IodRequest::Survey`], in the order of the question.
+    Surveyed(Vec<Surveyed>),
+    /// To [`IodRequest::Scrub`].
+    Scrubbed {
+        /// Bytes that were read.
+        bytes: u64,
+        /// Where what is damaged begins and ends, as local offsets.
+        damage: Vec<(u64, u64)>,
+        /// Where there is more to compare; `None` at the end.
+        next: Option<u64>,
+    },
+}
+
+/// What an iod has of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Surveyed {
+    /// Nothing.
+    Absent,
+    /// A local file of so many bytes.
+    Length(u64),
+    /// Checksums of data that is gone.
+    Lost,
+    /// Something that the disk does not let it look at.
+    Failed,
 }
 
 /// What a reply frame's body holds.

@@ -8,6 +8,7 @@ use crate::error::FsError;
 use crate::ids::{ClientId, FileSystemId, InodeNumber, IodId, ObjectId, OpenId};
 use crate::layout::{Layout, LayoutPolicy};
 use crate::name::Name;
+use crate::proto::check::{Finding, Page, Section, Verdict};
 use crate::proto::lease::Want;
 
 /// A request to mgr.
@@ -272,6 +273,25 @@ pub enum MgrOperation {
     },
     /// The client ends: with this request it loses its opens and leases.
     Goodbye,
+    /// A page of mgr's records, for `pvfs fsck`. Only root may ask.
+    Inspect {
+        /// Which records.
+        section: Section,
+        /// As [`Page::next`] said; empty at the section's start.
+        after: Vec<u8>,
+    },
+    /// Which of these objects, all of which an iod was seen to hold before, belong to no file. Only
+    /// root may ask.
+    FindStray {
+        /// Which iod.
+        iod: IodId,
+        /// At most [`OBJECTS_PER_QUESTION_MAX`](crate::limits::OBJECTS_PER_QUESTION_MAX).
+        objects: Vec<ObjectId>,
+    },
+    /// Looks whether a finding is true. Only root may ask.
+    Examine(Finding),
+    /// Looks whether a finding is true, and repairs what can be repaired (mutating). Only root may ask.
+    Repair(Finding),
 }
 
 impl MgrOperation {
@@ -294,7 +314,10 @@ impl MgrOperation {
             | Self::Acquire { .. }
             | Self::Acknowledge { .. }
             | Self::GiveBack { .. }
-            | Self::Goodbye => false,
+            | Self::Goodbye
+            | Self::Inspect { .. }
+            | Self::FindStray { .. }
+            | Self::Examine(_) => false,
             Self::SetAttr { .. }
             | Self::Create { .. }
             | Self::MakeNode { .. }
@@ -309,7 +332,8 @@ impl MgrOperation {
             | Self::SetXattr { .. }
             | Self::SetLayout { .. }
             | Self::RemoveXattr { .. }
-            | Self::RegisterIod { .. } => true,
+            | Self::RegisterIod { .. }
+            | Self::Repair(_) => true,
         }
     }
 }
@@ -406,6 +430,12 @@ pub enum MgrResponse {
         /// The file system that it now belongs to.
         file_system: FileSystemId,
     },
+    /// To [`MgrOperation::Inspect`].
+    Page(Page),
+    /// To [`MgrOperation::FindStray`].
+    Objects(Vec<ObjectId>),
+    /// To [`MgrOperation::Examine`] and [`MgrOperation::Repair`].
+    Verdict(Verdict),
 }
 
 /// What a reply frame's body holds.

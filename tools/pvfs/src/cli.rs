@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{cp, dev, df, layout, man, ping, stat};
+use crate::{cp, dev, df, fsck, layout, man, ping, scrub, stat};
 
 /// Run, inspect and fill a PVFS file system
 #[derive(Debug, Parser)]
@@ -50,9 +50,28 @@ enum Verb {
     ///
     /// Status 1 where an iod is away; its line then shows what it said last.
     Df(df::Args),
+    /// Find and repair contradictions in mgr's records, and between them and the iods
+    ///
+    /// Works while the file system is used, and changes nothing without --repair. Statuses as of
+    /// fsck(8), added up: 0: nothing is wrong; 1: something was, and is repaired; 4: something is
+    /// wrong and left; 8: not everything could be looked at. What is repaired: names, counts of
+    /// links, entries and inodes, sizes, and records that contradict each other; inodes without a
+    /// name get one in /lost+found; stripes of no file are removed. Only root may check.
+    Fsck(fsck::Args),
+    /// Have all iods read what they have and compare it with its checksums
+    ///
+    /// Names the files that are damaged, and which bytes of them. The iods' page caches forget what
+    /// is read, so that it comes from the disks. Status 0: all is well; 4: something is damaged; 8:
+    /// not all could be read. Only root may scrub.
+    Scrub(scrub::Args),
     /// Show or set how files are striped
     #[command(subcommand)]
     Layout(layout::Verb),
+    /// Write a shell's completions to standard output
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Write the manual page of this command (for packagers)
     #[command(hide = true)]
     Man(man::Args),
@@ -77,7 +96,10 @@ pub fn main() -> ExitCode {
         Verb::Stat(args) => ("stat", stat::run(args)),
         Verb::Cp(args) => ("cp", cp::run(args)),
         Verb::Df(args) => ("df", df::run(args)),
+        Verb::Fsck(args) => ("fsck", fsck::run(args)),
+        Verb::Scrub(args) => ("scrub", scrub::run(args)),
         Verb::Layout(verb) => ("layout", layout::run(verb)),
+        Verb::Completions { shell } => ("completions", man::completions(*shell)),
         Verb::Man(args) => ("man", man::run(args)),
         Verb::Tether(args) => ("tether", dev::tether::run(args)),
     };

@@ -5,12 +5,15 @@ mod cli;
 mod cp;
 mod dev;
 mod df;
+mod fsck;
 mod human;
 mod layout;
 mod man;
 mod mountinfo;
 mod ping;
+mod progress;
 mod rpc;
+mod scrub;
 mod stat;
 mod target;
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-//! `pvfs man`: the manual pages, made from the command line's own description so that they stay
-//! true. A test compares them with those in docs/man.
+//! `pvfs man` and `pvfs completions`: made from the command line's own description so that they
+//! stay true. A test compares the manual pages with those in docs/man.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,6 +24,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // `pvfs help` needs no page of its own.
     let command = Cli::command().disable_help_subcommand(true);
     clap_mangen::generate_to(command, &args.out).with_context(|| args.out.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a shell's completions.
+pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    // clap_complete panics if its output fails, so it writes into memory.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pvfs", &mut script);
+    std::io::stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 
