@@ -27,6 +27,8 @@ const RESERVE_BYTES_MIN: u64 = 64 << 20;
 /// What is left free of a small disk, as a share, for the same reason; of a large one,
 /// [`RESERVE_BYTES_MIN`].
 const DISK_RESERVE_SHARE: u64 = 16;
+/// What LMDB writes at once: less is free of a disk that took only a part of it.
+const WRITE_BYTES_MAX: u64 = 1 << 20;
 /// LMDB maps whole pages; this is a multiple of each page size in use.
 const MAP_GRANULE_BYTES: u64 = 64 << 10;
 
@@ -86,6 +88,7 @@ impl LmdbStore {
         let map = usize::try_from(map).unwrap_or(usize::MAX);
         let env = open_env(directory, map).map_err(failed)?;
         let database = create_database(&env).map_err(failed)?;
+        sync_names(directory)?;
         Ok(Self {
             env,
             database,
@@ -93,6 +96,19 @@ impl LmdbStore {
             _lock: lock,
         })
     }
+}
+
+/// Makes the names of the store's files durable, and that of their directory: LMDB flushes only what
+/// is in them.
+fn sync_names(directory: &Path) -> Result<(), OpenError> {
+    let parent = directory.join("..");
+    [directory, &parent].into_iter().try_for_each(|path| {
+        let synced = File::open(path).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| OpenError::Directory {
+            path: path.to_owned(),
+            error,
+        })
+    })
 }
 
 fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
@@ -197,15 +213,12 @@ impl Store for LmdbStore {
     }
 
     fn commit(&mut self, records: &Records) -> Result<(), StoreError> {
-        let mut transaction = self.env.write_txn().map_err(store_error)?;
-        for (key, value) in records {
-            match value {
-                Some(value) => self.database.put(&mut transaction, key, value),
-                None => self.database.delete(&mut transaction, key).map(|_| ()),
-            }
-            .map_err(store_error)?;
-        }
-        transaction.commit().map_err(store_error)
+        self.put_all(records).map_err(|error| match error {
+            // LMDB says EIO where only a part of a write found room. It has given the transaction up
+            // then; had it failed later, at the page that ends a commit, it would refuse all others.
+            heed::Error::Io(_) if self.is_disk_full() => StoreError::Full,
+            other => store_error(other),
+        })
     }
 
     /// The limit is the one given, or the end of the disk less a reserve where that comes first.
@@ -223,6 +236,24 @@ impl Store for LmdbStore {
 }
 
 impl LmdbStore {
+    fn put_all(&self, records: &Records) -> Result<(), heed::Error> {
+        let mut transaction = self.env.write_txn()?;
+        for (key, value) in records {
+            match value {
+                Some(value) => self.database.put(&mut transaction, key, value)?,
+                None => self.database.delete(&mut transaction, key).map(drop)?,
+            }
+        }
+        transaction.commit()
+    }
+
+    fn is_disk_full(&self) -> bool {
+        statvfs(self.env.path()).is_ok_and(|disk| {
+            let available = disk.blocks_available().saturating_mul(disk.fragment_size());
+            available < WRITE_BYTES_MAX
+        })
+    }
+
     /// How large the file may grow before its disk's reserve is touched.
     fn disk_bytes(&self) -> Result<u64, StoreError> {
         let failed = |errno: nix::errno::Errno| StoreError::Backend(errno.to_string());
