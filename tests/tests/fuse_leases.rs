@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use cssns_tests::linearizability::{self, Call, Event, Register};
 use cssns_tests::proxy::Mood;
 use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
+use nix::errno::Errno;
 
 fn mounts(mounts: usize) -> Cluster {
     let options = Options {
@@ -524,8 +525,8 @@ fn what_a_node_reports_after_it_lost_its_leases_does_not_undo_what_others_did() 
     let cluster = linked(2);
     let (here, there) = (cluster.mount(0).join("log"), cluster.mount(1).join("log"));
     fs::write(&here, b"").unwrap();
-    let mut one = Appender::start(&here);
-    one.append("lost");
+    let mut one = OpenOptions::new().append(true).open(&here).unwrap();
+    one.write_all(b"lost").unwrap();
     let link = cluster.link(Who::Mount(0)).unwrap();
     link.set(Mood::Still);
     let file = OpenOptions::new().write(true).open(&there).unwrap();
@@ -536,9 +537,12 @@ fn what_a_node_reports_after_it_lost_its_leases_does_not_undo_what_others_did() 
     for path in [&here, &there, &here] {
         assert_eq!(fs::metadata(path).unwrap().size(), 0, "{}", path.display());
     }
-    one.append("new");
+    let told = one.sync_all().map_err(|error| error.raw_os_error());
+    assert_eq!(told, Err(Some(Errno::EIO as i32)));
+    one.sync_all().unwrap();
+    one.write_all(b"new").unwrap();
     assert_eq!(fs::read_to_string(&there).unwrap(), "new");
-    one.finish();
+    drop(one);
     assert_eq!(fs::read_to_string(&there).unwrap(), "new");
     cluster.finish().unwrap();
 }

@@ -508,7 +508,7 @@ impl Pvfs {
     pub fn flush(&self, handle: u64) -> Result<(), FsError> {
         let file = self.files.get(handle)?;
         self.report(&file.inode)?;
-        Ok(())
+        tell_lost_writes(&file.inode)
     }
 
     /// Returns when what this mount wrote to the file is on the iods' disks, and size and time in
@@ -527,7 +527,7 @@ impl Pvfs {
             }
         }
         self.report(&file.inode)?;
-        Ok(())
+        tell_lost_writes(&file.inode)
     }
 
     /// The last descriptor and mapping of an open are gone.
@@ -556,6 +556,14 @@ impl Pvfs {
     /// Closes at mgr; nobody waits for its answer.
     pub(super) fn close(&self, inode: InodeNumber, open: OpenId) {
         self.post_as_root(&MgrOperation::Close { inode, open });
+    }
+}
+
+/// Fails where mgr heard of writes of this mount too late to take them in; once, as a disk's error is told.
+fn tell_lost_writes(inode: &Inode) -> Result<(), FsError> {
+    match inode.state().tell_lost_writes() {
+        true => Err(FsError::Io),
+        false => Ok(()),
     }
 }
 

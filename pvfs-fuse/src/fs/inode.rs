@@ -132,6 +132,8 @@ pub(super) struct InodeState {
     writer: Option<Writer>,
     /// A lease was lost while mgr was to hear of writes under it.
     lost_unreported: bool,
+    /// mgr heard of writes too late: the next fsync(2) or close(2) is to say so.
+    lost_writes: bool,
     /// Something may be on an iod that is not on its disk.
     unsynced: bool,
     /// As mgr said last, the file does not take the space that its size says.
@@ -175,6 +177,7 @@ impl InodeState {
             reporting_end: 0,
             writer: None,
             lost_unreported: false,
+            lost_writes: false,
             // An open that was closed before may have written.
             unsynced: true,
             sparse: attr.allocated.is_some(),
@@ -321,7 +324,13 @@ impl InodeState {
             );
             self.writer = None;
             self.written_end = 0;
+            self.lost_writes = true;
         }
+    }
+
+    /// Whether writes were lost since somebody was told so.
+    pub(super) fn tell_lost_writes(&mut self) -> bool {
+        std::mem::take(&mut self.lost_writes)
     }
 
     /// The lease is lost.
@@ -354,8 +363,9 @@ impl InodeState {
         })
     }
 
-    /// mgr has heard it.
-    pub(super) fn report_done(&mut self, attr: &Attr) {
+    /// mgr has heard it: a file that is shorter after it was changed by others before.
+    pub(super) fn report_done(&mut self, report: &Report, attr: &Attr) {
+        self.lost_writes |= attr.size < report.size_min;
         self.changed_at_mgr(attr);
         self.end_report();
     }
@@ -442,7 +452,7 @@ mod tests {
         assert_eq!(state.end(), 100);
         let report = state.begin_report().unwrap();
         assert_eq!((report.size_min, state.end()), (100, 100));
-        state.report_done(&attr(100, 2));
+        state.report_done(&report, &attr(100, 2));
         assert_eq!((state.end(), state.is_dirty()), (100, false));
         assert_eq!(state.begin_report(), None);
     }
@@ -451,15 +461,30 @@ mod tests {
     fn a_write_during_a_report_is_reported_later() {
         let mut state = InodeState::new(&attr(0, 1));
         state.wrote(0..100, writer(1, 0));
-        state.begin_report().unwrap();
+        let report = state.begin_report().unwrap();
         state.wrote(0..50, writer(1, 0));
-        state.report_done(&attr(100, 2));
+        state.report_done(&report, &attr(100, 2));
         assert!(state.is_dirty());
         assert_eq!(
             state.begin_report().unwrap().size_min,
             50,
             "no more than was written since"
         );
+    }
+
+    #[test]
+    fn a_report_that_came_too_late_is_told_of_once() {
+        let mut state = InodeState::new(&attr(0, 1));
+        state.wrote(0..100, writer(1, 0));
+        let report = state.begin_report().unwrap();
+        state.report_done(&report, &attr(7, 9));
+        assert_eq!(state.end(), 7, "as others left it");
+        assert!(state.tell_lost_writes() && !state.tell_lost_writes());
+        // The lease comes back before the report is made.
+        state.wrote(7..100, writer(1, 0));
+        state.lost();
+        state.regained(&attr(8, 11));
+        assert!(state.tell_lost_writes() && state.begin_report().is_none());
     }
 
     #[test]
@@ -514,12 +539,13 @@ mod tests {
         let report = state.begin_report().unwrap();
         assert!(report.asks_for_space);
         state.report_failed(report);
-        assert!(state.begin_report().unwrap().asks_for_space);
+        let report = state.begin_report().unwrap();
+        assert!(report.asks_for_space);
         let sparse = Attr {
             allocated: Some(8192),
             ..attr(30_001, 6)
         };
-        state.report_done(&sparse);
+        state.report_done(&report, &sparse);
         state.wrote(0..1, writer(1, 0));
         assert!(state.begin_report().unwrap().asks_for_space);
     }

@@ -216,7 +216,7 @@ impl Pvfs {
     ) -> Result<Option<Attr>, FsError> {
         let outcome = match reply {
             Ok(MgrResponse::Report { attr, .. }) => {
-                inode.state().report_done(&attr);
+                inode.state().report_done(&report, &attr);
                 Ok(Some(attr))
             }
             outcome => {

@@ -142,6 +142,20 @@ enum Fault {
     Link(Who, Mood, u64),
 }
 
+impl Fault {
+    /// The mount that may forget what it has acknowledged and mgr has not heard: its process is gone, or its
+    /// leases were over before mgr could hear it (docs/SEMANTICS.md, "Durability and failures").
+    fn forgetful(self, options: &Options) -> Option<usize> {
+        match self {
+            Self::Kill(Who::Mount(index)) => Some(index),
+            Self::Link(Who::Mount(index), _, ms) if ms >= u64::from(options.lease_timeout_ms) => {
+                Some(index)
+            }
+            Self::Kill(_) | Self::Stop(..) | Self::Cut(_) | Self::Link(..) => None,
+        }
+    }
+}
+
 fn draw_fault(rng: &mut Rng, options: &Options) -> Fault {
     let (iod, mount) = (
         Who::Iod(rng.usize(0..options.iods)),
@@ -245,10 +259,7 @@ fn run_round(
     (name, fault): (&str, Option<Fault>),
     (rng, tally): (&mut Rng, &mut Tally),
 ) -> anyhow::Result<()> {
-    let killed = match fault {
-        Some(Fault::Kill(Who::Mount(index))) => Some(index),
-        _ => None,
-    };
+    let forgetful = fault.and_then(|fault| fault.forgetful(cluster.options()));
     let inside = |lane: usize| PathBuf::from(format!("{name}.{lane}"));
     let mut mapped = Vec::new();
     for lane in 0..lanes.len() {
@@ -263,7 +274,7 @@ fn run_round(
                 seed: rng.u64(..),
                 worker: mount as u64,
                 calls: plan.calls,
-                synced: killed.is_some(),
+                synced: forgetful.is_some(),
             };
             worker.begin(&task)?;
         }
@@ -283,7 +294,7 @@ fn run_round(
                 .end()
                 .with_context(|| format!("worker on mount {mount} in {name}.{lane}"))?;
             ensure!(
-                !died || killed == Some(mount),
+                !died || forgetful == Some(mount),
                 "a call on mount {mount} failed in {name}.{lane}: {:?}",
                 notes.last()
             );

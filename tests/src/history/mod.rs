@@ -169,7 +169,7 @@ pub struct Task {
     pub worker: u64,
     /// How many calls.
     pub calls: usize,
-    /// A mount may be killed meanwhile: a write is over when it is synced, since the crash of a node
-    /// may lose the size of what it has not synced.
+    /// A mount may be killed meanwhile, or be cut off for longer than its leases last: a write is over when
+    /// it is synced, since such a node may lose the size of what it has not synced.
     pub synced: bool,
 }
