@@ -8,7 +8,7 @@
 //! [`leftovers`] is what a run of the cluster left. [`director_vm`] is the director in a guest, [`frames`] what is sent to it by hand.
 //! [`proxy`] is a link that fails, [`pvfs_peer`] a hostile peer of
 //! PVFS's daemons. [`environment`] says what
-//! is drawn at random, [`document`] keeps
+//! is drawn at random, [`recorder`] a disk that remembers in which order it was written, [`document`] keeps
 //! measured figures in the documentation.
 
 pub mod director_vm;
@@ -25,5 +25,6 @@ pub mod programs;
 pub mod proxy;
 pub mod pvfs_cluster;
 pub mod pvfs_peer;
+pub mod recorder;
 pub mod replay;
 pub mod workload;

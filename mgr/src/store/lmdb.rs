@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
-use heed::{Database, Env, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 use thiserror::Error;
@@ -29,6 +29,11 @@ const RESERVE_BYTES_MIN: u64 = 64 << 20;
 const DISK_RESERVE_SHARE: u64 = 16;
 /// What LMDB writes at once: less is free of a disk that took only a part of it.
 const WRITE_BYTES_MAX: u64 = 1 << 20;
+/// LMDB's data file, and what it is called until it is whole.
+const DATA: &str = "data.mdb";
+const DATA_NEW: &str = "data.mdb.new";
+/// Room of the map of a data file that is being made: it has two pages.
+const MAP_NEW_BYTES: usize = 1 << 20;
 /// LMDB maps whole pages; this is a multiple of each page size in use.
 const MAP_GRANULE_BYTES: u64 = 64 << 10;
 
@@ -86,9 +91,10 @@ impl LmdbStore {
             .saturating_add(reserve)
             .next_multiple_of(MAP_GRANULE_BYTES);
         let map = usize::try_from(map).unwrap_or(usize::MAX);
-        let env = open_env(directory, map).map_err(failed)?;
-        let database = create_database(&env).map_err(failed)?;
+        make_data(directory).map_err(failed)?;
         sync_names(directory)?;
+        let env = open_env(directory, map, EnvFlags::empty()).map_err(failed)?;
+        let database = create_database(&env).map_err(failed)?;
         Ok(Self {
             env,
             database,
@@ -130,18 +136,49 @@ fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
     }
 }
 
+/// Makes the data file if there is none. LMDB would write its first pages without a flush, and a power
+/// cut at that moment leave a file that is none of its; so it is made under another name and flushed.
+fn make_data(directory: &Path) -> Result<(), heed::Error> {
+    let data = directory.join(DATA);
+    if data.exists() {
+        return Ok(());
+    }
+    let new = directory.join(DATA_NEW);
+    let lock = directory.join(format!("{DATA_NEW}-lock"));
+    remove_if_there(&new)?;
+    remove_if_there(&lock)?;
+    let env = open_env(&new, MAP_NEW_BYTES, EnvFlags::NO_SUB_DIR)?;
+    env.force_sync()?;
+    env.prepare_for_closing().wait();
+    remove_if_there(&lock)?;
+    Ok(std::fs::rename(&new, &data)?)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
 #[expect(
     unsafe_code,
     reason = "LMDB maps its file; docs/decisions/0010-lmdb.md"
 )]
-fn open_env(directory: &Path, map_bytes: usize) -> Result<Env<WithoutTls>, heed::Error> {
+fn open_env(
+    path: &Path,
+    map_bytes: usize,
+    flags: EnvFlags,
+) -> Result<Env<WithoutTls>, heed::Error> {
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_bytes);
+    // SAFETY: the callers pass no flag, or `NO_SUB_DIR`, which only says how the path is meant.
+    unsafe { options.flags(flags) };
     // SAFETY: the map is sound as long as nobody else changes the file. `lock` above holds the
     // directory's lock, which every pvfs-mgr takes first, and LMDB is told of no flag that would
     // relax its own checks. Whoever edits the file by other means has root's power over this
     // process anyway.
-    unsafe { options.open(directory) }
+    unsafe { options.open(path) }
 }
 
 fn create_database(env: &Env<WithoutTls>) -> Result<Database<Bytes, Bytes>, heed::Error> {
