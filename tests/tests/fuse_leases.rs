@@ -158,7 +158,13 @@ fn a_file_replaced_by_rename_is_never_mixed() {
             let mut reads = 0;
             while newest.load(Ordering::SeqCst) < 60 {
                 let from = newest.load(Ordering::SeqCst);
-                let bytes = fs::read(&served).unwrap();
+                // Replaced twice while it is opened: docs/SEMANTICS.md, "Not promised".
+                let bytes = loop {
+                    match fs::read(&served) {
+                        Err(error) if error.raw_os_error() == Some(Errno::ESTALE as i32) => {}
+                        read => break read.unwrap(),
+                    }
+                };
                 let first = bytes[0];
                 assert!(bytes.len() == BYTES && bytes.iter().all(|byte| *byte == first));
                 assert!(u64::from(first) >= from, "{first} is older than {from}");
