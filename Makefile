@@ -78,8 +78,8 @@ soak: setup kmod ## everything at once at the module in the VM, for MINUTES (2)
 	MINUTES=$(or $(MINUTES),2) scripts/kmod-soak.sh
 
 test-powercut: setup-test ## images of power cuts, RUNS (20000): of an iod's store four each, of mgr's one, from SEED (1)
-	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked --release -p pvfs-iod --lib crash_tests -- --nocapture
-	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked --release -p cssns-tests --test mgr_powercut -- --nocapture
+	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked -p pvfs-iod --lib crash_tests -- --nocapture
+	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked -p cssns-tests --test mgr_powercut -- --nocapture
 
 fuzz: setup ## fuzz the director's pure code and what PVFS takes from the network, SECONDS (60) for each target; finds go to build/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),$(FUZZ_SECONDS),60) scripts/fuzz.sh

@@ -484,8 +484,8 @@ impl ObjectFile {
         };
         let mut sums = sums.lock();
         let longer = self.length()? > length;
-        // Where data is lost, its sums go beyond the end.
-        if !longer && !sums.reach_beyond(blocks_of(length))? {
+        // Where data is lost, its sums say so beyond the end.
+        if !longer && !sums.claim_beyond(blocks_of(length))? {
             return Ok(());
         }
         let now = Instant::now();

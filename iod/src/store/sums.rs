@@ -317,9 +317,20 @@ impl Sums {
         Ok(found.map(|at| block_at(at).max(block)))
     }
 
-    /// Whether there is room for sums of more than `blocks` blocks.
-    pub(super) fn reach_beyond(&self, blocks: u64) -> io::Result<bool> {
-        Ok(self.file.stat()?.length > length_of(blocks))
+    /// Whether they say that there was data on the disk beyond `blocks` blocks.
+    pub(super) fn claim_beyond(&self, blocks: u64) -> io::Result<bool> {
+        let mut at = header_offset(blocks / CLUSTER_BLOCKS);
+        while let Some(found) = self.file.next_data(at)? {
+            let cluster = found / CLUSTER_SUMS_BYTES;
+            match self.read_header(cluster) {
+                Ok(covered) if cluster * CLUSTER_BLOCKS + covered <= blocks => {}
+                Ok(_) => return Ok(true),
+                Err(error) if Damage::of(&error).is_some() => return Ok(true),
+                Err(error) => return Err(error),
+            }
+            at = header_offset(cluster + 1);
+        }
+        Ok(false)
     }
 
     /// Cuts the sums durably for an object that will be cut to `blocks` blocks: none beyond the cut,
