@@ -13,7 +13,7 @@ use crate::destination::Destination;
 use crate::director::config::{Address, ServiceKey};
 use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::clock::Ticks;
-use crate::kapi::hashtable::{Chain, Entry, Node, Table};
+use crate::kapi::hashtable::{Chain, Entry, Table};
 use crate::kapi::memory;
 use crate::kapi::random::HashKey;
 
@@ -291,6 +291,6 @@ fn words(address: Address) -> [u32; 4] {
 // Locks and timers are larger in a kernel that checks them.
 #[cfg(not(CONFIG_DEBUG_LOCK_ALLOC))]
 const _: () = assert!(
-    size_of::<Node<Listed>>() <= 128 && size_of::<Template>() <= 120,
+    size_of::<crate::kapi::hashtable::Node<Listed>>() <= 128 && size_of::<Template>() <= 120,
     "what the limit on memory counts with"
 );
