@@ -120,13 +120,14 @@ director() {
     esac
 }
 
-# services SCHEDULER COUNT: a UDP and a TCP service with COUNT real servers each, and timeouts that do not run out.
+# services SCHEDULER COUNT [LARGEST]: a UDP and a TCP service with COUNT real servers each, whose weights are 1 to LARGEST (1) in turn, and
+# timeouts that do not run out.
 services() {
     for service in "-u $VIP:53" "-t $VIP:80"; do
         echo "-A $service -s $1"
         number=0
         while [ $number -lt "$2" ]; do
-            echo "-a $service -r $(server $number):${service##*:} -g -w 1"
+            echo "-a $service -r $(server $number):${service##*:} -g -w $((number % ${3:-1} + 1))"
             number=$((number + 1))
         done
     done | ip netns exec dir ipvsadm -R

@@ -73,6 +73,9 @@ const DIRECTORS: [(&str, &str, &[&str]); 2] = [
     ("ipvs_mwlc", "ipvs_mwlc", &["wlc", "mwlc"]),
 ];
 
+/// Weights 1 to this one in turn, where they are not all 1.
+const WEIGHT_LARGEST: u32 = 7;
+
 /// Entries of the small table, of each protocol.
 const ENTRIES_FEW: u32 = 1_000;
 
@@ -105,13 +108,18 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         ipv6: Ipv6::default(),
         memory: Vec::new(),
     };
-    let servers: &[u32] = if args.quick { &[3] } else { &[3, 30, 300] };
+    // How many real servers, and their largest weight.
+    let servers: &[(u32, u32)] = if args.quick {
+        &[(3, 1)]
+    } else {
+        &[(3, 1), (30, 1), (300, 1), (300, WEIGHT_LARGEST)]
+    };
     for (name, module, schedulers) in DIRECTORS {
-        for &servers in servers {
+        for &(servers, weight_largest) in servers {
             for scheduler in schedulers {
                 say(&format!("{name}, {scheduler}, {servers} real servers"));
                 let script = format!(
-                    "director {module}\nservices {scheduler} {servers}\n{}{}",
+                    "director {module}\nservices {scheduler} {servers} {weight_largest}\n{}{}",
                     fill(ENTRIES_FEW),
                     costs(ENTRIES_FEW, 0).0
                 );
@@ -120,6 +128,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
                     director: name,
                     scheduler,
                     servers,
+                    weight_largest,
                     entries: ENTRIES_FEW,
                     costs: Costs::of(&measured)?,
                 });
@@ -274,6 +283,7 @@ fn large_table(
             director: name,
             scheduler,
             servers: 3,
+            weight_largest: 1,
             entries,
             costs: Costs::of(&measured)?,
         });

@@ -19,6 +19,9 @@ pub const NEW_INSTRUCTIONS_MAX: f64 = 2000.0;
 /// What each further real server may add to that.
 pub const SERVER_INSTRUCTIONS_MAX: f64 = 30.0;
 
+/// The same where weights differ, which takes products to compare.
+pub const UNEQUAL_SERVER_INSTRUCTIONS_MAX: f64 = 60.0;
+
 /// The real servers that the goals are set for.
 pub const SERVERS_FEW: u32 = 3;
 
@@ -117,10 +120,21 @@ pub struct Row {
     pub scheduler: &'static str,
     /// Real servers of the service.
     pub servers: u32,
+    /// Their weights are 1 to this one in turn.
+    pub weight_largest: u32,
     /// UDP connections in the table before measuring; of TCP there were as many, at most 20,000.
     pub entries: u32,
     /// What its packets cost.
     pub costs: Costs,
+}
+
+impl Row {
+    fn weights(&self) -> String {
+        match self.weight_largest {
+            1 => "1".to_owned(),
+            largest => format!("1 to {largest}"),
+        }
+    }
 }
 
 /// TCP over IPv6, with [`SERVERS_FEW`] real servers.
@@ -218,22 +232,26 @@ impl Report {
 
     fn push_rows(&self, text: &mut String) {
         text.push_str(&format!(
-            "| {:<14} | {:>7} | {:>7} |",
-            "director", "servers", "entries"
+            "| {:<14} | {:>7} | {:>7} | {:>7} |",
+            "director", "servers", "weights", "entries"
         ));
         for column in COLUMNS {
             text.push_str(&format!(" {column:>13} |"));
         }
-        text.push_str(&format!("\n|{:-<16}|{:->8}:|{:->8}:|", "", "", ""));
+        text.push_str(&format!(
+            "\n|{:-<16}|{:->8}:|{:->8}:|{:->8}:|",
+            "", "", "", ""
+        ));
         for _ in COLUMNS {
             text.push_str(&format!("{:->14}:|", ""));
         }
         text.push('\n');
         for row in &self.rows {
             text.push_str(&format!(
-                "| {:<14} | {:>7} | {:>7} |",
+                "| {:<14} | {:>7} | {:>7} | {:>7} |",
                 format!("{} {}", row.director, row.scheduler),
                 row.servers,
+                row.weights(),
                 row.entries
             ));
             let stock = self.stock_for(row).map(|row| row.costs.above(&self.mirred));
@@ -287,6 +305,7 @@ impl Report {
         self.rows.iter().find(|stock| {
             stock.director == "ip_vs"
                 && stock.servers == row.servers
+                && stock.weight_largest == row.weight_largest
                 && stock.entries == row.entries
         })
     }
@@ -296,14 +315,18 @@ impl Report {
         let mut missed = Vec::new();
         for row in self.rows.iter().filter(|row| row.director != "ip_vs") {
             let further = row.servers.saturating_sub(SERVERS_FEW);
-            let new_max = NEW_INSTRUCTIONS_MAX + SERVER_INSTRUCTIONS_MAX * f64::from(further);
+            let each = match row.weight_largest {
+                1 => SERVER_INSTRUCTIONS_MAX,
+                _ => UNEQUAL_SERVER_INSTRUCTIONS_MAX,
+            };
+            let new_max = NEW_INSTRUCTIONS_MAX + each * f64::from(further);
             let limits = [ESTABLISHED_INSTRUCTIONS_MAX, new_max].into_iter().cycle();
             let costs = row.costs.above(&self.mirred).into_iter().zip(limits);
             for (what, (cost, limit)) in COLUMNS.into_iter().zip(costs) {
                 if cost > limit {
                     missed.push(format!(
-                        "{} with {} real servers and {} entries, {what}: {cost:.0} above the floor, {limit} wanted",
-                        row.scheduler, row.servers, row.entries
+                        "{} with {} real servers of weight {} and {} entries, {what}: {cost:.0} above the floor, {limit} wanted",
+                        row.scheduler, row.servers, row.weights(), row.entries
                     ));
                 }
             }
@@ -386,6 +409,7 @@ mod tests {
             director,
             scheduler,
             servers: 3,
+            weight_largest: 1,
             entries: 1000,
             costs: costs(each, each + 1000.0),
         };
