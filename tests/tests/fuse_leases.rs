@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -550,5 +551,39 @@ fn what_a_node_reports_after_it_lost_its_leases_does_not_undo_what_others_did() 
     assert_eq!(fs::read_to_string(&there).unwrap(), "new");
     drop(one);
     assert_eq!(fs::read_to_string(&there).unwrap(), "new");
+    cluster.finish().unwrap();
+}
+
+/// On each node one writes and two read the same file over and over, with a new open each time, so that
+/// leases are given up while others ask for them and the kernel holds pages for both.
+#[test]
+fn readers_and_writers_of_one_file_on_two_nodes_all_go_on() {
+    const BYTES: usize = 400_000;
+    const TIME: Duration = Duration::from_secs(8);
+    /// Who has not come back by then never will.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let cluster = mounts(2);
+    fs::write(cluster.mount(0).join("f"), vec![0; BYTES]).unwrap();
+    let until = Instant::now() + TIME;
+    let (done, all_done) = channel();
+    for worker in 0..6 {
+        let (path, done) = (cluster.mount(worker % 2).join("f"), done.clone());
+        thread::spawn(move || {
+            while Instant::now() < until {
+                if worker < 2 {
+                    let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+                    for _ in 0..9 {
+                        file.write_all(&[1; 8192]).unwrap();
+                    }
+                } else {
+                    assert_eq!(fs::read(&path).unwrap().len(), BYTES);
+                }
+            }
+            done.send(worker).unwrap();
+        });
+    }
+    for _ in 0..6 {
+        all_done.recv_timeout(TIME + PATIENCE).unwrap();
+    }
     cluster.finish().unwrap();
 }

@@ -222,6 +222,8 @@ impl Pvfs {
                     drop(state);
                     self.drop_pages(inode.number, start, end);
                     state = inode.state();
+                    state.lease.dropped();
+                    inode.wake();
                 }
                 GiveUp::Wait if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                     drop(state);
@@ -424,6 +426,7 @@ impl Pvfs {
         if self.mgr.leases_left().is_some() {
             return;
         }
+        let mut lost = false;
         for inode in self.files.inodes() {
             let kept = {
                 let state = inode.state();
@@ -431,7 +434,13 @@ impl Pvfs {
             };
             if kept {
                 self.lose(&inode);
+                lost = true;
             }
+        }
+        if lost {
+            // A recall under way may wait for a page whose request now waits for a lease, and mgr gives none
+            // before that recall is answered: it is to know that there is nothing left to give up.
+            self.mgr.greet_anew();
         }
     }
 }

@@ -116,6 +116,9 @@ pub(super) struct FileLease {
     pages: bool,
     /// Where pages may have come in since the last pass began.
     touched: Option<(u64, u64)>,
+    /// Passes under way, which wait for pages' locks: a recall, and a request that needs more than is
+    /// held, may give the same lease up side by side.
+    passes: u32,
 }
 
 impl FileLease {
@@ -131,6 +134,7 @@ impl FileLease {
             epoch: 0,
             pages: false,
             touched: None,
+            passes: 0,
         }
     }
 
@@ -272,12 +276,14 @@ impl FileLease {
         }
     }
 
-    /// The next step of giving up.
+    /// The next step of giving up; [`FileLease::dropped`] follows each drop.
     pub(super) fn give_up(&mut self) -> GiveUp {
-        if self.uses > 0 || self.claims > 0 {
+        let passes = if self.held.is_some() { self.passes } else { 0 };
+        if self.uses > 0 || self.claims > 0 || passes > 0 {
             return GiveUp::Wait;
         }
         if let Some((start, end)) = self.touched.take().filter(|_| self.held.is_some()) {
+            self.passes += 1;
             return GiveUp::Drop(start, end);
         }
         self.held = None;
@@ -285,6 +291,11 @@ impl FileLease {
         self.pages = false;
         self.touched = None;
         GiveUp::Done
+    }
+
+    /// The pages of a pass are dropped.
+    pub(super) const fn dropped(&mut self) {
+        self.passes = self.passes.saturating_sub(1);
     }
 
     /// The lease's time is over: it is lost, whatever is under way. True where pages are to be
@@ -297,6 +308,7 @@ impl FileLease {
             number: self.number,
             fence: self.fence,
             asking: self.asking,
+            passes: self.passes,
             ..Self::new()
         };
         pages
@@ -461,9 +473,38 @@ pub(super) mod tests {
         assert_eq!(file.claim(Io::PageWrite), None);
         assert!(file.end(permit, Io::PageRead, PAGE));
         assert!(matches!(file.give_up(), GiveUp::Drop(..)));
+        file.dropped();
         assert_eq!(file.give_up(), GiveUp::Done);
         let begin = file.begin(Io::PageRead, false, true);
         assert_eq!(begin, Begin::Ask(Want::Read));
+    }
+
+    /// Or a request would ask mgr, others would join it with locked pages, and the pass that waits for
+    /// these pages would keep mgr from answering.
+    #[test]
+    fn a_lease_is_not_given_up_while_somebody_else_drops_its_pages() {
+        let mut file = with(Some(Lease::Read));
+        let permit = go(&mut file, Io::PageRead);
+        file.end(permit, Io::PageRead, PAGE);
+        file.start_giving_up();
+        assert!(matches!(file.give_up(), GiveUp::Drop(..)));
+        assert_eq!(file.give_up(), GiveUp::Wait, "the other one's turn");
+        assert_eq!(file.begin(Io::DirectWrite, false, true), Begin::Wait);
+        let permit = file.begin_at_last(Io::PageRead);
+        assert_eq!(file.give_up(), GiveUp::Wait);
+        file.end(permit, Io::PageRead, PAGE);
+        file.dropped();
+        assert_eq!(file.give_up(), GiveUp::Drop(PAGE.0, PAGE.1));
+        file.dropped();
+        assert_eq!(file.give_up(), GiveUp::Done);
+        // What was lost is nothing to wait for.
+        let mut file = with(Some(Lease::Read));
+        let permit = go(&mut file, Io::PageRead);
+        file.end(permit, Io::PageRead, PAGE);
+        file.start_giving_up();
+        assert!(matches!(file.give_up(), GiveUp::Drop(..)));
+        file.lose();
+        assert_eq!(file.give_up(), GiveUp::Done);
     }
 
     #[test]
@@ -473,6 +514,7 @@ pub(super) mod tests {
         file.end(permit, Io::PageRead, PAGE);
         file.start_giving_up();
         assert_eq!(file.give_up(), GiveUp::Drop(0, u64::MAX));
+        file.dropped();
         assert_eq!(file.give_up(), GiveUp::Done);
     }
 
@@ -486,7 +528,9 @@ pub(super) mod tests {
         let permit = go(&mut file, Io::WriteBack);
         assert_eq!(file.give_up(), GiveUp::Wait);
         file.end(permit, Io::WriteBack, PAGE);
+        file.dropped();
         assert_eq!(file.give_up(), GiveUp::Drop(0, 4096));
+        file.dropped();
         assert_eq!(file.give_up(), GiveUp::Done);
     }
 
@@ -501,6 +545,7 @@ pub(super) mod tests {
         file.end(permit, Io::PageRead, PAGE);
         file.end(first, Io::DirectRead, PAGE);
         assert_eq!(file.give_up(), GiveUp::Drop(0, 4096));
+        file.dropped();
         assert_eq!(file.give_up(), GiveUp::Done);
     }
 

@@ -272,6 +272,13 @@ impl MgrClient {
         self.shared.lease_clock.left(BootTime::now())
     }
 
+    /// Makes the connection anew: mgr takes the greeting to say that this client holds no lease.
+    pub fn greet_anew(&self) {
+        if let Some(link) = &self.shared.lock().link {
+            link.shut_down();
+        }
+    }
+
     /// Ends the client before it is dropped: whoever waits for a reply gets [`FsError::Io`].
     pub fn shut_down(&self) {
         let mut state = self.shared.lock();
