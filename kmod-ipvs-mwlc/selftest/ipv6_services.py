@@ -32,7 +32,7 @@ def in_proc(address_text):
 
 def test_ipv6_networks_persist_by_their_prefix():
     neighbour, stranger = "fd00::1:11", "fd00:0:0:1::10"
-    service6("rr", port=PORT6, options=" -p 100 -M 64")
+    service6("rr", port=PORT6, options=" -p 3600 -M 64")
     kept = []
     first = connect(1, kept)[0]
     assert connect(3, kept) == [first] * 3
