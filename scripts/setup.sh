@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 # cargo and rustc are looked for apart: a toolchain that did not come from a package is as good.
 PACKAGES=(
     gcc libc6-dev make pkg-config ca-certificates                    # crates that build C
-    fuse3 util-linux attr acl                                        # mounts and their tests
+    fuse3 util-linux attr acl sqlite3                                # mounts and their tests
     iproute2 iputils-ping nginx-light curl procps                    # the demo's cluster and its clients
     fonts-dejavu-core                                                # words in the PNG figures of the experiment
     qemu-system-x86 busybox-static cpio kmod xz-utils mmdebstrap debian-archive-keyring arch-test  # the director's VM, its module

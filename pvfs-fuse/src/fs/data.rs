@@ -43,8 +43,6 @@ pub struct Opened {
     pub attr: Attr,
     /// The kernel is to keep no pages for this handle: others write to the file, or it appends.
     pub direct: bool,
-    /// Opened for reading only: there is nothing to flush.
-    pub flushes: bool,
 }
 
 /// A read request.
@@ -150,7 +148,7 @@ impl Pvfs {
         let granted = match known.filter(|_| truncate) {
             // What was written before the truncation must not lengthen the file after it.
             Some(known) => {
-                let _reporting = known.lock_reporting();
+                let _reporting = known.lock_reporting()?;
                 self.report_locked(&known)?;
                 let granted = expect_open(self.ask(caller, operation)?)?;
                 known.state().changed_at_mgr(&granted.attr);
@@ -200,7 +198,6 @@ impl Pvfs {
             handle,
             attr,
             direct,
-            flushes: how.access.write,
         })
     }
 
@@ -295,7 +292,6 @@ impl Pvfs {
             handle,
             attr,
             direct,
-            flushes: access.write,
         })
     }
 
@@ -321,6 +317,15 @@ impl Pvfs {
         Ok(held == Some(Lease::Write))
     }
 
+    /// The open behind a handle, unless locks that were had through it are lost: then nobody knows
+    /// what others have done to the file meanwhile.
+    fn file_for_io(&self, handle: u64) -> Result<Arc<OpenFile>, FsError> {
+        match self.locks.is_tainted(handle) {
+            true => Err(FsError::Io),
+            false => self.files.get(handle),
+        }
+    }
+
     /// Reads up to `length` bytes into `sink`.
     ///
     /// # Errors
@@ -331,7 +336,7 @@ impl Pvfs {
         request: &ReadRequest,
         sink: S,
     ) -> Result<(), (S, FsError)> {
-        let file = match self.files.get(request.handle) {
+        let file = match self.file_for_io(request.handle) {
             Ok(file) => file,
             Err(error) => return Err((sink, error)),
         };
@@ -403,10 +408,13 @@ impl Pvfs {
         caller: Caller,
         request: &WriteRequest<'_>,
     ) -> Result<(), FsError> {
-        let file = self.files.get(request.handle)?;
+        let file = self.file_for_io(request.handle)?;
         let io = request.io();
         // Even out of pages, an append needs the file for itself: then its end is known.
-        let _appending = request.append.then(|| file.inode.lock_appending());
+        let _appending = match request.append {
+            true => Some(file.inode.lock_appending()?),
+            false => None,
+        };
         let range = pages_of(request.offset, request.bytes.len() as u64);
         self.change_range(&file.inode, io, range, |permit| {
             self.write_under_lease(caller, &file, request, permit)
@@ -539,6 +547,7 @@ impl Pvfs {
         if let Err(error) = self.report(&file.inode) {
             tracing::warn!("report of inode {} to mgr: {error}", file.inode.number);
         }
+        self.file_closes(file.inode.number, handle);
         drop(file);
         self.drop_handle(handle);
     }

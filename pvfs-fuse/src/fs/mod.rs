@@ -16,15 +16,18 @@
 //! promises.
 
 mod caller;
+mod calling_thread;
 mod coherence;
 mod copy;
 mod data;
 mod directory;
 mod inode;
 mod lease;
+mod locks;
 mod metadata;
 mod open_files;
 mod space;
+mod turn;
 pub(crate) mod workers;
 mod xattr;
 
@@ -50,6 +53,8 @@ pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
 use inode::{Inode, Report};
+use locks::LockBook;
+pub use locks::{FoundLock, LockDone, LockPlace, interrupt_lock_waits};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
 pub use space::Allocation;
@@ -87,6 +92,7 @@ pub struct Pvfs {
     recalls: Workers,
     /// Apart from `recalls`, whose jobs wait for these.
     reports: Workers,
+    locks: LockBook,
     options: FsOptions,
 }
 
@@ -111,6 +117,7 @@ impl Pvfs {
             kernel: OnceLock::new(),
             recalls: Workers::new("recalls", RECALL_THREADS_MAX),
             reports: Workers::new("reports", REPORT_THREADS_MAX),
+            locks: LockBook::default(),
             options,
         }
     }
@@ -180,7 +187,7 @@ impl Pvfs {
 
     /// Tells mgr what this mount has written to the file; `None` where there is nothing to tell.
     fn report(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
-        let _reporting = inode.lock_reporting();
+        let _reporting = inode.lock_reporting()?;
         self.report_locked(inode)
     }
 
