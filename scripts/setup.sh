@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Installs what building and the demo need on Debian 12 or 13, with `test` the test runner and what it runs too, and with `test-posix`
-# what `make test-posix` runs besides. Prints nothing and takes a
-# moment where all is there.
+# or `test-programs` what the make targets of these names run besides. Prints nothing and takes a moment where all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # cargo and rustc are looked for apart: a toolchain that did not come from a package is as good.
 PACKAGES=(
     gcc libc6-dev make pkg-config ca-certificates                    # crates that build C
-    fuse3 util-linux attr acl sqlite3                                # mounts and their tests
+    fuse3 util-linux attr acl                                        # mounts and their tests
     iproute2 iputils-ping nginx-light curl procps                    # the demo's cluster and its clients
     fonts-dejavu-core                                                # words in the PNG figures of the experiment
     qemu-system-x86 busybox-static cpio kmod xz-utils mmdebstrap debian-archive-keyring arch-test  # the director's VM, its module
@@ -17,11 +16,13 @@ PACKAGES=(
 # With the module in this machine's own kernel, its own ipvsadm configures it.
 [ "${HOST:-0}" != 1 ] || PACKAGES+=(ipvsadm)
 # Programs that tests run on a mount.
-TEST_PACKAGES=(git rsync perl-base python3-minimal)
+TEST_PACKAGES=(git rsync sqlite3 perl-base python3-minimal)
 TEST_POSIX_PACKAGES=(fio dbench stress-ng)
+TEST_PROGRAMS_PACKAGES=(postgresql)
 case ${1-} in
     test) PACKAGES+=("${TEST_PACKAGES[@]}") ;;
     test-posix) PACKAGES+=("${TEST_PACKAGES[@]}" "${TEST_POSIX_PACKAGES[@]}") ;;
+    test-programs) PACKAGES+=("${TEST_PROGRAMS_PACKAGES[@]}") ;;
 esac
 RUST_VERSION_MIN=1.85
 # The newest that Rust 1.85 builds.

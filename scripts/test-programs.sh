@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Programs that lock and sync in earnest, on a PVFS mount: PostgreSQL's initdb, a server and pgbench for SECONDS (20), its data
-# checked afterwards. Needs the packages postgresql and postgresql-contrib (pgbench), and root; the server runs as user nobody.
+# checked afterwards. Needs the package postgresql, and root; the server runs as user nobody.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SECONDS_OF_LOAD=${PGBENCH_SECONDS:-20}
 BIN=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
-[ -n "$BIN" ] && [ -x "$BIN/pgbench" ] || { echo "test-programs: apt-get install postgresql postgresql-contrib" >&2; exit 1; }
+[ -n "$BIN" ] && [ -x "$BIN/pgbench" ] || { echo "test-programs: run scripts/setup.sh test-programs" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || { echo "test-programs: only root can mount" >&2; exit 1; }
 PROFILE=${PROFILE:-debug}
 WORK=$(mktemp -d /tmp/pvfs-programs.XXXXXX)
@@ -20,7 +20,7 @@ cleanup() {
     for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
     wait
     [ "$status" = 0 ] || tail -n 20 "$WORK"/*.log >&2
-    rm -rf "$WORK"
+    rm -rf --one-file-system "$WORK"
 }
 trap cleanup EXIT
 

@@ -9,6 +9,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub fn start(device: &Device) -> Result<()> {
         .arg(std::process::id().to_string())
         .arg(device.minor())
         .current_dir("/")
+        // What is sent to the mount's process group, such as by a terminal, is not for this one.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

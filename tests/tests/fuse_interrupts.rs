@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cssns_tests::pvfs_cluster::{Cluster, Options};
+use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -173,6 +173,63 @@ fn a_program_that_waits_for_an_iod_ends_by_a_signal() {
     assert!(cut == [1; 5] || cut == [1; 10_000], "{}", cut.len());
     fs::write(cluster.mount(0).join("trunc"), "works").unwrap();
     assert_eq!(fs::read(cluster.mount(0).join("trunc")).unwrap(), b"works");
+    cluster.finish().unwrap();
+}
+
+/// Whether a thread of the process can be reached by no signal.
+fn has_stuck_thread(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    threads.into_iter().flatten().flatten().any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('D'))
+    })
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < END_TIME_MAX, "{what}: not so");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A reader waits for an iod that hangs, with its pages locked; mgr hangs as well, so the mount loses
+/// its leases and drops the pages, for which it waits past any signal. Then it is killed.
+#[test]
+fn a_mount_that_is_killed_while_it_waits_for_a_page_ends() {
+    const KILLS: usize = 4;
+    let mut cluster = Cluster::start(Options {
+        iods: 1,
+        mounts: 2,
+        lease_timeout_ms: 1000,
+        ..Options::default()
+    })
+    .unwrap();
+    for round in 0..KILLS {
+        fs::write(cluster.mount(0).join("f"), vec![1; 400_000]).unwrap();
+        cluster.freeze(Who::Iod(0), true).unwrap();
+        let reader = start(&cluster, "cat mount1/f");
+        let waits = || {
+            let stack = fs::read_to_string(format!("/proc/{}/wchan", reader.id()));
+            stack.is_ok_and(|at| at.contains("folio") || at.contains("page"))
+        };
+        until("the reader waits for a page", waits);
+        cluster.freeze(Who::Mgr, true).unwrap();
+        let process = cluster.mount_pid(1).unwrap();
+        until("a thread of the mount does", || has_stuck_thread(process));
+        // Returns when all its threads have ended.
+        let start = Instant::now();
+        cluster.kill_mount(1).unwrap();
+        assert!(start.elapsed() < END_TIME_MAX, "round {round}");
+        ends(reader, &format!("the reader of round {round}"));
+        let error = fs::read(cluster.mount(1).join("f")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTCONN));
+        cluster.freeze(Who::Mgr, false).unwrap();
+        cluster.freeze(Who::Iod(0), false).unwrap();
+        cluster.restart_mount(1).unwrap();
+        assert_eq!(fs::read(cluster.mount(1).join("f")).unwrap().len(), 400_000);
+    }
     cluster.finish().unwrap();
 }
 

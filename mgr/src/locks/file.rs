@@ -70,6 +70,11 @@ impl FileLocks {
         self.held.values().map(|held| held.ranges.len()).sum()
     }
 
+    /// Owners of locks.
+    pub(super) fn owners(&self) -> usize {
+        self.held.len()
+    }
+
     pub(super) fn of(&self, family: LockFamily, holder: Holder) -> Option<&Held> {
         self.held.get(&(family, holder))
     }

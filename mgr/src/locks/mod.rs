@@ -12,6 +12,7 @@
 //! could have.
 
 mod file;
+mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -26,18 +27,13 @@ use pvfs::proto::lock::{
 };
 
 pub use file::Holder;
-use file::{FileLocks, Waiter, Wish};
+use file::{FileLocks, Wish};
+pub use queue::{LOCK_WAITS_MAX, LOCK_WAITS_PER_FILE_MAX};
 
 /// Locks on one file: what a conflict may have to look at, 100 µs.
 pub const LOCKS_PER_FILE_MAX: usize = 16_384;
-/// Waiters for one file's locks: what an unlock may have to look at.
-pub const LOCK_WAITS_PER_FILE_MAX: usize = 8192;
 /// Locks in all, 150 bytes each.
 pub const LOCKS_MAX: usize = 1 << 20;
-/// Waiters in all, 300 bytes each.
-pub const LOCK_WAITS_MAX: usize = 1 << 18;
-/// Owners that are looked at for a circle of waiting. One through more is not found.
-const CIRCLE_OWNERS_MAX: usize = 4096;
 /// Pieces that are remembered of what a granted wait replaced. Where there were more, taking it
 /// back unlocks its range.
 const UNDO_PIECES_MAX: usize = 64;
@@ -83,6 +79,10 @@ pub struct Locks {
     locks: usize,
     /// Numbers tickets and changes.
     last: u64,
+    /// Files in whose queues somebody may have its turn by now.
+    unserved: BTreeSet<InodeNumber>,
+    /// Owners that wait, and may by now be waited for by those whom they let pass.
+    entangled: BTreeSet<Holder>,
     /// Waits that are over and whose clients have not been told.
     news: Vec<News>,
 }
@@ -102,116 +102,99 @@ impl Locks {
             return Err(FsError::InvalidArgument);
         }
         self.settle(client, request.settled_below);
-        if let Some(wait) = request.wait {
-            if self.granted.contains_key(&(client, wait)) {
-                return Ok(Verdict::Done);
-            }
-            if self.waits.contains_key(&(client, wait)) {
-                return Ok(Verdict::Queued);
-            }
-            if wait < request.settled_below {
-                return Err(FsError::InvalidArgument);
-            }
-            let waits = self.counts.get(&client).map_or(0, |count| count.waits);
-            if waits >= LOCK_WAITS_PER_CLIENT_MAX {
-                return Err(FsError::NoLocks);
-            }
+        let known = match request.wait {
+            Some(wait) => self.known_wait(client, wait, request.settled_below)?,
+            None => None,
+        };
+        let outcome = match known {
+            Some(verdict) => Ok(verdict),
+            None => self.carry_out(client, request),
+        };
+        self.serve();
+        outcome
+    }
+
+    /// What became of a wait that began before; `None` where it is to begin.
+    fn known_wait(
+        &self,
+        client: ClientId,
+        wait: u64,
+        settled_below: u64,
+    ) -> Result<Option<Verdict>, FsError> {
+        if self.granted.contains_key(&(client, wait)) {
+            return Ok(Some(Verdict::Done));
         }
+        if self.waits.contains_key(&(client, wait)) {
+            return Ok(Some(Verdict::Queued));
+        }
+        if wait < settled_below {
+            return Err(FsError::InvalidArgument);
+        }
+        let waits = self.counts.get(&client).map_or(0, |count| count.waits);
+        match waits >= LOCK_WAITS_PER_CLIENT_MAX {
+            true => Err(FsError::NoLocks),
+            false => Ok(None),
+        }
+    }
+
+    fn carry_out(&mut self, client: ClientId, request: &LockRequest) -> Result<Verdict, FsError> {
         let holder = Holder {
             client,
             owner: request.owner,
         };
-        let place = (request.inode, request.family, holder);
+        let (inode, family, wait) = (request.inode, request.family, request.wait);
         let Some(kind) = request.kind else {
-            self.change(place, request.range, None)?;
-            self.serve(request.inode);
+            self.change((inode, family, holder), request.range, None)?;
             return Ok(Verdict::Done);
         };
-        if request.family == LockFamily::Whole && !self.give_up_other_kind(place, kind) {
-            return Ok(Verdict::Done);
-        }
         let wish = Wish {
             holder,
-            family: request.family,
+            family,
             range: request.range,
             kind,
             pid: request.pid,
         };
-        if self.may_have(request.inode, &wish, request.wait.map(|_| u64::MAX)) {
-            self.give(request.inode, &wish, request.wait)?;
+        if family == LockFamily::Whole && self.changes_kind(inode, &wish, wait.is_some())? {
             return Ok(Verdict::Done);
         }
-        let wait = request.wait.ok_or(FsError::Locked)?;
-        self.queue(request.inode, wish, wait)
-    }
-
-    /// flock(2) changes the kind of a lock by giving it up first. False where it has this kind.
-    fn give_up_other_kind(
-        &mut self,
-        (inode, family, holder): (InodeNumber, LockFamily, Holder),
-        kind: LockKind,
-    ) -> bool {
-        let file = self.files.get(&inode);
-        let held = file.and_then(|file| file.of(family, holder));
-        let mut pieces = held.into_iter().flat_map(|held| held.ranges.iter());
-        match pieces.next().map(|(_, hold)| hold.kind) {
-            Some(had) if had == kind => false,
-            Some(_) => {
-                drop(pieces);
-                // Unlocking everything makes no lock more.
-                let _ = self.change((inode, family, holder), LockRange::ALL, None);
-                self.serve(inode);
-                true
-            }
-            None => true,
-        }
-    }
-
-    /// Whether a wish can come true. One that waits, or would, lets those pass that came before
-    /// `ticket`.
-    fn may_have(&self, inode: InodeNumber, wish: &Wish, ticket: Option<u64>) -> bool {
-        let Some(file) = self.files.get(&inode) else {
-            return true;
+        let may_have = match wait {
+            None => self.is_free(inode, &wish),
+            Some(_) => self.is_next(inode, &wish, u64::MAX),
         };
-        if file.against(wish).next().is_some() {
-            return false;
+        if may_have {
+            self.give(inode, &wish, wait)?;
+            return Ok(Verdict::Done);
         }
-        let Some(ticket) = ticket else { return true };
-        // Letting somebody pass who waits for this one would help nobody.
-        file.before(ticket, wish)
-            .all(|earlier| self.circle(earlier, wish.holder, true).0)
+        let wait = wait.ok_or(FsError::Locked)?;
+        self.queue(inode, wish, wait)
     }
 
-    /// Whether `from` waits for `to`, directly or through others, and the files on the way.
-    /// `orders`: also where it only lets others pass; otherwise only POSIX locks count.
-    fn circle(&self, from: Holder, to: Holder, orders: bool) -> (bool, BTreeSet<InodeNumber>) {
-        let mut files = BTreeSet::new();
-        let mut seen = BTreeSet::from([from]);
-        let mut next = vec![from];
-        let mut found = false;
-        while let Some(holder) = next.pop() {
-            for (inode, ticket) in self.waiting.get(&holder).into_iter().flatten() {
-                let Some(file) = self.files.get(inode) else {
-                    continue;
-                };
-                let Some(Waiter { wish, .. }) = file.queue.get(ticket) else {
-                    continue;
-                };
-                if !orders && !is_posix(wish) {
-                    continue;
-                }
-                files.insert(*inode);
-                let holders = file.against(wish).map(|(other, _, _)| other);
-                let earlier = file.before(*ticket, wish).filter(|_| orders);
-                for other in holders.chain(earlier) {
-                    found |= other == to;
-                    if seen.len() < CIRCLE_OWNERS_MAX && seen.insert(other) {
-                        next.push(other);
-                    }
-                }
-            }
+    /// flock(2) by somebody who has a lock already; false where the request goes on as that of
+    /// somebody who has none. A weaker kind, or a stronger one that nobody else is in the way of, takes
+    /// the place of the old at once; otherwise the old is given up before the new is waited for, so
+    /// that two who want more do not wait for each other.
+    fn changes_kind(
+        &mut self,
+        inode: InodeNumber,
+        wish: &Wish,
+        waits: bool,
+    ) -> Result<bool, FsError> {
+        let file = self.files.get(&inode);
+        let held = file.and_then(|file| file.of(wish.family, wish.holder));
+        let Some(had) = held.and_then(|held| held.ranges.iter().next()) else {
+            return Ok(false);
+        };
+        let had = had.1.kind;
+        if had == wish.kind {
+            return Ok(true);
         }
-        (found, files)
+        if had == LockKind::Exclusive || (!waits && self.is_free(inode, wish)) {
+            self.give(inode, wish, None)?;
+            return Ok(true);
+        }
+        self.change((inode, wish.family, wish.holder), LockRange::ALL, None)?;
+        self.serve();
+        Ok(false)
     }
 
     /// Makes a wish come true.
@@ -224,6 +207,9 @@ impl Locks {
             pid: wish.pid,
         };
         self.change((inode, family, holder), wish.range, Some(hold))?;
+        if self.waiting.contains_key(&holder) {
+            self.entangled.insert(holder);
+        }
         if let Some(wait) = wait {
             let before = before.filter(|pieces| pieces.len() <= UNDO_PIECES_MAX);
             let granted = Granted {
@@ -273,99 +259,14 @@ impl Locks {
         let count = self.counts.entry(client).or_default();
         count.locks = (count.locks + after).saturating_sub(before);
         self.by_client.insert((client, inode));
+        if before > 0 {
+            // What was there may have been more than what is now.
+            self.unserved.insert(inode);
+        }
         if hold.is_none() {
             self.forget_unused(client, inode);
         }
         Ok(())
-    }
-
-    /// Puts a wish into its file's queue.
-    fn queue(&mut self, inode: InodeNumber, wish: Wish, wait: u64) -> Result<Verdict, FsError> {
-        let client = wish.holder.client;
-        if is_posix(&wish) {
-            let file = self.files.get(&inode);
-            let holders = file.into_iter().flat_map(|file| file.against(&wish));
-            let holders: BTreeSet<Holder> = holders.map(|(holder, _, _)| holder).collect();
-            let for_ever = |holder: &Holder| self.circle(*holder, wish.holder, false).0;
-            if holders.iter().any(for_ever) {
-                return Err(FsError::Deadlock);
-            }
-        }
-        let here = self.files.get(&inode).map_or(0, |file| file.queue.len());
-        if here >= LOCK_WAITS_PER_FILE_MAX || self.waits.len() >= LOCK_WAITS_MAX {
-            return Err(FsError::NoLocks);
-        }
-        self.last += 1;
-        let ticket = self.last;
-        let file = self.files.entry(inode).or_default();
-        file.queue.insert(ticket, Waiter { wish, wait });
-        self.waits.insert((client, wait), (inode, ticket));
-        let waiting = self.waiting.entry(wish.holder).or_default();
-        waiting.insert((inode, ticket));
-        self.by_client.insert((client, inode));
-        self.counts.entry(client).or_default().waits += 1;
-        // A circle that is closed only because some let others pass is opened by those.
-        let (closed, files) = self.circle(wish.holder, wish.holder, true);
-        if closed {
-            for inode in files {
-                self.serve(inode);
-            }
-        }
-        // What became of it so soon is the answer, and no news.
-        let own = |news: &&News| (news.0, news.1) == (client, wait);
-        let outcome = self.news.iter().find(own).map(|(_, _, outcome)| *outcome);
-        self.forget_news(client, wait);
-        match outcome {
-            Some(outcome) => outcome.map(|()| Verdict::Done),
-            None => Ok(Verdict::Queued),
-        }
-    }
-
-    fn forget_news(&mut self, client: ClientId, wait: u64) {
-        self.news.retain(|news| (news.0, news.1) != (client, wait));
-    }
-
-    /// Gives those who wait for locks on the file what they can have now.
-    fn serve(&mut self, inode: InodeNumber) {
-        let mut after = 0;
-        loop {
-            let Some(file) = self.files.get(&inode) else {
-                return;
-            };
-            let ready = file
-                .queue
-                .range(after + 1..)
-                .find(|(ticket, waiter)| self.may_have(inode, &waiter.wish, Some(**ticket)));
-            let Some((&ticket, &Waiter { wish, wait })) = ready else {
-                return;
-            };
-            after = ticket;
-            let client = wish.holder.client;
-            let outcome = self.give(inode, &wish, Some(wait));
-            self.leave_queue(client, wait);
-            self.news.push((client, wait, outcome));
-        }
-    }
-
-    /// Takes a wait out of its queue; gives its file.
-    fn leave_queue(&mut self, client: ClientId, wait: u64) -> Option<InodeNumber> {
-        let (inode, ticket) = self.waits.remove(&(client, wait))?;
-        if let Some(waiter) = self
-            .files
-            .get_mut(&inode)
-            .and_then(|file| file.queue.remove(&ticket))
-        {
-            let holder = waiter.wish.holder;
-            if let Some(waiting) = self.waiting.get_mut(&holder) {
-                waiting.remove(&(inode, ticket));
-                if waiting.is_empty() {
-                    self.waiting.remove(&holder);
-                }
-            }
-        }
-        self.wait_is_over(client);
-        self.forget_unused(client, inode);
-        Some(inode)
     }
 
     fn wait_is_over(&mut self, client: ClientId) {
@@ -406,11 +307,18 @@ impl Locks {
 
     /// Nobody waits any more under this number: it leaves the queue, or what it has got goes back.
     pub fn cancel(&mut self, client: ClientId, wait: u64) {
-        self.forget_news(client, wait);
-        if let Some(inode) = self.leave_queue(client, wait) {
-            self.serve(inode);
-            return;
+        self.news.retain(|news| (news.0, news.1) != (client, wait));
+        match self.leave_queue(client, wait) {
+            Some(inode) => {
+                self.unserved.insert(inode);
+            }
+            None => self.take_back(client, wait),
         }
+        self.serve();
+    }
+
+    /// Takes back what a wait has got, and restores what it replaced.
+    fn take_back(&mut self, client: ClientId, wait: u64) {
         let Some(granted) = self.granted.remove(&(client, wait)) else {
             return;
         };
@@ -427,12 +335,23 @@ impl Locks {
         let Some(same) = held.map(|held| held.version == version) else {
             return;
         };
-        // Only fewer or weaker locks come of this, and no more than there were before.
+        // No more locks come of this than there were before.
         let _ = self.change((inode, family, holder), range, None);
         for (range, hold) in before.into_iter().filter(|_| same) {
-            let _ = self.change((inode, family, holder), range, Some(hold));
+            let Hold { kind, pid } = hold;
+            let mut wish = Wish {
+                holder,
+                family,
+                range,
+                kind,
+                pid,
+            };
+            // Others may share by now what it had for itself.
+            if !self.is_free(inode, &wish) {
+                wish.kind = LockKind::Shared;
+            }
+            let _ = self.give(inode, &wish, None);
         }
-        self.serve(inode);
     }
 
     /// What stands against a lock that somebody would like.
@@ -476,7 +395,7 @@ impl Locks {
             pid: lock.pid,
         };
         lock.range.is_sound()
-            && self.may_have(lock.inode, &wish, None)
+            && self.is_free(lock.inode, &wish)
             && self.give(lock.inode, &wish, None).is_ok()
     }
 
@@ -499,8 +418,9 @@ impl Locks {
             for (family, holder) in places {
                 let _ = self.change((inode, family, holder), LockRange::ALL, None);
             }
-            self.serve(inode);
+            self.unserved.insert(inode);
         }
+        self.serve();
         self.news.retain(|(other, _, _)| *other != client);
         had
     }
@@ -539,10 +459,4 @@ impl Locks {
     pub fn is_unused(&self) -> bool {
         self.files.is_empty()
     }
-}
-
-/// Whether the wish is of the kind whose circles are found: who waits for an OFD lock or in flock(2)
-/// is an open file, which others may unlock.
-const fn is_posix(wish: &Wish) -> bool {
-    matches!(wish.family, LockFamily::Range) && matches!(wish.holder.owner, LockOwner::Process(_))
 }

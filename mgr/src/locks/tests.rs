@@ -204,8 +204,52 @@ fn flock_gives_up_one_kind_before_it_takes_the_other() {
     assert_eq!(flock(&mut locks, 3, None, None), Ok(Verdict::Done));
     assert_eq!(granted(&mut locks), [(1, 1)]);
     assert_eq!(flock(&mut locks, 1, EX, None), Ok(Verdict::Done));
+    // The weaker kind takes the place of the stronger, and nobody comes between.
     assert_eq!(flock(&mut locks, 1, SH, None), Ok(Verdict::Done));
-    assert_eq!(granted(&mut locks), [(2, 1)], "it was given up in between");
+    assert_eq!(granted(&mut locks), []);
+    // So does the stronger where nobody else has any.
+    assert_eq!(flock(&mut locks, 1, EX, None), Ok(Verdict::Done));
+    assert_eq!(flock(&mut locks, 1, SH, None), Ok(Verdict::Done));
+    assert_eq!(flock(&mut locks, 3, SH, Some(1)), Ok(Verdict::Queued));
+    // Who waits for more lets those pass that waited before.
+    assert_eq!(flock(&mut locks, 1, EX, Some(2)), Ok(Verdict::Queued));
+    assert_eq!(granted(&mut locks), [(2, 1)]);
+    assert_eq!(flock(&mut locks, 2, None, None), Ok(Verdict::Done));
+    assert_eq!(granted(&mut locks), [(3, 1)]);
+    assert_eq!(flock(&mut locks, 3, None, None), Ok(Verdict::Done));
+    assert_eq!(granted(&mut locks), [(1, 2)]);
+}
+
+#[test]
+fn what_is_taken_back_leaves_others_what_they_have_got() {
+    let mut locks = Locks::default();
+    try_lock(&mut locks, 1, FILE, (0, 9), EX).unwrap();
+    let weaker = lock(&mut locks, (1, 1), FILE, (0, 9), SH);
+    assert_eq!(weaker, Ok(Verdict::Done));
+    try_lock(&mut locks, 2, FILE, (5, 5), SH).unwrap();
+    locks.cancel(client(1), 1);
+    assert_eq!(try_lock(&mut locks, 2, FILE, (5, 5), SH), Ok(Verdict::Done));
+    assert_eq!(
+        try_lock(&mut locks, 2, FILE, (5, 5), EX),
+        Err(FsError::Locked)
+    );
+}
+
+#[test]
+fn a_circle_that_a_second_thread_closes_is_opened_by_who_lets_pass() {
+    let mut locks = Locks::default();
+    // 1 has a byte that 2 waits for, behind which 3 waits; 1 waits for 3 elsewhere.
+    try_lock(&mut locks, 3, OTHER, (0, 0), EX).unwrap();
+    try_lock(&mut locks, 4, FILE, (0, 0), SH).unwrap();
+    lock(&mut locks, (2, 1), FILE, (0, 9), EX).unwrap();
+    lock(&mut locks, (1, 1), OTHER, (0, 0), EX).unwrap();
+    assert_eq!(
+        lock(&mut locks, (3, 1), FILE, (9, 9), SH),
+        Ok(Verdict::Queued)
+    );
+    // Another thread of 1 gets what 2 waits for as well.
+    assert_eq!(try_lock(&mut locks, 1, FILE, (1, 1), SH), Ok(Verdict::Done));
+    assert_eq!(granted(&mut locks), [(3, 1)]);
 }
 
 #[test]

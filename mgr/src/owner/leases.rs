@@ -547,15 +547,12 @@ impl<W> State<W> {
         let mut silent_debtors = self.locks.blocking(&silent);
         silent_debtors.extend(self.leases.debtors().into_iter().filter(|c| silent(*c)));
         for client in silent_debtors {
-            // One that is known to have lost everything already may still owe nothing new.
-            if !self.lapsed.contains_key(&client) {
-                tracing::warn!("client {client} is silent while others wait: its leases end");
-                self.drop_leases(client);
-                self.drop_locks(client);
-                self.lapsed.insert(client, None);
-                // If it is there after all it greets anew, and knows that it holds nothing.
-                batch.actions.push(Action::Expired(client));
-            }
+            tracing::warn!("client {client} is silent while others wait: its leases end");
+            self.drop_leases(client);
+            self.drop_locks(client);
+            self.lapsed.insert(client, None);
+            // If it is there after all it greets anew, and knows that it holds nothing.
+            batch.actions.push(Action::Expired(client));
         }
     }
 

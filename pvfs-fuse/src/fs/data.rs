@@ -317,12 +317,20 @@ impl Pvfs {
         Ok(held == Some(Lease::Write))
     }
 
-    /// The open behind a handle, unless locks that were had through it are lost: then nobody knows
-    /// what others have done to the file meanwhile.
-    fn file_for_io(&self, handle: u64) -> Result<Arc<OpenFile>, FsError> {
+    /// The open behind a handle, for bytes to be read or changed through it.
+    pub(super) fn file_for_io(&self, handle: u64) -> Result<Arc<OpenFile>, FsError> {
+        let file = self.files.get(handle)?;
+        self.check_locks(handle)?;
+        Ok(file)
+    }
+
+    /// Refuses I/O where locks that were had through the handle are lost: nobody knows what others
+    /// have done to the file since. To be asked again under a lease that was waited for, as locks may
+    /// have been lost meanwhile; whoever has got them cannot use the file before that lease is gone.
+    pub(super) fn check_locks(&self, handle: u64) -> Result<(), FsError> {
         match self.locks.is_tainted(handle) {
             true => Err(FsError::Io),
-            false => self.files.get(handle),
+            false => Ok(()),
         }
     }
 
@@ -347,7 +355,10 @@ impl Pvfs {
         };
         // Bytes come from the iods, so they are right whatever becomes of the lease meanwhile; and
         // pages that they fill are dropped after this reply, not before.
-        let outcome = self.read_under_lease(&file, request, sink);
+        let outcome = match self.check_locks(request.handle) {
+            Ok(()) => self.read_under_lease(&file, request, sink),
+            Err(error) => Err((sink, error)),
+        };
         let range = pages_of(request.offset, request.length as u64);
         self.end(&file.inode, permit, io, range);
         outcome
@@ -416,9 +427,12 @@ impl Pvfs {
             false => None,
         };
         let range = pages_of(request.offset, request.bytes.len() as u64);
-        self.change_range(&file.inode, io, range, |permit| {
+        let written = self.change_range(&file.inode, io, range, |permit| {
+            self.check_locks(request.handle)?;
             self.write_under_lease(caller, &file, request, permit)
-        })
+        });
+        // A write that was on its way while its lock was lost may have come too late.
+        self.check_locks(request.handle).and(written)
     }
 
     /// Runs `change`, which changes bytes of `range` at the iods, under a lease.

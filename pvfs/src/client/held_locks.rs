@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::InodeNumber;
 use crate::lock_ranges::{Hold, LockRanges};
-use crate::proto::lock::{HeldLock, LockFamily, LockOwner, LockRange, LockRequest};
+use crate::proto::lock::{HeldLock, LockFamily, LockKind, LockOwner, LockRange, LockRequest};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -57,18 +57,25 @@ impl HeldLocks {
 
     /// A request is on its way to mgr: what it takes away must not be claimed from now on.
     pub(super) fn begun(&mut self, request: &LockRequest) {
-        let takes_away = match (request.kind, request.family) {
-            (None, _) => true,
-            // flock(2) gives up a lock of another kind before it takes the new one.
+        let place = place(request);
+        let left = match (request.kind, request.family) {
+            (None, _) => None,
+            (Some(_), LockFamily::Range) => return,
             (Some(kind), LockFamily::Whole) => {
-                let held = self.held.get(&place(request));
-                held.is_some_and(|held| held.iter().any(|(_, hold)| hold.kind != kind))
+                let held = self.held.get(&place).and_then(|held| held.iter().next());
+                match (held.map(|(_, hold)| hold), kind) {
+                    (None, _) => return,
+                    (Some(had), kind) if had.kind == kind => return,
+                    // flock(2) gives up the weaker kind before it takes the stronger.
+                    (Some(_), LockKind::Exclusive) => None,
+                    (Some(had), LockKind::Shared) => Some(Hold {
+                        kind: LockKind::Shared,
+                        pid: had.pid,
+                    }),
+                }
             }
-            (Some(_), LockFamily::Range) => false,
         };
-        if takes_away {
-            self.set(place(request), request.range, None);
-        }
+        self.set(place, request.range, left);
     }
 
     /// mgr has carried out a request.

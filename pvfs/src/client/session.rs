@@ -576,6 +576,39 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_flock_that_changes_its_kind_is_declared_as_what_it_surely_is() {
+        let flock = |kind| {
+            let range = LockRange::ALL;
+            let family = LockFamily::Whole;
+            MgrOperation::SetLock(LockRequest {
+                family,
+                range,
+                kind: Some(kind),
+                ..exclusive()
+            })
+        };
+        let kinds = |session: &Session<u32>| {
+            let locks = session.claims().remove(0).locks;
+            locks.iter().map(|lock| lock.kind).collect::<Vec<_>>()
+        };
+        let mut session = Session::new(ClientId(9));
+        let begun = begin(&mut session, &flock(LockKind::Exclusive), 1);
+        assert_eq!(kinds(&session), []);
+        session.finish(begun.id, &DONE);
+        assert_eq!(kinds(&session), [LockKind::Exclusive]);
+        let begun = begin(&mut session, &flock(LockKind::Shared), 1);
+        assert_eq!(kinds(&session), [LockKind::Shared]);
+        session.finish(begun.id, &DONE);
+        let begun = begin(&mut session, &flock(LockKind::Shared), 1);
+        assert_eq!(kinds(&session), [LockKind::Shared]);
+        session.finish(begun.id, &DONE);
+        let begun = begin(&mut session, &flock(LockKind::Exclusive), 1);
+        assert_eq!(kinds(&session), []);
+        session.finish(begun.id, &Err(FsError::Locked));
+        assert_eq!(kinds(&session), []);
+    }
+
+    #[test]
     fn a_wait_is_settled_once_however_its_news_comes() {
         let mut session: Session<u32> = Session::new(ClientId(9));
         let wait = session.wait_for_lock(exclusive());
