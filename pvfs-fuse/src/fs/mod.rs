@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
 use pvfs::client::buffer::BufferPool;
+use pvfs::client::interrupt;
 use pvfs::client::iod::IodDirectory;
 use pvfs::client::mgr::MgrClient;
 use pvfs::client::patience::{Cancel, Patience};
@@ -198,7 +199,10 @@ impl Pvfs {
     fn report_locked(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
         let mut state = inode.state();
         while state.is_reporting() {
-            state = inode.wait(state, WAIT_SLICE).0;
+            state = inode.wait(state, interrupt::shorten(WAIT_SLICE)).0;
+            if interrupt::is_interrupted() {
+                return Err(FsError::Interrupted);
+            }
         }
         drop(state);
         self.send_report(inode)
