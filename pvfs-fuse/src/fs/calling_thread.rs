@@ -3,7 +3,7 @@
 //! pending for it, and in which system call it is.
 //!
 //! The kernel's own word for both is lost on the way: fuser answers INTERRUPT with ENOSYS and does
-//! not hand on whether a lock is flock's. docs/decisions/0077 says why /proc is asked instead.
+//! not hand on whether a lock is flock's. docs/decisions/0079 says why /proc is asked instead.
 
 use std::fs;
 
