@@ -328,21 +328,25 @@ fn a_lease_needs_an_open() {
     assert_eq!(ask(&mut world, BOB, acquire), Ok(MgrResponse::Done));
 }
 
+/// To 10 bytes.
+fn truncation(inode: InodeNumber) -> MgrOperation {
+    MgrOperation::SetAttr {
+        inode,
+        set: SetAttr {
+            size: Some(10),
+            ..SetAttr::default()
+        },
+        open: None,
+    }
+}
+
 #[test]
 fn a_truncation_makes_everybody_give_up() {
     let mut world = world();
     let file = create(&mut world, ALICE, "f");
     let inode = file.attr.inode;
     ask(&mut world, ALICE, report(&file, 4000)).unwrap();
-    let set = SetAttr {
-        size: Some(10),
-        ..SetAttr::default()
-    };
-    let cut = MgrOperation::SetAttr {
-        inode,
-        set,
-        open: None,
-    };
+    let cut = truncation(inode);
     let waiter = park(&mut world, BOB, cut);
     let asked = recalls(&mut world, ALICE);
     assert_eq!((asked.len(), asked[0].demand), (1, Demand::GiveUp));
@@ -487,14 +491,7 @@ fn nobody_gets_a_lease_to_write_while_a_file_is_cut() {
     let file = made.attr.inode;
     grants(&mut world, BOB);
     world.diligent = false;
-    let truncate = MgrOperation::SetAttr {
-        inode: file,
-        set: SetAttr {
-            size: Some(10),
-            ..SetAttr::default()
-        },
-        open: None,
-    };
+    let truncate = truncation(file);
     let cut = park(&mut world, ALICE, truncate);
     let asked = recalls(&mut world, BOB);
     answer(&mut world, BOB, &asked);
@@ -518,14 +515,7 @@ fn who_asks_in_the_batch_that_ends_a_cut_is_not_forgotten() {
     ask(&mut world, BOB, report(&made, 1 << 20)).unwrap();
     let file = made.attr.inode;
     world.diligent = false;
-    let truncate = MgrOperation::SetAttr {
-        inode: file,
-        set: SetAttr {
-            size: Some(10),
-            ..SetAttr::default()
-        },
-        open: None,
-    };
+    let truncate = truncation(file);
     park(&mut world, ALICE, truncate);
     let asked = recalls(&mut world, BOB);
     answer(&mut world, BOB, &asked);
@@ -543,14 +533,7 @@ fn each_attempt_to_cut_has_a_larger_number_also_after_a_restart() {
     let mut world = world();
     let file = world.file_of(ROOT_INODE, "f", 1 << 20);
     world.diligent = false;
-    let truncate = MgrOperation::SetAttr {
-        inode: file,
-        set: SetAttr {
-            size: Some(10),
-            ..SetAttr::default()
-        },
-        open: None,
-    };
+    let truncate = truncation(file);
     park(&mut world, ALICE, truncate);
     let number = |world: &Memory| {
         let target = &world.work[0].targets[0];

@@ -273,9 +273,7 @@ pub fn copy_at_iods(
             exchanges.push(Exchange::control(*iod, request));
         }
     }
-    pool.run(&mut exchanges)?;
-    let mut exchanges = exchanges.into_iter();
-    exchanges.try_for_each(|exchange| expect(exchange, &IodResponse::Done))
+    carry_out(pool, exchanges)
 }
 
 /// Sends the request for each slot that has a part of the file's bytes of `range`.
@@ -286,16 +284,14 @@ fn on_parts(
     request: impl Fn(u64, u64) -> IodRequest,
 ) -> Result<(), FsError> {
     let slots = layout.iods().iter().enumerate();
-    let mut exchanges: Vec<_> = slots
+    let exchanges = slots
         .filter_map(|(slot, iod)| {
             let part = layout.local_range(slot, range.start, range.end);
             let request = || request(part.start, part.end - part.start);
             (!part.is_empty()).then(|| Exchange::control(*iod, request()))
         })
         .collect();
-    pool.run(&mut exchanges)?;
-    let mut exchanges = exchanges.into_iter();
-    exchanges.try_for_each(|exchange| expect(exchange, &IodResponse::Done))
+    carry_out(pool, exchanges)
 }
 
 /// Sends the request for each slot of the layout; all must answer [`IodResponse::Done`].
@@ -305,9 +301,14 @@ fn on_all(
     request: impl Fn(usize) -> IodRequest,
 ) -> Result<(), FsError> {
     let slots = layout.iods().iter().enumerate();
-    let mut exchanges: Vec<_> = slots
+    let exchanges = slots
         .map(|(slot, iod)| Exchange::control(*iod, request(slot)))
         .collect();
+    carry_out(pool, exchanges)
+}
+
+/// Runs the exchanges; all must answer [`IodResponse::Done`].
+fn carry_out(pool: &IodPool, mut exchanges: Vec<Exchange<'_>>) -> Result<(), FsError> {
     pool.run(&mut exchanges)?;
     exchanges
         .into_iter()

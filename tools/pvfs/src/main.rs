@@ -8,6 +8,7 @@ mod df;
 mod fsck;
 mod human;
 mod layout;
+mod left_out;
 mod man;
 mod mountinfo;
 mod ping;

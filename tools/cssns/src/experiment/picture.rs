@@ -93,31 +93,41 @@ pub fn completion_times(results: &Results) -> anyhow::Result<String> {
     )
 }
 
+/// The cells that a line was fitted through.
+fn measured(line: &Line) -> Series {
+    Series {
+        name: "measured, each cell of the grid".to_owned(),
+        colour: COLOURS[1],
+        points: line.points.clone(),
+        joined: false,
+        marked: true,
+    }
+}
+
+/// A straight line from 0 to `end`.
+fn straight(end: f64, name: String, colour: RGBColor, of: &dyn Fn(f64) -> f64) -> Series {
+    Series {
+        name,
+        colour,
+        points: [0.0, end].into_iter().map(|x| (x, of(x))).collect(),
+        joined: true,
+        marked: false,
+    }
+}
+
 /// Figure 5: performance over added nodes, with the fitted line and the paper's.
 ///
 /// # Errors
 /// As [`completion_times`].
 pub fn performance(results: &Results) -> anyhow::Result<String> {
     let line = results.equation_4().context("no performance to draw")?;
-    let ends = [0.0, f64::from(NODES) - 1.0];
-    let straight = |name: String, colour, of: &dyn Fn(f64) -> f64| Series {
-        name,
-        colour,
-        points: ends.iter().map(|&x| (x, of(x))).collect(),
-        joined: true,
-        marked: false,
-    };
+    let end = f64::from(NODES) - 1.0;
     let series = [
-        Series {
-            name: "measured, each cell of the grid".to_owned(),
-            colour: COLOURS[1],
-            points: line.points.clone(),
-            joined: false,
-            marked: true,
-        },
-        straight(fitted("N'", &line), COLOURS[1], &|x| line.at(x)),
-        straight("ideal: N' + 1".to_owned(), COLOURS[2], &|x| x + 1.0),
+        measured(&line),
+        straight(end, fitted("N'", &line), COLOURS[1], &|x| line.at(x)),
+        straight(end, "ideal: N' + 1".to_owned(), COLOURS[2], &|x| x + 1.0),
         straight(
+            end,
             "the paper: 0.4 N' + 1.2".to_owned(),
             PAPERS,
             &papers_equation_4,
@@ -139,24 +149,12 @@ pub fn performance(results: &Results) -> anyhow::Result<String> {
 /// As [`completion_times`].
 pub fn memory(results: &Results) -> anyhow::Result<String> {
     let line = results.equation_5().context("no memory to draw")?;
-    let ends = [0.0, PAPERS_LARGEST_MB];
-    let straight = |name: String, colour, of: &dyn Fn(f64) -> f64| Series {
-        name,
-        colour,
-        points: ends.iter().map(|&x| (x, of(x))).collect(),
-        joined: true,
-        marked: false,
-    };
+    let end = PAPERS_LARGEST_MB;
     let series = [
-        Series {
-            name: "measured, each cell of the grid".to_owned(),
-            colour: COLOURS[1],
-            points: line.points.clone(),
-            joined: false,
-            marked: true,
-        },
-        straight(fitted("P S", &line), COLOURS[1], &|x| line.at(x)),
+        measured(&line),
+        straight(end, fitted("P S", &line), COLOURS[1], &|x| line.at(x)),
         straight(
+            end,
             "the paper: 0.001 P S + 0.9051".to_owned(),
             PAPERS,
             &papers_equation_5,

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 //! What a check found, in words, as JSON and as an exit status.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, IodId};
 use pvfs::proto::check::Finding;
 use serde::Serialize;
+
+use crate::left_out::{JsonIod, LeftOut};
 
 use super::paths::Paths;
 
@@ -42,7 +44,7 @@ pub struct Report {
     repaired: u64,
     left: u64,
     /// Iods of which not everything was seen, each with the first reason.
-    left_out: BTreeMap<IodId, String>,
+    left_out: LeftOut,
     /// Parts of files that no iod could be asked about.
     pub unseen: u64,
     /// Records looked at, some more than once.
@@ -79,12 +81,6 @@ struct JsonFinding {
     path: Option<String>,
 }
 
-#[derive(Serialize)]
-struct JsonIod<'a> {
-    iod: u32,
-    why: &'a str,
-}
-
 impl Report {
     /// Of a check that has not begun.
     pub fn new(repair: bool) -> Self {
@@ -109,7 +105,7 @@ impl Report {
 
     /// Notes that not all of an iod was seen.
     pub fn leave_out(&mut self, iod: IodId, why: String) {
-        self.left_out.entry(iod).or_insert(why);
+        self.left_out.add(iod, why);
     }
 
     /// The inodes that the findings are about.
@@ -143,7 +139,6 @@ impl Report {
             inode: inode(finding).map(|inode| inode.0),
             path: inode(finding).and_then(|inode| self.paths.path(inode)),
         });
-        let left_out = self.left_out.iter();
         Json {
             repair: self.repair,
             inodes: self.inodes,
@@ -152,9 +147,7 @@ impl Report {
             left: self.left,
             findings: findings.collect(),
             findings_untold: self.untold,
-            iods_left_out: left_out
-                .map(|(iod, why)| JsonIod { iod: iod.0, why })
-                .collect(),
+            iods_left_out: self.left_out.json(),
             parts_unseen: self.unseen,
             status: self.status(),
         }
@@ -175,7 +168,7 @@ impl Report {
         if self.untold > 0 {
             line(format!("and {} more findings", self.untold));
         }
-        for (iod, why) in &self.left_out {
+        for (iod, why) in self.left_out.iter() {
             line(format!("iod {iod} was left out: {why}"));
         }
         if self.unseen > 0 {

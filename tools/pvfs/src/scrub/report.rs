@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! What a scrub found, in words, as JSON and as an exit status.
 
-use std::collections::BTreeMap;
-
 use pvfs::ids::{IodId, ObjectId};
 use pvfs::layout::Layout;
 use serde::Serialize;
 
 use crate::human;
+use crate::left_out::{JsonIod, LeftOut};
 
 /// Exit statuses, as those of fsck(8).
 const DAMAGED: u8 = 4;
@@ -93,7 +92,7 @@ pub struct Report {
     pub damaged: Vec<Damaged>,
     /// What is damaged besides.
     pub untold: u64,
-    left_out: BTreeMap<IodId, String>,
+    left_out: LeftOut,
 }
 
 #[derive(Serialize)]
@@ -117,16 +116,10 @@ struct JsonDamaged<'a> {
     what: String,
 }
 
-#[derive(Serialize)]
-struct JsonIod<'a> {
-    iod: u32,
-    why: &'a str,
-}
-
 impl Report {
     /// Notes that not all of an iod was read.
     pub fn leave_out(&mut self, iod: IodId, why: String) {
-        self.left_out.entry(iod).or_insert(why);
+        self.left_out.add(iod, why);
     }
 
     /// The exit status.
@@ -151,7 +144,7 @@ impl Report {
         if self.untold > 0 {
             println!("and {} more", self.untold);
         }
-        for (iod, why) in &self.left_out {
+        for (iod, why) in self.left_out.iter() {
             println!("iod {iod} was left out: {why}");
         }
         let size = human::bytes(self.bytes);
@@ -174,11 +167,7 @@ impl Report {
             objects: self.objects,
             damaged: damaged.collect(),
             damaged_untold: self.untold,
-            iods_left_out: self
-                .left_out
-                .iter()
-                .map(|(iod, why)| JsonIod { iod: iod.0, why })
-                .collect(),
+            iods_left_out: self.left_out.json(),
             status: self.status(),
         }
     }
