@@ -192,10 +192,15 @@ impl Balancer {
         self.connections.context().timeouts.load(guard)
     }
 
-    /// Changes the timeouts, of present connections as well. Under the namespace's mutex.
+    /// Changes the timeouts, of present connections as well: what is over by the new ones ends with the
+    /// next sweep. Under the namespace's mutex.
     pub(crate) fn set_timeouts(&self, timeouts: Timeouts) -> Result {
-        self.connections.context().timeouts.replace(timeouts)?;
-        self.connections.alarm();
+        let nearer = timeouts.is_shorter_anywhere(self.timeouts(&read_lock()));
+        let connections = &self.connections;
+        connections.context().timeouts.replace(timeouts)?;
+        if nearer {
+            connections.deadlines_are_nearer();
+        }
         Ok(())
     }
 

@@ -48,6 +48,13 @@ impl Timeouts {
             ConnState::Tcp(TcpState::Quiet) => QUIET_S,
         }
     }
+
+    /// Whether entries of some state are kept for less time than by `other`.
+    pub fn is_shorter_anywhere(&self, other: &Timeouts) -> bool {
+        ConnState::ALL
+            .iter()
+            .any(|&state| self.of(state) < other.of(state))
+    }
 }
 
 /// What `SET_CONFIG` carries; 0 leaves a timeout as it is, as in IPVS.
@@ -116,6 +123,31 @@ mod tests {
                 ..Timeouts::DEFAULT
             }
         );
+    }
+
+    #[test]
+    fn one_shorter_timeout_is_enough() {
+        let default = Timeouts::DEFAULT;
+        assert!(!default.is_shorter_anywhere(&default));
+        let changes: [(fn(&mut Timeouts) -> &mut u32, u32); 5] = [
+            (|t| &mut t.established_s, 900),
+            (|t| &mut t.fin_wait_s, 120),
+            (|t| &mut t.syn_received_s, 60),
+            (|t| &mut t.close_s, 10),
+            (|t| &mut t.udp_s, 300),
+        ];
+        for (field, default_s) in changes {
+            let mut other = default;
+            *field(&mut other) = default_s + 1;
+            assert!(!other.is_shorter_anywhere(&default), "{other:?}");
+            assert!(default.is_shorter_anywhere(&other), "{other:?}");
+        }
+        let mixed = Timeouts {
+            established_s: 901,
+            udp_s: 299,
+            ..default
+        };
+        assert!(mixed.is_shorter_anywhere(&default));
     }
 
     #[test]

@@ -12,9 +12,9 @@
 //! An entry has no timer. Each bucket has an alarm: a second before which none of its entries ends.
 //! [`Table::sweep`], called every second, looks into those buckets only whose alarm has come, ends
 //! what is due, and sets the alarm to the earliest deadline that is left. A packet that puts its
-//! entry's deadline off writes nothing here. Only what brings a deadline nearer does: an insertion,
-//! [`Table::hasten`], [`Table::alarm`]. All of them hold the bucket's lock, as the sweep does while it
-//! looks, so none is lost.
+//! entry's deadline off writes nothing here. Only what brings a deadline nearer does: an insertion and
+//! [`Table::hasten`], which hold the bucket's lock, as the sweep does while it looks, so none is lost.
+//! [`Table::deadlines_are_nearer`] has the next sweep look at all entries, whatever the alarms say.
 //!
 //! Lock order: nothing is taken under a bucket's lock.
 
@@ -30,6 +30,7 @@ use super::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 use super::bindings;
 use super::clock::{self, Ticks};
 use super::lock::{BhLock, Locks};
+use super::rcu;
 use super::slab;
 
 /// Locks that the buckets share; a power of two. Enough that CPUs rarely meet, small beside the
@@ -156,6 +157,8 @@ pub(crate) struct Table<E: Entry> {
     locks: Locks,
     count: Atomic<u32>,
     count_max: u32,
+    /// The context has brought deadlines nearer since the last sweep.
+    nearer: Atomic<bool>,
     /// Where the next eviction begins to look.
     evicted_to: Atomic<u32>,
     context: E::Context,
@@ -209,6 +212,7 @@ impl<E: Entry> Table<E> {
             locks,
             count: Atomic::new(0),
             count_max,
+            nearer: Atomic::new(false),
             evicted_to: Atomic::new(0),
             context
         }))
@@ -386,33 +390,36 @@ impl<E: Entry> Table<E> {
         lock.with(|()| self.alarm_at(hash, node.entry.deadline(&self.context).next_s()));
     }
 
-    /// Wakes every bucket, after the context has changed what deadlines are. Sleeps.
-    pub(crate) fn alarm(&self) {
-        for bucket in 0..self.buckets.len() {
-            if let Some(lock) = self.lock(bucket) {
-                lock.with(|()| self.alarm_at(bucket, 0));
-            }
-            yield_after_slice(bucket);
-        }
+    /// The context has changed what deadlines are, and brought some nearer: the next sweep looks at every
+    /// entry.
+    pub(crate) fn deadlines_are_nearer(&self) {
+        self.nearer.store(true, Release);
     }
 
     /// Ends what is due. Sleeps.
     pub(crate) fn sweep(&self) {
+        let nearer = self.nearer.xchg(false, Full);
+        if nearer {
+            // Whoever inserts or hastens an entry by the old context is done then, so that a bucket
+            // which is empty now needs no lock to be passed by.
+            rcu::synchronize();
+        }
         if self.count.load(Relaxed) == 0 {
             return;
         }
         let now = Ticks::now();
         for group in 0..self.group_alarms.len() {
             if let Some(alarm) = self.group_alarms.get(group) {
-                if alarm.load(Relaxed) <= now.whole_s() {
-                    self.sweep_group(group, alarm, now);
+                if nearer || alarm.load(Relaxed) <= now.whole_s() {
+                    self.sweep_group(group, alarm, nearer, now);
                 }
             }
             yield_after_slice(group);
         }
     }
 
-    fn sweep_group(&self, group: usize, group_alarm: &Atomic<u32>, now: Ticks) {
+    /// Looks into those of the group's buckets whose alarm has come, or into all that have entries.
+    fn sweep_group(&self, group: usize, group_alarm: &Atomic<u32>, all: bool, now: Ticks) {
         // Whoever brings a deadline nearer writes the bucket's alarm, then this one, and here it is
         // the other way round: one of the two sees what the other wrote.
         group_alarm.xchg(NEVER, Full);
@@ -422,7 +429,7 @@ impl<E: Entry> Table<E> {
             let Some(alarm) = self.alarms.get(bucket) else {
                 continue;
             };
-            if alarm.load(Relaxed) <= now.whole_s() {
+            if alarm.load(Relaxed) <= now.whole_s() || (all && !self.is_empty(bucket)) {
                 self.sweep_bucket(bucket, now);
             }
             earliest = earliest.min(alarm.load(Relaxed));
@@ -510,6 +517,11 @@ impl<E: Entry> Table<E> {
     fn bucket(&self, hash: usize) -> Option<&Atomic<*mut Node<E>>> {
         // The number of buckets is a power of two.
         self.buckets.get(hash & self.buckets.len().wrapping_sub(1))
+    }
+
+    fn is_empty(&self, bucket: usize) -> bool {
+        self.bucket(bucket)
+            .is_none_or(|first| first.load(Relaxed).is_null())
     }
 
     fn lock(&self, hash: usize) -> Option<&BhLock<()>> {
