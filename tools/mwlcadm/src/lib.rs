@@ -22,7 +22,10 @@ pub mod names;
 pub mod saved;
 pub mod show;
 mod sizes;
+mod state;
 mod top;
+mod turned_away;
+mod utc;
 pub mod values;
 
 use std::ffi::OsString;

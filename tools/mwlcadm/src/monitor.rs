@@ -2,18 +2,18 @@
 //! `mwlcadm monitor`: what changes and goes wrong, one line each as it happens.
 
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::mwlc::{Event, Mwlc};
+use crate::utc::{now_ms, utc_text};
 
 /// An event as JSON.
 #[derive(Debug, Serialize)]
 struct Line {
-    /// Seconds since 1970, with milliseconds.
-    time: f64,
+    /// Milliseconds since 1970.
+    time_ms: u64,
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
@@ -42,12 +42,13 @@ pub fn run(json: bool, count: Option<u64>, output: &mut impl Write) -> Result<()
     let mut written = 0;
     while count.is_none_or(|count| written < count) {
         let heard = mwlc.events()?;
-        let time = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let time_ms = now_ms();
         let lines: Vec<Line> = match heard {
-            Some(events) => events.into_iter().map(|event| line(event, time)).collect(),
-            None => vec![missed(time)],
+            Some(events) => events
+                .into_iter()
+                .map(|event| line(event, time_ms))
+                .collect(),
+            None => vec![missed(time_ms)],
         };
         for line in lines {
             write_line(&line, json, output)?;
@@ -58,9 +59,9 @@ pub fn run(json: bool, count: Option<u64>, output: &mut impl Write) -> Result<()
     Ok(())
 }
 
-fn line(event: Event, time: Duration) -> Line {
+fn line(event: Event, time_ms: u64) -> Line {
     Line {
-        time: time.as_secs_f64(),
+        time_ms,
         event: event.name(),
         service: event.service.map(|service| service.to_string()),
         real_server: event.dest.map(|dest| dest.to_string()),
@@ -69,9 +70,9 @@ fn line(event: Event, time: Duration) -> Line {
     }
 }
 
-fn missed(time: Duration) -> Line {
+fn missed(time_ms: u64) -> Line {
     Line {
-        time: time.as_secs_f64(),
+        time_ms,
         event: "missed",
         service: None,
         real_server: None,
@@ -88,7 +89,7 @@ fn write_line(line: &Line, json: bool, output: &mut impl Write) -> Result<(), Er
             .map_err(Error::Output);
     }
     let parts = [
-        Some(clock(line.time)),
+        Some(utc_text(line.time_ms)),
         Some(line.event.to_owned()),
         line.service.clone(),
         line.real_server.clone(),
@@ -97,13 +98,6 @@ fn write_line(line: &Line, json: bool, output: &mut impl Write) -> Result<(), Er
     ];
     let words: Vec<String> = parts.into_iter().flatten().collect();
     writeln!(output, "{}", words.join(" ")).map_err(Error::Output)
-}
-
-/// The time of day in UTC: `12:34:56.789Z`.
-fn clock(time: f64) -> String {
-    let ms = Duration::from_secs_f64(time).as_millis() % 86_400_000;
-    let (s, ms) = (ms / 1000, ms % 1000);
-    format!("{:02}:{:02}:{:02}.{ms:03}Z", s / 3600, s / 60 % 60, s % 60)
 }
 
 #[cfg(test)]
@@ -127,7 +121,7 @@ mod tests {
 
     fn written(json: bool) -> String {
         let mut output = Vec::new();
-        let line = line(event(), Duration::from_millis(45_296_789));
+        let line = line(event(), 1_795_696_496_789);
         write_line(&line, json, &mut output).unwrap();
         String::from_utf8(output).unwrap()
     }
@@ -136,10 +130,11 @@ mod tests {
     fn a_line_for_people_and_one_for_programs() {
         assert_eq!(
             written(false),
-            "12:34:56.789Z no-real-server TCP 10.0.0.100:80 (all have weight 0) \
+            "2026-11-26T12:34:56.789Z no-real-server TCP 10.0.0.100:80 (all have weight 0) \
              [2 events before were not sent]\n"
         );
         let value: serde_json::Value = serde_json::from_str(&written(true)).unwrap();
+        assert_eq!(value["time_ms"], 1_795_696_496_789_u64);
         assert_eq!(value["event"], "no-real-server");
         assert_eq!(value["suppressed"], 2);
         assert_eq!(value.get("real_server"), None);

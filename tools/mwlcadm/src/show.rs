@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::mwlc::{ConnEntry, DestLoadEntry, ServiceSizes};
 use crate::names::ServiceName;
+use crate::state::state;
+use crate::turned_away::TurnedAway;
 use crate::values::show_size;
 
 /// A service and the loads of its real servers.
@@ -28,6 +30,10 @@ pub struct ServiceLoads {
     pub size_policy: &'static str,
     /// How many sizes were learned.
     pub learned_sizes: u64,
+    /// Clients turned away so far.
+    pub refused: u64,
+    /// The same by cause.
+    pub refused_by_cause: TurnedAway,
     /// Its real servers.
     pub real_servers: Vec<RealServerLoad>,
 }
@@ -57,6 +63,8 @@ pub struct RealServerLoad {
     pub in_packets: u64,
     /// Bytes from clients.
     pub in_bytes: u64,
+    /// What is not usual about it, in words.
+    pub state: String,
 }
 
 /// A connection.
@@ -102,6 +110,8 @@ pub fn loads(
             configured_size_bytes: service.configured_bytes,
             size_policy: policy_name(service.size_policy),
             learned_sizes: service.learned_count,
+            refused: TurnedAway::from(service.refused).total(),
+            refused_by_cause: service.refused.into(),
             real_servers: dests
                 .iter()
                 .filter(|dest| dest.service == service.name)
@@ -125,6 +135,7 @@ fn real_server(dest: &DestLoadEntry) -> RealServerLoad {
         connections: dest.connections,
         in_packets: dest.in_packets,
         in_bytes: dest.in_bytes,
+        state: state(dest),
     }
 }
 
@@ -135,6 +146,11 @@ const fn policy_name(policy: SizePolicy) -> &'static str {
     }
 }
 
+/// What the tables of loads say instead of nothing.
+pub(crate) const NO_SERVICE: &str = "no service is configured";
+/// The same of a service's real servers.
+pub(crate) const NO_REAL_SERVER: &str = "  no real server";
+
 /// Writes loads as a table for each service, or as a JSON array.
 pub fn write_loads(
     services: &[ServiceLoads],
@@ -143,6 +159,9 @@ pub fn write_loads(
 ) -> Result<(), Error> {
     if json {
         return write_json(services, output);
+    }
+    if services.is_empty() {
+        return writeln!(output, "{NO_SERVICE}").map_err(Error::Output);
     }
     services
         .iter()
@@ -153,16 +172,23 @@ pub fn write_loads(
 fn write_service(service: &ServiceLoads, output: &mut impl Write) -> io::Result<()> {
     writeln!(
         output,
-        "{} {} {}, expected size {} ({})",
+        "{} {} {}, expected size {} ({}){}",
         service.protocol,
         service.service,
         service.scheduler,
         show_size(service.expected_size_bytes as f64),
-        service.size_policy
+        service.size_policy,
+        match service.refused {
+            0 => String::new(),
+            _ => format!(", {}", service.refused_by_cause),
+        }
     )?;
+    if service.real_servers.is_empty() {
+        return writeln!(output, "{NO_REAL_SERVER}");
+    }
     writeln!(
         output,
-        "  {:<21} {:>5} {:>10} {:>10} {:>7} {:>7} {:>8} {:>10}",
+        "  {:<21} {:>5} {:>10} {:>10} {:>7} {:>7} {:>8} {:>10}  State",
         "Real server", "Wi", "Ci", "Ci/Wi", "Pending", "Active", "Inactive", "Conns"
     )?;
     for server in &service.real_servers {
@@ -170,22 +196,18 @@ fn write_service(service: &ServiceLoads, output: &mut impl Write) -> io::Result<
             Some(ratio) => show_size(ratio),
             None => "-".to_owned(),
         };
-        let overloaded = if server.overloaded {
-            "  overloaded"
-        } else {
-            ""
-        };
-        writeln!(
-            output,
-            "  {:<21} {:>5} {:>10} {ratio:>10} {:>7} {:>7} {:>8} {:>10}{overloaded}",
+        let line = format!(
+            "  {:<21} {:>5} {:>10} {ratio:>10} {:>7} {:>7} {:>8} {:>10}  {}",
             server.address,
             server.weight,
             show_size(server.load_bytes as f64),
             server.pending,
             server.active,
             server.inactive,
-            server.connections
-        )?;
+            server.connections,
+            server.state
+        );
+        writeln!(output, "{}", line.trim_end())?;
     }
     Ok(())
 }
@@ -312,9 +334,9 @@ mod tests {
         let services = loads(vec![service(81), service(80)], dests, Some(&name(80)));
         let expected = "\
 TCP 10.0.0.100:80 mwlc, expected size 10.0 MiB (configured)
-  Real server              Wi         Ci      Ci/Wi Pending  Active Inactive      Conns
+  Real server              Wi         Ci      Ci/Wi Pending  Active Inactive      Conns  State
   10.0.0.1:80               4   30.0 MiB    7.5 MiB       1       2        3          4
-  10.0.0.2:80               0        0 B          -       1       2        3          4  overloaded
+  10.0.0.2:80               0        0 B          -       1       2        3          4  quiesced
 ";
         assert_eq!(
             text(|output| write_loads(&services, false, output)),

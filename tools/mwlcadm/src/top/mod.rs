@@ -47,6 +47,10 @@ pub fn run(options: Options, output: &mut impl Write) -> Result<(), Error> {
                 .map_err(Error::Output)?;
             writeln!(output).map_err(Error::Output)?;
         } else {
+            // Who keeps what comes out of the pipe wants to know when it was so.
+            if !options.once {
+                writeln!(output, "{}", snapshot.time()).map_err(Error::Output)?;
+            }
             // A pipe has any width.
             for line in lines(&snapshot, options.sort, usize::MAX) {
                 writeln!(output, "{}", line.trim_end()).map_err(Error::Output)?;

@@ -9,7 +9,11 @@ use serde::Serialize;
 
 use crate::mwlc::{DestLoadEntry, ServiceSizes};
 use crate::names::ServiceName;
-use crate::values::{show_duration, show_size};
+use crate::show::{NO_REAL_SERVER, NO_SERVICE};
+use crate::state::state;
+use crate::turned_away::TurnedAway;
+use crate::utc::{now_ms, utc_text};
+use crate::values::show_size;
 
 /// How wide the bar of Ci/Wi is.
 const BAR_CELLS: usize = 10;
@@ -52,6 +56,8 @@ impl Sort {
 /// One look at the director.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Snapshot {
+    /// Milliseconds since 1970.
+    time_ms: u64,
     services: Vec<Service>,
 }
 
@@ -102,25 +108,20 @@ impl Snapshot {
                 service: service.name.endpoint_text(),
                 scheduler: service.policy.clone(),
                 expected_size_bytes: service.expected_bytes,
-                refused: turned_away(service),
+                refused: TurnedAway::from(service.refused).total(),
                 real_servers: of(service),
             })
             .collect();
-        Snapshot { services }
+        Snapshot {
+            time_ms: now_ms(),
+            services,
+        }
     }
-}
 
-fn turned_away(service: &ServiceSizes) -> u64 {
-    let refused = &service.refused;
-    [
-        refused.empty,
-        refused.quiesced,
-        refused.overloaded,
-        refused.full,
-        refused.selected,
-    ]
-    .iter()
-    .fold(0, |sum, count| sum.saturating_add(*count))
+    /// When it was taken.
+    pub fn time(&self) -> String {
+        utc_text(self.time_ms)
+    }
 }
 
 fn real_server(dest: &DestLoadEntry, rates: &[((ServiceName, SocketAddr), Rates)]) -> RealServer {
@@ -143,18 +144,6 @@ fn real_server(dest: &DestLoadEntry, rates: &[((ServiceName, SocketAddr), Rates)
     }
 }
 
-/// What is not usual about it.
-fn state(dest: &DestLoadEntry) -> String {
-    match dest.drain.map(|drain| drain.left_ms) {
-        Some(Some(left_ms)) => format!("drains, {} left", show_duration(left_ms / 1000 * 1000)),
-        Some(None) => "drains".to_owned(),
-        None if dest.weight == 0 => "quiesced".to_owned(),
-        None if dest.overloaded => "overloaded".to_owned(),
-        None if dest.ramp_permille < 1000 => format!("slow start {} %", dest.ramp_permille / 10),
-        None => String::new(),
-    }
-}
-
 /// The lines of a snapshot, none wider than `columns`.
 pub fn lines(snapshot: &Snapshot, sort: Sort, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -162,7 +151,7 @@ pub fn lines(snapshot: &Snapshot, sort: Sort, columns: usize) -> Vec<String> {
         lines.extend(service_lines(service, sort));
     }
     if lines.is_empty() {
-        lines.push("no service is configured".to_owned());
+        lines.push(NO_SERVICE.to_owned());
     }
     for line in &mut lines {
         if let Some((end, _)) = line.char_indices().nth(columns) {
@@ -184,6 +173,9 @@ fn service_lines(service: &Service, sort: Sort) -> Vec<String> {
         service.scheduler,
         show_size(service.expected_size_bytes as f64)
     );
+    if service.real_servers.is_empty() {
+        return vec![head, NO_REAL_SERVER.to_owned()];
+    }
     let titles = format!(
         "  {:<21} {:>5} {:>10} {:>10} {:<BAR_CELLS$} {:>7} {:>7} {:>8} {:>7} {:>8} {:>12}  State",
         "Real server",
@@ -335,10 +327,16 @@ TCP 10.0.0.100:80 mwlc, expected size 1.0 MiB, 7 clients turned away
         assert_eq!(round, Sort::Address);
         let narrow = lines(&snapshot(), Sort::Address, 20);
         assert!(narrow.iter().all(|line| line.chars().count() <= 20));
-        let empty = Snapshot { services: vec![] };
+        let empty = Snapshot {
+            time_ms: 0,
+            services: vec![],
+        };
         assert_eq!(
             lines(&empty, Sort::Address, 80),
             ["no service is configured"]
         );
+        let mut bare = snapshot();
+        bare.services[0].real_servers.clear();
+        assert_eq!(lines(&bare, Sort::Address, 80)[1..], ["  no real server"]);
     }
 }
