@@ -4,7 +4,7 @@
 import socket
 import struct
 
-from lab import (CLIENT, HOSTS, SERVERS, TCP_PORT, VIP, Connection, ask_udp, director, inside, serve, service, sh, until)
+from lab import CLIENT, HOSTS, PATIENCE, SERVERS, TCP_PORT, VIP, Connection, ask_udp, director, inside, serve, service, sh, until
 from nl import Mwlc
 
 NOTHING = (0, 0, 0, 0)
@@ -206,7 +206,7 @@ def test_ttl_ends_here():
     with inside("client"):
         icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    icmp.settimeout(5)
+    icmp.settimeout(5 * PATIENCE)
     raw.sendto(segment(31000, 0x02, ttl=1), (VIP, 0))
     while True:
         reply = icmp.recv(1000)
@@ -221,7 +221,7 @@ def test_icmp_errors_reach_the_server_that_they_are_about():
     connection = Connection()
     with inside(connection.server):
         icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    icmp.settimeout(5)
+    icmp.settimeout(5 * PATIENCE)
     with inside("client"):
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     embedded = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 1500, 1, 0x4000, 60, 6, 0, socket.inet_aton(VIP),

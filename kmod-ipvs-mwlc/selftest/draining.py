@@ -5,7 +5,7 @@ import socket
 import struct
 
 from balancing import close_all, ends_at_zero, servers_of
-from lab import CLIENT, HOSTS, HOSTS6, SERVERS, UDP_PORT, VIP, Connection, director, inside, service, until
+from lab import CLIENT, HOSTS, HOSTS6, PATIENCE, SERVERS, UDP_PORT, VIP, Connection, director, inside, service, until
 from nl import Mwlc, address, attribute, attributes, family_of
 from services import restore, templates, with_servers
 
@@ -138,7 +138,7 @@ def test_a_drain_can_send_connections_elsewhere():
     mwlc = Director()
     with inside("client"):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.settimeout(5)
+    udp.settimeout(5 * PATIENCE)
     udp.connect((VIP, 53))
 
     def ask():

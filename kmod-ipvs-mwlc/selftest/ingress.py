@@ -10,7 +10,7 @@ import struct
 
 from attack import frames_to_director, mac_of
 from balancing import segment
-from lab import CLIENT, SERVERS, UDP_PORT, VIP, ask_udp, director, inside, service, sh, until
+from lab import CLIENT, PATIENCE, SERVERS, UDP_PORT, VIP, ask_udp, director, inside, service, sh, until
 from services import Nftables, expression, nest, restore
 from nl import attribute
 from settings import setting
@@ -133,7 +133,7 @@ def test_padding_does_not_count_and_does_not_go_on():
     with inside("s1"):
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     tap.bind(("eth0", 0x0800))
-    tap.settimeout(5)
+    tap.settimeout(5 * PATIENCE)
     sender.send(frame(packet(b"x")).ljust(60, b"\xee"))
     until(lambda: counted() == (1, 1, 29), "one datagram of 29 bytes")
     while (data := tap.recv(2000))[20:24] != struct.pack("!HH", 40000, UDP_PORT):
@@ -179,7 +179,7 @@ def test_time_to_live_ends_at_the_director():
     sender, _ = frames_to_director()
     with inside("client"):
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    raw.settimeout(5)
+    raw.settimeout(5 * PATIENCE)
     sender.send(frame(packet(ttl=1)))
     while (answer := raw.recv(2000))[20] != 11:
         pass
@@ -194,7 +194,7 @@ def test_a_local_node_is_counted_once():
     with inside("director"):
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind((VIP, LOCAL_PORT))
-    server.settimeout(5)
+    server.settimeout(5 * PATIENCE)
     assert seen_by_ip(port=LOCAL_PORT) >= COUNT
     for _ in range(COUNT):
         assert server.recv(10) == b"1234"
@@ -299,7 +299,7 @@ def test_a_segment_without_a_connection_is_reset_once():
     service("rr")
     with inside("client"):
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
-    raw.settimeout(5)
+    raw.settimeout(5 * PATIENCE)
     sender, _ = frames_to_director()
     header = segment(40002, 0x10)
     total = checksum(header[:20])

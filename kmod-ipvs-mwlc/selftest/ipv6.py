@@ -5,7 +5,7 @@ import socket
 import struct
 import threading
 
-from lab import CLIENT, HOSTS6, SERVERS, UDP_PORT, VIP, VIP6, Connection, director, inside, serve_tcp, serve_udp, sh, until
+from lab import CLIENT, HOSTS6, PATIENCE, SERVERS, UDP_PORT, VIP, VIP6, Connection, director, inside, serve_tcp, serve_udp, sh, until
 
 CLIENT6, DIRECTOR6 = HOSTS6["client"], HOSTS6["director"]
 SERVERS6 = {name: HOSTS6[name] for name in SERVERS}
@@ -65,7 +65,7 @@ def service6(scheduler, protocol="t", port=None, options=""):
 def connect6():
     with inside("client"):
         connection = socket.socket(socket.AF_INET6)
-    connection.settimeout(10)
+    connection.settimeout(10 * PATIENCE)
     connection.connect((VIP6, 80))
     stream = connection.makefile("rwb")
     return stream.readline().strip().decode(), connection, stream
@@ -75,7 +75,7 @@ def ask_udp6(data):
     with inside("client"):
         udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     with udp:
-        udp.settimeout(10)
+        udp.settimeout(10 * PATIENCE)
         udp.connect((VIP6, 53))
         udp.send(data)
         server, length = udp.recv(100).split()
@@ -117,7 +117,7 @@ def test_ipv6_without_a_server_is_refused_at_once():
 def raw6(ns, protocol):
     with inside(ns):
         raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, protocol)
-    raw.settimeout(10)
+    raw.settimeout(10 * PATIENCE)
     return raw
 
 

@@ -9,7 +9,7 @@ import struct
 from balancing import close_all
 from draining import DRAIN_LEFT_MS, REDISPATCH, Director, is_reset, listening, on
 from ipv6 import CLIENT6, DIRECTOR6, PORT6, SERVERS6, service6
-from lab import UDP_PORT, VIP6, Connection, director, inside, sh, until
+from lab import PATIENCE, UDP_PORT, VIP6, Connection, director, inside, sh, until
 from learning import EXPECTED, Browser, Mwlcd, learns, size_of, total
 from nl import address, attributes
 from services import templates
@@ -76,7 +76,7 @@ class also_at:
 
 def who_answers(client):
     with inside("client"):
-        connection = socket.create_connection(SERVICE6, timeout=10, source_address=(client, 0))
+        connection = socket.create_connection(SERVICE6, timeout=10 * PATIENCE, source_address=(client, 0))
     with connection:
         connection.send(b"1\n")
         return connection.recv(100).split()[0].decode()
@@ -104,7 +104,7 @@ def test_ipv6_datagrams_are_sent_elsewhere_by_a_drain():
     with inside("client"):
         udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     with udp:
-        udp.settimeout(10)
+        udp.settimeout(10 * PATIENCE)
         udp.connect((VIP6, UDP_PORT))
 
         def ask():
@@ -159,7 +159,7 @@ def test_ipv6_requests_behind_options_are_read():
     # IPV6_DSTOPTS: six bytes of padding.
     plain.setsockopt(socket.IPPROTO_IPV6, 59, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
     with plain:
-        plain.settimeout(20)
+        plain.settimeout(20 * PATIENCE)
         plain.connect(SERVICE6)
         plain.send(b"GET /3 HTTP/1.1\r\nHost: files\r\n\r\n")
         assert plain.recv(15) == b"HTTP/1.1 200 OK"
@@ -200,7 +200,7 @@ def test_ipv6_asks_a_node_with_head():
         until(lambda: "answering questions" in mwlcd.log(), "mwlcd is ready")
         browser = Browser(SERVICE6)
         browser.ask("/9")
-        listener.settimeout(20)
+        listener.settimeout(20 * PATIENCE)
         try:
             node = listener.accept()[0]
         except TimeoutError:
@@ -219,7 +219,7 @@ def test_ipv6_names_in_the_tools():
     monitor = background("monitor --count 1")
     assert monitor.stdout.readline() == "listening\n"
     director(f"{ADM} -e -t {service} -r {server} -w 3")
-    said, _ = monitor.communicate(timeout=30)
+    said, _ = monitor.communicate(timeout=30 * PATIENCE)
     assert said.split(" ", 1)[1] == f"real-server-edited TCP {service} {server}\n", said
     connection = Connection(to=SERVICE6)
     director(f"{ADM} conn-size [{CLIENT6}]:{connection.port} {service} 5000")

@@ -25,6 +25,8 @@ VIP6 = "fd00::100"
 HOSTS6 = {name: "fd00::" + address.rsplit(".", 1)[1] for name, address in HOSTS.items()}
 TCP_PORT, UDP_PORT = 80, 53
 MODULE = "/ipvs_mwlc.ko"
+# Whatever is waited for takes this many times as long on a kernel that checks itself (`make test-kasan`).
+PATIENCE = 8 if os.uname().release.endswith("-debug") else 1
 
 
 def sh(command, ns=None, check=True, stdin=None):
@@ -169,7 +171,7 @@ def client_socket(to, port, timeout_s):
     with inside("client"):
         connection = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    connection.settimeout(timeout_s)
+    connection.settimeout(timeout_s * PATIENCE)
     connection.bind((HOSTS6["client"] if is_ipv6 else CLIENT, port))
     connection.connect(to)
     return connection
@@ -179,7 +181,7 @@ def ask_udp(data):
     with inside("client"):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with udp:
-        udp.settimeout(5)
+        udp.settimeout(5 * PATIENCE)
         udp.connect((VIP, UDP_PORT))
         udp.send(data)
         server, length = udp.recv(100).split()
@@ -199,6 +201,7 @@ def service(scheduler, weights=(1, 1, 1), protocol="t"):
 
 def until(condition, what, seconds=10):
     """Waits for a condition, for the kernel may be a packet behind."""
+    seconds *= PATIENCE
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"still not after {seconds} s: {what}"

@@ -7,7 +7,7 @@ import select
 import socket
 import struct
 
-from lab import HOSTS, HOSTS6, TCP_PORT, VIP, inside
+from lab import HOSTS, HOSTS6, PATIENCE, TCP_PORT, VIP, inside
 
 NETLINK_ADD_MEMBERSHIP = 1
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
@@ -41,7 +41,7 @@ class Family:
     def __init__(self, name, ns="director"):
         with inside(ns) if ns else contextlib.nullcontext():
             self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
-        self.socket.settimeout(10)
+        self.socket.settimeout(10 * PATIENCE)
         for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK):
             self.socket.setsockopt(SOL_NETLINK, option, 1)
         self.sequence = 0

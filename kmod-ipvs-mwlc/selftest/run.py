@@ -27,24 +27,39 @@ import uploads
 from splats import splats
 
 
+FILES = (balancing, ingress, flood, ipv6, ipv6_services, schedulers, services, draining, settings, takeover, learning, tools, uploads,
+         complaints, bounds, attack)
+
+
+def chosen(words):
+    """The tests that are asked for, as (name, function): a word is a test's name or a file's, and `-` before it takes what it names
+    away. All, if nothing is asked for."""
+    tests = {name: (file.__name__, test) for file in FILES for name, test in vars(file).items() if name.startswith("test_")}
+    named = {word: {name for name, (file, _) in tests.items() if word.lstrip("-") in (name, file)} for word in words}
+    unknown = [word for word, names in named.items() if not names]
+    if unknown:
+        sys.exit(f"there is no test and no file {' '.join(unknown)}")
+    added = [names for word, names in named.items() if not word.startswith("-")]
+    taken = [names for word, names in named.items() if word.startswith("-")]
+    names = set().union(*added or [tests]) - set().union(*taken)
+    return [(name, test) for name, (_, test) in tests.items() if name in names]
+
+
 def main():
-    wanted = sys.argv[1:]
+    tests = chosen(sys.argv[1:])
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
     passed, failed = [], []
-    for module in (balancing, ingress, flood, ipv6, ipv6_services, schedulers, services, draining, settings, takeover, learning, tools, uploads, complaints, bounds, attack):
-        for name, test in list(vars(module).items()):
-            if not name.startswith("test_") or (wanted and name not in wanted):
-                continue
-            started = time.monotonic()
-            try:
-                test()
-                passed.append(name)
-                print(f"ok   {name} ({time.monotonic() - started:.1f} s)", flush=True)
-            except BaseException:
-                failed.append(name)
-                print(f"FAIL {name}", flush=True)
-                traceback.print_exc()
+    for name, test in tests:
+        started = time.monotonic()
+        try:
+            test()
+            passed.append(name)
+            print(f"ok   {name} ({time.monotonic() - started:.1f} s)", flush=True)
+        except BaseException:
+            failed.append(name)
+            print(f"FAIL {name}", flush=True)
+            traceback.print_exc()
     lab.sh("rmmod ipvs_mwlc")
     found = splats(lab.sh("dmesg"))
     for line in found:

@@ -8,7 +8,7 @@ import struct
 import threading
 
 from balancing import close_all, ends_at_zero, servers_of
-from lab import CLIENT, MODULE, SERVERS, VIP, Connection, ask_udp, director, inside, sh, until
+from lab import CLIENT, MODULE, PATIENCE, SERVERS, VIP, Connection, ask_udp, director, inside, sh, until
 from nl import Mwlc, attribute
 
 SERVERS_AT = list(SERVERS.values())
@@ -51,7 +51,7 @@ def echo(name, port):
 def who_at(port, client=CLIENT):
     """Which server answers at this port of the VIP; the connection is closed at once."""
     with inside("client"):
-        connection = socket.create_connection((VIP, port), timeout=5, source_address=(client, 0))
+        connection = socket.create_connection((VIP, port), timeout=5 * PATIENCE, source_address=(client, 0))
     with connection:
         return connection.recv(10).decode().strip()
 
@@ -121,7 +121,7 @@ class Nftables:
     def __init__(self):
         with inside("director"):
             self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
-        self.socket.settimeout(10)
+        self.socket.settimeout(10 * PATIENCE)
 
     def commit(self, messages):
         batch = self.message(self.BEGIN, struct.pack("!BBH", 0, 0, self.SUBSYSTEM), 1)
@@ -241,7 +241,7 @@ def test_persistence_knows_networks_by_their_mask():
     sh("ip addr add 10.0.0.11/24 dev eth0 && ip addr add 10.0.0.130/24 dev eth0", ns="client")
     restore(f"-A -t {VIP}:80 -s rr -p 100 -M 255.255.255.128", *with_servers(f"-t {VIP}:80", 80))
     with inside("client"):
-        kept = [socket.create_connection((VIP, 80), timeout=5, source_address=(client, 0))
+        kept = [socket.create_connection((VIP, 80), timeout=5 * PATIENCE, source_address=(client, 0))
                 for client in (CLIENT, "10.0.0.11", "10.0.0.130")]
     found = templates()
     assert len(found) == 2 and len({server for server, _ in found.values()}) == 2, found
@@ -289,7 +289,7 @@ def test_one_packet_schedules_every_datagram():
     restore(f"-A -u {VIP}:53 -s rr -o", *with_servers(f"-u {VIP}:53", 53))
     with inside("client"):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.settimeout(5)
+    udp.settimeout(5 * PATIENCE)
     udp.bind((CLIENT, 0))
     answers = []
     for _ in range(6):
@@ -351,7 +351,7 @@ def answers():
     spoken = {}
     first, persistent = Connection(port=50001), None
     with ports(81), inside("client"):
-        persistent = socket.create_connection((VIP, 81), timeout=5, source_address=(CLIENT, 50002))
+        persistent = socket.create_connection((VIP, 81), timeout=5 * PATIENCE, source_address=(CLIENT, 50002))
         persistent.recv(10)
     for command in COMMANDS:
         status, text = director(command, check=False)

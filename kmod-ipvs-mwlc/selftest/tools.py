@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 
-from lab import SERVERS, VIP, Connection, ask_udp, director, service, sh, until
+from lab import PATIENCE, SERVERS, VIP, Connection, ask_udp, director, service, sh, until
 from nl import Mwlc
 
 ADM = "/mwlcadm"
@@ -300,7 +300,7 @@ def test_monitor_tells_what_changes():
     for command in ("-A -t {vip}:80 -s rr", "-a -t {vip}:80 -r 10.0.0.21 -w 0", "-e -t {vip}:80 -r 10.0.0.21 -w 3", "-E -t {vip}:80 -s wlc"):
         director(f"{ADM} {fill(command)}")
     director(f"{ADM} -D -t {VIP}:80")
-    said, _ = monitor.communicate(timeout=30)
+    said, _ = monitor.communicate(timeout=30 * PATIENCE)
     events = [line.split(" ", 1)[1] for line in said.splitlines()]
     service_name, dest = f"TCP {VIP}:80", "10.0.0.21:80"
     assert events == [
@@ -324,7 +324,7 @@ def test_drain_waits_for_the_last_connection():
     assert drain.poll() is None, drain.stdout.read()
     for connection in mine:
         connection.close()
-    said, _ = drain.communicate(timeout=30)
+    said, _ = drain.communicate(timeout=30 * PATIENCE)
     assert drain.returncode == 0 and f"{len(mine)} connections are gone" in said, said
     status, said = director(f"{ADM} drain -t {VIP}:80 -r 10.0.0.99", check=False)
     assert status == 1 and "10.0.0.99" in said, said
@@ -333,7 +333,7 @@ def test_drain_waits_for_the_last_connection():
     waiting = background(f"drain -t {VIP}:80 -r {SERVERS[held.server]} --wait")
     until(lambda: weights()[SERVERS[held.server]] == 0, "it takes no more connections")
     director(f"ipvsadm -e -t {VIP}:80 -r {SERVERS[held.server]}:80 -g -w 1")
-    said, _ = waiting.communicate(timeout=30)
+    said, _ = waiting.communicate(timeout=30 * PATIENCE)
     assert waiting.returncode == 1 and "given a weight again" in said, said
     held.close()
     # At the deadline those that are left are reset.

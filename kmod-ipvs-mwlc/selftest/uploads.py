@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 
-from lab import CLIENT, SERVERS, VIP, director, inside, sh
+from lab import CLIENT, PATIENCE, SERVERS, VIP, director, inside, sh
 
 PORT = 8080
 BYTES = 4_000_000
@@ -35,7 +35,7 @@ def upload():
     with inside("client"):
         connection = socket.socket()
     with connection:
-        connection.settimeout(30)
+        connection.settimeout(30 * PATIENCE)
         connection.bind((CLIENT, 0))
         connection.connect((VIP, PORT))
         connection.sendall(data)
