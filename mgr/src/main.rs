@@ -15,6 +15,7 @@ use pvfs::client::patience::Cancel;
 use pvfs::ids::FileSystemId;
 use pvfs_mgr::cli::Arguments;
 use pvfs_mgr::iods::Iods;
+use pvfs_mgr::namespace::lingering::LINGER_MS_DEFAULT;
 use pvfs_mgr::owner::thread::{self, Command, INPUTS_WAITING_MAX};
 use pvfs_mgr::owner::{Config, Input, Manager};
 use pvfs_mgr::server;
@@ -117,6 +118,7 @@ fn start(
     let config = Config {
         session_timeout_ms: arguments.session_timeout_ms,
         lease_timeout_ms: arguments.lease_timeout_ms,
+        linger_ms: LINGER_MS_DEFAULT,
         generation: u32::try_from(random() >> 32).unwrap_or_default(),
         file_system: FileSystemId((u128::from(random()) << 64) | u128::from(random())),
     };

@@ -75,6 +75,7 @@ impl Desk {
         let config = Config {
             session_timeout_ms: 60_000,
             lease_timeout_ms: 10_000,
+            linger_ms: 1000,
             generation: 1,
             file_system: FileSystemId(7),
         };

@@ -212,15 +212,21 @@ impl Transaction<'_> {
         )
     }
 
-    /// Notes that an inode has lost its last name: it goes at once, or, where somebody has it open
-    /// or may have (see [`super::Context::grace`]), with its last open.
+    /// Notes that an inode has lost its last name: it goes when it has lingered, and nobody has it
+    /// open or may have (see [`super::Context::grace`]).
     ///
     /// # Errors
     ///
     /// [`Halt::Store`].
     pub fn orphan_or_remove(&mut self, inode: &Inode) -> Result<(), Halt> {
         let number = inode.attr.inode;
-        if self.context.grace || self.opens.is_open(number) {
+        let bytes = inode.attr.allocated.unwrap_or(inode.attr.size);
+        let linger = self
+            .context
+            .linger
+            .filter(|linger| bytes <= linger.bytes_max);
+        let lingers = linger.is_some_and(|linger| self.opens.linger(number, linger.until_ms));
+        if lingers || self.context.grace || self.opens.is_needed(number) {
             self.put_inode(inode)?;
             return self.put(key::orphan(number), &());
         }

@@ -2,7 +2,7 @@
 //! The name space as pure code: a request, the state and a moment go in, a reply and records come
 //! out. No clock, no randomness, no I/O of its own: the store is behind [`crate::store::View`].
 //!
-//! One noun a file: [`inode`], [`dentry`], [`layout`], [`xattr`], [`opens`]; what callers may do is
+//! One noun a file: [`inode`], [`dentry`], [`layout`], [`xattr`], [`opens`], [`lingering`]; what callers may do is
 //! in [`access`], what they do in [`attributes`], [`create`], [`link`], [`rename`], [`open`]. What
 //! fsck sees and mends is in [`check`] and [`repair`].
 
@@ -18,6 +18,7 @@ pub mod inode;
 pub mod key;
 pub mod layout;
 pub mod layout_xattr;
+pub mod lingering;
 pub mod link;
 pub mod open;
 pub mod opens;
@@ -37,6 +38,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 use self::create::Create;
 use self::inode::NewInode;
 use self::layout::IodSlot;
+use self::lingering::Linger;
 use self::open::Written;
 use self::transaction::{Halt, Transaction};
 
@@ -50,6 +52,8 @@ pub struct Context<'a> {
     /// mgr started lately, so that clients may have opens that they have not declared yet: nothing
     /// that has lost its last name is removed.
     pub grace: bool,
+    /// How what loses its last name now lingers; `None` where it is to go at once.
+    pub linger: Option<Linger>,
     /// The store has room for more.
     pub room: bool,
     /// Who asks.

@@ -116,14 +116,14 @@ impl Transaction<'_> {
         Ok(MgrResponse::Done)
     }
 
-    /// Removes an inode that has neither name nor open, if it is one.
+    /// Removes an inode that has neither name nor open and does not linger, if it is one.
     ///
     /// # Errors
     ///
     /// [`Halt::Store`].
     pub fn reap(&mut self, inode: InodeNumber) -> Result<(), Halt> {
         let gone =
-            !self.context.grace && !self.opens.is_open(inode) && self.has(&key::orphan(inode))?;
+            !self.context.grace && !self.opens.is_needed(inode) && self.has(&key::orphan(inode))?;
         if gone {
             let found = self.inode(inode)?;
             self.remove_inode(&found)?;

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use pvfs::ids::{ClientId, InodeNumber, OpenId};
 use pvfs::proto::mgr::{Access, Reopen};
 
+use super::lingering::Lingering;
+
 /// Opens of all clients together: 100 bytes each make 100 MiB.
 pub const OPENS_MAX: usize = 1 << 20;
 
@@ -34,6 +36,7 @@ struct Count {
 enum Undo {
     Insert(OpenId),
     Remove(OpenId, Open),
+    Linger,
 }
 
 /// Where to roll back to.
@@ -51,6 +54,8 @@ pub struct OpenTable {
     by_client: BTreeSet<(ClientId, OpenId)>,
     counts: BTreeMap<(InodeNumber, ClientId), Count>,
     next: u64,
+    /// What may still be opened though it has no name and is not open.
+    lingering: Lingering,
     journal: Vec<Undo>,
 }
 
@@ -131,6 +136,26 @@ impl OpenTable {
         self.of_inode(inode).next().is_some()
     }
 
+    /// Lets an inode that loses its last name linger; false where it goes at once.
+    pub fn linger(&mut self, inode: InodeNumber, until_ms: u64) -> bool {
+        let lingers = self.lingering.add(inode, until_ms);
+        if lingers {
+            self.journal.push(Undo::Linger);
+        }
+        lingers
+    }
+
+    /// Whether an inode must stay without a name.
+    #[must_use]
+    pub fn is_needed(&self, inode: InodeNumber) -> bool {
+        self.is_open(inode) || self.lingering.has(inode)
+    }
+
+    /// The inodes that linger. What is ended there no savepoint brings back.
+    pub const fn lingering(&mut self) -> &mut Lingering {
+        &mut self.lingering
+    }
+
     /// Whether anybody has the inode open for writing.
     #[must_use]
     pub fn has_writers(&self, inode: InodeNumber) -> bool {
@@ -199,6 +224,7 @@ impl OpenTable {
                     }
                 }
                 Some(Undo::Remove(id, open)) => self.add(id, open),
+                Some(Undo::Linger) => self.lingering.undo(),
                 None => {}
             }
         }
@@ -286,6 +312,22 @@ mod tests {
         table.commit();
         table.roll_back(Savepoint(0));
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn what_lingers_is_needed_unless_it_is_rolled_back() {
+        let mut table = OpenTable::new(1);
+        let inode = InodeNumber(5);
+        let savepoint = table.savepoint();
+        assert!(table.linger(inode, 10) && table.is_needed(inode));
+        table.roll_back(savepoint);
+        assert!(!table.is_needed(inode));
+        assert!(table.linger(inode, 10));
+        table.commit();
+        table.roll_back(Savepoint(0));
+        assert!(table.is_needed(inode));
+        assert_eq!(table.lingering().take_due(10), Some(inode));
+        assert!(!table.is_needed(inode));
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub fn context() -> Context<'static> {
         },
         generation: 7,
         grace: false,
+        linger: None,
         room: true,
         credentials: &ROOT,
         client: ClientId(1),

@@ -12,6 +12,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use super::leases::{Parked, Reported, is_about_names};
 use super::{Action, Blocked, Input, Moment, State, Withheld, store_failed};
 use crate::namespace::layout::{Cut, IodSlot};
+use crate::namespace::lingering::Linger;
 use crate::namespace::opens::Open;
 use crate::namespace::transaction::{Halt, Transaction};
 use crate::namespace::{self, Context, key, value};
@@ -26,6 +27,8 @@ pub(super) struct Batch<W> {
     pub(super) usage: Usage,
     /// All iods at the batch's start.
     pub(super) slots: Vec<IodSlot>,
+    /// See [`Context::linger`].
+    pub(super) linger: Option<Linger>,
     pub(super) records: Records,
     /// Replies and the like that do not depend on the commit.
     pub(super) actions: Vec<Action<W>>,
@@ -58,6 +61,7 @@ impl<W> Batch<W> {
             moment,
             usage,
             slots,
+            linger: None,
             records: Records::new(),
             actions: Vec::new(),
             finished: Vec::new(),
@@ -435,6 +439,7 @@ fn context<'a, W>(
         now: batch.moment.now,
         generation,
         grace,
+        linger: batch.linger,
         room: batch.usage.has_room(),
         credentials: &request.credentials,
         client: request.client,

@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: MIT
-//! What becomes due as time passes: silent clients lose their opens, and after the grace that
-//! follows a start, inodes without a name or an open go.
+//! What becomes due as time passes: silent clients lose their opens, and inodes without a name or an
+//! open go, when they have lingered and the grace that follows a start is over.
 
 use pvfs::attr::Credentials;
 use pvfs::ids::{ClientId, InodeNumber};
 
 use super::batch::Batch;
 use super::{Action, State};
+use crate::namespace::lingering::Linger;
 use crate::namespace::transaction::{Halt, Transaction};
 use crate::namespace::{Context, key};
-use crate::store::{StoreError, View};
+use crate::store::{StoreError, Usage, View};
 
 /// Orphans that are looked at in one batch after the grace: the others wait for the next tick.
 const ORPHANS_PER_BATCH_MAX: usize = 256;
+
+/// Inodes that go in one batch because they have lingered long enough: more than a batch's requests
+/// can remove, so that they do not pile up.
+const LINGERED_PER_BATCH_MAX: usize = 1024;
+
+/// What takes more than one part in so many of what the iods have available does not linger: somebody
+/// may be removing it because its space is needed.
+const LINGER_SPACE_PARTS: u64 = 16;
 
 impl<W> State<W> {
     /// Ends the sessions of silent clients.
@@ -48,6 +57,31 @@ impl<W> State<W> {
         }
         self.client_leaves(client);
         Ok(opens.len())
+    }
+
+    /// How what loses its last name now lingers.
+    pub(super) fn linger(&self, ms: u64, usage: Usage) -> Option<Linger> {
+        let linger_ms = u64::from(self.config.linger_ms);
+        let linger = || Linger {
+            until_ms: ms.saturating_add(linger_ms),
+            bytes_max: self.registry.space(ms).bytes_available / LINGER_SPACE_PARTS,
+        };
+        (linger_ms > 0 && usage.has_room()).then(linger)
+    }
+
+    /// Removes inodes without a name that have lingered and that nobody has open.
+    pub(super) fn reap_lingering(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+    ) -> Result<(), StoreError> {
+        for _ in 0..LINGERED_PER_BATCH_MAX {
+            let Some(inode) = self.opens.lingering().take_due(batch.moment.ms) else {
+                break;
+            };
+            self.reap(view, batch, inode)?;
+        }
+        Ok(())
     }
 
     /// After the grace, removes inodes without a name that nobody has declared open.
@@ -87,6 +121,7 @@ impl<W> State<W> {
             now: batch.moment.now,
             generation: self.config.generation,
             grace: self.in_grace(batch.moment.ms),
+            linger: None,
             room: true,
             credentials: &Credentials::ROOT,
             client: ClientId(0),

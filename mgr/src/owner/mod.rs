@@ -48,6 +48,8 @@ pub struct Config {
     pub session_timeout_ms: u32,
     /// See [`crate::session::LEASE_TIMEOUT_MS_DEFAULT`].
     pub lease_timeout_ms: u32,
+    /// See [`crate::namespace::lingering::LINGER_MS_DEFAULT`]; 0 removes at once.
+    pub linger_ms: u32,
     /// Drawn at random at this start: the generation of new inodes.
     pub generation: u32,
     /// Drawn at random: the identity of a file system that is made now.
@@ -257,12 +259,14 @@ impl<S: Store, W> Manager<S, W> {
         let usage = self.store.usage()?;
         self.state.note_usage(usage);
         let mut batch = Batch::new(moment, usage, self.state.registry.slots(moment.ms));
+        batch.linger = self.state.linger(moment.ms, usage);
         {
             let view = self.store.view()?;
             self.state.run_ready(&view, &mut batch)?;
             for input in inputs {
                 self.state.take(&view, &mut batch, input)?;
             }
+            self.state.reap_lingering(&view, &mut batch)?;
         }
         batch.actions.drain(..).for_each(&mut *act);
         self.state.add_trims(&mut batch);

@@ -89,9 +89,8 @@ impl<W> State<W> {
             tracing::error!("{}", full_message(batch.usage));
         }
         self.opens.roll_back_all();
-        if batch.tick {
-            self.orphans_after = Some(key::all(key::Tag::Orphan));
-        }
+        // What was to go is still there.
+        self.orphans_after = Some(key::all(key::Tag::Orphan));
         for client in batch.expired {
             // Its opens are back; they go when it has been silent for another while.
             self.sessions.hear(client, batch.moment.ms);

@@ -188,6 +188,7 @@ fn a_store_of_a_later_version_is_refused() {
     let config = Config {
         session_timeout_ms: 1000,
         lease_timeout_ms: 500,
+        linger_ms: 0,
         generation: 1,
         file_system: crate::world::FILE_SYSTEM,
     };

@@ -16,6 +16,7 @@ mod exactly_once;
 mod fsck;
 mod iods;
 mod leases;
+mod lingering;
 mod model;
 mod names;
 mod on_disk;

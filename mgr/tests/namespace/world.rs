@@ -83,6 +83,8 @@ pub struct World<S: Store = MemoryStore> {
     pub iods: HashMap<IodId, String>,
     /// On whose behalf the short forms below ask.
     pub who: Credentials,
+    /// For how long what is removed lingers.
+    linger_ms: u32,
 }
 
 /// A world in memory.
@@ -93,10 +95,19 @@ impl World {
     pub fn new() -> Self {
         Self::over(MemoryStore::default()).with_iods(3)
     }
+
+    /// The same, where what is removed lingers for so long.
+    pub fn lingering(linger_ms: u32) -> Self {
+        Self::started(MemoryStore::default(), linger_ms).with_iods(3)
+    }
 }
 
 impl<S: Store> World<S> {
     pub fn over(store: S) -> Self {
+        Self::started(store, 0)
+    }
+
+    fn started(store: S, linger_ms: u32) -> Self {
         let mut world = Self {
             manager: None,
             ms: 0,
@@ -111,6 +122,7 @@ impl<S: Store> World<S> {
             notices: Vec::new(),
             iods: HashMap::new(),
             who: Credentials::ROOT,
+            linger_ms,
         };
         world.start(store);
         world
@@ -120,6 +132,7 @@ impl<S: Store> World<S> {
         let config = Config {
             session_timeout_ms: SESSION_TIMEOUT_MS,
             lease_timeout_ms: LEASE_TIMEOUT_MS,
+            linger_ms: self.linger_ms,
             generation: 1,
             file_system: FILE_SYSTEM,
         };

@@ -18,8 +18,6 @@ use super::{
     Task,
 };
 
-/// An open is made again so often where others are too quick.
-const STALE_OPENS_MAX: usize = 8;
 /// Open files of a worker at a time, besides the mapped one.
 const HANDLES_MAX: usize = 3;
 
@@ -55,14 +53,13 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// What calls on a mount whose process was killed fail with, and what is opened again.
+/// What calls on a mount whose process was killed fail with.
 mod libc_errno {
     use nix::errno::Errno;
 
     pub(super) const ENOTCONN: i32 = Errno::ENOTCONN as i32;
     pub(super) const ECONNABORTED: i32 = Errno::ECONNABORTED as i32;
     pub(super) const EIO: i32 = Errno::EIO as i32;
-    pub(super) const ESTALE: i32 = Errno::ESTALE as i32;
 }
 
 /// An open file.
@@ -248,18 +245,7 @@ impl Worker<'_> {
         }
         options.create(make).create_new(exclusive);
         let start = now();
-        // What is behind the name was replaced twice meanwhile: docs/SEMANTICS.md, "Not promised".
-        let is_stale = |opened: &io::Result<File>| {
-            let error = opened.as_ref().err();
-            error.and_then(io::Error::raw_os_error) == Some(libc_errno::ESTALE)
-        };
-        let mut opened = options.open(&path);
-        for _ in 0..STALE_OPENS_MAX {
-            if !is_stale(&opened) {
-                break;
-            }
-            opened = options.open(&path);
-        }
+        let opened = options.open(&path);
         let end = now();
         let file = match opened {
             Ok(file) => Some(file),
@@ -498,11 +484,8 @@ impl Worker<'_> {
             &path,
             AtFlags::AT_SYMLINK_FOLLOW,
         );
-        let refused = |error: &io::Error| {
-            is_absent(error)
-                || error.kind() == io::ErrorKind::AlreadyExists
-                || error.raw_os_error() == Some(nix::errno::Errno::ESTALE as i32)
-        };
+        let refused =
+            |error: &io::Error| is_absent(error) || error.kind() == io::ErrorKind::AlreadyExists;
         let outcome = done_unless(linked.map_err(io::Error::from), refused);
         self.change(start, outcome, |got| Call::Link { file, name, got })
     }
