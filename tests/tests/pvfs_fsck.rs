@@ -205,14 +205,14 @@ fn damage_of_every_kind_is_found_repaired_and_gone() -> anyhow::Result<()> {
     let errno = error.and_then(|error| error.raw_os_error());
     ensure!(errno == Some(nix::libc::EIO), "{errno:?}");
     fs::remove_file(mount.join("dir/lost"))?;
-    let clean = check(&cluster, &["fsck"])?;
-    ensure!(clean.status == 0, "{}", clean.json);
     // Removals are carried out behind their commits, and nobody is told.
     let start = Instant::now();
     while !objects(&cluster, dangling)?.is_empty() || !objects(&cluster, lost)?.is_empty() {
         ensure!(start.elapsed() < REMOVAL_MAX, "strays are not removed");
         std::thread::sleep(POLL);
     }
+    let clean = check(&cluster, &["fsck"])?;
+    ensure!(clean.status == 0, "{}", clean.json);
     ensure!(ROOT_INODE.0 == fs::metadata(&mount)?.ino());
     cluster.finish()
 }

@@ -60,6 +60,7 @@ mod tests {
     use crate::proto::iod::IodRequest;
     use crate::proto::lease::{Demand, Notice, Recall};
     use crate::proto::mgr::{MgrOperation, MgrReply, MgrRequest};
+    use crate::wire::golden::assert_documented;
     use crate::wire::header::FrameKind;
     use proptest::prelude::*;
 
@@ -83,7 +84,6 @@ mod tests {
     /// The bytes that docs/WIRE.md shows: a change here is a change of the protocol.
     #[test]
     fn golden_frames() {
-        let document = include_str!("../../../docs/WIRE.md");
         let read = IodRequest::Read {
             object: ObjectId {
                 inode: InodeNumber(5),
@@ -108,15 +108,7 @@ mod tests {
             ),
             (FrameKind::IodRequest, 2, encode(&read).unwrap()),
         ] {
-            let mut frame = FrameHeader::new(kind, id, &body, 0).to_bytes().to_vec();
-            frame.extend(&body);
-            let hex: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-            let lines: Vec<String> = hex.chunks(16).map(|line| line.join(" ")).collect();
-            let grid = lines.join("\n");
-            assert!(
-                document.contains(&grid),
-                "{kind:?} is not in docs/WIRE.md:\n{grid}"
-            );
+            assert_documented(kind, id, &body);
         }
     }
 

@@ -7,4 +7,6 @@
 
 pub mod blocking;
 pub mod codec;
+#[cfg(test)]
+mod golden;
 pub mod header;

@@ -133,6 +133,15 @@ impl Connection {
         Ok(reply)
     }
 
+    /// From now on, answers may take so long.
+    fn wait_for_answers(&self, timeout: Duration) -> Result<(), RpcError> {
+        let set = self.stream.set_read_timeout(Some(timeout));
+        set.map_err(|why| RpcError::Lost {
+            who: self.who.clone(),
+            why: why.into(),
+        })
+    }
+
     fn refused(&self, error: FsError) -> RpcError {
         RpcError::Refused {
             who: self.who.clone(),
@@ -207,6 +216,17 @@ impl Mgr {
         } else {
             0
         };
+        // Others may have to give up their leases first, or to come back after a restart of mgr.
+        let waits_for_others = operation.is_mutating()
+            || matches!(
+                operation,
+                MgrOperation::Lookup { .. } | MgrOperation::GetAttr { .. }
+            );
+        let lease_timeout = Duration::from_millis(self.hello.lease_timeout_ms.into());
+        self.connection.wait_for_answers(match waits_for_others {
+            true => self.timeout + lease_timeout,
+            false => self.timeout,
+        })?;
         let request = request(self.client, sequence, operation);
         let reply: MgrReply = self.connection.call(MGR_KINDS, &request)?;
         reply.map_err(|error| self.connection.refused(error))

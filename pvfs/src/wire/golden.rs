@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+//! The bytes that docs/WIRE.md shows: a change here is a change of the protocol. Here are those of
+//! fsck and scrub; [`super::codec`] has the others.
+
+use bincode::{Decode, Encode};
+
+use super::codec::{decode, encode};
+use super::header::{FrameHeader, FrameKind};
+use crate::attr::{Credentials, FileKind, Timestamp};
+use crate::error::FsError;
+use crate::ids::{ClientId, InodeNumber, IodId, ObjectId};
+use crate::layout::Layout;
+use crate::name::Name;
+use crate::proto::check::{Counted, Finding, Page, Section, Seen, Verdict};
+use crate::proto::iod::{IodReply, IodRequest, IodResponse, Surveyed};
+use crate::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
+
+const FIVE: ObjectId = ObjectId {
+    inode: InodeNumber(5),
+    generation: 0,
+};
+const SIX: ObjectId = ObjectId {
+    inode: InodeNumber(6),
+    generation: 300,
+};
+const CTIME: Timestamp = Timestamp {
+    seconds: 1_000_000,
+    nanoseconds: 9,
+};
+
+/// Panics unless docs/WIRE.md shows the frame with this body.
+pub(super) fn assert_documented(kind: FrameKind, request_id: u64, body: &[u8]) {
+    let header = FrameHeader::new(kind, request_id, body, 0).to_bytes();
+    let frame: Vec<u8> = header.iter().chain(body).copied().collect();
+    let hex: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    let lines: Vec<String> = hex.chunks(16).map(|line| line.join(" ")).collect();
+    let grid = format!("```\n{}\n```", lines.join("\n"));
+    let document = include_str!("../../../docs/WIRE.md");
+    assert!(
+        document.contains(&grid),
+        "{kind:?} {request_id} is not in docs/WIRE.md:\n{grid}"
+    );
+}
+
+/// The frame is documented, and nothing shorter or longer is taken for it.
+fn golden<T>(kind: FrameKind, request_id: u64, message: &T)
+where
+    T: Encode + Decode<()> + PartialEq + std::fmt::Debug,
+{
+    let mut body = encode(message).unwrap();
+    assert_documented(kind, request_id, &body);
+    assert_eq!(decode::<T>(&body).as_ref(), Ok(message));
+    for length in 0..body.len() {
+        assert!(decode::<T>(&body[..length]).is_err(), "{length} bytes");
+    }
+    body.push(0);
+    assert!(decode::<T>(&body).is_err(), "a byte too many");
+}
+
+fn ask_mgr(request_id: u64, sequence: u64, operation: MgrOperation) {
+    let request = MgrRequest {
+        client: ClientId(9),
+        sequence,
+        answered_below: 1,
+        credentials: Credentials::ROOT,
+        operation,
+    };
+    golden(FrameKind::MgrRequest, request_id, &request);
+}
+
+fn mgr_says(request_id: u64, response: MgrResponse) {
+    golden(FrameKind::MgrReply, request_id, &MgrReply::Ok(response));
+}
+
+fn ask_iod(request_id: u64, request: &IodRequest) {
+    golden(FrameKind::IodRequest, request_id, request);
+}
+
+fn iod_says(request_id: u64, reply: &IodReply) {
+    golden(FrameKind::IodReply, request_id, reply);
+}
+
+#[test]
+fn what_fsck_asks_mgr() {
+    let name = || Name::new(*b"f").unwrap();
+    let directory = InodeNumber(1);
+    let counters = Counted {
+        inode_next: 8,
+        inodes_used: 4,
+    };
+    let after = Vec::new();
+    let section = Section::Dentries;
+    ask_mgr(20, 0, MgrOperation::Inspect { section, after });
+    let (inode, kind) = (InodeNumber(5), FileKind::Regular);
+    let dangling = Finding::DanglingName {
+        directory,
+        name: name(),
+        inode,
+    };
+    let dentry = Seen::Dentry {
+        directory,
+        name: name(),
+        inode,
+        kind,
+    };
+    let page = |seen, findings, next| {
+        MgrResponse::Page(Page {
+            seen,
+            findings,
+            records: 1,
+            next,
+            counters,
+        })
+    };
+    let next = Some(b"D\0\0\0\0\0\0\0\x01f".to_vec());
+    mgr_says(20, page(vec![dentry], vec![dangling.clone()], next));
+    let seen = Seen::Inode {
+        inode,
+        kind,
+        nlink: 1,
+        ctime: CTIME,
+        entries: None,
+        orphan: false,
+    };
+    mgr_says(21, page(vec![seen], vec![], None));
+    let seen = Seen::File {
+        object: FIVE,
+        layout: Layout::new(65_536, 0, vec![IodId(1), IodId(2)]).unwrap(),
+        size: 70_000,
+        ctime: CTIME,
+        dense: true,
+    };
+    mgr_says(22, page(vec![seen], vec![], None));
+    let objects = vec![FIVE, SIX];
+    let iod = IodId(2);
+    ask_mgr(23, 0, MgrOperation::FindStray { iod, objects });
+    mgr_says(23, MgrResponse::Objects(vec![SIX]));
+    ask_mgr(24, 1, MgrOperation::Examine(dangling));
+    mgr_says(24, MgrResponse::Verdict(Verdict::Repairable));
+    let stray = Finding::StrayObject { iod, object: SIX };
+    ask_mgr(25, 2, MgrOperation::Repair(stray));
+}
+
+#[test]
+fn what_fsck_and_scrub_ask_an_iod() {
+    let after = Some(FIVE);
+    let objects_max = 1000;
+    ask_iod(30, &IodRequest::List { after, objects_max });
+    let objects = vec![SIX];
+    iod_says(30, &Ok(IodResponse::Objects { objects, end: true }));
+    let objects = vec![FIVE, SIX];
+    ask_iod(31, &IodRequest::Survey { objects });
+    let answers = vec![
+        Surveyed::Absent,
+        Surveyed::Length(4096),
+        Surveyed::Lost,
+        Surveyed::Failed,
+    ];
+    iod_says(31, &Ok(IodResponse::Surveyed(answers)));
+    let scrub = IodRequest::Scrub {
+        object: FIVE,
+        offset: 65_536,
+        length: 8 << 20,
+    };
+    ask_iod(32, &scrub);
+    let scrubbed = IodResponse::Scrubbed {
+        bytes: 1 << 20,
+        damage: vec![(65_536, 69_632)],
+        next: Some(1 << 20),
+    };
+    iod_says(32, &Ok(scrubbed));
+    // A read of what the disk damaged.
+    iod_says(33, &Err(FsError::Io));
+}
