@@ -25,7 +25,7 @@ use pvfs_mgr::store::lmdb::LmdbStore;
 use pvfs_mgr::stripes::{CALLS_RUNNING_MAX, Executor};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -80,8 +80,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         owner.clone(),
         Duration::from_millis(arguments.session_timeout_ms.into()),
     ));
+    // Whoever reads that it is ready may end it.
+    let signals = runtime.block_on(async { Signals::catch() })?;
     announce(&format!("ready {address}"))?;
-    runtime.block_on(wait(owner, owner_ended))?;
+    runtime.block_on(wait(signals, owner, owner_ended))?;
     let result = thread
         .join()
         .map_err(|_| anyhow::anyhow!("the owner thread panicked"))?;
@@ -165,13 +167,31 @@ async fn tick(owner: Sender<Command>) {
     }
 }
 
+/// The signals that end the process in order.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they no longer end it at once.
+    fn catch() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// Waits for a signal, or for the owner to end by itself because its store failed.
-async fn wait(owner: Sender<Command>, owner_ended: oneshot::Receiver<()>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn wait(
+    mut signals: Signals,
+    owner: Sender<Command>,
+    owner_ended: oneshot::Receiver<()>,
+) -> Result<()> {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
         _ = owner_ended => return Ok(()),
     }
     tracing::info!("stopping");

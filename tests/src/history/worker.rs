@@ -181,21 +181,25 @@ impl Worker<'_> {
 
     /// One call, drawn at random.
     fn one(&mut self) -> Result<(), Stop> {
-        match self.rng.u32(0..28) {
-            0..5 => self.open(),
-            5..9 => self.read(),
-            9..13 => self.write(),
-            13..16 => self.append(),
-            16 => self.truncate(),
-            17..19 => self.stat(),
-            19..21 => self.find(),
-            21 => self.list(),
-            22..24 => self.rename(),
-            24 => self.unlink(),
-            25 => self.link(),
-            26 => self.read_mapping(),
-            _ => self.sync_or_close(),
-        }
+        let (what, outcome) = match self.rng.u32(0..28) {
+            0..5 => ("open", self.open()),
+            5..9 => ("read", self.read()),
+            9..13 => ("write", self.write()),
+            13..16 => ("append", self.append()),
+            16 => ("truncate", self.truncate()),
+            17..19 => ("stat", self.stat()),
+            19..21 => ("find", self.find()),
+            21 => ("list", self.list()),
+            22..24 => ("rename", self.rename()),
+            24 => ("unlink", self.unlink()),
+            25 => ("link", self.link()),
+            26 => ("read a mapping", self.read_mapping()),
+            _ => ("sync or close", self.sync_or_close()),
+        };
+        outcome.map_err(|stop| match stop {
+            Stop::Died => Stop::Died,
+            Stop::Impossible(reason) => Stop::Impossible(format!("{what}: {reason}")),
+        })
     }
 
     fn path(&self, name: usize) -> PathBuf {
