@@ -3,8 +3,8 @@
 # Runs what others wrote against the module in a VM: scripts/clients-test.sh [TEST...] (names of functions in
 # kmod-ipvs-mwlc/selftest/clients). The guest is Debian 13 from the clients' disk, on the stock kernel.
 #
-# Environment: TIMEOUT (1500, seconds for the guest), DIRECTOR (ipvs_mwlc; `ip_vs` runs the same on the stock module, to
-# compare), MEM (1024, MB), ACCEL (tcg,thread=single).
+# Environment: TIMEOUT (5400, seconds for the guest, on however busy a machine), DIRECTOR (ipvs_mwlc; `ip_vs` runs the
+# same on the stock module, to compare), MEM (1024, MB), ACCEL (tcg,thread=single).
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 
@@ -16,7 +16,7 @@ GUEST_MODULES="veth bridge tun dummy macvlan ipip virtio_net virtio_rng nf_table
 BOOT_MODULES="virtio_blk overlay"
 # The kernel's own test of ip_vs and what it sources: GPL, so it comes from the kernel's source package and is no part of this tree.
 KERNEL_TESTS="net/lib.sh net/netfilter/lib.sh net/netfilter/ipvs.sh"
-: "${DIRECTOR:=ipvs_mwlc}" "${ACCEL:=tcg,thread=single}" "${MEM:=1024}" "${TIMEOUT:=1500}"
+: "${DIRECTOR:=ipvs_mwlc}" "${ACCEL:=tcg,thread=single}" "${MEM:=1024}" "${TIMEOUT:=5400}"
 
 work=$(mktemp -d)
 guests=()

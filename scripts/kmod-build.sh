@@ -10,11 +10,14 @@ set -euo pipefail
 PANIC_SYMBOLS='panic|unwrap_failed|expect_failed|slice_.*_fail|bounds_check|option_expect|result_unwrap'
 
 # With `MO=` every output goes to a folder of its own, so the checkout stays clean and `make clean` harms nothing.
+# Kbuild rebuilds an external module for a changed compiler or source, but not for a kernel that was configured anew.
 build_module() {
     in_root bash -ec '
+        [ ! "/kernels/$0/tree/include/generated/autoconf.h" -nt "/out/obj-$0/.made" ] || rm -rf "/out/obj-$0"
         mkdir -p "/out/obj-$0"
         make -C "/kernels/$0/tree" ARCH=x86 CC="$1" KERNELRELEASE="$0" \
             M=/src MO="/out/obj-$0" KBUILD_MODPOST_WARN= -j"$(nproc)" modules
+        touch "/out/obj-$0/.made"
         cp "/out/obj-$0/kmod-ipvs-mwlc/ipvs_mwlc.ko" /out/ipvs_mwlc.ko.part' "$KVER" "$KERNEL_CC"
 }
 
