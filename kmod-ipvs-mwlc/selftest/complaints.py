@@ -103,10 +103,12 @@ def test_complaint_3_no_quiet_connection_holds_up_a_drain():
     until(all_quiet, "three are quiet")
     gone = on("s2", kept)
     director(f"ipvsadm -e -t {VIP}:80 -r {SERVERS['s2']}:80 -g -w 0")
-    # Nobody that is quiet holds up who drains one. A sweep looks once a minute, and after --set.
     director("ipvsadm --set 900 120 300")
+    # Nobody that is quiet holds up who drains one. A sweep looks once a minute, and when a timeout has become shorter.
+    director("ipvsadm --set 900 120 299")
     until(lambda: gone.port not in mwlc.connections(), "the one of s2 has ended")
     assert is_reset(gone), "and its client is told when it speaks"
+    director("ipvsadm --set 900 120 300")
     kept.remove(gone)
     assert [connection.fetch(10) for connection in kept] == [connection.server for connection in kept]
     close_all(kept)
