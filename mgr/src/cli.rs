@@ -13,7 +13,8 @@ use crate::store::lmdb::{METADATA_BYTES_MAX_DEFAULT, METADATA_BYTES_MIN};
 /// register themselves with it, clients ask it where a file's stripes are.
 ///
 /// When it is usable it prints one line, `ready ADDR:PORT`. SIGTERM and SIGINT end it; whatever was
-/// acknowledged is on disk, also after kill -9 or a power failure.
+/// acknowledged is on disk, also after kill -9 or a power failure. A disk that fails under --data ends it
+/// with status 1 where it cannot be written, by SIGBUS where it cannot be read; clients wait then.
 #[derive(Debug, Parser)]
 #[command(name = "pvfs-mgr", version, max_term_width = 100)]
 pub struct Arguments {

@@ -51,7 +51,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     set_up_log(&arguments.log)?;
     raise_descriptor_limit();
     let store = LmdbStore::open(&arguments.data, arguments.metadata_bytes_max)?;
-    let mut manager = start(store, arguments)?;
+    let mut manager = start(store, arguments).with_context(|| store_failed(arguments))?;
     // A call to an iod has a thread for itself; without the bound, the runtime would start a new
     // one for each call while the last is still on its way to rest.
     let runtime = Builder::new_multi_thread()
@@ -89,7 +89,17 @@ fn run(arguments: &Arguments) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("the owner thread panicked"))?;
     cancel.cancel();
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
-    result.context("the metadata store failed; nothing that was acknowledged is lost")
+    result.with_context(|| store_failed(arguments))
+}
+
+/// What whoever reads the log is to know and do.
+fn store_failed(arguments: &Arguments) -> String {
+    format!(
+        "the metadata store in {} cannot be used; nothing that was acknowledged is lost, and clients \
+         wait. See what the kernel says about its disk (dmesg), then start pvfs-mgr again, on a copy \
+         of the directory where the disk is bad",
+        arguments.data.display()
+    )
 }
 
 fn set_up_log(level: &str) -> Result<()> {

@@ -57,6 +57,8 @@ pub struct Options {
     pub session_timeout_ms: u32,
     /// Data directories that are file systems of their own.
     pub disks: Vec<SmallDisk>,
+    /// mgr's data directory, where it is another than `mgr` in the cluster's.
+    pub mgr_data: Option<PathBuf>,
 }
 
 /// A small file system, so that it can be filled: ext4 where there are loop devices, else tmpfs.
@@ -80,6 +82,7 @@ impl Default for Options {
             first_mount_in: None,
             session_timeout_ms: 60_000,
             disks: Vec::new(),
+            mgr_data: None,
         }
     }
 }
@@ -244,6 +247,17 @@ impl Cluster {
         kill_hard(&mut self.mgr)
     }
 
+    /// Waits until mgr ends by itself; gives its status and its log.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn await_end_of_mgr(&mut self) -> anyhow::Result<(ExitStatus, String)> {
+        let mut daemon = self.mgr.take().context("it does not run")?;
+        let status = daemon.wait(READY_TIMEOUT)?;
+        Ok((status, std::fs::read_to_string(&daemon.log)?))
+    }
+
     /// Kills an iod with SIGKILL.
     ///
     /// # Errors
@@ -278,7 +292,10 @@ impl Cluster {
     ///
     /// Where it does not get ready.
     pub fn restart_mgr(&mut self) -> anyhow::Result<()> {
-        let data = self.dir.path().join("mgr");
+        let data = match &self.options.mgr_data {
+            Some(data) => data.clone(),
+            None => self.dir.path().join("mgr"),
+        };
         let mut command = self.command("pvfs-mgr")?;
         command
             .arg("--data")
@@ -626,22 +643,7 @@ impl Daemon {
             self.name
         );
         kill(pid(&self.child)?, Signal::SIGTERM)?;
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        let status: ExitStatus = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            if Instant::now() > deadline {
-                self.child.kill()?;
-                self.child.wait()?;
-                bail!(
-                    "{} does not end after SIGTERM; log: {}",
-                    self.name,
-                    self.log.display()
-                );
-            }
-            std::thread::sleep(POLL);
-        };
+        let status = self.wait(STOP_TIMEOUT).context("after SIGTERM")?;
         ensure!(
             status.success(),
             "{} ended with {status}; log: {}",
@@ -649,6 +651,26 @@ impl Daemon {
             self.log.display()
         );
         Ok(())
+    }
+
+    /// Waits for its end; kills it where it lasts longer than `timeout`.
+    fn wait(&mut self, timeout: Duration) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                self.child.kill()?;
+                self.child.wait()?;
+                bail!(
+                    "{} does not end within {timeout:?}; log: {}",
+                    self.name,
+                    self.log.display()
+                );
+            }
+            std::thread::sleep(POLL);
+        }
     }
 }
 

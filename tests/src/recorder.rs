@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! A disk that remembers in which order it was written and flushed, so that a test can make what any
 //! power cut would have left: a FUSE file system with one directory, in memory. Between two flushes of a
-//! file, a real disk may have stored any of its writes, and of each any of its sectors.
+//! file, a real disk may have stored any of its writes, and of each any of its sectors. It can also fail.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -60,11 +60,24 @@ pub enum Event {
     Mark(usize),
 }
 
+/// What a disk that fails answers with `EIO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// Every write; nothing of it is stored.
+    Writes,
+    /// Every write, of which half is stored.
+    TornWrites,
+    /// Every flush.
+    Flushes,
+}
+
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<u64, (OsString, Vec<u8>)>,
     files_made: u64,
     events: Vec<Event>,
+    /// What fails, after so many more that succeed.
+    failing: Option<(Failing, usize)>,
 }
 
 /// See the module. Unmounted when it is dropped.
@@ -101,6 +114,16 @@ impl Recorder {
     /// Notes that the test has reached a point.
     pub fn mark(&self, number: usize) {
         lock(&self.state).events.push(Event::Mark(number));
+    }
+
+    /// Lets the disk fail, after so many more writes or flushes that succeed.
+    pub fn fail(&self, what: Failing, after: usize) {
+        lock(&self.state).failing = Some((what, after));
+    }
+
+    /// Puts a disk that fails in order again.
+    pub fn mend(&self) {
+        lock(&self.state).failing = None;
     }
 
     /// What has happened so far.
@@ -156,6 +179,21 @@ fn put(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 impl State {
     fn bytes(&mut self, inode: INodeNo) -> Option<&mut Vec<u8>> {
         self.files.get_mut(&inode.0).map(|(_, bytes)| bytes)
+    }
+
+    /// What a write or a flush meets.
+    fn fate(&mut self, flush: bool) -> Option<Failing> {
+        let (what, after) = self.failing.as_mut()?;
+        if flush != (*what == Failing::Flushes) {
+            return None;
+        }
+        match after.checked_sub(1) {
+            Some(left) => {
+                *after = left;
+                None
+            }
+            None => Some(*what),
+        }
     }
 
     fn find(&self, name: &OsStr) -> Option<u64> {
@@ -300,17 +338,26 @@ impl Filesystem for Disk {
     ) {
         let mut state = lock(&self.0);
         let offset = usize::try_from(offset).unwrap_or_default();
+        let fate = state.fate(false);
+        let stored = match fate {
+            None => data,
+            Some(Failing::TornWrites) => data.get(..data.len() / 2).unwrap_or_default(),
+            Some(Failing::Writes | Failing::Flushes) => return reply.error(Errno::EIO),
+        };
         let Some(bytes) = state.bytes(ino) else {
             return reply.error(Errno::ENOENT);
         };
-        put(bytes, offset, data);
-        let (file, bytes) = (ino.0, data.to_vec());
+        put(bytes, offset, stored);
+        let (file, bytes) = (ino.0, stored.to_vec());
         state.events.push(Event::Write {
             file,
             offset,
             bytes,
         });
-        reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        match fate {
+            None => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+            Some(_) => reply.error(Errno::EIO),
+        }
     }
 
     fn flush(
@@ -332,7 +379,11 @@ impl Filesystem for Disk {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        lock(&self.0).events.push(Event::Sync(ino.0));
+        let mut state = lock(&self.0);
+        if state.fate(true).is_some() {
+            return reply.error(Errno::EIO);
+        }
+        state.events.push(Event::Sync(ino.0));
         reply.ok();
     }
 
