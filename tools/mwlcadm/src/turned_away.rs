@@ -58,14 +58,14 @@ impl TurnedAway {
     }
 }
 
-/// `12 clients turned away (7: every weight 0; 5: all full)`.
+/// `clients turned away: 12 (7: every weight 0; 5: all full)`.
 impl fmt::Display for TurnedAway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = self.causes().into_iter().filter(|(count, _)| *count > 0);
         let causes: Vec<String> = counts
             .map(|(count, cause)| format!("{count}: {cause}"))
             .collect();
-        write!(f, "{} clients turned away", self.total())?;
+        write!(f, "clients turned away: {}", self.total())?;
         if causes.is_empty() {
             return Ok(());
         }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn causes_that_happened_are_named() {
         let none = TurnedAway::from(Refusals::default());
-        assert_eq!(none.to_string(), "0 clients turned away");
+        assert_eq!(none.to_string(), "clients turned away: 0");
         let some = TurnedAway::from(Refusals {
             quiesced: 7,
             full: 5,
@@ -88,7 +88,7 @@ mod tests {
         });
         assert_eq!(
             some.to_string(),
-            "12 clients turned away (7: every weight 0; 5: all full)"
+            "clients turned away: 12 (7: every weight 0; 5: all full)"
         );
         assert_eq!(some.total(), 12);
     }

@@ -164,7 +164,7 @@ pub fn lines(snapshot: &Snapshot, sort: Sort, columns: usize) -> Vec<String> {
 fn service_lines(service: &Service, sort: Sort) -> Vec<String> {
     let refused = match service.refused {
         0 => String::new(),
-        count => format!(", {count} clients turned away"),
+        count => format!(", clients turned away: {count}"),
     };
     let head = format!(
         "{} {} {}, expected size {}{refused}",
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn lines_show_loads_rates_and_what_is_unusual() {
         let expected = "\
-TCP 10.0.0.100:80 mwlc, expected size 1.0 MiB, 7 clients turned away
+TCP 10.0.0.100:80 mwlc, expected size 1.0 MiB, clients turned away: 7
   Real server              Wi         Ci      Ci/Wi            Pending  Active Inactive   New/s Packet/s         In/s  State
   10.0.0.1:80               2   10.0 MiB    5.0 MiB #####            1       1        3       0        0        0 B/s  
   10.0.0.2:80               1   10.0 MiB   10.0 MiB ##########       1       2        3      12        0    2.0 KiB/s  
