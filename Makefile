@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-posix test-histories test-faults test-clients check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood test-powercut soak fuzz simulate compare clean experiment
+.PHONY: help setup setup-test build demo test test-posix test-histories test-faults test-clients test-programs check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood test-powercut soak fuzz simulate compare clean experiment
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ test-posix: setup-test ## POSIX at length: fsx a million operations on one and o
 
 test-clients: kmod ## keepalived, the kernel's own selftest, client libraries against the module in the VM (TEST="name ..." for some)
 	scripts/clients-test.sh $(TEST)
+
+test-programs: build ## PostgreSQL's initdb, pgbench and a crash of it on a mount (a minute)
+	scripts/setup.sh test-programs
+	PROFILE=release scripts/test-programs.sh
 
 check: setup ## formatting, lints, documentation, dependencies
 	scripts/check.sh

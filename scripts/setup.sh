@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Installs what building and the demo need on Debian 12 or 13, with `test` the test runner and what it runs too, and with `test-posix`
-# what `make test-posix` runs besides. Prints nothing and takes a
-# moment where all is there.
+# or `test-programs` what the make targets of these names run besides. Prints nothing and takes a moment where all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,11 +16,13 @@ PACKAGES=(
 # With the module in this machine's own kernel, its own ipvsadm configures it.
 [ "${HOST:-0}" != 1 ] || PACKAGES+=(ipvsadm)
 # Programs that tests run on a mount.
-TEST_PACKAGES=(git rsync perl-base python3-minimal)
+TEST_PACKAGES=(git rsync sqlite3 perl-base python3-minimal)
 TEST_POSIX_PACKAGES=(fio dbench stress-ng)
+TEST_PROGRAMS_PACKAGES=(postgresql)
 case ${1-} in
     test) PACKAGES+=("${TEST_PACKAGES[@]}") ;;
     test-posix) PACKAGES+=("${TEST_PACKAGES[@]}" "${TEST_POSIX_PACKAGES[@]}") ;;
+    test-programs) PACKAGES+=("${TEST_PROGRAMS_PACKAGES[@]}") ;;
 esac
 RUST_VERSION_MIN=1.85
 # The newest that Rust 1.85 builds.

@@ -237,6 +237,8 @@ impl Link {
         let hello = MgrOperation::Hello {
             opens: Vec::new(),
             leases: false,
+            locks: vec![],
+            more: false,
         };
         match self.call(0, hello)? {
             MgrResponse::Hello(hello) => Ok(hello.file_system),

@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod iods;
 pub mod leases;
+pub mod locks;
 pub mod namespace;
 pub mod owner;
 pub mod registry;

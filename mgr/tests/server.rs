@@ -178,6 +178,8 @@ impl Client {
         let hello = self.call(MgrOperation::Hello {
             opens: vec![],
             leases: false,
+            locks: vec![],
+            more: false,
         });
         assert!(matches!(hello, Ok(MgrResponse::Hello(_))), "{hello:?}");
     }

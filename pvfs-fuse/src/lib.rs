@@ -8,6 +8,7 @@ pub mod background;
 pub mod cli;
 pub mod fs;
 pub mod fuser_adapter;
+pub mod guard;
 pub mod log;
 pub mod mount;
 pub mod mountinfo;

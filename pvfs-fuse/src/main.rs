@@ -5,10 +5,14 @@
 use std::process::ExitCode;
 
 use pvfs_fuse::cli::{Arguments, How};
-use pvfs_fuse::{background, cli, log, mount};
+use pvfs_fuse::{background, cli, guard, log, mount};
 
 fn main() -> ExitCode {
-    let arguments = match cli::parse(std::env::args_os()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    if let Some(status) = guard::run(&words) {
+        return status;
+    }
+    let arguments = match cli::parse(words) {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };

@@ -16,8 +16,11 @@ use nix::sys::signal::{SigSet, Signal};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
 
 use crate::cli::Arguments;
-use crate::fs::{FsOptions, Keeper, LEASE_CHECK_INTERVAL, Pvfs, REPORT_INTERVAL};
+use crate::fs::{
+    FsOptions, Keeper, LEASE_CHECK_INTERVAL, Pvfs, REPORT_INTERVAL, interrupt_lock_waits,
+};
 use crate::fuser_adapter::{Adapter, PageDropper};
+use crate::guard;
 use crate::mountinfo::{self, Device};
 use crate::options::{MountFlag, MountOptions};
 
@@ -63,6 +66,9 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     let device = mountinfo::device_at(&mountpoint).ok().flatten();
     if let Some(device) = &device {
         set_read_ahead(device, options.read_ahead_kib);
+        if let Err(error) = guard::start(device) {
+            tracing::warn!("{error:#}: after a kill -9, programs on the mount may hang");
+        }
     }
     pvfs.set_kernel(Box::new(PageDropper::new(session.notifier())));
     let unmounter = session.unmount_callable();
@@ -82,6 +88,10 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     spawn("leases", {
         let pvfs = Arc::downgrade(&pvfs);
         move || check_leases_regularly(&pvfs)
+    })?;
+    spawn("lock waits", {
+        let pvfs = Arc::downgrade(&pvfs);
+        move || interrupt_lock_waits(&pvfs)
     })?;
     spawn("farewell", {
         let (pvfs, mgr) = (Arc::clone(&pvfs), Arc::clone(&mgr));

@@ -22,6 +22,12 @@ impl Device {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The part that tells one FUSE connection from another: its number under fusectl.
+    #[must_use]
+    pub fn minor(&self) -> &str {
+        self.0.rsplit_once(':').map_or("", |(_, minor)| minor)
+    }
 }
 
 /// The device mounted on top at `mountpoint`, an absolute path without symbolic links.

@@ -90,6 +90,18 @@ pub enum FsError {
     /// No data, or no byte of the file, at or after a place.
     #[error("no such place in the file")]
     NoSuchPlace,
+    /// Somebody else has a lock that stands against it.
+    #[error("locked by another")]
+    Locked,
+    /// Waiting for the lock would never end: its holder waits for the caller.
+    #[error("resource deadlock avoided")]
+    Deadlock,
+    /// A limit of locks is reached, or the locks were lost with mgr's session.
+    #[error("no locks available")]
+    NoLocks,
+    /// The caller was interrupted while it waited.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl FsError {
@@ -124,6 +136,10 @@ impl FsError {
             Self::AlreadyAnswered => libc::EALREADY,
             Self::Fenced => libc::ESTALE,
             Self::NoSuchPlace => libc::ENXIO,
+            Self::Locked => libc::EAGAIN,
+            Self::Deadlock => libc::EDEADLK,
+            Self::NoLocks => libc::ENOLCK,
+            Self::Interrupted => libc::EINTR,
         }
     }
 

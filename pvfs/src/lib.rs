@@ -12,6 +12,7 @@ pub mod error;
 pub mod ids;
 pub mod layout;
 pub mod limits;
+pub mod lock_ranges;
 pub mod name;
 pub mod proto;
 pub mod wire;

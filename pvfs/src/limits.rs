@@ -49,3 +49,9 @@ pub const OBJECTS_PER_PAGE_MAX: usize = 65_536;
 pub const OBJECTS_PER_QUESTION_MAX: usize = 2048;
 /// Bytes that one request has an iod compare with their checksums.
 pub const SCRUB_BYTES_MAX: u64 = 8 << 20;
+/// Locks that one client may have: as many fit the greetings after mgr's restart without delay.
+pub const LOCKS_PER_CLIENT_MAX: usize = 32_768;
+/// Locks that one client may declare in a single greeting: 60 bytes each, half a body.
+pub const LOCKS_PER_MESSAGE_MAX: usize = 8192;
+/// Locks that one client may wait for at a time.
+pub const LOCK_WAITS_PER_CLIENT_MAX: usize = 4096;

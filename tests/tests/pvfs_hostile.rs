@@ -115,6 +115,8 @@ fn hello() -> MgrOperation {
     MgrOperation::Hello {
         opens: Vec::new(),
         leases: false,
+        locks: Vec::new(),
+        more: false,
     }
 }
 
@@ -291,6 +293,8 @@ fn requests_out_of_place_change_nothing_of_others() {
                 })
                 .collect(),
             leases: true,
+            locks: Vec::new(),
+            more: false,
         },
         MgrOperation::IodHeartbeat {
             iod: IodId(u32::MAX),

@@ -200,6 +200,7 @@ fn answer(
                 session_timeout_ms: 10_000,
                 lease_timeout_ms: 10_000,
                 iods: Vec::new(),
+                locks_lost: vec![],
             }),
             MgrOperation::RegisterIod { iod: Some(iod), .. } => MgrResponse::Registered {
                 iod: *iod,

@@ -185,6 +185,9 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
         | Op::Acquire { .. }
         | Op::Acknowledge { .. }
         | Op::GiveBack { .. }
+        | Op::SetLock(_)
+        | Op::CancelLock { .. }
+        | Op::TestLock { .. }
         | Op::Goodbye => Err(FsError::NotSupported.into()),
     }
 }
@@ -224,6 +227,9 @@ const fn needs_room(operation: &MgrOperation) -> bool {
         | Op::Acquire { .. }
         | Op::Acknowledge { .. }
         | Op::GiveBack { .. }
+        | Op::SetLock(_)
+        | Op::CancelLock { .. }
+        | Op::TestLock { .. }
         | Op::Goodbye
         | Op::Inspect { .. }
         | Op::FindStray { .. }

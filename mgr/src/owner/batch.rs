@@ -161,6 +161,11 @@ impl<W> State<W> {
                 let parked = Parked::new(connection, Some(waiter), request);
                 return self.look_up(view, batch, parked);
             }
+            if matches!(request.operation, MgrOperation::TestLock { .. }) {
+                let parked = Parked::new(connection, Some(waiter), request);
+                self.test_lock(batch, parked);
+                return Ok(());
+            }
             if request.operation == MgrOperation::Goodbye {
                 self.end_client(view, batch, client)?;
                 batch.reply(waiter, Ok(MgrResponse::Done));
@@ -306,6 +311,13 @@ impl<W> State<W> {
             return Ok(Outcome::Ran(Box::new(Ran {
                 reply: Ok(reply),
                 records,
+                notice: None,
+            })));
+        }
+        if let Some(outcome) = self.lock_request(request.client, &request.operation) {
+            return Ok(Outcome::Ran(Box::new(Ran {
+                reply: Ok(outcome?),
+                records: Records::new(),
                 notice: None,
             })));
         }

@@ -145,7 +145,10 @@ impl<W> State<W> {
     ) -> Result<(), StoreError> {
         for (_, parked) in std::mem::take(&mut self.parking.ready) {
             match parked.waiter {
-                Some(_) => self.look_up(view, batch, parked)?,
+                Some(_) if is_about_names(&parked.request.operation) => {
+                    self.look_up(view, batch, parked)?;
+                }
+                Some(_) => self.test_lock(batch, parked),
                 None => self.run(view, batch, parked)?,
             }
         }
@@ -481,6 +484,7 @@ impl<W> State<W> {
     /// A client is gone for good.
     pub(super) fn client_leaves(&mut self, client: ClientId) {
         self.drop_leases(client);
+        self.drop_locks(client);
         self.lapsed.remove(&client);
         if self.holders.remove(&client) {
             self.unrecorded.remove(&client);
@@ -526,7 +530,8 @@ impl<W> State<W> {
         takes && !may_write && !self.returning.contains(&client)
     }
 
-    /// Takes the leases of clients that owe an answer and have been silent for too long.
+    /// Takes the leases and locks of clients that owe an answer, or have locked what others wait
+    /// for, and have been silent for too long.
     pub(super) fn expire_leases(&mut self, batch: &mut Batch<W>) {
         let timeout = u64::from(self.config.lease_timeout_ms);
         let Some(before_ms) = batch.moment.ms.checked_sub(timeout) else {
@@ -538,14 +543,16 @@ impl<W> State<W> {
             self.departed.append(&mut self.returning);
             self.parking.answered(CLIENTS_BACK, None);
         }
-        for client in self.leases.debtors() {
-            if !self.sessions.heard_since(client, before_ms) {
-                tracing::warn!("client {client} answers no recall: its leases end");
-                self.drop_leases(client);
-                self.lapsed.insert(client, None);
-                // If it is there after all it greets anew, and knows that it holds nothing.
-                batch.actions.push(Action::Expired(client));
-            }
+        let silent = |client| !self.sessions.heard_since(client, before_ms);
+        let mut silent_debtors = self.locks.blocking(&silent);
+        silent_debtors.extend(self.leases.debtors().into_iter().filter(|c| silent(*c)));
+        for client in silent_debtors {
+            tracing::warn!("client {client} is silent while others wait: its leases end");
+            self.drop_leases(client);
+            self.drop_locks(client);
+            self.lapsed.insert(client, None);
+            // If it is there after all it greets anew, and knows that it holds nothing.
+            batch.actions.push(Action::Expired(client));
         }
     }
 

@@ -12,6 +12,7 @@
 pub mod batch;
 pub mod due;
 pub mod leases;
+pub mod locks;
 pub mod session_requests;
 pub mod settle;
 pub mod thread;
@@ -27,8 +28,10 @@ use pvfs::proto::mgr::{MgrReply, MgrRequest};
 
 use self::batch::Batch;
 use self::leases::{Parked, Parking};
+use self::locks::LockClients;
 use self::work::{StripeWork, Work, WorkDone};
 use crate::leases::Leases;
+use crate::locks::Locks;
 use crate::namespace::format::{self, Started};
 use crate::namespace::key::{self, Tag};
 use crate::namespace::layout::Cut;
@@ -133,6 +136,8 @@ struct State<W> {
     registry: Registry,
     work: Work,
     leases: Leases,
+    locks: Locks,
+    lock_clients: LockClients,
     parking: Parking<W>,
     /// Clients that take leases.
     holders: BTreeSet<ClientId>,
@@ -182,6 +187,8 @@ impl<S: Store, W> Manager<S, W> {
             registry: Registry::default(),
             work: Work::default(),
             leases: Leases::new(started.starts),
+            locks: Locks::default(),
+            lock_clients: LockClients::default(),
             parking: Parking::default(),
             holders: BTreeSet::new(),
             unrecorded: BTreeSet::new(),
@@ -284,6 +291,7 @@ impl<S: Store, W> Manager<S, W> {
         }
         // After all replies: a client learns of a lease before it is to give it up.
         self.state.send_recalls(&mut actions);
+        self.state.send_lock_news(&mut actions);
         self.state
             .start_work(&self.store.view()?, moment.ms, &mut actions)?;
         actions.into_iter().for_each(act);

@@ -4,7 +4,8 @@
 use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, IodId};
-use pvfs::limits::REOPENS_PER_MESSAGE_MAX;
+use pvfs::limits::{LOCKS_PER_MESSAGE_MAX, REOPENS_PER_MESSAGE_MAX};
+use pvfs::proto::lock::HeldLock;
 use pvfs::proto::mgr::{
     HelloResponse, MgrOperation, MgrReply, MgrRequest, MgrResponse, Reopen, StatFs,
 };
@@ -17,6 +18,14 @@ use crate::namespace::{key, value};
 use crate::registry::{Introduction, IodRecord};
 use crate::store::{Records, StoreError, View};
 
+/// What a client says in [`MgrOperation::Hello`].
+struct Greeting<'a> {
+    opens: &'a [Reopen],
+    leases: bool,
+    locks: &'a [HeldLock],
+    more: bool,
+}
+
 impl<W> State<W> {
     /// Answers a request that changes no record.
     pub(super) fn answer(
@@ -27,8 +36,19 @@ impl<W> State<W> {
     ) -> MgrReply {
         let ms = batch.moment.ms;
         match &request.operation {
-            MgrOperation::Hello { opens, leases } => {
-                self.hello(view, request.client, (opens, *leases), ms)
+            MgrOperation::Hello {
+                opens,
+                leases,
+                locks,
+                more,
+            } => {
+                let greeting = Greeting {
+                    opens,
+                    leases: *leases,
+                    locks,
+                    more: *more,
+                };
+                self.hello(view, request.client, &greeting, ms)
             }
             MgrOperation::KeepAlive => match self.sessions.hear(request.client, ms) {
                 true => Ok(MgrResponse::Done),
@@ -49,16 +69,26 @@ impl<W> State<W> {
         &mut self,
         view: &dyn View,
         client: ClientId,
-        (opens, leases): (&[Reopen], bool),
+        greeting: &Greeting<'_>,
         ms: u64,
     ) -> MgrReply {
-        if opens.len() > REOPENS_PER_MESSAGE_MAX {
+        let Greeting {
+            opens,
+            leases,
+            locks,
+            more,
+        } = *greeting;
+        if opens.len() > REOPENS_PER_MESSAGE_MAX || locks.len() > LOCKS_PER_MESSAGE_MAX {
             return Err(FsError::InvalidArgument);
         }
         if !self.sessions.hear(client, ms) {
             return Err(FsError::TryAgain);
         }
-        if leases {
+        let locks_lost = match leases {
+            true => self.take_claims(client, locks, more),
+            false => locks.to_vec(),
+        };
+        if leases && !more {
             self.client_is_back(client);
         }
         let mut gone = Vec::new();
@@ -84,6 +114,7 @@ impl<W> State<W> {
             session_timeout_ms: self.config.session_timeout_ms,
             lease_timeout_ms: self.config.lease_timeout_ms,
             iods: self.registry.statuses(ms),
+            locks_lost,
         }))
     }
 

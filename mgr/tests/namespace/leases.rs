@@ -28,6 +28,8 @@ fn greet(world: &mut Memory, client: ClientId, opens: Vec<Reopen>) {
     let hello = MgrOperation::Hello {
         opens,
         leases: true,
+        locks: vec![],
+        more: false,
     };
     let (waiter, _) = world.send(client, hello);
     assert!(world.replies.remove(&waiter).unwrap().is_ok());
@@ -258,7 +260,7 @@ fn names_and_attributes_come_with_the_replies() {
         .iter()
         .filter_map(|(_, notice)| match notice {
             Notice::Granted { entries, .. } => entries.first().cloned(),
-            Notice::Recalled(_) => None,
+            Notice::Recalled(_) | Notice::LockSettled { .. } => None,
         })
         .map(|entry| (entry.name, entry.inode.is_some()))
         .collect();
@@ -568,6 +570,8 @@ fn reports_from_before_a_restart_come_before_everything_else() {
         access: BOTH,
     };
     let declare = MgrOperation::Hello {
+        locks: Vec::new(),
+        more: false,
         opens: vec![reopen],
         leases: false,
     };
@@ -602,6 +606,8 @@ fn a_report_under_a_lost_lease_counts_only_where_nobody_changed_the_file() {
         let (lost, _) = world.send(ALICE, report(&file, 500));
         assert!(!world.replies.contains_key(&lost), "she does not know yet");
         let declare = MgrOperation::Hello {
+            locks: Vec::new(),
+            more: false,
             opens: vec![],
             leases: false,
         };

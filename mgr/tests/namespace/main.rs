@@ -17,6 +17,7 @@ mod fsck;
 mod iods;
 mod leases;
 mod lingering;
+mod locks;
 mod model;
 mod names;
 mod on_disk;

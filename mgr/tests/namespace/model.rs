@@ -387,6 +387,8 @@ fn restart<S: Store>(world: &mut World<S>, model: &Model) {
         .call(MgrOperation::Hello {
             opens: opens.collect(),
             leases: false,
+            locks: vec![],
+            more: false,
         })
         .unwrap();
     world.tick(SESSION_TIMEOUT_MS.into());

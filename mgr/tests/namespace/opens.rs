@@ -195,6 +195,8 @@ fn opens_survive_a_restart_of_mgr() {
     let Ok(MgrResponse::Hello(hello)) = world.call(MgrOperation::Hello {
         opens,
         leases: false,
+        locks: vec![],
+        more: false,
     }) else {
         panic!()
     };
@@ -237,6 +239,8 @@ fn nothing_is_removed_while_opens_may_come_back() {
             MgrOperation::Hello {
                 opens,
                 leases: false,
+                locks: vec![],
+                more: false,
             },
         )
         .unwrap();
@@ -275,6 +279,8 @@ fn hello_declares_only_what_is_there() {
             MgrOperation::Hello {
                 opens,
                 leases: false,
+                locks: vec![],
+                more: false,
             },
         )
         .unwrap();

@@ -8,7 +8,10 @@ use std::fs::File;
 use std::io::Read;
 
 use pvfs::attr::Credentials;
+use pvfs::client::interrupt;
 use pvfs::limits::GROUPS_MAX;
+
+use super::calling_thread::{self, Interruption};
 
 /// /proc/PID/status is some 1.5 KiB and 11 bytes for each of up to 65,536 groups: what lies beyond
 /// the groups that a request can carry is not read.
@@ -40,6 +43,13 @@ impl Caller {
             gid: self.gid,
             groups: Vec::new(),
         }
+    }
+
+    /// Does `work` for this caller, until a signal is about to end it.
+    pub fn serve<T>(self, work: impl FnOnce() -> T) -> T {
+        let look =
+            move || self.pid != 0 && calling_thread::is_interrupted(self.pid, Interruption::Fatal);
+        interrupt::on_behalf_of(look, work)
     }
 
     /// With supplementary groups; `None` where there are none or they cannot be known.

@@ -2,16 +2,19 @@
 //! Leases at work: asks mgr for them, gives them up when mgr wants them back, and drops what they
 //! allowed to keep.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use pvfs::attr::Credentials;
+use pvfs::client::interrupt;
 use pvfs::client::leases::LeaseKeeper;
 use pvfs::error::FsError;
 use pvfs::ids::InodeNumber;
 use pvfs::proto::lease::{Demand, Notice, Recall};
-use pvfs::proto::mgr::{MgrOperation, MgrResponse};
+use pvfs::proto::lock::HeldLock;
+use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 
-use super::inode::Inode;
+use super::inode::{Inode, InodeState};
 use super::lease::{Begin, GiveUp, Io, Permit};
 use super::{Pvfs, ReadRequest, WriteRequest, report_operation};
 
@@ -20,6 +23,8 @@ use super::{Pvfs, ReadRequest, WriteRequest, report_operation};
 const PAGES_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Any other waiting looks again after so long.
 pub(super) const WAIT_SLICE: Duration = Duration::from_millis(500);
+/// mgr had no lease to give, as somebody was giving it up: it is asked again after so long.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Where the connection to mgr is gone, it is made anew after so long at most, though something that
 /// is kept could not be dropped yet.
 const DROP_TIME_MAX: Duration = Duration::from_secs(2);
@@ -59,6 +64,30 @@ impl LeaseKeeper for Keeper {
         }
     }
 
+    fn lock_settled(&self, wait: u64, outcome: Result<(), FsError>) {
+        if let Some(fs) = self.fs() {
+            fs.lock_settled(wait, outcome);
+        }
+    }
+
+    fn locks_lost(&self, lost: Vec<HeldLock>) {
+        if let Some(fs) = self.fs() {
+            fs.locks_lost(&lost);
+        }
+    }
+
+    fn late(&self, reply: &MgrReply) {
+        let attr = match reply {
+            Ok(MgrResponse::Attr(attr)) => attr,
+            Ok(MgrResponse::Open(opened)) => &opened.attr,
+            _ => return,
+        };
+        // A truncation, for one, of which nobody here has heard.
+        if let Some(inode) = self.fs().and_then(|fs| fs.files.inode(attr.inode)) {
+            inode.state().changed_at_mgr(attr);
+        }
+    }
+
     fn disconnected(&self) {
         if let Some(fs) = self.fs() {
             fs.leave_leases();
@@ -69,6 +98,24 @@ impl LeaseKeeper for Keeper {
         if let Some(fs) = self.fs() {
             fs.begin_reports();
         }
+    }
+}
+
+/// Uses what mgr has answered to whoever asks for a lease; `Err` within: it is lost already.
+fn claim<'a>(
+    mut state: MutexGuard<'a, InodeState>,
+    inode: &Inode,
+    io: Io,
+    answer: MgrReply,
+) -> Result<Result<Permit, MutexGuard<'a, InodeState>>, FsError> {
+    let claimed = state.lease.claim(io);
+    inode.wake();
+    match (answer, claimed) {
+        (Ok(MgrResponse::Done), Some(permit)) => Ok(Ok(permit)),
+        (Ok(MgrResponse::Done), None) => Ok(Err(state)),
+        (Err(FsError::TryAgain), _) => Ok(Err(inode.wait(state, ASK_AGAIN_AFTER).0)),
+        (Ok(_), _) => Err(FsError::Protocol),
+        (Err(error), _) => Err(error),
     }
 }
 
@@ -89,11 +136,17 @@ impl Pvfs {
                     let slice = if io.has_pages() {
                         PAGES_WAIT_MAX
                     } else {
-                        WAIT_SLICE
+                        interrupt::shorten(WAIT_SLICE)
                     };
                     state = inode.wait(state, slice).0;
                 }
-                Begin::Join => state = inode.wait(state, WAIT_SLICE).0,
+                Begin::Join => match state.take_left_answer() {
+                    Some(answer) => match claim(state, inode, io, answer)? {
+                        Ok(permit) => return Ok(permit),
+                        Err(again) => state = again,
+                    },
+                    None => state = inode.wait(state, interrupt::shorten(WAIT_SLICE)).0,
+                },
                 Begin::GiveUp => {
                     drop(state);
                     self.give_up(inode, None);
@@ -105,17 +158,23 @@ impl Pvfs {
                         inode: inode.number,
                         want,
                     };
-                    let answer = self.ask_as_root(operation);
+                    let answer = self.mgr.call_or_leave(&Credentials::ROOT, &operation);
                     state = inode.state();
-                    let claimed = state.lease.claim(io);
-                    inode.wake();
-                    match (answer?, claimed) {
-                        (MgrResponse::Done, Some(permit)) => return Ok(permit),
-                        // It is lost already.
-                        (MgrResponse::Done, None) => {}
-                        _ => return Err(FsError::Protocol),
+                    match answer {
+                        Ok(answer) => match claim(state, inode, io, answer)? {
+                            Ok(permit) => return Ok(permit),
+                            Err(again) => state = again,
+                        },
+                        Err(left) => {
+                            state.left_ask = Some(left);
+                            inode.wake();
+                            return Err(FsError::Interrupted);
+                        }
                     }
                 }
+            }
+            if interrupt::is_interrupted() {
+                return Err(FsError::Interrupted);
             }
         }
     }
@@ -183,6 +242,8 @@ impl Pvfs {
                     }
                 }
             }
+            // That has its own way: `lock_settled`.
+            Notice::LockSettled { .. } => {}
             Notice::Recalled(recalls) => {
                 for recall in recalls {
                     let fs = Arc::clone(self);
@@ -230,7 +291,13 @@ impl Pvfs {
                     self.lose(inode);
                     return;
                 }
-                GiveUp::Wait => state = inode.wait(state, WAIT_SLICE).0,
+                GiveUp::Wait => {
+                    state = inode.wait(state, WAIT_SLICE).0;
+                    if state.take_left_answer().is_some() {
+                        // Nobody is there to use what it brought.
+                        state.lease.disclaim();
+                    }
+                }
                 GiveUp::Done => break,
             }
         }

@@ -53,8 +53,11 @@ impl Pvfs {
         to: CopyPlace,
         length: u64,
     ) -> Result<u64, FsError> {
-        let (source, target) = (self.files.get(from.handle)?, self.files.get(to.handle)?);
+        let source = self.file_for_io(from.handle)?;
+        let target = self.file_for_io(to.handle)?;
         let copy = |permit: Permit| {
+            self.check_locks(from.handle)?;
+            self.check_locks(to.handle)?;
             let end = self.size_under_lease(&source)?;
             let rest = end.saturating_sub(from.offset);
             let length = length.min(rest).min(CALL_BYTES_MAX);

@@ -43,8 +43,6 @@ pub struct Opened {
     pub attr: Attr,
     /// The kernel is to keep no pages for this handle: others write to the file, or it appends.
     pub direct: bool,
-    /// Opened for reading only: there is nothing to flush.
-    pub flushes: bool,
 }
 
 /// A read request.
@@ -150,7 +148,7 @@ impl Pvfs {
         let granted = match known.filter(|_| truncate) {
             // What was written before the truncation must not lengthen the file after it.
             Some(known) => {
-                let _reporting = known.lock_reporting();
+                let _reporting = known.lock_reporting()?;
                 self.report_locked(&known)?;
                 let granted = expect_open(self.ask(caller, operation)?)?;
                 known.state().changed_at_mgr(&granted.attr);
@@ -200,7 +198,6 @@ impl Pvfs {
             handle,
             attr,
             direct,
-            flushes: how.access.write,
         })
     }
 
@@ -295,7 +292,6 @@ impl Pvfs {
             handle,
             attr,
             direct,
-            flushes: access.write,
         })
     }
 
@@ -321,6 +317,23 @@ impl Pvfs {
         Ok(held == Some(Lease::Write))
     }
 
+    /// The open behind a handle, for bytes to be read or changed through it.
+    pub(super) fn file_for_io(&self, handle: u64) -> Result<Arc<OpenFile>, FsError> {
+        let file = self.files.get(handle)?;
+        self.check_locks(handle)?;
+        Ok(file)
+    }
+
+    /// Refuses I/O where locks that were had through the handle are lost: nobody knows what others
+    /// have done to the file since. To be asked again under a lease that was waited for, as locks may
+    /// have been lost meanwhile; whoever has got them cannot use the file before that lease is gone.
+    pub(super) fn check_locks(&self, handle: u64) -> Result<(), FsError> {
+        match self.locks.is_tainted(handle) {
+            true => Err(FsError::Io),
+            false => Ok(()),
+        }
+    }
+
     /// Reads up to `length` bytes into `sink`.
     ///
     /// # Errors
@@ -331,7 +344,7 @@ impl Pvfs {
         request: &ReadRequest,
         sink: S,
     ) -> Result<(), (S, FsError)> {
-        let file = match self.files.get(request.handle) {
+        let file = match self.file_for_io(request.handle) {
             Ok(file) => file,
             Err(error) => return Err((sink, error)),
         };
@@ -342,7 +355,10 @@ impl Pvfs {
         };
         // Bytes come from the iods, so they are right whatever becomes of the lease meanwhile; and
         // pages that they fill are dropped after this reply, not before.
-        let outcome = self.read_under_lease(&file, request, sink);
+        let outcome = match self.check_locks(request.handle) {
+            Ok(()) => self.read_under_lease(&file, request, sink),
+            Err(error) => Err((sink, error)),
+        };
         let range = pages_of(request.offset, request.length as u64);
         self.end(&file.inode, permit, io, range);
         outcome
@@ -403,14 +419,20 @@ impl Pvfs {
         caller: Caller,
         request: &WriteRequest<'_>,
     ) -> Result<(), FsError> {
-        let file = self.files.get(request.handle)?;
+        let file = self.file_for_io(request.handle)?;
         let io = request.io();
         // Even out of pages, an append needs the file for itself: then its end is known.
-        let _appending = request.append.then(|| file.inode.lock_appending());
+        let _appending = match request.append {
+            true => Some(file.inode.lock_appending()?),
+            false => None,
+        };
         let range = pages_of(request.offset, request.bytes.len() as u64);
-        self.change_range(&file.inode, io, range, |permit| {
+        let written = self.change_range(&file.inode, io, range, |permit| {
+            self.check_locks(request.handle)?;
             self.write_under_lease(caller, &file, request, permit)
-        })
+        });
+        // A write that was on its way while its lock was lost may have come too late.
+        self.check_locks(request.handle).and(written)
     }
 
     /// Runs `change`, which changes bytes of `range` at the iods, under a lease.
@@ -539,6 +561,7 @@ impl Pvfs {
         if let Err(error) = self.report(&file.inode) {
             tracing::warn!("report of inode {} to mgr: {error}", file.inode.number);
         }
+        self.file_closes(file.inode.number, handle);
         drop(file);
         self.drop_handle(handle);
     }

@@ -7,15 +7,18 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
+use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
-use pvfs::proto::mgr::Access;
+use pvfs::proto::mgr::{Access, MgrReply};
 
 use super::lease::FileLease;
+use super::turn::{Turn, TurnGuard};
 
 /// Less than an iod's disk gives out at a time is no hole.
 const HOLE_BYTES_MIN: u64 = 4096;
@@ -60,9 +63,9 @@ pub(super) struct Inode {
     pub(super) number: InodeNumber,
     /// Held while a report or a truncation is under way, so that whoever asks for the attributes
     /// waits for its outcome.
-    pub(super) reporting: Mutex<()>,
+    reporting: Turn,
     /// Held while an append chooses its place and writes there.
-    pub(super) appending: Mutex<()>,
+    appending: Turn,
     state: Mutex<InodeState>,
     /// Signals: a request or a report is done, or a lease came or went.
     changed: Condvar,
@@ -72,8 +75,8 @@ impl Inode {
     pub(super) fn new(attr: &Attr) -> Self {
         Self {
             number: attr.inode,
-            reporting: Mutex::new(()),
-            appending: Mutex::new(()),
+            reporting: Turn::default(),
+            appending: Turn::default(),
             state: Mutex::new(InodeState::new(attr)),
             changed: Condvar::new(),
         }
@@ -93,10 +96,12 @@ impl Inode {
     }
 
     /// Taken by an append before it chooses its place.
-    pub(super) fn lock_appending(&self) -> MutexGuard<'_, ()> {
-        self.appending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Interrupted`].
+    pub(super) fn lock_appending(&self) -> Result<TurnGuard<'_>, FsError> {
+        self.appending.take()
     }
 
     /// Wakes whoever waits.
@@ -110,10 +115,12 @@ impl Inode {
     }
 
     /// Taken before a report, a truncation, or anything else that changes the size at mgr.
-    pub(super) fn lock_reporting(&self) -> MutexGuard<'_, ()> {
-        self.reporting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Interrupted`].
+    pub(super) fn lock_reporting(&self) -> Result<TurnGuard<'_>, FsError> {
+        self.reporting.take()
     }
 }
 
@@ -144,6 +151,8 @@ pub(super) struct InodeState {
     reports: u32,
     /// What may be done without asking mgr.
     pub(super) lease: FileLease,
+    /// Where the answer for a lease will be, whose asker was interrupted.
+    pub(super) left_ask: Option<Receiver<MgrReply>>,
     /// As mgr said last, while the lease lets it be kept.
     attr: Option<Attr>,
     /// The same, also where this mount has written since.
@@ -184,6 +193,7 @@ impl InodeState {
             space_unknown: false,
             reports: 0,
             lease: FileLease::new(),
+            left_ask: None,
             attr: None,
             last: None,
             acls: HashMap::new(),
@@ -195,6 +205,18 @@ impl InodeState {
             writers: 0,
             page_writers: 0,
         }
+    }
+
+    /// The answer for a lease whose asker was interrupted, once it is there: whoever takes it is
+    /// the asker from now on.
+    pub(super) fn take_left_answer(&mut self) -> Option<MgrReply> {
+        let answer = match self.left_ask.as_ref()?.try_recv() {
+            Ok(answer) => answer,
+            Err(TryRecvError::Disconnected) => Err(FsError::Io),
+            Err(TryRecvError::Empty) => return None,
+        };
+        self.left_ask = None;
+        Some(answer)
     }
 
     /// Takes attributes that the lease lets this mount keep.
@@ -278,7 +300,11 @@ impl InodeState {
     /// Whether nothing of the file is in use or kept here.
     pub(super) fn is_unused(&self) -> bool {
         let handles = self.readers + self.writers + self.streams;
-        handles == 0 && self.opens.is_empty() && self.lease.is_idle() && !self.is_dirty()
+        handles == 0
+            && self.opens.is_empty()
+            && self.lease.is_idle()
+            && self.left_ask.is_none()
+            && !self.is_dirty()
     }
 
     /// Where the file ends for readers on this mount.

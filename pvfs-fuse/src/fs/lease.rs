@@ -227,6 +227,12 @@ impl FileLease {
         Some(self.go(io))
     }
 
+    /// The same for an answer that comes to nobody.
+    pub(super) fn disclaim(&mut self) {
+        self.asking = false;
+        self.claims = self.claims.saturating_sub(1);
+    }
+
     const fn go(&mut self, io: Io) -> Permit {
         self.uses += 1;
         self.pages |= io.has_pages();

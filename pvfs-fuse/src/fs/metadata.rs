@@ -83,7 +83,7 @@ impl Pvfs {
         let Some(shared) = self.files.inode(inode) else {
             return self.settle(expect_attr(self.ask(caller, operation)?)?);
         };
-        let _reporting = shared.lock_reporting();
+        let _reporting = shared.lock_reporting()?;
         self.report_locked(&shared)?;
         let attr = expect_attr(self.ask(caller, operation)?)?;
         shared.state().changed_at_mgr(&attr);

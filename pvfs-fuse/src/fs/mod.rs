@@ -16,15 +16,18 @@
 //! promises.
 
 mod caller;
+mod calling_thread;
 mod coherence;
 mod copy;
 mod data;
 mod directory;
 mod inode;
 mod lease;
+mod locks;
 mod metadata;
 mod open_files;
 mod space;
+mod turn;
 pub(crate) mod workers;
 mod xattr;
 
@@ -33,6 +36,7 @@ use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
 use pvfs::client::buffer::BufferPool;
+use pvfs::client::interrupt;
 use pvfs::client::iod::IodDirectory;
 use pvfs::client::mgr::MgrClient;
 use pvfs::client::patience::{Cancel, Patience};
@@ -50,6 +54,8 @@ pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
 use inode::{Inode, Report};
+use locks::LockBook;
+pub use locks::{FoundLock, LockDone, LockPlace, interrupt_lock_waits};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
 pub use space::Allocation;
@@ -87,6 +93,7 @@ pub struct Pvfs {
     recalls: Workers,
     /// Apart from `recalls`, whose jobs wait for these.
     reports: Workers,
+    locks: LockBook,
     options: FsOptions,
 }
 
@@ -111,6 +118,7 @@ impl Pvfs {
             kernel: OnceLock::new(),
             recalls: Workers::new("recalls", RECALL_THREADS_MAX),
             reports: Workers::new("reports", REPORT_THREADS_MAX),
+            locks: LockBook::new(),
             options,
         }
     }
@@ -180,7 +188,7 @@ impl Pvfs {
 
     /// Tells mgr what this mount has written to the file; `None` where there is nothing to tell.
     fn report(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
-        let _reporting = inode.lock_reporting();
+        let _reporting = inode.lock_reporting()?;
         self.report_locked(inode)
     }
 
@@ -191,7 +199,10 @@ impl Pvfs {
     fn report_locked(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
         let mut state = inode.state();
         while state.is_reporting() {
-            state = inode.wait(state, WAIT_SLICE).0;
+            state = inode.wait(state, interrupt::shorten(WAIT_SLICE)).0;
+            if interrupt::is_interrupted() {
+                return Err(FsError::Interrupted);
+            }
         }
         drop(state);
         self.send_report(inode)

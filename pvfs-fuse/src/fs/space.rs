@@ -75,7 +75,7 @@ impl Pvfs {
         (offset, length): (u64, u64),
         allocation: Allocation,
     ) -> Result<(), FsError> {
-        let file = self.files.get(handle)?;
+        let file = self.file_for_io(handle)?;
         if length == 0 {
             return Err(FsError::InvalidArgument);
         }
@@ -84,6 +84,7 @@ impl Pvfs {
             return Err(FsError::FileTooLarge);
         }
         self.change_range(&file.inode, Io::DirectWrite, (offset, end), |permit| {
+            self.check_locks(handle)?;
             if allocation.punches() {
                 self.punch(&file, permit, offset..end)?;
             }

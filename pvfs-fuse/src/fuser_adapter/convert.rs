@@ -10,6 +10,7 @@ use fuser::{
 use pvfs::attr::{Attr, FileKind, SetTime};
 use pvfs::error::FsError;
 use pvfs::proto::iod::SeekTarget;
+use pvfs::proto::lock::LockKind;
 use pvfs::proto::mgr::{Access, RenameMode, XattrMode};
 
 use crate::fs::{Allocation, Caller, OpenHow};
@@ -58,6 +59,16 @@ pub(super) const fn kind_of_mode(mode: u32) -> Option<FileKind> {
 /// The bits of a mode that chmod(2) sets.
 pub(super) fn permissions(mode: u32) -> u16 {
     u16::try_from(mode & 0o7777).unwrap_or_default()
+}
+
+/// How fcntl(2) and flock(2) lock; `None` within is to unlock, and outside is none of the three.
+pub(super) const fn lock_kind(kind: i32) -> Option<Option<LockKind>> {
+    match kind {
+        libc::F_RDLCK => Some(Some(LockKind::Shared)),
+        libc::F_WRLCK => Some(Some(LockKind::Exclusive)),
+        libc::F_UNLCK => Some(None),
+        _ => None,
+    }
 }
 
 fn access_of(flags: OpenFlags) -> Access {

@@ -15,22 +15,23 @@ use std::time::{Duration, SystemTime};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use pvfs::attr::{Attr, FileKind, SetAttr};
 use pvfs::error::FsError;
 use pvfs::limits::NAME_BYTES_MAX;
+use pvfs::proto::lock::LockKind;
 
 use convert::{
-    allocation, caller, errno, file_attr, file_type, generation, kind_of_mode, open_how,
+    allocation, caller, errno, file_attr, file_type, generation, kind_of_mode, lock_kind, open_how,
     permissions, rename_mode, seek_target, set_time, xattr_mode,
 };
 
 use crate::fs::workers::Workers;
 use crate::fs::{
-    CopyPlace, DirectoryEntryRef, DirectorySink, Kernel, NewNode, Opened, Pvfs, REQUEST_BYTES_MAX,
-    ReadRequest, ReadSink, WriteRequest,
+    CopyPlace, DirectoryEntryRef, DirectorySink, Kernel, LockPlace, NewNode, Opened, Pvfs,
+    REQUEST_BYTES_MAX, ReadRequest, ReadSink, WriteRequest,
 };
 
 /// Readahead and other background requests that the kernel may have under way: two readers with
@@ -94,7 +95,14 @@ impl Adapter {
 
     /// Runs a request that may have to wait for mgr, and so for other clients: here, or in another
     /// thread while too many of this kind are under way.
-    fn run(&self, job: impl FnOnce(&Arc<Pvfs>) + Send + 'static) {
+    /// The caller may be interrupted while it waits.
+    fn run(&self, request: &Request, job: impl FnOnce(&Arc<Pvfs>) + Send + 'static) {
+        let caller = caller(request);
+        self.run_for_nobody(move |fs| caller.serve(|| job(fs)));
+    }
+
+    /// The same for a request whose caller does not wait.
+    fn run_for_nobody(&self, job: impl FnOnce(&Arc<Pvfs>) + Send + 'static) {
         let limit = self.fs.options().threads.div_ceil(2);
         if self.busy.fetch_add(1, Ordering::AcqRel) < limit {
             job(&self.fs);
@@ -122,15 +130,12 @@ fn attr(reply: ReplyAttr, ttl: Duration, outcome: Result<Attr, FsError>) {
 }
 
 const fn open_flags(opened: &Opened) -> FopenFlags {
-    // Pages that are not right have been dropped when their lease went.
-    let mut flags = match opened.direct {
+    // Pages that are not right have been dropped when their lease went. Every close is to be flushed:
+    // it may end locks.
+    match opened.direct {
         true => FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES),
         false => FopenFlags::FOPEN_KEEP_CACHE,
-    };
-    if !opened.flushes {
-        flags = flags.union(FopenFlags::FOPEN_NOFLUSH);
     }
-    flags
 }
 
 fn written(reply: ReplyWrite, length: usize, outcome: Result<(), FsError>) {
@@ -214,6 +219,9 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
             // mgr says when pages are no longer right; a new size alone does not make them so.
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            // mgr holds locks for all nodes.
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_FLOCK_LOCKS,
             // A link's target never changes: another one is another inode.
             InitFlags::FUSE_CACHE_SYMLINKS,
             // Whether the umask counts depends on the directory's default access control list.
@@ -235,16 +243,18 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
-        self.run(move |fs| entry(reply, ttl, fs.lookup(caller, parent.0, &name)));
+        self.run(request, move |fs| {
+            entry(reply, ttl, fs.lookup(caller, parent.0, &name))
+        });
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, _nlookup: u64) {
         self.fs.forget(ino.0);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let ttl = self.ttl;
-        self.run(move |fs| attr(reply, ttl, fs.getattr(ino.0)));
+        self.run(request, move |fs| attr(reply, ttl, fs.getattr(ino.0)));
     }
 
     fn setattr(
@@ -274,11 +284,14 @@ impl Filesystem for Adapter {
             mtime: mtime.map(set_time),
         };
         let (caller, ttl, handle) = (caller(request), self.ttl, fh.map(|fh| fh.0));
-        self.run(move |fs| attr(reply, ttl, fs.setattr(caller, ino.0, set, handle)));
+        self.run(request, move |fs| {
+            attr(reply, ttl, fs.setattr(caller, ino.0, set, handle))
+        });
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.fs.readlink(caller(request), ino.0) {
+        let caller = caller(request);
+        match caller.serve(|| self.fs.readlink(caller, ino.0)) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(error)),
         }
@@ -304,7 +317,9 @@ impl Filesystem for Adapter {
             rdev,
         };
         let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
-        self.run(move |fs| entry(reply, ttl, fs.make_node(caller, parent.0, &name, node)));
+        self.run(request, move |fs| {
+            entry(reply, ttl, fs.make_node(caller, parent.0, &name, node))
+        });
     }
 
     fn mkdir(
@@ -323,17 +338,23 @@ impl Filesystem for Adapter {
             rdev: 0,
         };
         let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
-        self.run(move |fs| entry(reply, ttl, fs.make_node(caller, parent.0, &name, node)));
+        self.run(request, move |fs| {
+            entry(reply, ttl, fs.make_node(caller, parent.0, &name, node))
+        });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), name.as_bytes().to_vec());
-        self.run(move |fs| empty(reply, fs.unlink(caller, parent.0, &name)));
+        self.run(request, move |fs| {
+            empty(reply, fs.unlink(caller, parent.0, &name))
+        });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), name.as_bytes().to_vec());
-        self.run(move |fs| empty(reply, fs.rmdir(caller, parent.0, &name)));
+        self.run(request, move |fs| {
+            empty(reply, fs.rmdir(caller, parent.0, &name))
+        });
     }
 
     fn symlink(
@@ -346,7 +367,9 @@ impl Filesystem for Adapter {
     ) {
         let target = target.as_os_str().as_bytes().to_vec();
         let (caller, ttl, name) = (caller(request), self.ttl, link_name.as_bytes().to_vec());
-        self.run(move |fs| entry(reply, ttl, fs.symlink(caller, parent.0, &name, &target)));
+        self.run(request, move |fs| {
+            entry(reply, ttl, fs.symlink(caller, parent.0, &name, &target))
+        });
     }
 
     fn rename(
@@ -361,7 +384,7 @@ impl Filesystem for Adapter {
     ) {
         let caller = caller(request);
         let (name, newname) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
-        self.run(move |fs| {
+        self.run(request, move |fs| {
             let (from, to) = ((parent.0, &name[..]), (newparent.0, &newname[..]));
             let renamed = rename_mode(flags).and_then(|mode| fs.rename(caller, from, to, mode));
             empty(reply, renamed);
@@ -377,12 +400,14 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, ttl, name) = (caller(request), self.ttl, newname.as_bytes().to_vec());
-        self.run(move |fs| entry(reply, ttl, fs.link(caller, ino.0, newparent.0, &name)));
+        self.run(request, move |fs| {
+            entry(reply, ttl, fs.link(caller, ino.0, newparent.0, &name))
+        });
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (caller, how) = (caller(request), open_how(flags));
-        self.run(move |fs| match fs.open(caller, ino.0, how) {
+        self.run(request, move |fs| match fs.open(caller, ino.0, how) {
             Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(&opened)),
             Err(error) => reply.error(errno(error)),
         });
@@ -390,7 +415,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -412,9 +437,9 @@ impl Filesystem for Adapter {
             }
         };
         if self.fs.may_read_at_once(&read) {
-            serve(&self.fs);
+            caller(request).serve(|| serve(&self.fs));
         } else {
-            self.run(serve);
+            self.run(request, serve);
         }
     }
 
@@ -443,14 +468,15 @@ impl Filesystem for Adapter {
         };
         let caller = caller(request);
         if self.fs.may_write_at_once(&write) {
-            return written(reply, data.len(), self.fs.write(caller, &write));
+            let outcome = caller.serve(|| self.fs.write(caller, &write));
+            return written(reply, data.len(), outcome);
         }
         let bytes = data.to_vec();
         let rest = WriteRequest {
             bytes: &[],
             ..write
         };
-        self.run(move |fs| {
+        self.run(request, move |fs| {
             let bytes = &bytes[..];
             let write = WriteRequest { bytes, ..rest };
             written(reply, bytes.len(), fs.write(caller, &write));
@@ -459,13 +485,18 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         fh: FileHandle,
-        _lock_owner: LockOwner,
+        lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.run(move |fs| empty(reply, fs.flush(fh.0)));
+        self.run(request, move |fs| {
+            let flushed = fs.flush(fh.0);
+            // The locks end whatever became of that.
+            let unlocked = fs.process_closes(ino.0, lock_owner.0);
+            empty(reply, flushed.and(unlocked));
+        });
     }
 
     fn release(
@@ -478,7 +509,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.run(move |fs| {
+        self.run_for_nobody(move |fs| {
             fs.release(fh.0);
             reply.ok();
         });
@@ -486,17 +517,17 @@ impl Filesystem for Adapter {
 
     fn fsync(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.run(move |fs| empty(reply, fs.fsync(fh.0)));
+        self.run(request, move |fs| empty(reply, fs.fsync(fh.0)));
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.run(move |fs| match fs.open_directory(ino.0) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.run(request, move |fs| match fs.open_directory(ino.0) {
             // Streams are told apart by their inode alone.
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
@@ -524,10 +555,8 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let room = (DIRECTORY_REPLY_BYTES, false);
-        match self
-            .fs
-            .readdir(caller(request), ino.0, offset, room, &mut reply)
-        {
+        let caller = caller(request);
+        match caller.serve(|| self.fs.readdir(caller, ino.0, offset, room, &mut reply)) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
         }
@@ -546,10 +575,8 @@ impl Filesystem for Adapter {
             ttl: self.ttl,
         };
         let room = (DIRECTORY_REPLY_BYTES, true);
-        match self
-            .fs
-            .readdir(caller(request), ino.0, offset, room, &mut sink)
-        {
+        let caller = caller(request);
+        match caller.serve(|| self.fs.readdir(caller, ino.0, offset, room, &mut sink)) {
             Ok(()) => sink.reply.ok(),
             Err(error) => sink.reply.error(errno(error)),
         }
@@ -567,8 +594,8 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.fs.statfs() {
+    fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match caller(request).serve(|| self.fs.statfs()) {
             Ok(totals) => {
                 let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
                 reply.statfs(
@@ -597,8 +624,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let attribute = (name.as_bytes(), value);
+        let caller = caller(request);
         let set = xattr_mode(flags)
-            .and_then(|mode| self.fs.setxattr(caller(request), ino.0, attribute, mode));
+            .and_then(|mode| caller.serve(|| self.fs.setxattr(caller, ino.0, attribute, mode)));
         empty(reply, set);
     }
 
@@ -610,22 +638,24 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        xattr(
-            reply,
-            size,
-            self.fs.getxattr(caller(request), ino.0, name.as_bytes()),
-        );
+        let caller = caller(request);
+        let value = caller.serve(|| self.fs.getxattr(caller, ino.0, name.as_bytes()));
+        xattr(reply, size, value);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(reply, size, self.fs.listxattr(caller(request), ino.0));
+        let caller = caller(request);
+        xattr(
+            reply,
+            size,
+            caller.serve(|| self.fs.listxattr(caller, ino.0)),
+        );
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(
-            reply,
-            self.fs.removexattr(caller(request), ino.0, name.as_bytes()),
-        );
+        let caller = caller(request);
+        let removed = caller.serve(|| self.fs.removexattr(caller, ino.0, name.as_bytes()));
+        empty(reply, removed);
     }
 
     fn create(
@@ -642,7 +672,7 @@ impl Filesystem for Adapter {
         let exclusive = flags & libc::O_EXCL != 0;
         let mode = (permissions(mode), permissions(umask));
         let (caller, ttl, name) = (caller(request), self.ttl, name.as_bytes().to_vec());
-        self.run(move |fs| {
+        self.run(request, move |fs| {
             let place = (parent.0, &name[..]);
             match fs.create(caller, place, mode, how, exclusive) {
                 Ok(opened) => reply.created(
@@ -668,7 +698,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
-        self.run(move |fs| {
+        self.run(request, move |fs| {
             let allocated =
                 allocation(mode).and_then(|how| fs.fallocate(caller, fh.0, (offset, length), how));
             empty(reply, allocated);
@@ -677,14 +707,14 @@ impl Filesystem for Adapter {
 
     fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.run(move |fs| {
+        self.run(request, move |fs| {
             // A place before the beginning is none either.
             let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchPlace);
             let found = offset.and_then(|offset| fs.seek(fh.0, offset, seek_target(whence)?));
@@ -715,10 +745,80 @@ impl Filesystem for Adapter {
             offset,
         };
         let (from, to) = (place(fh_in, offset_in), place(fh_out, offset_out));
-        self.run(move |fs| match fs.copy_range(caller, from, to, len) {
-            // One call copies far less than this.
-            Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+        self.run(request, move |fs| {
+            match fs.copy_range(caller, from, to, len) {
+                // One call copies far less than this.
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let place = LockPlace {
+            node: ino.0,
+            handle: fh.0,
+            owner: lock_owner.0,
+            start,
+            last: end,
+            pid,
+            thread: request.pid(),
+        };
+        let Some(kind) = lock_kind(typ).flatten() else {
+            return reply.error(errno(FsError::InvalidArgument));
+        };
+        self.run(request, move |fs| match fs.test_lock(&place, kind) {
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Ok(Some(found)) => {
+                let typ = match found.kind {
+                    LockKind::Shared => libc::F_RDLCK,
+                    LockKind::Exclusive => libc::F_WRLCK,
+                };
+                reply.locked(found.start, found.last, typ, found.pid);
+            }
             Err(error) => reply.error(errno(error)),
+        });
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let place = LockPlace {
+            node: ino.0,
+            handle: fh.0,
+            owner: lock_owner.0,
+            start,
+            last: end,
+            pid,
+            thread: request.pid(),
+        };
+        let Some(kind) = lock_kind(typ) else {
+            return reply.error(errno(FsError::InvalidArgument));
+        };
+        self.run(request, move |fs| {
+            let done = Box::new(move |outcome| empty(reply, outcome));
+            fs.set_lock(&place, kind, sleep, done);
         });
     }
 }

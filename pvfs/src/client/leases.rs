@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::error::FsError;
 use crate::proto::lease::Notice;
+use crate::proto::lock::HeldLock;
+use crate::proto::mgr::MgrReply;
 
 /// Of the time after which mgr takes leases, the client relies on them for so many tenths: the rest
 /// is for dropping what it keeps, and for clocks that do not run alike.
@@ -67,6 +70,16 @@ impl LeaseClock {
 pub trait LeaseKeeper: Send + Sync + std::fmt::Debug {
     /// Takes a notice; does not wait for anything.
     fn notice(&self, notice: Notice);
+
+    /// The waiting for a lock, by [`MgrClient::wait_for_lock`](super::mgr::MgrClient::wait_for_lock),
+    /// is over. Does not wait for anything.
+    fn lock_settled(&self, wait: u64, outcome: Result<(), FsError>);
+
+    /// Locks that this client had are lost: mgr did not hear of it for too long.
+    fn locks_lost(&self, lost: Vec<HeldLock>);
+
+    /// mgr has answered a request whose caller was interrupted. Does not wait for anything.
+    fn late(&self, reply: &MgrReply);
 
     /// The connection is gone. Returns when nothing is kept any more: the next greeting tells mgr
     /// so.

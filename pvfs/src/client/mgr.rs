@@ -13,21 +13,23 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::interrupt;
 use super::iod::IodDirectory;
 use super::leases::{BootTime, LeaseClock, LeaseKeeper};
 use super::mgr_link::{self, Link};
-use super::session::{Refused, Session};
+use super::session::{Begun, Refused, Session};
 use crate::address::Endpoint;
 use crate::attr::Credentials;
 use crate::error::FsError;
 use crate::ids::{ClientId, FileSystemId, IodId};
+use crate::proto::lock::LockRequest;
 use crate::proto::mgr::{IodStatus, MgrOperation, MgrReply, MgrResponse};
 
 /// First pause before a request that mgr could not serve yet is made anew, or a connection is
@@ -121,6 +123,13 @@ pub(super) struct State {
     /// Why there is no connection.
     pub(super) failure: Option<String>,
     pub(super) closing: bool,
+}
+
+impl State {
+    /// Requests of all waits for locks that are to be asked for now.
+    pub(super) fn asks(&mut self) -> Vec<Begun> {
+        std::iter::from_fn(|| self.session.next_ask()).collect()
+    }
 }
 
 impl MgrClient {
@@ -238,6 +247,9 @@ impl MgrClient {
             if reply != Err(FsError::TryAgain) || !self.shared.pause(backoff, deadline) {
                 return reply;
             }
+            if interrupt::is_interrupted() {
+                return Err(FsError::Interrupted);
+            }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
@@ -256,6 +268,69 @@ impl MgrClient {
             .shared
             .begin(credentials, operation, Some(Instant::now()))?;
         Ok(Answer(receiver))
+    }
+
+    /// The same, but mgr gets to it in any case: where the caller is interrupted only the waiting
+    /// ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`].
+    pub fn call_to_the_end(
+        &self,
+        credentials: &Credentials,
+        operation: &MgrOperation,
+    ) -> Result<MgrResponse, FsError> {
+        match self.call_or_leave(credentials, operation) {
+            Ok(reply) => reply,
+            Err(_left) => Err(FsError::Interrupted),
+        }
+    }
+
+    /// Asks mgr once, and waits for its answer; where the caller is interrupted, `Err` is where the
+    /// answer will be.
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn call_or_leave(
+        &self,
+        credentials: &Credentials,
+        operation: &MgrOperation,
+    ) -> Result<MgrReply, Receiver<MgrReply>> {
+        let (_, receiver) = match self.shared.begin(credentials, operation, None) {
+            Ok(begun) => begun,
+            Err(error) => return Ok(Err(error)),
+        };
+        match wait_for_reply(&receiver, None) {
+            Waited::Reply(reply) => {
+                self.shared.changed.notify_all();
+                Ok(reply)
+            }
+            Waited::TooLong | Waited::Interrupted => Err(receiver),
+        }
+    }
+
+    /// Waits for a lock without a thread: `begun` is told the number of the wait before its outcome
+    /// can come, through [`LeaseKeeper::lock_settled`].
+    pub fn wait_for_lock(&self, request: LockRequest, begun: impl FnOnce(u64)) {
+        let (asks, link) = {
+            let mut state = self.shared.lock();
+            begun(state.session.wait_for_lock(request));
+            (state.asks(), state.link.clone())
+        };
+        if let Some(link) = link {
+            mgr_link::send_all(&link, &asks);
+        }
+    }
+
+    /// Nobody waits for the lock any more. What mgr has granted meanwhile goes back, unless this
+    /// client knows of it already.
+    pub fn cancel_lock(&self, wait: u64) {
+        let given_up = self.shared.lock().session.give_up_waiting(wait);
+        if given_up {
+            self.post(&Credentials::ROOT, &MgrOperation::CancelLock { wait });
+        }
     }
 
     /// Tells mgr something whose answer nobody waits for, such as a close. It is sent before
@@ -438,12 +513,32 @@ impl Shared {
         deadline: Option<Instant>,
     ) -> MgrReply {
         let (id, receiver) = self.begin(credentials, operation, deadline)?;
-        let reply = wait_for_reply(&receiver, deadline);
-        if reply.is_none() {
+        let waited = wait_for_reply(&receiver, deadline);
+        if !matches!(waited, Waited::Reply(_)) {
             self.lock().session.abandon(id);
         }
         self.changed.notify_all();
-        reply.unwrap_or(Err(FsError::TryAgain))
+        match waited {
+            Waited::Reply(reply) => reply,
+            Waited::TooLong => Err(FsError::TryAgain),
+            Waited::Interrupted => Err(FsError::Interrupted),
+        }
+    }
+
+    /// Tells mgr something from a thread that must not wait: where the window is full it is not
+    /// said, and the log has it.
+    pub(super) fn note(&self, operation: &MgrOperation) {
+        let (sender, _) = sync_channel(1);
+        let (begun, link) = {
+            let mut state = self.lock();
+            let begun = state.session.begin(&Credentials::ROOT, operation, sender);
+            (begun, state.link.clone())
+        };
+        match (begun, link) {
+            (Ok(begun), Some(link)) => link.send(&begun.frame),
+            (Ok(_), None) => {}
+            (Err(refused), _) => tracing::warn!("mgr is not told ({refused:?}): {operation:?}"),
+        }
     }
 
     /// Sends one request under a number of its own.
@@ -464,10 +559,14 @@ impl Shared {
                     Ok(begun) => break (begun, state.link.clone()),
                     Err(Refused::Error(error)) => return Err(error),
                     Err(Refused::WindowFull) => {
-                        let Some(pause) = remaining(deadline, BACKOFF_MAX) else {
+                        let pause = interrupt::shorten(BACKOFF_MAX);
+                        let Some(pause) = remaining(deadline, pause) else {
                             return Err(FsError::TryAgain);
                         };
                         state = self.wait_timeout(state, pause);
+                        if interrupt::is_interrupted() {
+                            return Err(FsError::Interrupted);
+                        }
                     }
                 }
             }
@@ -497,18 +596,36 @@ impl Shared {
     }
 }
 
-/// `None` past the deadline.
-fn wait_for_reply(receiver: &Receiver<MgrReply>, deadline: Option<Instant>) -> Option<MgrReply> {
-    match deadline {
-        // A dropped sender is the end of the client.
-        None => Some(receiver.recv().unwrap_or(Err(FsError::Io))),
-        Some(deadline) => {
-            let timeout = deadline.saturating_duration_since(Instant::now());
-            match receiver.recv_timeout(timeout) {
-                Ok(reply) => Some(reply),
-                Err(RecvTimeoutError::Disconnected) => Some(Err(FsError::Io)),
-                Err(RecvTimeoutError::Timeout) => None,
+/// How the waiting for a reply ended.
+enum Waited {
+    Reply(MgrReply),
+    TooLong,
+    Interrupted,
+}
+
+fn wait_for_reply(receiver: &Receiver<MgrReply>, deadline: Option<Instant>) -> Waited {
+    loop {
+        let waited = match remaining(deadline, interrupt::LOOK_INTERVAL) {
+            Some(_) if deadline.is_none() && !interrupt::is_possible() => {
+                receiver.recv().map_err(RecvTimeoutError::from)
             }
+            Some(slice) => receiver.recv_timeout(slice),
+            None => receiver.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            }),
+        };
+        match waited {
+            Ok(reply) => return Waited::Reply(reply),
+            // A dropped sender is the end of the client.
+            Err(RecvTimeoutError::Disconnected) => return Waited::Reply(Err(FsError::Io)),
+            Err(RecvTimeoutError::Timeout) if remaining(deadline, BACKOFF_MAX).is_none() => {
+                return Waited::TooLong;
+            }
+            Err(RecvTimeoutError::Timeout) if interrupt::is_interrupted() => {
+                return Waited::Interrupted;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }

@@ -5,16 +5,17 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::leases::BootTime;
 use super::mgr::{BACKOFF_FIRST, BACKOFF_MAX, Shared, Welcome};
-use super::session::{Begun, Finished};
+use super::session::{Begun, Declaration, Finished};
 use crate::address::Endpoint;
 use crate::attr::Credentials;
 use crate::proto::lease::Notice;
-use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse, Reopen};
+use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 use crate::wire::blocking::{ConnectionError, read_frame};
 use crate::wire::codec::decode_checked;
 use crate::wire::header::{FrameError, FrameHeader, FrameKind};
@@ -135,7 +136,7 @@ fn establish(shared: &Shared) -> Result<(Arc<Link>, BufReader<TcpStream>), LinkE
     let welcome = begin_session(shared, &link.stream, &mut reader);
     let welcome = welcome.inspect_err(|_| link.shut_down())?;
     link.stream.set_read_timeout(None)?;
-    let frames = {
+    let (frames, asks) = {
         let mut guard = shared.lock();
         let state = &mut *guard;
         state.greeting = None;
@@ -145,12 +146,14 @@ fn establish(shared: &Shared) -> Result<(Arc<Link>, BufReader<TcpStream>), LinkE
         state.welcome = Some(welcome);
         state.failure = None;
         state.link = Some(Arc::clone(&link));
-        state.session.unanswered_frames()
+        let frames = state.session.unanswered_frames();
+        (frames, state.asks())
     };
     // Callers may write between these frames; requests are independent of each other.
     for frame in frames {
         link.send(&frame);
     }
+    send_all(&link, &asks);
     shared.changed.notify_all();
     Ok((link, reader))
 }
@@ -164,6 +167,13 @@ fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Sends requests that nobody waits for.
+pub(super) fn send_all(link: &Link, begun: &[Begun]) {
+    for begun in begun {
+        link.send(&begun.frame);
+    }
 }
 
 /// Greets. A client with leases says first what it wrote before: with the second greeting, mgr gives
@@ -180,7 +190,8 @@ fn begin_session(
     };
     keeper.reconnecting();
     report(shared, stream, reader)?;
-    greet(shared, stream, reader, (vec![Vec::new()], true))
+    let claims = shared.lock().session.claims();
+    greet(shared, stream, reader, (claims, true))
 }
 
 /// Sends the reports that have no reply, and takes the replies that come in time.
@@ -228,21 +239,23 @@ fn take_reply(shared: &Shared, id: u64, reply: MgrReply) {
     }
 }
 
-/// Declares opens, a message for each list, and takes mgr's welcome.
+/// Says what the client holds, in as many messages, and takes mgr's welcome.
 fn greet(
     shared: &Shared,
     stream: &TcpStream,
     reader: &mut BufReader<TcpStream>,
-    (messages, leases): (Vec<Vec<Reopen>>, bool),
+    (messages, leases): (Vec<Declaration>, bool),
 ) -> Result<Welcome, LinkError> {
     let known = shared.lock().welcome;
+    let count = messages.len();
     let mut welcome = None;
     let mut scratch = Vec::new();
-    for opens in messages {
+    for (index, declaration) in messages.into_iter().enumerate() {
+        let more = index + 1 < count;
         let begun = shared
             .lock()
             .session
-            .greeting(opens, leases)
+            .greeting(declaration, leases, more)
             .map_err(ConnectionError::Message)?;
         let sent = BootTime::now();
         let mut writer = stream;
@@ -275,6 +288,10 @@ fn greet(
             return Err(LinkError::AnotherFileSystem);
         }
         shared.set_iods(&hello.iods);
+        if let (Some(keeper), false) = (&shared.keeper, hello.locks_lost.is_empty()) {
+            shared.lock().session.locks_lost(&hello.locks_lost);
+            keeper.locks_lost(hello.locks_lost);
+        }
         let lease_timeout = Duration::from_millis(u64::from(hello.lease_timeout_ms));
         if leases {
             shared.lease_clock.renew(sent, lease_timeout);
@@ -292,8 +309,30 @@ fn greet(
 fn read_replies(shared: &Shared, link: &Link, reader: &mut BufReader<TcpStream>) -> LinkError {
     let mut scratch = Vec::new();
     loop {
-        let (header, reply) = match read_incoming(reader, &mut scratch) {
-            Ok(Some(Incoming::Reply(header, reply))) => (header, reply),
+        let (finished, reply) = match read_incoming(reader, &mut scratch) {
+            Ok(Some(Incoming::Reply(header, reply))) => {
+                let mut state = shared.lock();
+                if let (Some(sent), Some(welcome)) =
+                    (state.session.sent(header.request_id), state.welcome)
+                {
+                    shared.lease_clock.renew(sent, welcome.lease_timeout);
+                }
+                let finished = state.session.finish(header.request_id, &reply);
+                // It may have made room for what waits to be asked.
+                let asks = state.asks();
+                drop(state);
+                send_all(link, &asks);
+                if matches!(finished, Finished::Unknown) {
+                    let error = FrameError::UnknownRequest(header.request_id);
+                    return ConnectionError::from(error).into();
+                }
+                (finished, reply)
+            }
+            Ok(Some(Incoming::Notice(Notice::LockSettled { wait, error }))) => {
+                let outcome = error.map_or(Ok(()), Err);
+                let finished = shared.lock().session.settled(wait, outcome);
+                (finished, Ok(MgrResponse::Done))
+            }
             Ok(Some(Incoming::Notice(notice))) => {
                 if let Some(keeper) = &shared.keeper {
                     keeper.notice(notice);
@@ -303,32 +342,47 @@ fn read_replies(shared: &Shared, link: &Link, reader: &mut BufReader<TcpStream>)
             Ok(None) => return LinkError::Closed,
             Err(error) => return error.into(),
         };
-        let finished = {
-            let mut state = shared.lock();
-            if let (Some(sent), Some(welcome)) =
-                (state.session.sent(header.request_id), state.welcome)
-            {
-                shared.lease_clock.renew(sent, welcome.lease_timeout);
+        deliver(shared, link, finished, reply);
+    }
+}
+
+/// Hands a reply to whoever waits for it, or sets right what it did for nobody.
+fn deliver(
+    shared: &Shared,
+    link: &Link,
+    finished: Finished<SyncSender<MgrReply>>,
+    reply: MgrReply,
+) {
+    match finished {
+        // Its channel has room for the only reply; a caller past its deadline is gone.
+        Finished::Waiter(waiter) => drop(waiter.try_send(reply)),
+        Finished::Declare(waiter, reopen) => {
+            // mgr takes it before anything that the waiter sends now. The reply is not needed.
+            let declaration = Declaration {
+                opens: vec![reopen],
+                locks: Vec::new(),
+            };
+            let greeting = shared.lock().session.greeting(declaration, false, false);
+            if let Ok(greeting) = greeting {
+                link.send(&greeting.frame);
             }
-            state.session.finish(header.request_id, &reply)
-        };
-        match finished {
-            // Its channel has room for the only reply; a caller past its deadline is gone.
-            Finished::Waiter(waiter) => drop(waiter.try_send(reply)),
-            Finished::Declare(waiter, reopen) => {
-                // mgr takes it before anything that the waiter sends now. The reply is not needed.
-                let greeting = shared.lock().session.greeting(vec![reopen], false);
-                if let Ok(greeting) = greeting {
-                    link.send(&greeting.frame);
-                }
-                drop(waiter.try_send(reply));
-            }
-            Finished::Late => {}
-            Finished::Unknown => {
-                let error = FrameError::UnknownRequest(header.request_id);
-                return ConnectionError::from(error).into();
+            drop(waiter.try_send(reply));
+        }
+        Finished::Settled(wait, outcome) => {
+            if let Some(keeper) = &shared.keeper {
+                keeper.lock_settled(wait, outcome);
             }
         }
+        Finished::Ghost(wait) => shared.note(&MgrOperation::CancelLock { wait }),
+        Finished::Late(open) => {
+            if let Some((inode, open)) = open {
+                shared.note(&MgrOperation::Close { inode, open });
+            }
+            if let Some(keeper) = &shared.keeper {
+                keeper.late(&reply);
+            }
+        }
+        Finished::Noted | Finished::Unknown => {}
     }
 }
 

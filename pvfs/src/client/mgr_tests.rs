@@ -112,6 +112,7 @@ fn serve_connection(
                     session_timeout_ms: 600,
                     lease_timeout_ms: 600,
                     iods,
+                    locks_lost: vec![],
                 };
                 Act::Reply(Ok(MgrResponse::Hello(hello)))
             }
@@ -214,6 +215,7 @@ fn a_connection_on_which_mgr_falls_silent_is_given_up() {
             session_timeout_ms: 300,
             lease_timeout_ms: 300,
             iods: Vec::new(),
+            locks_lost: vec![],
         };
         let reply: MgrReply = Ok(MgrResponse::Hello(hello));
         let frame = frame_start(FrameKind::MgrReply, header.request_id, &reply, 0).unwrap();

@@ -4,6 +4,8 @@
 //! Names: [`mgr`]. Bytes: [`striped`] over [`pool`] over [`iod`] over [`transport`].
 
 pub mod buffer;
+mod held_locks;
+pub mod interrupt;
 pub mod iod;
 pub mod leases;
 pub mod mgr;

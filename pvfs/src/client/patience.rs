@@ -4,6 +4,9 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::interrupt;
+use crate::error::FsError;
+
 /// Ends the waiting of every [`Patience`] made from it, now and later. A mount cancels at unmount.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
@@ -77,7 +80,18 @@ impl Patience {
     /// Whether the caller has given up.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.cancel.is_cancelled() || self.deadline.is_some_and(|at| at <= Instant::now())
+        self.cancel.is_cancelled()
+            || self.deadline.is_some_and(|at| at <= Instant::now())
+            || interrupt::is_interrupted()
+    }
+
+    /// What a caller is told whose patience is over.
+    #[must_use]
+    pub fn error(&self) -> FsError {
+        match interrupt::is_interrupted() {
+            true => FsError::Interrupted,
+            false => FsError::Io,
+        }
     }
 
     /// What is left of `duration` under the deadline.
@@ -92,8 +106,17 @@ impl Patience {
     /// Waits for `duration`, less if the caller gives up meanwhile; true if it has not.
     #[must_use]
     pub fn wait(&self, duration: Duration) -> bool {
-        self.cancel.wait(self.shorten(duration));
-        !self.is_over()
+        let end = Instant::now() + self.shorten(duration);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            self.cancel.wait(interrupt::shorten(left));
+            if self.is_over() {
+                return false;
+            }
+            if Instant::now() >= end {
+                return true;
+            }
+        }
     }
 }
 

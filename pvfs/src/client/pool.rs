@@ -220,11 +220,11 @@ impl IodPool {
             }
             match retry {
                 None => return Ok(()),
-                Some(_) if self.patience.is_over() => return Err(FsError::Io),
+                Some(_) if self.patience.is_over() => return Err(self.patience.error()),
                 Some(Retry::AtOnce) => {}
                 Some(Retry::AfterPause) => {
                     if !self.patience.wait(backoff.pause()) {
-                        return Err(FsError::Io);
+                        return Err(self.patience.error());
                     }
                     self.shared.directory.refresh();
                 }
@@ -284,6 +284,10 @@ impl IodPool {
     }
 
     fn broken(&self, iod: IodId, connection: &IodConnection, source: ConnectionError) -> Retry {
+        if self.patience.is_over() {
+            // It may be well: it is the caller that has gone.
+            return Retry::AfterPause;
+        }
         self.shared.forget_idle(iod);
         let endpoint = connection.endpoint().to_string();
         self.shared.note_away(

@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::held_locks::HeldLocks;
 use super::leases::BootTime;
 use crate::attr::Credentials;
 use crate::error::FsError;
-use crate::ids::{ClientId, OpenId};
-use crate::limits::{REOPENS_PER_MESSAGE_MAX, REPLIES_KEPT_PER_CLIENT_MAX};
+use crate::ids::{ClientId, InodeNumber, OpenId};
+use crate::limits::{LOCKS_PER_MESSAGE_MAX, REOPENS_PER_MESSAGE_MAX, REPLIES_KEPT_PER_CLIENT_MAX};
+use crate::proto::lock::{HeldLock, LockRequest};
 use crate::proto::mgr::{
     Access, MgrOperation, MgrReply, MgrRequest, MgrResponse, OpenResponse, Reopen,
 };
@@ -29,11 +31,37 @@ struct Pending<W> {
     access: Option<Access>,
     /// It is a writer's report.
     reports: bool,
+    /// What it does to locks.
+    lock: Option<LockChange>,
     /// It went out, or may have, over more than one connection.
     resent: bool,
     /// When it was handed out to be sent, last.
     sent: BootTime,
-    waiter: W,
+    /// `None` where nobody waits for the reply.
+    waiter: Option<W>,
+}
+
+/// What a request does to locks.
+#[derive(Clone, Copy, Debug)]
+enum LockChange {
+    Set(LockRequest),
+    Cancel(u64),
+}
+
+impl LockChange {
+    const fn wait(self) -> Option<u64> {
+        match self {
+            Self::Set(request) => request.wait,
+            Self::Cancel(wait) => Some(wait),
+        }
+    }
+}
+
+/// What a greeting says, in one of its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Declaration {
+    pub(super) opens: Vec<Reopen>,
+    pub(super) locks: Vec<HeldLock>,
 }
 
 /// A request on its way.
@@ -64,8 +92,15 @@ pub(super) enum Finished<W> {
     /// may have restarted since and answered from its journal, which holds no opens. It is to be
     /// declared before the waiter uses it.
     Declare(W, Reopen),
-    /// Its caller gave up, or it was sent twice and answered before.
-    Late,
+    /// The waiting for a lock is over.
+    Settled(u64, Result<(), FsError>),
+    /// A lock, or a place among those who wait, for somebody who has given up: it is to go back.
+    Ghost(u64),
+    /// Nobody waits for it.
+    Noted,
+    /// Its caller gave up, or it was sent twice and answered before. With an open that nobody knows
+    /// of, which is to be closed.
+    Late(Option<(InodeNumber, OpenId)>),
     /// No request had this id.
     Unknown,
 }
@@ -80,10 +115,11 @@ pub(super) struct Session<W> {
     /// In the order in which they began, so that a new connection carries them in that order.
     pending: BTreeMap<u64, Pending<W>>,
     opens: BTreeMap<OpenId, Reopen>,
+    locks: HeldLocks,
 }
 
 impl<W> Session<W> {
-    pub(super) const fn new(client: ClientId) -> Self {
+    pub(super) fn new(client: ClientId) -> Self {
         Self {
             client,
             request_next: 1,
@@ -91,6 +127,7 @@ impl<W> Session<W> {
             unanswered: BTreeSet::new(),
             pending: BTreeMap::new(),
             opens: BTreeMap::new(),
+            locks: HeldLocks::default(),
         }
     }
 
@@ -101,6 +138,28 @@ impl<W> Session<W> {
         operation: &MgrOperation,
         waiter: W,
     ) -> Result<Begun, Refused> {
+        self.begin_for(credentials, operation, Some(waiter))
+    }
+
+    fn begin_for(
+        &mut self,
+        credentials: &Credentials,
+        operation: &MgrOperation,
+        waiter: Option<W>,
+    ) -> Result<Begun, Refused> {
+        let settled;
+        let (operation, lock) = match operation {
+            MgrOperation::SetLock(request) => {
+                let request = LockRequest {
+                    settled_below: self.locks.settled_below(),
+                    ..*request
+                };
+                settled = MgrOperation::SetLock(request);
+                (&settled, Some(LockChange::Set(request)))
+            }
+            MgrOperation::CancelLock { wait } => (operation, Some(LockChange::Cancel(*wait))),
+            _ => (operation, None),
+        };
         let mutating = operation.is_mutating();
         let answered_below = self.answered_below();
         if mutating && self.sequence_next - answered_below >= REPLIES_KEPT_PER_CLIENT_MAX as u64 {
@@ -120,6 +179,9 @@ impl<W> Session<W> {
             // From here on a new connection must not declare it: mgr may have closed it already.
             self.opens.remove(open);
         }
+        if let Some(LockChange::Set(request)) = &lock {
+            self.locks.begun(request);
+        }
         let access = match operation {
             MgrOperation::Open { access, .. } | MgrOperation::Create { access, .. } => {
                 Some(*access)
@@ -131,6 +193,7 @@ impl<W> Session<W> {
             sequence,
             access,
             reports: matches!(operation, MgrOperation::Report { .. }),
+            lock,
             resent: false,
             sent: BootTime::now(),
             waiter,
@@ -140,9 +203,19 @@ impl<W> Session<W> {
     }
 
     /// A frame that this session does not keep: a greeting is worth nothing on another connection.
-    pub(super) fn greeting(&mut self, opens: Vec<Reopen>, leases: bool) -> Result<Begun, FsError> {
+    pub(super) fn greeting(
+        &mut self,
+        declaration: Declaration,
+        leases: bool,
+        more: bool,
+    ) -> Result<Begun, FsError> {
         let id = self.request_next;
-        let hello = MgrOperation::Hello { opens, leases };
+        let hello = MgrOperation::Hello {
+            opens: declaration.opens,
+            leases,
+            locks: declaration.locks,
+            more,
+        };
         let frame = self.encode(id, 0, &Credentials::ROOT, &hello)?;
         self.request_next += 1;
         Ok(Begun { id, frame })
@@ -183,15 +256,28 @@ impl<W> Session<W> {
     /// Takes a reply: notes an open that it grants, and says who waits for it.
     pub(super) fn finish(&mut self, id: u64, reply: &MgrReply) -> Finished<W> {
         let Some(pending) = self.pending.remove(&id) else {
-            return if id < self.request_next {
-                Finished::Late
-            } else {
-                Finished::Unknown
+            return match reply {
+                _ if id >= self.request_next => Finished::Unknown,
+                Ok(MgrResponse::Open(OpenResponse { open, attr, .. }))
+                    if !self.opens.contains_key(open) =>
+                {
+                    Finished::Late(Some((attr.inode, *open)))
+                }
+                _ => Finished::Late(None),
             };
         };
         self.unanswered.remove(&pending.sequence);
-        match (pending.access, reply) {
-            (Some(access), Ok(MgrResponse::Open(OpenResponse { open, attr, .. }))) => {
+        if let Some(change) = pending.lock {
+            if let Some(finished) = self.lock_changed(change, reply) {
+                return finished;
+            }
+        }
+        match (pending.waiter, pending.access, reply) {
+            (
+                Some(waiter),
+                Some(access),
+                Ok(MgrResponse::Open(OpenResponse { open, attr, .. })),
+            ) => {
                 let reopen = Reopen {
                     inode: attr.inode,
                     open: *open,
@@ -199,12 +285,93 @@ impl<W> Session<W> {
                 };
                 self.opens.insert(*open, reopen);
                 if pending.resent {
-                    Finished::Declare(pending.waiter, reopen)
+                    Finished::Declare(waiter, reopen)
                 } else {
-                    Finished::Waiter(pending.waiter)
+                    Finished::Waiter(waiter)
                 }
             }
-            _ => Finished::Waiter(pending.waiter),
+            (Some(waiter), _, _) => Finished::Waiter(waiter),
+            (None, _, _) => Finished::Noted,
+        }
+    }
+
+    /// Notes what a reply says of a lock; `None` where somebody may wait for the reply itself.
+    fn lock_changed(&mut self, change: LockChange, reply: &MgrReply) -> Option<Finished<W>> {
+        let outcome = match (change, reply) {
+            (LockChange::Set(request), Ok(MgrResponse::Done)) if request.wait.is_none() => {
+                self.locks.granted(&request);
+                None
+            }
+            (LockChange::Set(request), _) if request.wait.is_none() => None,
+            (LockChange::Set(request), Ok(MgrResponse::LockQueued)) => {
+                let wait = request.wait.unwrap_or_default();
+                Some(match self.locks.is_given_up(wait) {
+                    true => Finished::Ghost(wait),
+                    false => Finished::Noted,
+                })
+            }
+            (LockChange::Set(request), reply) => {
+                let wait = request.wait.unwrap_or_default();
+                let outcome = match reply {
+                    Ok(MgrResponse::Done) => Ok(()),
+                    Ok(_) => Err(FsError::Protocol),
+                    Err(error) => Err(*error),
+                };
+                Some(self.settled(wait, outcome))
+            }
+            (LockChange::Cancel(_), _) => None,
+        };
+        let ghost = matches!(outcome, Some(Finished::Ghost(_)));
+        if let Some(wait) = change.wait().filter(|_| !ghost) {
+            self.forget_if_answered(wait);
+        }
+        outcome
+    }
+
+    /// Forgets a wait that was given up, once mgr has answered everything about it.
+    fn forget_if_answered(&mut self, wait: u64) {
+        let same = |other: &Pending<W>| other.lock.and_then(LockChange::wait) == Some(wait);
+        if self.locks.is_given_up(wait) && !self.pending.values().any(same) {
+            self.locks.forget_given_up(wait);
+        }
+    }
+
+    /// Takes the news that the waiting for a lock is over.
+    pub(super) fn settled(&mut self, wait: u64, outcome: Result<(), FsError>) -> Finished<W> {
+        if self.locks.settle(wait, outcome.is_ok()) {
+            self.forget_if_answered(wait);
+            return Finished::Settled(wait, outcome);
+        }
+        match outcome.is_ok() && self.locks.is_given_up(wait) {
+            true => Finished::Ghost(wait),
+            false => Finished::Noted,
+        }
+    }
+
+    /// Waits for a lock; gives the number of the wait. [`Self::next_ask`] asks for it.
+    pub(super) fn wait_for_lock(&mut self, request: LockRequest) -> u64 {
+        self.locks.wait(request)
+    }
+
+    /// Nobody waits for the lock any more; false where that is over already.
+    pub(super) fn give_up_waiting(&mut self, wait: u64) -> bool {
+        self.locks.give_up(wait)
+    }
+
+    /// The next request of a wait that is to be asked for on this connection; `None` where there is
+    /// none, or the window is full.
+    pub(super) fn next_ask(&mut self) -> Option<Begun> {
+        let request = self.locks.next_ask()?;
+        let operation = MgrOperation::SetLock(request);
+        let begun = self.begin_for(&Credentials::ROOT, &operation, None).ok()?;
+        self.locks.asked(request.wait.unwrap_or_default());
+        Some(begun)
+    }
+
+    /// mgr does not have these locks any more.
+    pub(super) fn locks_lost(&mut self, lost: &[HeldLock]) {
+        for lock in lost {
+            self.locks.lost(lock);
         }
     }
 
@@ -215,8 +382,10 @@ impl<W> Session<W> {
         }
     }
 
-    /// Frames of all requests without a reply, for a new connection.
+    /// Frames of all requests without a reply, for a new connection. All waits for locks are to be
+    /// asked for anew.
     pub(super) fn unanswered_frames(&mut self) -> Vec<Arc<[u8]>> {
+        self.locks.ask_all();
         let now = BootTime::now();
         let take = |pending: &mut Pending<W>| {
             pending.resent = true;
@@ -237,15 +406,23 @@ impl<W> Session<W> {
     }
 
     /// The opens to declare on a new connection, cut into messages; at least one.
-    pub(super) fn reopens(&self) -> Vec<Vec<Reopen>> {
+    pub(super) fn reopens(&self) -> Vec<Declaration> {
         let opens: Vec<Reopen> = self.opens.values().copied().collect();
-        if opens.is_empty() {
-            return vec![Vec::new()];
-        }
-        opens
-            .chunks(REOPENS_PER_MESSAGE_MAX)
-            .map(<[Reopen]>::to_vec)
-            .collect()
+        let declare = |opens: &[Reopen]| Declaration {
+            opens: opens.to_vec(),
+            locks: Vec::new(),
+        };
+        at_least_one(opens.chunks(REOPENS_PER_MESSAGE_MAX).map(declare))
+    }
+
+    /// The same of the locks.
+    pub(super) fn claims(&self) -> Vec<Declaration> {
+        let locks: Vec<HeldLock> = self.locks.held();
+        let declare = |locks: &[HeldLock]| Declaration {
+            opens: Vec::new(),
+            locks: locks.to_vec(),
+        };
+        at_least_one(locks.chunks(LOCKS_PER_MESSAGE_MAX).map(declare))
     }
 
     /// Drops whoever waits; for the end of the client.
@@ -259,11 +436,21 @@ impl<W> Session<W> {
     }
 }
 
+/// Messages of a greeting, which has one even where there is nothing to say.
+fn at_least_one(messages: impl Iterator<Item = Declaration>) -> Vec<Declaration> {
+    let mut messages: Vec<_> = messages.collect();
+    if messages.is_empty() {
+        messages.push(Declaration::default());
+    }
+    messages
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::attr::{Attr, FileKind, Timestamp};
     use crate::ids::InodeNumber;
+    use crate::proto::lock::{LockFamily, LockKind, LockOwner, LockRange, ProcessNumber};
     use crate::wire::blocking::read_message;
 
     const READ: Access = Access {
@@ -331,6 +518,152 @@ pub(super) mod tests {
         session
             .begin(&Credentials::ROOT, operation, waiter)
             .unwrap()
+    }
+
+    fn opens(session: &Session<u32>) -> Vec<Vec<Reopen>> {
+        let messages = session.reopens();
+        messages.into_iter().map(|message| message.opens).collect()
+    }
+
+    fn exclusive() -> LockRequest {
+        LockRequest {
+            inode: InodeNumber(7),
+            owner: LockOwner::Process(1),
+            family: LockFamily::Range,
+            range: LockRange { start: 0, last: 9 },
+            kind: Some(LockKind::Exclusive),
+            process: ProcessNumber::default(),
+            wait: None,
+            settled_below: 0,
+        }
+    }
+
+    fn asked(session: &mut Session<u32>) -> (Begun, LockRequest) {
+        let begun = session.next_ask().unwrap();
+        match request(&begun.frame).operation {
+            MgrOperation::SetLock(lock) => (begun, lock),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn locks(session: &Session<u32>) -> usize {
+        session.claims()[0].locks.len()
+    }
+
+    const DONE: MgrReply = Ok(MgrResponse::Done);
+    const QUEUED: MgrReply = Ok(MgrResponse::LockQueued);
+
+    #[test]
+    fn a_lock_is_declared_from_its_grant_until_its_unlock_begins() {
+        let mut session = Session::new(ClientId(9));
+        let set = MgrOperation::SetLock(exclusive());
+        let begun = begin(&mut session, &set, 1);
+        assert_eq!(locks(&session), 0);
+        assert_eq!(session.finish(begun.id, &DONE), Finished::Waiter(1));
+        assert_eq!(locks(&session), 1);
+        let refused = begin(&mut session, &set, 2);
+        session.finish(refused.id, &Err(FsError::Locked));
+        assert_eq!(locks(&session), 1);
+        let mut unlock = exclusive();
+        unlock.kind = None;
+        begin(&mut session, &MgrOperation::SetLock(unlock), 3);
+        assert_eq!(locks(&session), 0);
+        let begun = begin(&mut session, &set, 1);
+        session.finish(begun.id, &DONE);
+        let lost = session.claims().remove(0).locks;
+        session.locks_lost(&lost);
+        assert_eq!(locks(&session), 0);
+    }
+
+    #[test]
+    fn a_flock_that_changes_its_kind_is_declared_as_what_it_surely_is() {
+        let flock = |kind| {
+            let range = LockRange::ALL;
+            let family = LockFamily::Whole;
+            MgrOperation::SetLock(LockRequest {
+                family,
+                range,
+                kind: Some(kind),
+                ..exclusive()
+            })
+        };
+        let kinds = |session: &Session<u32>| {
+            let locks = session.claims().remove(0).locks;
+            locks.iter().map(|lock| lock.kind).collect::<Vec<_>>()
+        };
+        let mut session = Session::new(ClientId(9));
+        let begun = begin(&mut session, &flock(LockKind::Exclusive), 1);
+        assert_eq!(kinds(&session), []);
+        session.finish(begun.id, &DONE);
+        assert_eq!(kinds(&session), [LockKind::Exclusive]);
+        let begun = begin(&mut session, &flock(LockKind::Shared), 1);
+        assert_eq!(kinds(&session), [LockKind::Shared]);
+        session.finish(begun.id, &DONE);
+        let begun = begin(&mut session, &flock(LockKind::Shared), 1);
+        assert_eq!(kinds(&session), [LockKind::Shared]);
+        session.finish(begun.id, &DONE);
+        let begun = begin(&mut session, &flock(LockKind::Exclusive), 1);
+        assert_eq!(kinds(&session), []);
+        session.finish(begun.id, &Err(FsError::Locked));
+        assert_eq!(kinds(&session), []);
+    }
+
+    #[test]
+    fn a_wait_is_settled_once_however_its_news_comes() {
+        let mut session: Session<u32> = Session::new(ClientId(9));
+        let wait = session.wait_for_lock(exclusive());
+        let (first, lock) = asked(&mut session);
+        assert_eq!((lock.wait, lock.settled_below), (Some(wait), wait));
+        assert!(session.next_ask().is_none());
+        assert_eq!(session.finish(first.id, &QUEUED), Finished::Noted);
+        // The connection breaks: it is asked for anew, under the same number.
+        assert!(session.unanswered_frames().is_empty());
+        let (again, lock) = asked(&mut session);
+        assert_eq!(lock.wait, Some(wait));
+        let news = session.settled(wait, Ok(()));
+        assert_eq!(news, Finished::Settled(wait, Ok(())));
+        assert_eq!(locks(&session), 1);
+        assert_eq!(session.finish(again.id, &DONE), Finished::Noted);
+        assert_eq!(session.settled(wait, Ok(())), Finished::Noted);
+        let next = session.wait_for_lock(exclusive());
+        assert_eq!(asked(&mut session).1.settled_below, next);
+    }
+
+    #[test]
+    fn what_comes_to_somebody_who_has_given_up_goes_back() {
+        let mut session: Session<u32> = Session::new(ClientId(9));
+        let wait = session.wait_for_lock(exclusive());
+        let (first, _) = asked(&mut session);
+        assert!(session.give_up_waiting(wait));
+        assert!(!session.give_up_waiting(wait));
+        let cancel = MgrOperation::CancelLock { wait };
+        let cancelled = begin(&mut session, &cancel, 1);
+        // Until mgr has answered both, it must not forget the wait.
+        let other = session.wait_for_lock(exclusive());
+        assert_eq!(asked(&mut session).1.settled_below, wait);
+        assert_eq!(session.settled(wait, Ok(())), Finished::Ghost(wait));
+        assert_eq!(session.finish(cancelled.id, &DONE), Finished::Waiter(1));
+        assert_eq!(session.finish(first.id, &QUEUED), Finished::Ghost(wait));
+        let cancelled = begin(&mut session, &cancel, 1);
+        session.finish(cancelled.id, &DONE);
+        assert_eq!(locks(&session), 0);
+        session.give_up_waiting(other);
+        let last = session.wait_for_lock(exclusive());
+        assert_eq!(asked(&mut session).1.settled_below, other.min(last));
+        // One that was refused and is granted when it is asked for again, is taken back, too.
+        let wait = session.wait_for_lock(exclusive());
+        let (first, _) = asked(&mut session);
+        session.unanswered_frames();
+        let mut again = session.next_ask();
+        while let Some(begun) = session.next_ask() {
+            again = Some(begun);
+        }
+        let refused = session.finish(first.id, &Err(FsError::Deadlock));
+        assert_eq!(refused, Finished::Settled(wait, Err(FsError::Deadlock)));
+        assert_eq!(
+            session.finish(again.unwrap().id, &DONE),
+            Finished::Ghost(wait)
+        );
     }
 
     #[test]
@@ -404,18 +737,18 @@ pub(super) mod tests {
     #[test]
     fn opens_are_declared_from_the_reply_until_the_close_begins() {
         let mut session = Session::new(ClientId(9));
-        assert_eq!(session.reopens(), [vec![]]);
+        assert_eq!(opens(&session), [vec![]]);
         let first = begin(&mut session, &open(), 0);
-        assert_eq!(session.reopens(), [vec![]]);
+        assert_eq!(opens(&session), [vec![]]);
         session.finish(first.id, &opened(5));
         let held = Reopen {
             inode: InodeNumber(7),
             open: OpenId(5),
             access: READ,
         };
-        assert_eq!(session.reopens(), [vec![held]]);
+        assert_eq!(opens(&session), [vec![held]]);
         begin(&mut session, &close(5), 0);
-        assert_eq!(session.reopens(), [vec![]]);
+        assert_eq!(opens(&session), [vec![]]);
     }
 
     #[test]
@@ -442,10 +775,10 @@ pub(super) mod tests {
             session.finish(begun.id, &opened(open_id));
         }
         let messages = session.reopens();
-        let lengths: Vec<_> = messages.iter().map(Vec::len).collect();
+        let lengths: Vec<_> = messages.iter().map(|message| message.opens.len()).collect();
         assert_eq!(lengths, [REOPENS_PER_MESSAGE_MAX, 1]);
-        for opens in messages {
-            assert!(session.greeting(opens, true).is_ok());
+        for declaration in messages {
+            assert!(session.greeting(declaration, true, false).is_ok());
         }
     }
 
@@ -454,7 +787,11 @@ pub(super) mod tests {
         let mut session = Session::new(ClientId(9));
         let begun = begin(&mut session, &open(), 0);
         session.abandon(begun.id);
-        assert_eq!(session.finish(begun.id, &Err(FsError::Io)), Finished::Late);
+        let late = session.finish(begun.id, &Err(FsError::Io));
+        assert_eq!(late, Finished::Late(None));
+        let granted = session.finish(begun.id, &opened(5));
+        let closes = Some((InodeNumber(7), OpenId(5)));
+        assert_eq!(granted, Finished::Late(closes), "nobody knows of it");
         assert_eq!(
             session.finish(begun.id + 1, &Err(FsError::Io)),
             Finished::Unknown

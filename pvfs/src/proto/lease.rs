@@ -5,6 +5,7 @@
 use bincode::{Decode, Encode};
 
 use crate::attr::Attr;
+use crate::error::FsError;
 use crate::ids::InodeNumber;
 use crate::name::Name;
 
@@ -97,4 +98,11 @@ pub enum Notice {
     },
     /// Demands.
     Recalled(Vec<Recall>),
+    /// The client no longer waits for a lock.
+    LockSettled {
+        /// See [`LockRequest::wait`](super::lock::LockRequest::wait).
+        wait: u64,
+        /// `None`: it has the lock; otherwise it cannot have it.
+        error: Option<FsError>,
+    },
 }

@@ -10,6 +10,9 @@ use crate::layout::{Layout, LayoutPolicy};
 use crate::name::Name;
 use crate::proto::check::{Finding, Page, Section, Verdict};
 use crate::proto::lease::Want;
+use crate::proto::lock::{
+    HeldLock, LockFamily, LockHolder, LockKind, LockOwner, LockRange, LockRequest,
+};
 
 /// A request to mgr.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -38,6 +41,11 @@ pub enum MgrOperation {
         /// The client takes leases, and holds none now: those from before have ended. Otherwise the
         /// greeting says nothing about leases.
         leases: bool,
+        /// With `leases`: locks that the client has, as far as it knows. mgr looks at them where it
+        /// has restarted.
+        locks: Vec<HeldLock>,
+        /// Another greeting follows with more opens or locks.
+        more: bool,
     },
     /// Keeps the session alive; sent at least every third of the time in [`HelloResponse`].
     KeepAlive,
@@ -271,7 +279,7 @@ pub enum MgrOperation {
         /// Inodes, each with the number of its last grant: a later grant stays.
         leases: Vec<(InodeNumber, u64)>,
     },
-    /// The client ends: with this request it loses its opens and leases.
+    /// The client ends: with this request it loses its opens, leases and locks.
     Goodbye,
     /// A page of mgr's records, for `pvfs fsck`. Only root may ask.
     Inspect {
@@ -292,6 +300,28 @@ pub enum MgrOperation {
     Examine(Finding),
     /// Looks whether a finding is true, and repairs what can be repaired (mutating). Only root may ask.
     Repair(Finding),
+    /// Sets or removes a lock (mutating). Answered at once: with
+    /// [`MgrResponse::LockQueued`] where it has to wait, and then a
+    /// [`Notice::LockSettled`](crate::proto::lease::Notice::LockSettled) follows some time.
+    SetLock(LockRequest),
+    /// Nobody waits for a lock any more (mutating): takes the wait back, or what it has got.
+    CancelLock {
+        /// The wait.
+        wait: u64,
+    },
+    /// Finds a lock that stands against one that somebody would like.
+    TestLock {
+        /// On which file.
+        inode: InodeNumber,
+        /// Who would like it.
+        owner: LockOwner,
+        /// Which locks it would meet.
+        family: LockFamily,
+        /// Which bytes.
+        range: LockRange,
+        /// How.
+        kind: LockKind,
+    },
 }
 
 impl MgrOperation {
@@ -314,6 +344,7 @@ impl MgrOperation {
             | Self::Acquire { .. }
             | Self::Acknowledge { .. }
             | Self::GiveBack { .. }
+            | Self::TestLock { .. }
             | Self::Goodbye
             | Self::Inspect { .. }
             | Self::FindStray { .. }
@@ -332,6 +363,8 @@ impl MgrOperation {
             | Self::SetXattr { .. }
             | Self::SetLayout { .. }
             | Self::RemoveXattr { .. }
+            | Self::SetLock(_)
+            | Self::CancelLock { .. }
             | Self::RegisterIod { .. }
             | Self::Repair(_) => true,
         }
@@ -436,6 +469,10 @@ pub enum MgrResponse {
     Objects(Vec<ObjectId>),
     /// To [`MgrOperation::Examine`] and [`MgrOperation::Repair`].
     Verdict(Verdict),
+    /// To [`MgrOperation::SetLock`]: it waits.
+    LockQueued,
+    /// To [`MgrOperation::TestLock`]: what stands against it.
+    Lock(Option<LockHolder>),
 }
 
 /// What a reply frame's body holds.
@@ -452,6 +489,8 @@ pub struct HelloResponse {
     pub lease_timeout_ms: u32,
     /// Where the iods are.
     pub iods: Vec<IodStatus>,
+    /// Of the locks that the greeting told of, those that the client has no more.
+    pub locks_lost: Vec<HeldLock>,
 }
 
 /// An iod as mgr knows it.

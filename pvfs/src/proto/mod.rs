@@ -7,4 +7,5 @@
 pub mod check;
 pub mod iod;
 pub mod lease;
+pub mod lock;
 pub mod mgr;

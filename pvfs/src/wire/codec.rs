@@ -59,6 +59,9 @@ mod tests {
     use crate::name::Name;
     use crate::proto::iod::IodRequest;
     use crate::proto::lease::{Demand, Notice, Recall};
+    use crate::proto::lock::{
+        LockFamily, LockKind, LockOwner, LockRange, LockRequest, ProcessNumber,
+    };
     use crate::proto::mgr::{MgrOperation, MgrReply, MgrRequest};
     use crate::wire::golden::assert_documented;
     use crate::wire::header::FrameKind;
@@ -98,7 +101,33 @@ mod tests {
             demand: Demand::GiveUp,
         };
         let recalled = encode(&Notice::Recalled(vec![recall])).unwrap();
+        let lock = MgrRequest {
+            sequence: 1,
+            operation: MgrOperation::SetLock(LockRequest {
+                inode: InodeNumber(5),
+                owner: LockOwner::Process(2),
+                family: LockFamily::Range,
+                range: LockRange {
+                    start: 0,
+                    last: 100,
+                },
+                kind: Some(LockKind::Exclusive),
+                process: ProcessNumber {
+                    namespace: 9,
+                    pid: 7,
+                },
+                wait: Some(3),
+                settled_below: 2,
+            }),
+            ..lookup()
+        };
+        let settled = Notice::LockSettled {
+            wait: 3,
+            error: None,
+        };
         for (kind, id, body) in [
+            (FrameKind::MgrRequest, 3, encode(&lock).unwrap()),
+            (FrameKind::MgrNotice, 0, encode(&settled).unwrap()),
             (FrameKind::MgrNotice, 0, recalled),
             (FrameKind::MgrRequest, 1, encode(&lookup()).unwrap()),
             (

@@ -188,6 +188,8 @@ impl Mgr {
         let hello = MgrOperation::Hello {
             opens: Vec::new(),
             leases: false,
+            locks: vec![],
+            more: false,
         };
         let request = request(client, 0, hello);
         let reply: MgrReply = connection.call(MGR_KINDS, &request)?;

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Programs that lock and sync in earnest, on a PVFS mount: PostgreSQL's initdb, a server and pgbench for SECONDS (20), its data
+# checked afterwards. Needs the package postgresql, and root; the server runs as user nobody.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+SECONDS_OF_LOAD=${PGBENCH_SECONDS:-20}
+BIN=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+[ -n "$BIN" ] && [ -x "$BIN/pgbench" ] || { echo "test-programs: run scripts/setup.sh test-programs" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "test-programs: only root can mount" >&2; exit 1; }
+PROFILE=${PROFILE:-debug}
+WORK=$(mktemp -d /tmp/pvfs-programs.XXXXXX)
+chmod 755 "$WORK"
+PIDS=()
+as_nobody() { setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/tmp "$@"; }
+cleanup() {
+    local status=$?
+    as_nobody "$BIN/pg_ctl" -D "$WORK/mnt/pg" -m immediate stop >/dev/null 2>&1 || true
+    umount "$WORK/mnt" 2>/dev/null || umount -l "$WORK/mnt" 2>/dev/null || true
+    for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
+    wait
+    [ "$status" = 0 ] || tail -n 20 "$WORK"/*.log >&2
+    rm -rf --one-file-system "$WORK"
+}
+trap cleanup EXIT
+
+# start NAME COMMAND...: a daemon; its ready line's last word is printed.
+start() {
+    local name=$1; shift
+    "$@" >"$WORK/$name.out" 2>"$WORK/$name.log" &
+    PIDS+=($!)
+    timeout 60 sh -c "until grep -q ^ready '$WORK/$name.out'; do sleep 0.1; done"
+}
+start mgr "target/$PROFILE/pvfs-mgr" --data "$WORK/mgr" --listen 127.0.0.1:0
+MGR=$(awk '/^ready/ { print $2 }' "$WORK/mgr.out")
+for n in 0 1 2; do start "iod$n" "target/$PROFILE/pvfs-iod" --data "$WORK/iod$n" --mgr "$MGR" --listen 127.0.0.1:0; done
+mkdir "$WORK/mnt"
+start mount "target/$PROFILE/pvfs-fuse" "$MGR:/" "$WORK/mnt" -f -o allow_other
+install -d -o nobody -g nogroup -m 700 "$WORK/mnt/pg"
+
+time as_nobody "$BIN/initdb" -D "$WORK/mnt/pg" -A trust -U postgres >"$WORK/initdb.log"
+SOCKETS=$(mktemp -d /tmp/pvfs-pg.XXXXXX); chown nobody "$SOCKETS"
+trap 'cleanup; rm -rf "$SOCKETS"' EXIT
+as_nobody "$BIN/pg_ctl" -w -D "$WORK/mnt/pg" -l "$WORK/mnt/pg/log" -o "-c listen_addresses= -k $SOCKETS" start >/dev/null
+sql() { as_nobody "$BIN/psql" -h "$SOCKETS" -U postgres -qAtX -v ON_ERROR_STOP=1 "$@"; }
+as_nobody "$BIN/pgbench" -h "$SOCKETS" -U postgres -q -i -s 2 postgres 2>>"$WORK/pgbench.log"
+as_nobody "$BIN/pgbench" -h "$SOCKETS" -U postgres -T "$SECONDS_OF_LOAD" -c 4 postgres 2>>"$WORK/pgbench.log" | grep -E '^(tps|number of (transactions|failed))'
+# A second server on the same data finds the first one's lock.
+if as_nobody "$BIN/postgres" -D "$WORK/mnt/pg" -c listen_addresses= -k "$SOCKETS" >/dev/null 2>&1; then
+    echo "test-programs: a second server started on the same data" >&2; exit 1
+fi
+# The crash of the server loses nothing that was committed: pgbench's sums agree after its recovery.
+as_nobody "$BIN/pg_ctl" -m immediate -D "$WORK/mnt/pg" stop >/dev/null
+as_nobody "$BIN/pg_ctl" -w -D "$WORK/mnt/pg" -l "$WORK/mnt/pg/log" -o "-c listen_addresses= -k $SOCKETS" start >/dev/null
+[ "$(sql -c 'select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history)
+    and (select sum(bbalance) from pgbench_branches) = (select sum(tbalance) from pgbench_tellers)' postgres)" = t ] || {
+    echo "test-programs: pgbench's sums differ" >&2; exit 1; }
+as_nobody "$BIN/pg_ctl" -m fast -D "$WORK/mnt/pg" stop >/dev/null
+echo "test-programs: PostgreSQL's sums agree"
