@@ -11,7 +11,7 @@
 //! Start and restart from the thread that lives as long as the cluster: the kernel ends a daemon
 //! with the thread that started it, so that a killed test leaves nothing behind.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -661,6 +661,7 @@ impl Daemon {
                 return Ok(status);
             }
             if Instant::now() > deadline {
+                eprintln!("{}", what_threads_do(self.child.id()));
                 self.child.kill()?;
                 self.child.wait()?;
                 bail!(
@@ -672,6 +673,17 @@ impl Daemon {
             std::thread::sleep(POLL);
         }
     }
+}
+
+/// Where each thread of a process that should have ended is in the kernel.
+fn what_threads_do(process: u32) -> String {
+    let tasks = fs::read_dir(format!("/proc/{process}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let told = tasks.map(|task| {
+        let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        format!("{}{}{}", read("comm"), read("syscall"), read("stack"))
+    });
+    told.collect()
 }
 
 fn kill_hard(slot: &mut Option<Daemon>) -> anyhow::Result<()> {

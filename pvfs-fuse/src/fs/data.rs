@@ -163,37 +163,22 @@ impl Pvfs {
     /// Whether the caller may is decided by the kernel, by the attributes that the lease keeps right.
     fn open_here(&self, inode: &Arc<Inode>, how: OpenHow) -> Option<Opened> {
         self.mgr.leases_left()?;
-        let (attr, open) = {
-            let state = inode.state();
+        let direct = self.options.direct_io || (how.append && how.access.write);
+        let serves = |open: &&MgrOpen| {
+            let Access { read, write } = open.access;
+            let needed = how.access;
+            write == needed.write && (read || !needed.read)
+        };
+        let (handle, attr) = self.files.share(inode, how.access, direct, |state| {
             let enough = match how.access.write {
                 true => state.lease.held() == Some(Lease::Write),
                 false => state.lease.keeps(),
             };
-            let serves = |open: &&MgrOpen| {
-                let Access { read, write } = open.access;
-                let needed = how.access;
-                write == needed.write && (read || !needed.read)
-            };
             let open = state.opens.iter().find(serves).cloned()?;
             let mut attr = state.last_known().filter(|_| enough)?;
             attr.size = state.end();
-            (attr, open)
-        };
-        let direct = self.options.direct_io || (how.append && how.access.write);
-        let handle = self
-            .files
-            .insert(inode, attr.object(), how.access, &open, direct);
-        // Between the look and the handle's being counted, mgr may have taken the lease back and
-        // the open have been closed as idle.
-        let still_open = inode
-            .state()
-            .opens
-            .iter()
-            .any(|known| known.open == open.open);
-        if !still_open {
-            self.drop_handle(handle);
-            return None;
-        }
+            Some((open, attr))
+        })?;
         Some(Opened {
             handle,
             attr,
@@ -264,25 +249,17 @@ impl Pvfs {
             layout,
             object: attr.object(),
         };
-        {
-            let mut state = inode.state();
-            // A stale reply is of no harm: the state keeps what is newer.
-            state.learn(&attr);
-            state.opens.push(open.clone());
-        }
+        // A stale reply is of no harm: the state keeps what is newer.
+        inode.state().learn(&attr);
         // Counted as one that may write to pages until that is known: pages that are read from now
         // on need a lease for writing.
-        let handle = self
-            .files
-            .insert(&inode, attr.object(), access, &open, false);
+        let handle = self.files.insert(&inode, access, &open, false);
         let direct = self.options.direct_io
             || (how.append && access.write)
             || !self.may_keep_pages(&inode, how)?;
         let handle = match direct {
             true => {
-                let direct = self
-                    .files
-                    .insert(&inode, attr.object(), access, &open, true);
+                let direct = self.files.insert(&inode, access, &open, true);
                 self.drop_handle(handle);
                 direct
             }

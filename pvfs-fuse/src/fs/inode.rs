@@ -307,6 +307,45 @@ impl InodeState {
             && !self.is_dirty()
     }
 
+    /// Takes out mgr's opens that nobody needs any more, for them to be closed. Reports name the open
+    /// of a writer, so those stay until mgr has heard of everything.
+    pub(super) fn take_unneeded(&mut self) -> Vec<OpenId> {
+        let dirty = self.is_dirty() || self.is_reporting();
+        let (writers, readers) = (self.writers, self.readers);
+        let mut spare = usize::from(self.lease.keeps() && !dirty);
+        let mut unneeded = Vec::new();
+        self.opens.retain(|open| {
+            let needed = if open.access.write {
+                writers > 0 || dirty
+            } else {
+                // An idle one lets the next open for reading do without mgr.
+                readers > 0 || std::mem::take(&mut spare) > 0
+            };
+            if !needed {
+                unneeded.push(open.open);
+            }
+            needed
+        });
+        unneeded
+    }
+
+    /// The report failed as mgr does not know the open that it names: it is made anew under another
+    /// open for writing. Where there is none, what was written is lost, and whoever syncs is told.
+    pub(super) fn report_refused(&mut self, mut report: Report) {
+        let stale = report.writer.open;
+        let mut opens = self.opens.iter();
+        match opens.find(|open| open.access.write && open.open != stale) {
+            Some(other) => {
+                report.writer.open = other.open;
+                self.report_failed(report);
+            }
+            None => {
+                self.end_report();
+                self.lost_writes = true;
+            }
+        }
+    }
+
     /// Where the file ends for readers on this mount.
     pub(super) fn end(&self) -> u64 {
         self.size.max(self.written_end).max(self.reporting_end)
@@ -438,6 +477,7 @@ impl InodeState {
 mod tests {
     use super::*;
     use pvfs::attr::{FileKind, Timestamp};
+    use pvfs::ids::IodId;
 
     fn attr(size: u64, change: u64) -> Attr {
         Attr {
@@ -468,6 +508,18 @@ mod tests {
         Writer {
             open: OpenId(open),
             credentials,
+        }
+    }
+
+    fn mgr_open(number: u64) -> MgrOpen {
+        MgrOpen {
+            open: OpenId(number),
+            access: Access {
+                read: true,
+                write: true,
+            },
+            layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
+            object: attr(0, 1).object(),
         }
     }
 
@@ -511,6 +563,34 @@ mod tests {
         state.lost();
         state.regained(&attr(8, 11));
         assert!(state.tell_lost_writes() && state.begin_report().is_none());
+    }
+
+    #[test]
+    fn an_open_that_a_report_names_stays_until_mgr_has_heard_it() {
+        let mut state = InodeState::new(&attr(0, 1));
+        state.opens = vec![mgr_open(1), mgr_open(2)];
+        state.wrote(0..100, writer(1, 0));
+        assert_eq!(state.take_unneeded(), [], "it is to be reported");
+        let report = state.begin_report().unwrap();
+        assert_eq!(state.take_unneeded(), [], "it is being reported");
+        state.report_done(&report, &attr(100, 2));
+        assert_eq!(state.take_unneeded(), [OpenId(1), OpenId(2)]);
+        assert!(state.opens.is_empty());
+    }
+
+    #[test]
+    fn a_report_under_an_open_that_is_gone_is_made_under_another_or_lost_once() {
+        let mut state = InodeState::new(&attr(0, 1));
+        state.opens = vec![mgr_open(1), mgr_open(2)];
+        state.wrote(0..100, writer(1, 0));
+        let report = state.begin_report().unwrap();
+        state.report_refused(report);
+        let report = state.begin_report().unwrap();
+        assert_eq!((report.writer.open, report.size_min), (OpenId(2), 100));
+        state.opens.clear();
+        state.report_refused(report);
+        assert!(!state.is_dirty() && !state.is_reporting());
+        assert!(state.tell_lost_writes() && !state.tell_lost_writes());
     }
 
     #[test]

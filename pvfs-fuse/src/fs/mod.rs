@@ -227,8 +227,18 @@ impl Pvfs {
     ) -> Result<Option<Attr>, FsError> {
         let outcome = match reply {
             Ok(MgrResponse::Report { attr, .. }) => {
-                inode.state().report_done(&report, &attr);
+                let mut state = inode.state();
+                state.report_done(&report, &attr);
+                let unneeded = state.take_unneeded();
+                drop(state);
+                for open in unneeded {
+                    self.close(inode.number, open);
+                }
                 Ok(Some(attr))
+            }
+            Err(FsError::Stale) => {
+                inode.state().report_refused(report);
+                Err(FsError::Stale)
             }
             outcome => {
                 inode.state().report_failed(report);

@@ -12,7 +12,7 @@ use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::proto::mgr::Access;
 
-use super::inode::{Inode, MgrOpen};
+use super::inode::{Inode, InodeState, MgrOpen};
 
 /// Inodes of which something is kept without their being open, 400 bytes each; what comes beyond it
 /// is asked for each time. The kernel forgets inodes long before.
@@ -70,11 +70,40 @@ impl OpenFiles {
         }
     }
 
-    /// Adds a handle of an inode under `open`.
+    /// Adds a handle of an inode under `open`, which mgr has granted. Both become known in one step:
+    /// an open that no handle is seen to need is closed.
     pub(super) fn insert(
         &self,
         inode: &Arc<Inode>,
-        object: ObjectId,
+        access: Access,
+        open: &MgrOpen,
+        direct: bool,
+    ) -> u64 {
+        let mut state = inode.state();
+        if state.opens.iter().all(|known| known.open != open.open) {
+            state.opens.push(open.clone());
+        }
+        self.count(state, inode, access, open, direct)
+    }
+
+    /// Adds a handle under an open that `choose` finds good, with what else it says; `None` where it
+    /// finds none.
+    pub(super) fn share<T>(
+        &self,
+        inode: &Arc<Inode>,
+        access: Access,
+        direct: bool,
+        choose: impl FnOnce(&InodeState) -> Option<(MgrOpen, T)>,
+    ) -> Option<(u64, T)> {
+        let state = inode.state();
+        let (open, more) = choose(&state)?;
+        Some((self.count(state, inode, access, &open, direct), more))
+    }
+
+    fn count(
+        &self,
+        mut state: MutexGuard<'_, InodeState>,
+        inode: &Arc<Inode>,
         access: Access,
         open: &MgrOpen,
         direct: bool,
@@ -84,15 +113,13 @@ impl OpenFiles {
             open: open.open,
             access,
             layout: open.layout.clone(),
-            object,
+            object: open.object,
             direct,
         };
-        {
-            let mut state = inode.state();
-            state.readers += usize::from(!access.write);
-            state.writers += usize::from(access.write);
-            state.page_writers += usize::from(file.writes_pages());
-        }
+        state.readers += usize::from(!access.write);
+        state.writers += usize::from(access.write);
+        state.page_writers += usize::from(file.writes_pages());
+        drop(state);
         let handle = self.handle_last.fetch_add(1, Ordering::Relaxed) + 1;
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
         handles.insert(handle, Arc::new(file));
@@ -118,26 +145,10 @@ impl OpenFiles {
         state.readers -= usize::from(!file.access.write).min(state.readers);
         state.writers -= usize::from(file.access.write).min(state.writers);
         state.page_writers -= usize::from(file.writes_pages()).min(state.page_writers);
-        let keeps = state.lease.keeps() && !state.is_dirty();
-        let (writers, readers) = (state.writers, state.readers);
-        let mut spare = usize::from(keeps);
-        let mut closed = Vec::new();
-        state.opens.retain(|open| {
-            let needed = if open.access.write {
-                writers > 0
-            } else {
-                // An idle one lets the next open for reading do without mgr.
-                readers > 0 || std::mem::take(&mut spare) > 0
-            };
-            if !needed {
-                closed.push(open.open);
-            }
-            needed
-        });
-        if writers == 0 {
+        if state.writers == 0 {
             state.lease.stopped_writing();
         }
-        closed
+        state.take_unneeded()
     }
 
     /// An inode that is open here or of which something is kept.
@@ -205,8 +216,7 @@ mod tests {
             layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
             object: attr().object(),
         };
-        inode.state().opens.push(open.clone());
-        files.insert(&inode, attr().object(), access, &open, false)
+        files.insert(&inode, access, &open, false)
     }
 
     fn close(files: &OpenFiles, handle: u64) -> Vec<OpenId> {
