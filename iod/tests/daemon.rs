@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use common::{FILE_SYSTEM, FakeMgr, TEST_TIMEOUT, Table, object, pattern};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pvfs::address::Endpoint;
 use pvfs::client::iod::{IodConnection, IodError};
@@ -350,6 +351,9 @@ fn a_hanging_iod_is_waited_for_and_given_up_by_a_deadline() {
     striped::write(&pool, &layout, object(1), 0, &bytes).unwrap();
     let process = Pid::from_raw(daemon.child.id() as i32);
     kill(process, Signal::SIGSTOP).unwrap();
+    // On a busy machine its threads go on for a moment.
+    let stopped = waitpid(process, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, WaitStatus::Stopped(process, Signal::SIGSTOP));
     let deadline = Patience::endless().at_most(Duration::from_millis(200));
     let hurried = pool.with_patience(deadline);
     let outcome = striped::read(&hurried, &layout, object(1), 0, &mut [0; 100]);
