@@ -330,18 +330,21 @@ impl InodeState {
     }
 
     /// The report failed as mgr does not know the open that it names: it is made anew under another
-    /// open for writing. Where there is none, what was written is lost, and whoever syncs is told.
-    pub(super) fn report_refused(&mut self, mut report: Report) {
+    /// open for writing. Where there is none, what was written is lost, and whoever syncs is told:
+    /// gives whether that is so.
+    pub(super) fn report_refused(&mut self, mut report: Report) -> bool {
         let stale = report.writer.open;
         let mut opens = self.opens.iter();
         match opens.find(|open| open.access.write && open.open != stale) {
             Some(other) => {
                 report.writer.open = other.open;
                 self.report_failed(report);
+                false
             }
             None => {
                 self.end_report();
                 self.lost_writes = true;
+                true
             }
         }
     }
@@ -584,11 +587,11 @@ mod tests {
         state.opens = vec![mgr_open(1), mgr_open(2)];
         state.wrote(0..100, writer(1, 0));
         let report = state.begin_report().unwrap();
-        state.report_refused(report);
+        assert!(!state.report_refused(report));
         let report = state.begin_report().unwrap();
         assert_eq!((report.writer.open, report.size_min), (OpenId(2), 100));
         state.opens.clear();
-        state.report_refused(report);
+        assert!(state.report_refused(report));
         assert!(!state.is_dirty() && !state.is_reporting());
         assert!(state.tell_lost_writes() && !state.tell_lost_writes());
     }

@@ -237,7 +237,14 @@ impl Pvfs {
                 Ok(Some(attr))
             }
             Err(FsError::Stale) => {
-                inode.state().report_refused(report);
+                let lost = inode.state().report_refused(report);
+                if lost {
+                    tracing::error!(
+                        "inode {}: mgr no longer knows the open under which this mount wrote: \
+                         what it wrote last may be lost, and the next fsync or close says so",
+                        inode.number
+                    );
+                }
                 Err(FsError::Stale)
             }
             outcome => {
