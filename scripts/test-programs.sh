@@ -39,8 +39,8 @@ start mount "target/$PROFILE/pvfs-fuse" "$MGR:/" "$WORK/mnt" -f -o allow_other
 install -d -o nobody -g nogroup -m 700 "$WORK/mnt/pg"
 
 time as_nobody "$BIN/initdb" -D "$WORK/mnt/pg" -A trust -U postgres >"$WORK/initdb.log"
-SOCKETS=$(mktemp -d /tmp/pvfs-pg.XXXXXX); chown nobody "$SOCKETS"
-trap 'cleanup; rm -rf "$SOCKETS"' EXIT
+SOCKETS=$WORK/sockets
+install -d -o nobody -g nogroup -m 700 "$SOCKETS"
 as_nobody "$BIN/pg_ctl" -w -D "$WORK/mnt/pg" -l "$WORK/mnt/pg/log" -o "-c listen_addresses= -k $SOCKETS" start >/dev/null
 sql() { as_nobody "$BIN/psql" -h "$SOCKETS" -U postgres -qAtX -v ON_ERROR_STOP=1 "$@"; }
 as_nobody "$BIN/pgbench" -h "$SOCKETS" -U postgres -q -i -s 2 postgres 2>>"$WORK/pgbench.log"

@@ -2,8 +2,6 @@
 """Runs the tests in the guest; the exit status says whether all passed and the kernel's log has nothing to complain of."""
 
 import sys
-import time
-import traceback
 
 sys.path.insert(0, "/selftest")
 
@@ -24,8 +22,7 @@ import settings
 import takeover
 import tools
 import uploads
-from splats import splats
-
+from verdict import verdict
 
 FILES = (balancing, ingress, flood, ipv6, ipv6_services, schedulers, services, draining, settings, takeover, learning, tools, uploads,
          complaints, bounds, attack)
@@ -49,24 +46,7 @@ def main():
     tests = chosen(sys.argv[1:])
     lab.sh(f"insmod {lab.MODULE}")
     lab.build()
-    passed, failed = [], []
-    for name, test in tests:
-        started = time.monotonic()
-        try:
-            test()
-            passed.append(name)
-            print(f"ok   {name} ({time.monotonic() - started:.1f} s)", flush=True)
-        except BaseException:
-            failed.append(name)
-            print(f"FAIL {name}", flush=True)
-            traceback.print_exc()
-    lab.sh("rmmod ipvs_mwlc")
-    found = splats(lab.sh("dmesg"))
-    for line in found:
-        print("dmesg:", line)
-    print(f"{len(found)} lines of complaint in the kernel's log", flush=True)
-    print(f"{len(passed)} passed, {len(failed)} failed", flush=True)
-    return 1 if failed or found or not passed else 0
+    return verdict(tests, finish=lambda: lab.sh("rmmod ipvs_mwlc"))
 
 
 sys.exit(main())

@@ -283,12 +283,17 @@ impl Leases {
         }
     }
 
-    /// A client no longer has the file open for writing: it may go on reading what it keeps.
-    pub fn stopped_writing(&mut self, client: ClientId, inode: InodeNumber) {
-        match self.held.get_mut(&(inode, client)) {
-            Some(held) if held.lease == Lease::Write => held.lease = Lease::Read,
-            Some(held) if held.lease == Lease::Shared => self.take(client, inode),
-            Some(_) | None => {}
+    /// A client no longer has the file open for writing: it may go on reading what it keeps. A lease
+    /// that it got after it closed stays as it is, for the client knows nothing of its end.
+    pub fn stopped_writing(&mut self, client: ClientId, inode: InodeNumber, number: u64) {
+        let held = self.held.get_mut(&(inode, client));
+        let Some(held) = held.filter(|held| held.number == number) else {
+            return;
+        };
+        match held.lease {
+            Lease::Write => held.lease = Lease::Read,
+            Lease::Shared => self.take(client, inode),
+            Lease::Read => {}
         }
     }
 
@@ -459,15 +464,27 @@ mod tests {
     #[test]
     fn the_last_writer_goes_on_reading() {
         let mut leases = Leases::default();
-        leases.grant(A, FILE, Lease::Write).unwrap();
-        leases.stopped_writing(A, FILE);
+        let (number, _) = leases.grant(A, FILE, Lease::Write).unwrap();
+        leases.stopped_writing(A, FILE, number);
         assert_eq!(leases.held(A, FILE), Some(Lease::Read));
         assert!(leases.grant(B, FILE, Lease::Read).is_some());
         leases.drop_client(A);
         leases.drop_client(B);
-        leases.grant(A, FILE, Lease::Shared).unwrap();
-        leases.stopped_writing(A, FILE);
+        let (number, _) = leases.grant(A, FILE, Lease::Shared).unwrap();
+        leases.stopped_writing(A, FILE, number);
         assert_eq!(leases.held(A, FILE), None);
+    }
+
+    /// The client has asked for it beside its close, or was told its attributes: it believes in it.
+    #[test]
+    fn a_lease_that_is_granted_after_a_close_was_sent_stays() {
+        let mut leases = Leases::default();
+        for lease in [Lease::Write, Lease::Shared] {
+            let (closed, _) = leases.grant(A, FILE, lease).unwrap();
+            leases.grant(A, FILE, lease).unwrap();
+            leases.stopped_writing(A, FILE, closed);
+            assert_eq!(leases.held(A, FILE), Some(lease));
+        }
     }
 
     /// What a client does in the model below.
@@ -497,14 +514,16 @@ mod tests {
         fn leases_never_stand_against_each_other(steps in prop::collection::vec(step(), 0..60)) {
             let mut leases = Leases::default();
             let mut unanswered: HashMap<u64, Vec<u64>> = HashMap::new();
+            let mut numbers: HashMap<u64, u64> = HashMap::new();
             for step in steps {
                 match step {
-                    Step::Hold(client, lease) => {
-                        let client = ClientId(client);
+                    Step::Hold(number, lease) => {
+                        let client = ClientId(number);
                         let waits = leases.demand(client, FILE, Need::Hold(lease), &nobody());
                         let contended = !leases.contended(FILE).is_empty();
-                        let granted = leases.grant(client, FILE, lease).is_some();
-                        prop_assert_eq!(granted, waits.is_empty() && !contended);
+                        let granted = leases.grant(client, FILE, lease);
+                        prop_assert_eq!(granted.is_some(), waits.is_empty() && !contended);
+                        numbers.extend(granted.map(|(grant, _)| (number, grant)));
                     }
                     Step::Answer(client) => {
                         for number in unanswered.remove(&client).unwrap_or_default() {
@@ -516,7 +535,10 @@ mod tests {
                         leases.drop_client(ClientId(client));
                         unanswered.remove(&client);
                     }
-                    Step::StopWriting(client) => leases.stopped_writing(ClientId(client), FILE),
+                    Step::StopWriting(client) => {
+                        let number = numbers.get(&client).copied().unwrap_or_default();
+                        leases.stopped_writing(ClientId(client), FILE, number);
+                    }
                 }
                 for (client, recall) in leases.take_recalls() {
                     unanswered.entry(client.0).or_default().push(recall.number);

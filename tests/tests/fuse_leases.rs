@@ -108,6 +108,28 @@ fn an_open_descriptor_sees_each_write_of_another_node() {
     cluster.finish().unwrap();
 }
 
+/// The reader beside the writer has pages, and so needs a lease of another kind than the writer's.
+#[test]
+fn what_a_node_writes_beside_a_reader_of_its_own_is_seen_by_others() {
+    let cluster = mounts(2);
+    let path = |mount: usize| cluster.mount(mount).join("f");
+    fs::write(path(0), "old").unwrap();
+    let reader = File::open(path(0)).unwrap();
+    let elsewhere = File::open(path(1)).unwrap();
+    let writer = OpenOptions::new().write(true).open(path(0)).unwrap();
+    for length in [10, 20, 30] {
+        writer.write_all_at(b"new and longer", length).unwrap();
+        let mut bytes = [0; 3];
+        reader.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"old");
+        let end = length + 14;
+        assert_eq!(elsewhere.metadata().unwrap().len(), end);
+        assert_eq!(elsewhere.read_at(&mut bytes, end - 2).unwrap(), 2);
+    }
+    drop((reader, writer, elsewhere));
+    cluster.finish().unwrap();
+}
+
 #[test]
 fn size_and_names_are_seen_as_soon_as_a_call_returns() {
     let cluster = mounts(3);

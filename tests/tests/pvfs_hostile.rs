@@ -258,7 +258,11 @@ fn requests_out_of_place_change_nothing_of_others() {
         space,
     };
     let operations = [
-        MgrOperation::Close { inode, open },
+        MgrOperation::Close {
+            inode,
+            open,
+            lease: u64::MAX,
+        },
         MgrOperation::Report {
             inode: InodeNumber(2),
             size_min: u64::MAX,

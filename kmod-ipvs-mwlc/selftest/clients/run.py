@@ -3,8 +3,6 @@
 
 import re
 import sys
-import time
-import traceback
 
 import cluster
 import failover
@@ -13,7 +11,7 @@ import kernel_tests
 import lab
 import libraries
 import matrix
-from splats import splats
+from verdict import verdict
 
 MODULES = (health, failover, kernel_tests, libraries, matrix)
 
@@ -30,26 +28,8 @@ def main():
     lab.sh("modprobe ip_vs")
     lab.sh(f"lsmod | grep -q ^{argument('director')}")
     cluster.build()
-    passed, failed = [], []
-    for module in MODULES:
-        for name, test in list(vars(module).items()):
-            if not name.startswith("test_") or (wanted and name not in wanted):
-                continue
-            started = time.monotonic()
-            try:
-                test()
-                passed.append(name)
-                print(f"ok   {name} ({time.monotonic() - started:.1f} s)", flush=True)
-            except BaseException:
-                failed.append(name)
-                print(f"FAIL {name}", flush=True)
-                traceback.print_exc()
-    found = splats(lab.sh("dmesg"))
-    for line in found:
-        print("dmesg:", line)
-    print(f"{len(found)} lines of complaint in the kernel's log", flush=True)
-    print(f"{len(passed)} passed, {len(failed)} failed", flush=True)
-    return 1 if failed or found or not passed else 0
+    tests = [(name, test) for module in MODULES for name, test in vars(module).items() if name.startswith("test_")]
+    return verdict([(name, test) for name, test in tests if not wanted or name in wanted])
 
 
 sys.exit(failover.machine() if argument("role") == "director" else main())

@@ -139,7 +139,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             access,
             truncate,
         } => tx.open(*inode, *access, *truncate),
-        Op::Close { inode, open } => tx.close(*inode, *open),
+        Op::Close { inode, open, .. } => tx.close(*inode, *open),
         Op::Report {
             inode,
             size_min,

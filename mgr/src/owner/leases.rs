@@ -238,11 +238,17 @@ impl<W> State<W> {
         if !self.opens.is_open_at(client, inode) {
             return Ok((Err(FsError::Stale), None));
         }
-        let lease = match want {
-            Want::ReadDirect if self.opens.is_written_elsewhere(client, inode) => Lease::Shared,
-            Want::Read | Want::ReadDirect => Lease::Read,
-            Want::WriteDirect if self.opens.is_open_elsewhere(client, inode) => Lease::Shared,
-            Want::Write | Want::WriteDirect => Lease::Write,
+        // Under a lease to write there may be writes that mgr has not heard of, and some on their way.
+        let held = self.leases.held(client, inode);
+        let held = held.filter(|held| *held != Lease::Read && self.opens.writes(client, inode));
+        let lease = match (want, held) {
+            (Want::ReadDirect, Some(held)) => held,
+            (Want::ReadDirect, None) if self.opens.is_written_elsewhere(client, inode) => {
+                Lease::Shared
+            }
+            (Want::Read | Want::ReadDirect, None) => Lease::Read,
+            (Want::WriteDirect, _) if self.opens.is_open_elsewhere(client, inode) => Lease::Shared,
+            (Want::Read, Some(_)) | (Want::Write | Want::WriteDirect, _) => Lease::Write,
         };
         let mut waits = self
             .leases
@@ -377,9 +383,9 @@ impl<W> State<W> {
         records: &Records,
     ) -> Result<Option<Notice>, StoreError> {
         let client = request.client;
-        if let MgrOperation::Close { inode, .. } = &request.operation {
+        if let MgrOperation::Close { inode, lease, .. } = &request.operation {
             if !self.opens.writes(client, *inode) {
-                self.leases.stopped_writing(client, *inode);
+                self.leases.stopped_writing(client, *inode, *lease);
             }
         }
         // The reply to a truncation comes much later than this: it says itself what has changed.

@@ -4,7 +4,7 @@
 use pvfs::attr::{Attr, Credentials, SetAttr};
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, InodeNumber, OpenId, ROOT_INODE};
-use pvfs::proto::lease::{Demand, Grant, Lease, Notice, Recall, Want};
+use pvfs::proto::lease::{Demand, Grant, Lease, NO_LEASE, Notice, Recall, Want};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrReply, MgrResponse, OpenResponse, Reopen};
 
 use pvfs_mgr::owner::work::RETRY_MS;
@@ -72,8 +72,16 @@ fn create(world: &mut Memory, client: ClientId, text: &str) -> OpenResponse {
     Memory::open_of(ask(world, client, operation)).unwrap()
 }
 
+/// Closes, under the last lease on the inode that the client has heard of.
 fn close(world: &mut Memory, client: ClientId, inode: InodeNumber, open: OpenId) {
-    ask(world, client, MgrOperation::Close { inode, open }).unwrap();
+    let notices = world.notices.iter().rev();
+    let grants = notices.filter_map(|(to, notice)| match notice {
+        Notice::Granted { grants, .. } if *to == client => Some(grants),
+        _ => None,
+    });
+    let grant = grants.flatten().find(|grant| grant.attr.inode == inode);
+    let lease = grant.map_or(NO_LEASE, |grant| grant.number);
+    ask(world, client, MgrOperation::Close { inode, open, lease }).unwrap();
 }
 
 /// What a client was granted since the last look.
@@ -267,22 +275,48 @@ fn names_and_attributes_come_with_the_replies() {
     assert_eq!(entries, [(name("f"), true), (name("g"), false)]);
 }
 
-#[test]
-fn a_second_writer_shares_and_nobody_keeps_pages() {
-    let mut world = world();
-    let file = create(&mut world, ALICE, "f");
+/// A file that Alice and Bob have open for writing, and on which nobody has a lease.
+fn with_two_writers(world: &mut Memory) -> InodeNumber {
+    let file = create(world, ALICE, "f");
     let inode = file.attr.inode;
-    grants(&mut world, ALICE);
+    grants(world, ALICE);
     let operation = MgrOperation::Open {
         inode,
         access: BOTH,
         truncate: false,
     };
-    let waiter = park(&mut world, BOB, operation);
-    let asked = recalls(&mut world, ALICE);
-    answer(&mut world, ALICE, &asked);
+    let waiter = park(world, BOB, operation);
+    let asked = recalls(world, ALICE);
+    answer(world, ALICE, &asked);
     assert!(world.replies.remove(&waiter).unwrap().is_ok());
-    assert_eq!(granted(&mut world, BOB, inode), None, "Alice has it open");
+    assert_eq!(granted(world, BOB, inode), None, "Alice has it open");
+    inode
+}
+
+/// Something that she has written may not be known yet, and more may be on its way to the iods.
+#[test]
+fn who_writes_is_given_no_lease_beside_which_others_may_read() {
+    let mut world = world();
+    let inode = with_two_writers(&mut world);
+    let acquire = |want| MgrOperation::Acquire { inode, want };
+    for client in [ALICE, BOB] {
+        ask(&mut world, client, acquire(Want::WriteDirect)).unwrap();
+    }
+    grants(&mut world, ALICE);
+    let waiter = park(&mut world, ALICE, acquire(Want::Read));
+    let asked = recalls(&mut world, BOB);
+    answer(&mut world, BOB, &asked);
+    assert_eq!(world.replies.remove(&waiter), Some(Ok(MgrResponse::Done)));
+    assert_eq!(granted(&mut world, ALICE, inode), Some(Lease::Write));
+    park(&mut world, BOB, getattr(inode));
+    let asked = recalls(&mut world, ALICE);
+    assert_eq!((asked.len(), asked[0].demand), (1, Demand::Report));
+}
+
+#[test]
+fn a_second_writer_shares_and_nobody_keeps_pages() {
+    let mut world = world();
+    let inode = with_two_writers(&mut world);
     let acquire = |want| MgrOperation::Acquire { inode, want };
     for client in [ALICE, BOB] {
         ask(&mut world, client, acquire(Want::WriteDirect)).unwrap();

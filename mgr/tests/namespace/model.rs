@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use pvfs::attr::{Credentials, FileKind};
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, OpenId};
+use pvfs::proto::lease::NO_LEASE;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse, RenameMode, Reopen};
 use pvfs_mgr::store::Store;
 
@@ -332,6 +333,7 @@ fn plan(model: &mut Model, step: &Step) -> Option<(MgrOperation, Result<(), FsEr
                 MgrOperation::Close {
                     inode: inode(number),
                     open,
+                    lease: NO_LEASE,
                 },
                 Ok(()),
             )

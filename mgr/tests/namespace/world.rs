@@ -7,7 +7,7 @@ use pvfs::attr::{Attr, Credentials, FileKind, SetAttr, Space, Timestamp};
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId, OpenId, ROOT_INODE};
 use pvfs::name::Name;
-use pvfs::proto::lease::Notice;
+use pvfs::proto::lease::{NO_LEASE, Notice};
 use pvfs::proto::mgr::{
     Access, DirectoryEntry, MgrOperation, MgrReply, MgrRequest, MgrResponse, OpenResponse,
     RenameMode,
@@ -452,7 +452,11 @@ impl<S: Store> World<S> {
         let reply = self.call_as(
             client,
             &Credentials::ROOT,
-            MgrOperation::Close { inode, open },
+            MgrOperation::Close {
+                inode,
+                open,
+                lease: NO_LEASE,
+            },
         );
         assert_eq!(reply, Ok(MgrResponse::Done));
     }

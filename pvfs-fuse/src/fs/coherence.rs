@@ -14,7 +14,7 @@ use pvfs::proto::lease::{Demand, Notice, Recall};
 use pvfs::proto::lock::HeldLock;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 
-use super::inode::{Inode, InodeState};
+use super::inode::{Inode, InodeState, Unneeded};
 use super::lease::{Begin, GiveUp, Io, Permit};
 use super::{Pvfs, ReadRequest, WriteRequest, report_operation};
 
@@ -108,14 +108,15 @@ fn claim<'a>(
     io: Io,
     answer: MgrReply,
 ) -> Result<Result<Permit, MutexGuard<'a, InodeState>>, FsError> {
-    let claimed = state.lease.claim(io);
     inode.wake();
-    match (answer, claimed) {
-        (Ok(MgrResponse::Done), Some(permit)) => Ok(Ok(permit)),
-        (Ok(MgrResponse::Done), None) => Ok(Err(state)),
-        (Err(FsError::TryAgain), _) => Ok(Err(inode.wait(state, ASK_AGAIN_AFTER).0)),
-        (Ok(_), _) => Err(FsError::Protocol),
-        (Err(error), _) => Err(error),
+    if let Ok(MgrResponse::Done) = answer {
+        return Ok(state.lease.claim(io).ok_or(state));
+    }
+    state.lease.disclaim();
+    match answer {
+        Err(FsError::TryAgain) => Ok(Err(inode.wait(state, ASK_AGAIN_AFTER).0)),
+        Err(error) => Err(error),
+        Ok(_) => Err(FsError::Protocol),
     }
 }
 
@@ -327,6 +328,9 @@ impl Pvfs {
 
     /// Drops the kernel's pages of the bytes from `start` to `end`; `u64::MAX` is the file's end.
     pub(super) fn drop_pages(&self, inode: InodeNumber, start: u64, end: u64) {
+        if let Some(inode) = self.files.inode(inode) {
+            inode.wait_for_questions();
+        }
         if let Some(kernel) = self.kernel.get() {
             let length = (end != u64::MAX).then(|| end.saturating_sub(start));
             kernel.drop_pages(inode.0, start, length);
@@ -401,15 +405,14 @@ impl Pvfs {
     /// Closes what mgr has open for handles that are gone.
     fn close_idle(&self, inode: &Inode) {
         let mut state = inode.state();
-        let idle = state.readers == 0 && state.writers == 0;
-        let opens = if idle {
-            std::mem::take(&mut state.opens)
-        } else {
-            Vec::new()
-        };
-        drop(state);
-        for open in opens {
-            self.close(inode.number, open.open);
+        if state.readers == 0 && state.writers == 0 {
+            let opens = std::mem::take(&mut state.opens);
+            let unneeded = Unneeded {
+                opens: opens.iter().map(|open| open.open).collect(),
+                lease: state.lease.number(),
+            };
+            drop(state);
+            self.close_all(inode.number, unneeded);
         }
     }
 

@@ -9,10 +9,10 @@ use pvfs::client::striped;
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, OpenId};
 use pvfs::limits::FILE_SIZE_BYTES_MAX;
-use pvfs::proto::lease::Lease;
+use pvfs::proto::lease::{Lease, NO_LEASE};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, OpenResponse};
 
-use super::inode::{Inode, MgrOpen, Writer};
+use super::inode::{Inode, MgrOpen, Unneeded, Writer};
 use super::lease::{Io, Permit};
 use super::open_files::OpenFile;
 use super::{Caller, Pvfs, REQUEST_BYTES_MAX, name, number};
@@ -548,14 +548,21 @@ impl Pvfs {
         let Some(file) = self.files.remove(handle) else {
             return;
         };
-        for open in self.files.closed(&file) {
-            self.close(file.inode.number, open);
-        }
+        self.close_all(file.inode.number, self.files.closed(&file));
     }
 
-    /// Closes at mgr; nobody waits for its answer.
+    /// Closes at mgr an open that has no part in the inode's lease; nobody waits for its answer.
     pub(super) fn close(&self, inode: InodeNumber, open: OpenId) {
-        self.post_as_root(&MgrOperation::Close { inode, open });
+        let (opens, lease) = (vec![open], NO_LEASE);
+        self.close_all(inode, Unneeded { opens, lease });
+    }
+
+    /// The same for opens that are not needed any more.
+    pub(super) fn close_all(&self, inode: InodeNumber, unneeded: Unneeded) {
+        let Unneeded { opens, lease } = unneeded;
+        for open in opens {
+            self.post_as_root(&MgrOperation::Close { inode, open, lease });
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
@@ -22,6 +22,10 @@ use super::turn::{Turn, TurnGuard};
 
 /// Less than an iod's disk gives out at a time is no hole.
 const HOLE_BYTES_MIN: u64 = 4096;
+
+/// Pages are dropped though the kernel's questions for the file's attributes have no answer after so
+/// long: an answer may wait for whoever waits for these pages.
+const QUESTIONS_WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// Names of one directory that are kept; beyond it, all are forgotten.
 const NAMES_MAX: usize = 1 << 16;
@@ -55,6 +59,14 @@ pub(super) struct MgrOpen {
     pub(super) access: Access,
     pub(super) layout: Layout,
     pub(super) object: ObjectId,
+}
+
+/// Opens that are to be closed at mgr.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unneeded {
+    pub(super) opens: Vec<OpenId>,
+    /// Number of the lease which nobody writes under any more.
+    pub(super) lease: u64,
 }
 
 /// An inode that is open here, or of which something is kept.
@@ -104,6 +116,17 @@ impl Inode {
         self.appending.take()
     }
 
+    /// Waits, not for long, until the kernel has its answers to what it has asked for attributes. With
+    /// pages that are dropped it ignores such an answer, and goes on with what it knew: a read(2) would
+    /// find the file's end where it was before others wrote.
+    pub(super) fn wait_for_questions(&self) {
+        let state = self.state();
+        drop(
+            self.changed
+                .wait_timeout_while(state, QUESTIONS_WAIT_MAX, |state| state.questions > 0),
+        );
+    }
+
     /// Wakes whoever waits.
     pub(super) fn wake(&self) {
         self.changed.notify_all();
@@ -121,6 +144,24 @@ impl Inode {
     /// [`FsError::Interrupted`].
     pub(super) fn lock_reporting(&self) -> Result<TurnGuard<'_>, FsError> {
         self.reporting.take()
+    }
+}
+
+/// The kernel asks for the attributes of an inode, until it has its answer.
+#[derive(Debug)]
+pub struct Question(Arc<Inode>);
+
+impl Question {
+    pub(super) fn about(inode: Arc<Inode>) -> Self {
+        inode.state().questions += 1;
+        Self(inode)
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.0.state().questions -= 1;
+        self.0.wake();
     }
 }
 
@@ -149,6 +190,8 @@ pub(super) struct InodeState {
     space_unknown: bool,
     /// Reports under way.
     reports: u32,
+    /// Questions of the kernel's for the attributes under way.
+    questions: u32,
     /// What may be done without asking mgr.
     pub(super) lease: FileLease,
     /// Where the answer for a lease will be, whose asker was interrupted.
@@ -192,6 +235,7 @@ impl InodeState {
             sparse: attr.allocated.is_some(),
             space_unknown: false,
             reports: 0,
+            questions: 0,
             lease: FileLease::new(),
             left_ask: None,
             attr: None,
@@ -308,12 +352,16 @@ impl InodeState {
     }
 
     /// Takes out mgr's opens that nobody needs any more, for them to be closed. Reports name the open
-    /// of a writer, so those stay until mgr has heard of everything.
-    pub(super) fn take_unneeded(&mut self) -> Vec<OpenId> {
+    /// of a writer, so those stay until mgr has heard of everything; then the lease is no longer a
+    /// writer's.
+    pub(super) fn take_unneeded(&mut self) -> Unneeded {
         let dirty = self.is_dirty() || self.is_reporting();
+        if self.writers == 0 && !dirty {
+            self.lease.stopped_writing();
+        }
         let (writers, readers) = (self.writers, self.readers);
         let mut spare = usize::from(self.lease.keeps() && !dirty);
-        let mut unneeded = Vec::new();
+        let mut opens = Vec::new();
         self.opens.retain(|open| {
             let needed = if open.access.write {
                 writers > 0 || dirty
@@ -322,11 +370,12 @@ impl InodeState {
                 readers > 0 || std::mem::take(&mut spare) > 0
             };
             if !needed {
-                unneeded.push(open.open);
+                opens.push(open.open);
             }
             needed
         });
-        unneeded
+        let lease = self.lease.number();
+        Unneeded { opens, lease }
     }
 
     /// The report failed as mgr does not know the open that it names: it is made anew under another
@@ -479,8 +528,10 @@ impl InodeState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::lease::tests::grant;
     use pvfs::attr::{FileKind, Timestamp};
     use pvfs::ids::IodId;
+    use pvfs::proto::lease::Lease;
 
     fn attr(size: u64, change: u64) -> Attr {
         Attr {
@@ -573,12 +624,29 @@ mod tests {
         let mut state = InodeState::new(&attr(0, 1));
         state.opens = vec![mgr_open(1), mgr_open(2)];
         state.wrote(0..100, writer(1, 0));
-        assert_eq!(state.take_unneeded(), [], "it is to be reported");
+        assert_eq!(state.take_unneeded().opens, [], "it is to be reported");
         let report = state.begin_report().unwrap();
-        assert_eq!(state.take_unneeded(), [], "it is being reported");
+        assert_eq!(state.take_unneeded().opens, [], "it is being reported");
         state.report_done(&report, &attr(100, 2));
-        assert_eq!(state.take_unneeded(), [OpenId(1), OpenId(2)]);
+        assert_eq!(state.take_unneeded().opens, [OpenId(1), OpenId(2)]);
         assert!(state.opens.is_empty());
+    }
+
+    #[test]
+    fn a_lease_is_a_writers_until_mgr_has_heard_of_all_writes() {
+        let mut state = InodeState::new(&attr(0, 1));
+        state.opens = vec![mgr_open(1)];
+        state.lease.granted(&grant(Lease::Write, 1), false);
+        state.wrote(0..100, writer(1, 0));
+        assert!(state.take_unneeded().opens.is_empty());
+        assert_eq!(state.lease.held(), Some(Lease::Write));
+        let report = state.begin_report().unwrap();
+        // Somebody has asked for the attributes meanwhile.
+        state.lease.granted(&grant(Lease::Write, 2), false);
+        state.report_done(&report, &attr(100, 2));
+        let Unneeded { opens, lease } = state.take_unneeded();
+        assert_eq!((opens, lease), (vec![OpenId(1)], 2));
+        assert_eq!(state.lease.held(), Some(Lease::Read));
     }
 
     #[test]

@@ -219,15 +219,14 @@ impl FileLease {
         self.go(io)
     }
 
-    /// The same for whoever asked mgr and got its answer; `None` where the lease is lost already, or
-    /// was refused.
+    /// The same for whoever asked mgr and was granted it; `None` where the lease is lost already.
     pub(super) fn claim(&mut self, io: Io) -> Option<Permit> {
         self.asking = false;
         self.claims = self.claims.checked_sub(1)?;
         Some(self.go(io))
     }
 
-    /// The same for an answer that comes to nobody.
+    /// The same for an answer that comes to nobody, or that is no grant.
     pub(super) fn disclaim(&mut self) {
         self.asking = false;
         self.claims = self.claims.saturating_sub(1);
@@ -566,6 +565,19 @@ pub(super) mod tests {
         assert!(file.end(permit, Io::Append, PAGE));
         assert_eq!(file.give_up(), GiveUp::Done);
         assert_eq!(file.claim(Io::Append), None);
+    }
+
+    #[test]
+    fn a_grant_whose_asker_was_refused_holds_nobody_up() {
+        let mut file = FileLease::new();
+        file.begin(Io::Append, false, true);
+        file.granted(&grant(Lease::Write, 5), true);
+        file.start_giving_up();
+        assert_eq!(file.give_up(), GiveUp::Wait);
+        file.disclaim();
+        assert_eq!(file.give_up(), GiveUp::Done);
+        let begin = file.begin(Io::Append, false, true);
+        assert_eq!(begin, Begin::Ask(Want::Write), "the next asks anew");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use pvfs::error::FsError;
 use pvfs::ids::InodeNumber;
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode, StatFs};
 
-use super::inode::Inode;
+use super::inode::{Inode, Question};
 use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
 
 /// What mknod and mkdir make.
@@ -61,6 +61,14 @@ impl Pvfs {
         self.settle(expect_attr(
             self.ask_as_root(MgrOperation::GetAttr { inode })?,
         )?)
+    }
+
+    /// Notes that the kernel asks for attributes, and is to have them before pages are dropped: from
+    /// when its request is here until its answer is sent.
+    #[must_use]
+    pub fn question(&self, node: u64) -> Option<Question> {
+        // Of what is not known here, no pages are kept.
+        self.files.inode(number(node)).map(Question::about)
     }
 
     /// chmod, chown, utimensat and truncate. `handle` is the open through which a file is

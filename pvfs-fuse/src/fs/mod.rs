@@ -53,6 +53,7 @@ pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
 pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
+pub use inode::Question;
 use inode::{Inode, Report};
 use locks::LockBook;
 pub use locks::{FoundLock, LockDone, LockPlace, interrupt_lock_waits};
@@ -231,9 +232,7 @@ impl Pvfs {
                 state.report_done(&report, &attr);
                 let unneeded = state.take_unneeded();
                 drop(state);
-                for open in unneeded {
-                    self.close(inode.number, open);
-                }
+                self.close_all(inode.number, unneeded);
                 Ok(Some(attr))
             }
             Err(FsError::Stale) => {

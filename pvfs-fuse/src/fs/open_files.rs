@@ -12,7 +12,7 @@ use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::proto::mgr::Access;
 
-use super::inode::{Inode, InodeState, MgrOpen};
+use super::inode::{Inode, InodeState, MgrOpen, Unneeded};
 
 /// Inodes of which something is kept without their being open, 400 bytes each; what comes beyond it
 /// is asked for each time. The kernel forgets inodes long before.
@@ -140,14 +140,11 @@ impl OpenFiles {
 
     /// mgr has heard of all that an open which was taken out had to tell: gives mgr's opens that
     /// nobody needs any more.
-    pub(super) fn closed(&self, file: &OpenFile) -> Vec<OpenId> {
+    pub(super) fn closed(&self, file: &OpenFile) -> Unneeded {
         let mut state = file.inode.state();
         state.readers -= usize::from(!file.access.write).min(state.readers);
         state.writers -= usize::from(file.access.write).min(state.writers);
         state.page_writers -= usize::from(file.writes_pages()).min(state.page_writers);
-        if state.writers == 0 {
-            state.lease.stopped_writing();
-        }
         state.take_unneeded()
     }
 
@@ -223,7 +220,7 @@ mod tests {
         let file = files.remove(handle).unwrap();
         let closed = files.closed(&file);
         assert!(files.get(handle).is_err());
-        closed
+        closed.opens
     }
 
     #[test]

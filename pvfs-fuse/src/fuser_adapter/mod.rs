@@ -253,8 +253,11 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let ttl = self.ttl;
-        self.run(request, move |fs| attr(reply, ttl, fs.getattr(ino.0)));
+        let (ttl, question) = (self.ttl, self.fs.question(ino.0));
+        self.run(request, move |fs| {
+            attr(reply, ttl, fs.getattr(ino.0));
+            drop(question);
+        });
     }
 
     fn setattr(

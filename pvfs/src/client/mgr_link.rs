@@ -14,7 +14,7 @@ use super::mgr::{BACKOFF_FIRST, BACKOFF_MAX, Shared, Welcome};
 use super::session::{Begun, Declaration, Finished};
 use crate::address::Endpoint;
 use crate::attr::Credentials;
-use crate::proto::lease::Notice;
+use crate::proto::lease::{NO_LEASE, Notice};
 use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 use crate::wire::blocking::{ConnectionError, read_frame};
 use crate::wire::codec::decode_checked;
@@ -376,7 +376,9 @@ fn deliver(
         Finished::Ghost(wait) => shared.note(&MgrOperation::CancelLock { wait }),
         Finished::Late(open) => {
             if let Some((inode, open)) = open {
-                shared.note(&MgrOperation::Close { inode, open });
+                // What the lease is for is not known here; whoever wants it asks for it.
+                let lease = NO_LEASE;
+                shared.note(&MgrOperation::Close { inode, open, lease });
             }
             if let Some(keeper) = &shared.keeper {
                 keeper.late(&reply);

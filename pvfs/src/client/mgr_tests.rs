@@ -8,6 +8,7 @@ use super::*;
 use crate::attr::{SetAttr, Space};
 use crate::client::session::tests::opened;
 use crate::ids::{InodeNumber, OpenId};
+use crate::proto::lease::NO_LEASE;
 use crate::proto::mgr::{Access, HelloResponse, MgrRequest, Reopen};
 use crate::wire::blocking::{frame_start, read_message};
 use crate::wire::header::FrameKind;
@@ -254,6 +255,7 @@ fn opens_are_declared_anew() {
     let close = MgrOperation::Close {
         inode: InodeNumber(7),
         open: OpenId(5),
+        lease: NO_LEASE,
     };
     client.call(&Credentials::ROOT, close).unwrap();
     let seen = fake.seen.lock().unwrap();

@@ -450,6 +450,7 @@ pub(super) mod tests {
     use super::*;
     use crate::attr::{Attr, FileKind, Timestamp};
     use crate::ids::InodeNumber;
+    use crate::proto::lease::NO_LEASE;
     use crate::proto::lock::{LockFamily, LockKind, LockOwner, LockRange, ProcessNumber};
     use crate::wire::blocking::read_message;
 
@@ -476,6 +477,7 @@ pub(super) mod tests {
         MgrOperation::Close {
             inode: InodeNumber(7),
             open: OpenId(open),
+            lease: NO_LEASE,
         }
     }
 

@@ -34,10 +34,13 @@ pub enum Want {
     WriteDirect,
 }
 
+/// Stands for no lease, where one is named by its number.
+pub const NO_LEASE: u64 = 0;
+
 /// A lease that a client has from now on, with the attributes that it may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Grant {
-    /// Counts up with each grant; a lease that is given back is named by it.
+    /// Counts up with each grant, from 1; a lease that is given back is named by it.
     pub number: u64,
     /// The inode's attributes.
     pub attr: Attr,

@@ -166,6 +166,9 @@ pub enum MgrOperation {
         inode: InodeNumber,
         /// As [`OpenResponse::open`] gave it.
         open: OpenId,
+        /// The client's lease when it closed, by its number. Only of this one does mgr take away what is
+        /// for writers: another one may be on its way.
+        lease: u64,
     },
     /// A writer's report, at flush, fsync, close and before it answers a stat (mutating).
     Report {

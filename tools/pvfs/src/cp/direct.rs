@@ -17,6 +17,7 @@ use pvfs::client::striped;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::name::Name;
+use pvfs::proto::lease::NO_LEASE;
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, OpenResponse};
 
 use crate::rpc;
@@ -236,6 +237,7 @@ impl DirectFile {
         let closed = self.gateway.call(MgrOperation::Close {
             inode,
             open: self.open,
+            lease: NO_LEASE,
         });
         reported.and(closed.map(drop))
     }
