@@ -101,4 +101,7 @@ timeout "${TIMEOUT:-300}" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=single}
 guest=$!
 wait "$guest" || true
 wait "$shown"
-grep -q 'guest exit status: 0' "$work/console"
+# None, where it did not come so far.
+status=$(grep -o 'guest exit status: [0-9]*' "$work/console" | tail -n 1) || true
+status=${status##* }
+exit "${status:-1}"
