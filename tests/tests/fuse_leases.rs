@@ -108,6 +108,30 @@ fn an_open_descriptor_sees_each_write_of_another_node() {
     cluster.finish().unwrap();
 }
 
+/// Neither has told mgr of its writes when it asks how long the file is.
+#[test]
+fn writers_that_share_a_file_see_how_long_it_is() {
+    let cluster = mounts(2);
+    let path = |mount: usize| cluster.mount(mount).join("f");
+    fs::write(path(0), "").unwrap();
+    // Who opens it alone writes through its page cache, for which it needs the file for itself.
+    let alone = open_both(&path(0));
+    let [second, first] = [1, 0].map(|mount| {
+        let written = OpenOptions::new().write(true).open(path(mount));
+        written.unwrap()
+    });
+    for round in 0..10 {
+        let start = round * 100;
+        first.write_all_at(b"first", start).unwrap();
+        second.write_all_at(b"second", start + 50).unwrap();
+        first.write_all_at(b"first", start + 10).unwrap();
+        assert_eq!(first.metadata().unwrap().len(), start + 56);
+        assert_eq!(second.metadata().unwrap().len(), start + 56);
+    }
+    drop((alone, first, second));
+    cluster.finish().unwrap();
+}
+
 /// The reader beside the writer has pages, and so needs a lease of another kind than the writer's.
 #[test]
 fn what_a_node_writes_beside_a_reader_of_its_own_is_seen_by_others() {

@@ -49,10 +49,9 @@ impl Pvfs {
     pub fn getattr(&self, node: u64) -> Result<Attr, FsError> {
         let inode = number(node);
         if let Some(open) = self.files.inode(inode) {
-            // A report's reply is as good as an answer to the question.
-            if let Some(attr) = self.report(&open)? {
-                return Ok(attr);
-            }
+            // Its reply tells what others have written only under a lease that lets it be kept: mgr
+            // asks nobody else for a report before it answers one.
+            self.report(&open)?;
             if let Some(attr) = self.kept_attr(&open) {
                 return Ok(attr);
             }
