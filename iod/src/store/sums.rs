@@ -344,6 +344,8 @@ impl Sums {
         let covered = self.clusters.get(&cluster).map_or(0, |found| found.covered);
         if covered > keep % CLUSTER_BLOCKS {
             self.write_header(cluster, keep % CLUSTER_BLOCKS)?;
+            // A crash must not leave the sums gone of what counts as covered.
+            self.file.sync()?;
         }
         let length = length_of(blocks);
         if self.file.stat()?.length > length {
