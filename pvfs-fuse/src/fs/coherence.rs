@@ -14,7 +14,7 @@ use pvfs::proto::lease::{Demand, Notice, Recall};
 use pvfs::proto::lock::HeldLock;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 
-use super::inode::{Inode, InodeState, Unneeded};
+use super::inode::{Inode, InodeState};
 use super::lease::{Begin, GiveUp, Io, Permit};
 use super::{Pvfs, ReadRequest, WriteRequest, report_operation};
 
@@ -404,16 +404,8 @@ impl Pvfs {
 
     /// Closes what mgr has open for handles that are gone.
     fn close_idle(&self, inode: &Inode) {
-        let mut state = inode.state();
-        if state.readers == 0 && state.writers == 0 {
-            let opens = std::mem::take(&mut state.opens);
-            let unneeded = Unneeded {
-                opens: opens.iter().map(|open| open.open).collect(),
-                lease: state.lease.number(),
-            };
-            drop(state);
-            self.close_all(inode.number, unneeded);
-        }
+        let unneeded = inode.state().take_unneeded();
+        self.close_all(inode.number, unneeded);
     }
 
     /// Gives a lease back that mgr has not asked for, with what it let this mount keep.
