@@ -71,7 +71,9 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 panic=-1 rcupdate.rcu_cpu_stall_su
 #[must_use]
 pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
     let accel = match machine.acceleration {
-        Acceleration::Tcg => ["-accel", "tcg", "-cpu", "max"],
+        // With a thread for each processor TCG breaks the kernel's patching of its own code, as it
+        // does when netfilter's first hook comes or the last one goes ("Oops: int3").
+        Acceleration::Tcg => ["-accel", "tcg,thread=single", "-cpu", "max"],
         Acceleration::Kvm => ["-accel", "kvm", "-cpu", "host"],
     };
     let mut args: Vec<String> = accel.iter().map(|&a| a.to_owned()).collect();
