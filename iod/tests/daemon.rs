@@ -337,6 +337,29 @@ fn acknowledged_writes_survive_kill_9() {
     }
 }
 
+/// Stops a process and waits until it stands still: on a busy machine its threads go on for a moment.
+fn stop(process: Pid) {
+    kill(process, Signal::SIGSTOP).unwrap();
+    let stopped = waitpid(process, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, WaitStatus::Stopped(process, Signal::SIGSTOP));
+}
+
+/// Receiving with a timeout gives EINTR after a stop, signal(7) says, also where no signal is caught.
+#[test]
+fn a_stop_and_its_end_leave_connections_open() {
+    const STOPS: u32 = 100;
+    let mgr = FakeMgr::start(local(), FILE_SYSTEM);
+    let data = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(data.path(), mgr.address, "127.0.0.1:0", &[]);
+    let mut connection = connect(daemon.ready());
+    let process = Pid::from_raw(daemon.child.id() as i32);
+    for _ in 0..STOPS {
+        stop(process);
+        kill(process, Signal::SIGCONT).unwrap();
+        assert!(connection.call(&IodRequest::Ping).is_ok());
+    }
+}
+
 /// A process that hangs keeps its connections: a mount waits, a tool with a deadline gives up.
 #[test]
 fn a_hanging_iod_is_waited_for_and_given_up_by_a_deadline() {
@@ -350,10 +373,7 @@ fn a_hanging_iod_is_waited_for_and_given_up_by_a_deadline() {
     let bytes = pattern(1, 3 << 20);
     striped::write(&pool, &layout, object(1), 0, &bytes).unwrap();
     let process = Pid::from_raw(daemon.child.id() as i32);
-    kill(process, Signal::SIGSTOP).unwrap();
-    // On a busy machine its threads go on for a moment.
-    let stopped = waitpid(process, Some(WaitPidFlag::WUNTRACED)).unwrap();
-    assert_eq!(stopped, WaitStatus::Stopped(process, Signal::SIGSTOP));
+    stop(process);
     let deadline = Patience::endless().at_most(Duration::from_millis(200));
     let hurried = pool.with_patience(deadline);
     let outcome = striped::read(&hurried, &layout, object(1), 0, &mut [0; 100]);

@@ -65,6 +65,8 @@ impl Read for DeadlineReader<'_> {
                         return Err(timed_out("the peer asks for nothing"));
                     }
                 }
+                // As after SIGSTOP and SIGCONT, where a socket has a timeout.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => return outcome,
             }
         }
