@@ -48,7 +48,7 @@ test-posix: setup-test ## POSIX at length: fsx a million operations on one and o
 test-clients: kmod ## keepalived, the kernel's own selftest, client libraries against the module in the VM (TEST="name ..." for some)
 	scripts/clients-test.sh $(TEST)
 
-test-programs: build ## PostgreSQL's initdb, pgbench and a crash of it on a mount (a minute)
+test-programs: build ## PostgreSQL with a crash of it, and the tests of Python that use files, on a mount (some minutes)
 	scripts/setup.sh test-programs
 	PROFILE=release scripts/test-programs.sh
 

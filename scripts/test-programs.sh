@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Programs that lock and sync in earnest, on a PVFS mount: PostgreSQL's initdb, a server and pgbench for SECONDS (20), its data
-# checked afterwards. Needs the package postgresql, and root; the server runs as user nobody.
+# Programs that others wrote, on a PVFS mount: PostgreSQL's initdb, a server and pgbench for PGBENCH_SECONDS (20), its data checked
+# afterwards; and those of Python's own tests that use files (test.regrtest). Needs what setup.sh test-programs installs, and root;
+# the programs run as user nobody.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SECONDS_OF_LOAD=${PGBENCH_SECONDS:-20}
@@ -12,6 +13,8 @@ PROFILE=${PROFILE:-debug}
 WORK=$(mktemp -d /tmp/pvfs-programs.XXXXXX)
 chmod 755 "$WORK"
 PIDS=()
+PYTHON_TESTS=(test_{bz2,dbm,dbm_dumb,fcntl,file,fileinput,fileio,genericpath,glob,gzip,import,io,largefile,logging,lzma,mailbox,mmap,os}
+    test_{pathlib,posix,posixpath,shelve,shutil,stat,tarfile,tempfile,zipfile})
 as_nobody() { setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/tmp "$@"; }
 cleanup() {
     local status=$?
@@ -57,3 +60,8 @@ as_nobody "$BIN/pg_ctl" -w -D "$WORK/mnt/pg" -l "$WORK/mnt/pg/log" -o "-c listen
     echo "test-programs: pgbench's sums differ" >&2; exit 1; }
 as_nobody "$BIN/pg_ctl" -m fast -D "$WORK/mnt/pg" stop >/dev/null
 echo "test-programs: PostgreSQL's sums agree"
+
+install -d -o nobody -g nogroup -m 700 "$WORK/mnt/python"
+cd "$WORK/mnt/python"
+# Without optional modules or a terminal some of its tests skip themselves and say so.
+as_nobody TMPDIR="$WORK/mnt/python" /usr/bin/python3 -m test --tempdir "$WORK/mnt/python" -j2 "${PYTHON_TESTS[@]}"

@@ -296,6 +296,20 @@ fn the_mode_decides_for_ordinary_users_and_supplementary_groups_count() {
     let made = fs::metadata(dir.join("f")).unwrap();
     assert_eq!((made.uid(), made.gid()), (USER, GROUP));
     assert_eq!(fs::metadata(dir.join("d")).unwrap().mode() & 0o7777, 0o2755);
+
+    // Names are read with the right to read; only what they stand for needs the right to search.
+    let listed = root.join("listed");
+    fs::create_dir(&listed).unwrap();
+    fs::write(listed.join("name"), b"").unwrap();
+    fs::set_permissions(&listed, fs::Permissions::from_mode(0o744)).unwrap();
+    let names = as_user(&format!("ls -a {}", listed.display()), false);
+    assert_eq!(names.stdout, b".\n..\nname\n");
+    let name = listed.join("name");
+    assert!(
+        !as_user(&format!("stat {}", name.display()), false)
+            .status
+            .success()
+    );
     cluster.finish().unwrap();
 }
 

@@ -559,7 +559,7 @@ impl Filesystem for Adapter {
     ) {
         let room = (DIRECTORY_REPLY_BYTES, false);
         let caller = caller(request);
-        match caller.serve(|| self.fs.readdir(caller, ino.0, offset, room, &mut reply)) {
+        match caller.serve(|| self.fs.readdir(ino.0, offset, room, &mut reply)) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
         }
@@ -579,7 +579,7 @@ impl Filesystem for Adapter {
         };
         let room = (DIRECTORY_REPLY_BYTES, true);
         let caller = caller(request);
-        match caller.serve(|| self.fs.readdir(caller, ino.0, offset, room, &mut sink)) {
+        match caller.serve(|| self.fs.readdir(ino.0, offset, room, &mut sink)) {
             Ok(()) => sink.reply.ok(),
             Err(error) => sink.reply.error(errno(error)),
         }
