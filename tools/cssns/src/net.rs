@@ -178,6 +178,34 @@ pub fn sysctl(namespace: &str, assignment: &str) -> anyhow::Result<()> {
     run(&["nsenter", &file, "--", "sysctl", "-q", "-w", assignment]).map(drop)
 }
 
+/// Chooses the congestion control of all TCP connections over a device's own network. It is a property of
+/// the route: a namespace's sysctl may only be set to what the machine lets users choose.
+///
+/// # Errors
+/// When the kernel does not have it, or the route is not there.
+pub fn control_congestion(
+    namespace: &str,
+    device: &str,
+    address: Ipv4Addr,
+    algorithm: &str,
+) -> anyhow::Result<()> {
+    let network = network_of(address);
+    let route = format!(
+        "{network}/{PREFIX_LENGTH} dev {device} proto kernel scope link src {address} congctl {algorithm}"
+    );
+    let mut argv = vec!["ip", "-n", namespace, "route", "change"];
+    argv.extend(route.split(' '));
+    run(&argv).map(drop)
+}
+
+/// The network that a host's address is in.
+fn network_of(address: Ipv4Addr) -> Ipv4Addr {
+    let mask = u32::MAX
+        .checked_shl(32 - u32::from(PREFIX_LENGTH))
+        .unwrap_or(0);
+    Ipv4Addr::from_bits(address.to_bits() & mask)
+}
+
 /// Does something in a network namespace, on a thread of its own that enters it; threads that it starts
 /// are born there.
 ///
@@ -198,4 +226,15 @@ pub fn inside<T: Send>(
             .join()
             .unwrap_or_else(|_| bail!("a thread in {namespace} died"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_in_its_network() {
+        let network = network_of(Ipv4Addr::new(10, 77, 2, 101));
+        assert_eq!(network, Ipv4Addr::new(10, 77, 2, 0));
+    }
 }

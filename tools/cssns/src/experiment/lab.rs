@@ -3,7 +3,7 @@
 //! nodes with nginx on their mounts. One lab serves cells with one code of the director.
 
 use super::cell::{Cell, Choice, Dispatch};
-use super::links::{self, LINK_MBIT};
+use super::links::{self, CONGESTION_CONTROL, LINK_MBIT};
 use super::topology::{self, CLIENTS, Host, IODS, NODES, Segment};
 use super::work;
 use crate::director::{self, Code, Director, Specification};
@@ -297,6 +297,7 @@ fn make_networks(run: &Run) -> anyhow::Result<()> {
                 port: &link.port,
             }
             .lay(ledger)?;
+            net::control_congestion(&namespace, &link.device, link.address, CONGESTION_CONTROL)?;
         }
     }
     Ok(())

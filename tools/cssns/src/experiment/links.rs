@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 /// The paper's links, Mbit/s.
 pub const LINK_MBIT: u32 = 100;
 
+/// Every host's TCP: Linux's default, whatever this machine's is, so that results do not depend on it.
+pub const CONGESTION_CONTROL: &str = "cubic";
+
 /// The depth of a bucket.
 const BURST_BYTES: u32 = 16 << 10;
 

@@ -93,12 +93,12 @@ pub fn completion_times(results: &Results) -> anyhow::Result<String> {
     )
 }
 
-/// The cells that a line was fitted through.
-fn measured(line: &Line) -> Series {
+/// The cells themselves.
+fn measured(points: Vec<(f64, f64)>) -> Series {
     Series {
         name: "measured, each cell of the grid".to_owned(),
         colour: COLOURS[1],
-        points: line.points.clone(),
+        points,
         joined: false,
         marked: true,
     }
@@ -123,7 +123,7 @@ pub fn performance(results: &Results) -> anyhow::Result<String> {
     let line = results.equation_4().context("no performance to draw")?;
     let end = f64::from(NODES) - 1.0;
     let series = [
-        measured(&line),
+        measured(line.points.clone()),
         straight(end, fitted("N'", &line), COLOURS[1], &|x| line.at(x)),
         straight(end, "ideal: N' + 1".to_owned(), COLOURS[2], &|x| x + 1.0),
         straight(
@@ -143,23 +143,24 @@ pub fn performance(results: &Results) -> anyhow::Result<String> {
     )
 }
 
-/// Figure 6: memory over work, with the fitted line and the paper's.
+/// Figure 6: memory over work, with the fitted line, where more than one amount of work was measured,
+/// and the paper's.
 ///
 /// # Errors
 /// As [`completion_times`].
 pub fn memory(results: &Results) -> anyhow::Result<String> {
-    let line = results.equation_5().context("no memory to draw")?;
     let end = PAPERS_LARGEST_MB;
-    let series = [
-        measured(&line),
-        straight(end, fitted("P S", &line), COLOURS[1], &|x| line.at(x)),
-        straight(
-            end,
-            "the paper: 0.001 P S + 0.9051".to_owned(),
-            PAPERS,
-            &papers_equation_5,
-        ),
-    ];
+    let mut series = vec![measured(results.memory_points())];
+    if let Some(line) = results.equation_5() {
+        let name = fitted("P S", &line);
+        series.push(straight(end, name, COLOURS[1], &|x| line.at(x)));
+    }
+    series.push(straight(
+        end,
+        "the paper: 0.001 P S + 0.9051".to_owned(),
+        PAPERS,
+        &papers_equation_5,
+    ));
     draw(
         &Frame {
             title: "Figure 6: memory utility of the busiest node",

@@ -4,7 +4,7 @@
 
 use super::document::{Block, html, markdown};
 use super::grid::Part;
-use super::links::CONTENT_SHARE_MAX;
+use super::links::{CONGESTION_CONTROL, CONTENT_SHARE_MAX};
 use super::results::{NODE_MEMORY_BYTES, Results};
 use super::sample::{self, CSV_HEAD};
 use super::work::BROWSING_LOAD;
@@ -25,22 +25,16 @@ pub struct Machine {
     pub kernel: String,
     /// Its processors.
     pub processors: usize,
-    /// Congestion control of TCP: namespaces have the machine's own.
-    pub congestion_control: String,
 }
 
 impl Machine {
     /// This machine.
     #[must_use]
     pub fn this() -> Self {
-        let read = |file: &str| {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            text.trim().to_owned()
-        };
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
-            kernel: read("/proc/sys/kernel/osrelease"),
+            kernel: kernel.trim().to_owned(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
-            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
         }
     }
 }
@@ -110,11 +104,10 @@ fn scope(results: &Results, machine: &Machine) -> String {
     format!(
         "Section 4 of the paper, run for real by `make experiment`: {} cells, {downloads} downloads, {minutes:.1} minutes of \
          transfers, all in one run. {scaled} Every byte of every download was compared with what was stored (SHA-256). Machine: \
-         {} processors, Linux {}, TCP congestion control {}.",
+         {} processors, Linux {}; TCP congestion control {CONGESTION_CONTROL}.",
         results.all().len(),
         machine.processors,
-        machine.kernel,
-        machine.congestion_control
+        machine.kernel
     )
 }
 
