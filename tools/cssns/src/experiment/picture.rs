@@ -311,7 +311,7 @@ const FONTS_LIKED: [&str; 3] = ["DejaVu Sans", "Liberation Sans", "Noto Sans"];
 #[cfg(test)]
 mod tests {
     use super::super::grid::{Grid, Plan};
-    use super::super::results::tests::ideal;
+    use super::super::results::tests::{ideal, ideal_of};
     use super::*;
 
     #[test]
@@ -333,6 +333,21 @@ mod tests {
         assert!(completion_times(&nothing).is_err());
         assert!(super::performance(&nothing).is_err());
         assert!(memory(&nothing).is_err());
+    }
+
+    #[test]
+    fn a_single_cell_of_each_system_is_drawn_without_a_line_through_it() {
+        let plan = Plan {
+            file_mb: vec![50],
+            processes: vec![450],
+            ..Plan::of(Grid::Quick)
+        };
+        let results = ideal_of(plan, 80);
+        assert!(completion_times(&results).is_ok());
+        assert!(performance(&results).is_ok());
+        let memory = memory(&results).unwrap();
+        assert!(memory.contains("the paper: 0.001 P S"));
+        assert!(!memory.contains("fitted"));
     }
 
     #[test]

@@ -379,9 +379,13 @@ pub(super) mod tests {
         Measured::new(record, samples).unwrap()
     }
 
-    /// Results of a whole plan in which everything is as good as the links allow.
+    /// Results of a whole grid in which everything is as good as the links allow.
     pub fn ideal(grid: Grid, scale: u32) -> Results {
-        let plan = Plan::of(grid);
+        ideal_of(Plan::of(grid), scale)
+    }
+
+    /// The same of any plan.
+    pub fn ideal_of(plan: Plan, scale: u32) -> Results {
         let cells = plan.cells(scale);
         let rate = bytes_per_second(LINK_MBIT);
         let measured = cells
