@@ -5,7 +5,7 @@ use super::cell::Files;
 use super::fit::Line;
 use super::results::{PAPERS_LARGEST_MB, Results};
 use super::topology::NODES;
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use plotters::prelude::*;
 use resvg::{tiny_skia, usvg};
 use std::ops::Range;
@@ -149,8 +149,10 @@ pub fn performance(results: &Results) -> anyhow::Result<String> {
 /// # Errors
 /// As [`completion_times`].
 pub fn memory(results: &Results) -> anyhow::Result<String> {
+    let points = results.memory_points();
+    ensure!(!points.is_empty(), "no memory to draw");
     let end = PAPERS_LARGEST_MB;
-    let mut series = vec![measured(results.memory_points())];
+    let mut series = vec![measured(points)];
     if let Some(line) = results.equation_5() {
         let name = fitted("P S", &line);
         series.push(straight(end, name, COLOURS[1], &|x| line.at(x)));
