@@ -214,16 +214,17 @@ pub fn why(goals: &[Goal<'_>]) -> Vec<String> {
         .into_iter()
         .map(|(cell, goals)| {
             let names: Vec<&str> = goals.iter().map(|goal| goal.name).collect();
+            let mut sentences = vec![format!("Missed: **{}**.", names.join("**, **"))];
             let mut reasons: Vec<&str> = goals.iter().map(|goal| goal.reason).collect();
+            reasons.retain(|reason| !reason.is_empty());
             reasons.dedup();
-            let text = format!(
-                "Missed: **{}**. {} Profile of cell `{}`: {}.",
-                names.join("**, **"),
-                reasons.join(" "),
+            sentences.extend(reasons.into_iter().map(str::to_owned));
+            sentences.push(format!(
+                "Profile of cell `{}`: {}.",
                 cell.record.cell.key(),
                 profile::words(cell)
-            );
-            text.replace("  ", " ")
+            ));
+            sentences.join(" ")
         })
         .collect()
 }
