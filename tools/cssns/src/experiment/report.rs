@@ -207,7 +207,9 @@ fn schedulers(results: &Results) -> Vec<Block> {
         Block::Heading("Schedulers".to_owned()),
         Block::Paragraph(
             "By turns in the same cluster. `mwlc` counts the whole size of each requested file until its connection ends, as in the \
-             paper; `-remaining`: less what the client has acknowledged. What each counts: docs/SCHEDULING.md."
+             paper; `-remaining`: less what the client has acknowledged. What each counts: docs/SCHEDULING.md. A p99 is followed by its \
+             95 % confidence interval (order statistics, as if downloads were independent): where intervals overlap by much, \
+             one run does not tell schedulers apart."
                 .to_owned(),
         ),
     ];

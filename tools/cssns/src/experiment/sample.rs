@@ -124,6 +124,8 @@ pub struct Times {
     pub median_s: f64,
     /// What 99 of 100 did not exceed.
     pub p99_s: f64,
+    /// 95 % confidence interval of that, as if downloads were independent.
+    pub p99_interval_s: (f64, f64),
     /// Bytes of all.
     pub bytes: u64,
 }
@@ -148,6 +150,7 @@ impl Times {
             mean_s: took.iter().sum::<f64>() / took.len() as f64,
             median_s: quantile(&took, 0.5)?,
             p99_s: quantile(&took, 0.99)?,
+            p99_interval_s: quantile_interval(&took, 0.99)?,
             bytes: samples.iter().map(|sample| sample.bytes).sum(),
         })
     }
@@ -164,6 +167,24 @@ impl Times {
 pub fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
     let rank = (part * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// 95 % confidence interval of that quantile in what the sorted values were drawn from, by order statistics: how many
+/// values are below it is binomial, here taken as normal (Conover, Practical Nonparametric Statistics, 3.2).
+#[must_use]
+pub fn quantile_interval(sorted: &[f64], part: f64) -> Option<(f64, f64)> {
+    const NORMAL_97_5: f64 = 1.96;
+    if sorted.is_empty() {
+        return None;
+    }
+    let count = sorted.len() as f64;
+    let half = NORMAL_97_5 * (count * part * (1.0 - part)).sqrt();
+    let rank = |rank: f64| {
+        sorted
+            .get(rank.ceil().clamp(1.0, count) as usize - 1)
+            .copied()
+    };
+    Some((rank(count * part - half)?, rank(count * part + half)?))
 }
 
 #[cfg(test)]
@@ -222,5 +243,16 @@ mod tests {
         assert_eq!(quantile(&values, 1.0), Some(200.0));
         assert_eq!(quantile(&[7.0], 0.0), Some(7.0));
         assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    /// 1.96 times the root of 1000 * 0.5 * 0.5 is 30.99, of 1000 * 0.99 * 0.01 it is 6.17.
+    #[test]
+    fn intervals_of_quantiles_are_order_statistics() {
+        let values: Vec<f64> = (1..=1000).map(f64::from).collect();
+        assert_eq!(quantile_interval(&values, 0.5), Some((470.0, 531.0)));
+        assert_eq!(quantile_interval(&values, 0.99), Some((984.0, 997.0)));
+        assert_eq!(quantile_interval(&values[..100], 0.99), Some((98.0, 100.0)));
+        assert_eq!(quantile_interval(&[7.0], 0.99), Some((7.0, 7.0)));
+        assert_eq!(quantile_interval(&[], 0.99), None);
     }
 }

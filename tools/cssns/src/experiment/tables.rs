@@ -98,12 +98,13 @@ pub fn schedulers(results: &Results, part: Part, title: &str) -> Option<Table> {
         .iter()
         .map(|cell| {
             let times = &cell.times;
+            let (least, most) = times.p99_interval_s;
             vec![
                 scheduler_name(cell.record.cell.dispatch),
                 format!("{:.2}", times.elapsed_s),
                 format!("{:.2}", times.mean_s),
                 format!("{:.2}", times.median_s),
-                format!("{:.2}", times.p99_s),
+                format!("{:.2} ({least:.2} to {most:.2})", times.p99_s),
                 over(times.elapsed_s, &|wlc| wlc.times.elapsed_s),
                 over(times.mean_s, &|wlc| wlc.times.mean_s),
                 over(times.p99_s, &|wlc| wlc.times.p99_s),
