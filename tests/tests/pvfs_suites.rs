@@ -361,10 +361,7 @@ fn stressing_programs_find_nothing() {
         "fio --name=v --size=64m --bs=64k --rw=randwrite --verify=crc32c --do_verify=1 --verify_fatal=1 \
          --ioengine=psync --numjobs=2 --group_reporting --fsync=64 --directory=.",
     );
-    shell(
-        &there,
-        "dbench --directory=. --timelimit=20 --warmup=0 --quiet 4",
-    );
+    shell(&there, "dbench --directory=. --timelimit=20 4");
     shell(
         &here,
         "stress-ng --class filesystem --seq 1 --timeout 1 --verify --temp-path .",
