@@ -251,36 +251,28 @@ impl Worker<'_> {
         let start = now();
         let opened = options.open(&path);
         let end = now();
-        let file = match opened {
-            Ok(file) => Some(file),
-            Err(error) if is_absent(&error) && !make => None,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && exclusive => None,
-            Err(error) => {
-                let call = |got| Call::Open {
-                    name,
-                    make,
-                    exclusive,
-                    got,
-                };
-                return self.change(start, Err(error), call);
-            }
+        let call = |got| Call::Open {
+            name,
+            make,
+            exclusive,
+            got,
         };
-        let number = match &file {
-            Some(file) => Some(file.metadata()?.ino()),
-            None => None,
+        let opened = match opened {
+            // Where the mount dies before it tells the number, the file may be there all the same.
+            Ok(file) => file
+                .metadata()
+                .map(|attributes| Some((file, attributes.ino()))),
+            Err(error) if is_absent(&error) && !make => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && exclusive => Ok(None),
+            Err(error) => Err(error),
         };
-        let got = Got::Known(number);
-        self.note(
-            Call::Open {
-                name,
-                make,
-                exclusive,
-                got,
-            },
-            start,
-            end,
-        );
-        if let (Some(file), Some(number)) = (file, number) {
+        let handle = match opened {
+            Ok(handle) => handle,
+            Err(error) => return self.change(start, Err(error), call),
+        };
+        let number = handle.as_ref().map(|(_, number)| *number);
+        self.note(call(Got::Known(number)), start, end);
+        if let Some((file, number)) = handle {
             // A handle that appends is told by its flags.
             self.handles.push(Handle { number, file });
         }
