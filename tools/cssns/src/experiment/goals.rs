@@ -32,8 +32,8 @@ const REASON_OF_EQUATION_4: &str = "Three nodes send what three client machines 
 
 /// Of the mix.
 const REASON_OF_THE_MIX: &str = "All processes start within seconds and keep the links busy, so that the order in which nodes get connections hardly moves the time of the last \
-     bytes. Nor is there as much to gain where clients come in their own time: connections share links, so that three links pooled into one are at 0.73 of wlc's p99, and counting bytes, \
-     as mwlc does, is worse than counting connections (docs/SCHEDULING.md, simulated with 500,000 requests; the best there is msed with remaining sizes, 0.87).";
+     bytes. Nor is it within mwlc's reach where clients come in their own time: connections share \
+     links, so that counting bytes is worse than counting connections, and with three nodes no scheduler gets there (docs/SCHEDULING.md, simulated).";
 
 impl Goal<'_> {
     fn missed_because(mut self, reason: &'static str) -> Self {
