@@ -66,7 +66,10 @@ def test_a_sloppy_standby_takes_up_live_connections():
     for scheduler in ("sh -b sh-port", "mh -b mh-port"):
         with Standby(scheduler, 1) as standby:
             kept = opened()
-            assert len({connection.server for connection in kept}) > 1, "a port each, so not one server for all"
+            # A port each, so not one server for all, but six may well have the same.
+            while len({connection.server for connection in kept}) == 1:
+                assert len(kept) < 60, "one server for all ports"
+                kept += opened()
             standby.takes_over()
             for connection in kept:
                 assert connection.fetch(100_000) == connection.server, scheduler
