@@ -2,9 +2,9 @@
 //! What held a cell up: its links, processors, segments that were sent again, and its slowest downloads. Pure.
 
 use super::links::{LINK_MBIT, bytes_per_second};
-use super::sample::quantile;
 use super::store::Measured;
 use super::topology::{Host, Link};
+use crate::simulate::measure::quantile;
 
 /// A link in one direction, and how much of its rate was used.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,6 +4,8 @@
 use anyhow::{Context as _, bail};
 use std::fmt::Write as _;
 
+use crate::simulate::measure::quantile;
+
 /// The first line of a file of samples.
 pub const CSV_HEAD: &str =
     "cell,round,client,node,path,bytes,start_s,connected_s,first_byte_s,end_s";
@@ -162,29 +164,14 @@ impl Times {
     }
 }
 
-/// The smallest value that this part of the sorted values does not exceed.
-#[must_use]
-pub fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
-    let rank = (part * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied()
-}
-
-/// 95 % confidence interval of that quantile in what the sorted values were drawn from, by order statistics: how many
+/// 95 % confidence interval of that quantile of what the sorted values were drawn from, by order statistics: how many
 /// values are below it is binomial, here taken as normal (Conover, Practical Nonparametric Statistics, 3.2).
 #[must_use]
 pub fn quantile_interval(sorted: &[f64], part: f64) -> Option<(f64, f64)> {
     const NORMAL_97_5: f64 = 1.96;
-    if sorted.is_empty() {
-        return None;
-    }
-    let count = sorted.len() as f64;
-    let half = NORMAL_97_5 * (count * part * (1.0 - part)).sqrt();
-    let rank = |rank: f64| {
-        sorted
-            .get(rank.ceil().clamp(1.0, count) as usize - 1)
-            .copied()
-    };
-    Some((rank(count * part - half)?, rank(count * part + half)?))
+    let half = NORMAL_97_5 * (part * (1.0 - part) / sorted.len() as f64).sqrt();
+    let least = quantile(sorted, part - half)?;
+    Some((least, quantile(sorted, (part + half).min(1.0))?))
 }
 
 #[cfg(test)]
@@ -233,16 +220,6 @@ mod tests {
         assert_eq!((times.median_s, times.p99_s), (2.0, 2.0));
         assert!((times.rate_mb_s() - 3.0 / 3.5).abs() < 1e-9);
         assert!(Times::of(&[]).is_none());
-    }
-
-    #[test]
-    fn quantiles_are_values_that_occurred() {
-        let values: Vec<f64> = (1..=200).map(f64::from).collect();
-        assert_eq!(quantile(&values, 0.99), Some(198.0));
-        assert_eq!(quantile(&values, 0.5), Some(100.0));
-        assert_eq!(quantile(&values, 1.0), Some(200.0));
-        assert_eq!(quantile(&[7.0], 0.0), Some(7.0));
-        assert_eq!(quantile(&[], 0.5), None);
     }
 
     /// 1.96 times the root of 1000 * 0.5 * 0.5 is 30.99, of 1000 * 0.99 * 0.01 it is 6.17.

@@ -52,8 +52,9 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The smallest value that at least this part of all does not exceed.
-fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
+/// The smallest of the sorted values that at least this part of all does not exceed.
+#[must_use]
+pub fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
     let rank = (part * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
 }
@@ -101,6 +102,16 @@ fn student_t(degrees: usize) -> f64 {
 mod tests {
     use super::super::world::Completion;
     use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_occurred() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        assert_eq!(quantile(&values, 0.99), Some(198.0));
+        assert_eq!(quantile(&values, 0.5), Some(100.0));
+        assert_eq!(quantile(&values, 1.0), Some(200.0));
+        assert_eq!(quantile(&[7.0], 0.0), Some(7.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
 
     #[test]
     fn figures_are_those_of_the_sorted_values() {
