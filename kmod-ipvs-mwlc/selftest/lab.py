@@ -9,6 +9,7 @@
 Everything runs in one Python process: a thread enters a namespace to make a socket, and the socket stays there.
 """
 
+import itertools
 import os
 import socket
 import struct
@@ -165,8 +166,14 @@ class Connection:
         self.close()
 
 
+# The client's ports in turn, none twice within a run: a real server may still have a connection that its director was made to
+# forget (`ipvsadm -C`). It would answer a SYN from the same port with an ACK, and the SYN said again would be scheduled again.
+CLIENT_PORTS = itertools.cycle(range(1024, 20_000))
+
+
 def client_socket(to, port, timeout_s):
     """A TCP socket of the client's that is connected; from this port, unless it is 0."""
+    port = port or next(CLIENT_PORTS)
     is_ipv6 = ":" in to[0]
     with inside("client"):
         connection = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET)

@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, ensure};
 use cssns_tests::pvfs_cluster::{Cluster, Options};
 use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
 
 /// A user who owns nothing.
 const NOBODY: u32 = 65_534;
@@ -263,12 +264,26 @@ fn a_file_is_as_long_as_an_offset() -> anyhow::Result<()> {
     let mut end = [1; 5];
     File::open(&far)?.read_exact_at(&mut end, longest - 5)?;
     ensure!(end == [0; 5], "the last bytes");
-    // An iod's ext4 holds 16 TiB of a file, so three of them hold 48.
-    let place = 40 << 40;
-    file.write_all_at(b"far", place)?;
+    // Beyond what a local file holds on the iods' disks, and as far as there are offsets.
+    let places = [40 << 40, 1 << 62, longest - 3];
     let mut found = [0; 3];
-    File::open(&far)?.read_exact_at(&mut found, place)?;
-    ensure!(found == *b"far" && file.metadata()?.len() == longest);
+    for place in places {
+        file.write_all_at(b"far", place)?;
+        File::open(&far)?.read_exact_at(&mut found, place)?;
+        ensure!(found == *b"far", "at {place}");
+    }
+    file.sync_all()?;
+    ensure!(file.metadata()?.len() == longest && fs::metadata(&far)?.blocks() <= 3 * 8 * 2);
+    let reader = File::open(&far)?;
+    let mut at = 0;
+    for place in places.map(i64::try_from) {
+        let place = place?;
+        let data = lseek(&reader, at, Whence::SeekData)?;
+        ensure!((0..4096).contains(&(place - data)), "{place}: {data}");
+        at = lseek(&reader, data, Whence::SeekHole)?;
+        ensure!((1..=4096).contains(&(at - place)), "{place}: {at}");
+    }
+    let place = places[1];
     file.set_len(place + 1)?;
     file.set_len(place + 3)?;
     File::open(&far)?.read_exact_at(&mut found, place)?;

@@ -8,6 +8,7 @@
 //! first seed; `make test-powercut` does thousands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::net::TcpStream;
 use std::path::PathBuf;
 
@@ -26,6 +27,8 @@ const RUNS_DEFAULT: u64 = 100;
 const OBJECTS: u64 = 3;
 /// Bytes that are written to.
 const SPACE_BYTES: u64 = 40_000;
+/// In every other run files are of parts so long: data of a dozen, sums of two.
+const SMALL_PART_BYTES: u64 = 4_120;
 
 #[derive(Debug, Default)]
 struct Random(u64);
@@ -115,6 +118,20 @@ impl Content {
 
 type Names = BTreeMap<PathBuf, usize>;
 
+/// Stands in the names for a directory.
+const DIRECTORY: usize = usize::MAX;
+
+/// What cannot be reached is not there: a part whose directory has no name.
+fn reachable(names: &Names) -> Names {
+    let is_there = |path: &PathBuf| {
+        path.parent().is_none_or(|parent| {
+            parent.extension() != Some("parts".as_ref()) || names.contains_key(parent)
+        })
+    };
+    let there = names.iter().filter(|(path, _)| is_there(path));
+    there.map(|(path, file)| (path.clone(), *file)).collect()
+}
+
 #[derive(Debug, Default)]
 struct World {
     contents: Vec<Content>,
@@ -155,7 +172,8 @@ impl World {
                 }
             }
         }
-        self.names.clone_from(&self.flushed_names);
+        self.names = reachable(&self.flushed_names);
+        self.flushed_names.clone_from(&self.names);
         for content in &mut self.contents {
             content.cut_off(random);
         }
@@ -207,6 +225,28 @@ impl Disk for CrashDisk {
         let flushed = names.into_iter().filter(|(name, _)| inside(name));
         world.flushed_names.extend(flushed);
         Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        let world = self.world();
+        let inside = world
+            .names
+            .keys()
+            .filter(|name| name.parent() == Some(path));
+        Ok(inside
+            .filter_map(|name| name.file_name().map(OsString::from))
+            .collect())
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        world.call()?;
+        world.names.insert(path.to_owned(), DIRECTORY);
+        Ok(())
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.remove(path)
     }
 }
 
@@ -470,6 +510,27 @@ fn check(store: &Store, promises: &mut [Promise], seed: u64) {
     }
 }
 
+/// How long the parts of a run's files are.
+const fn part_bytes(seed: u64) -> u64 {
+    match seed % 2 {
+        0 => SMALL_PART_BYTES,
+        _ => u64::MAX,
+    }
+}
+
+/// The file that has a byte of an object, and where in it; `None` where there is a hole.
+fn file_of(world: &World, object: ObjectId, at: usize, seed: u64) -> Option<(usize, usize)> {
+    let (part, at) = (at as u64 / part_bytes(seed), at as u64 % part_bytes(seed));
+    let mut name = format!("{:016x}.{:08x}", object.inode.0, object.generation);
+    if part > 0 {
+        name = format!("{name}.parts/{part:08x}");
+    }
+    let named = world.names.iter().find(|(path, _)| path.ends_with(&name));
+    let file = *named?.1;
+    let length = world.contents[file].now.len() as u64;
+    (at < length).then_some((file, at as usize))
+}
+
 /// In an object that was settled and not touched since, every flipped bit is told after the cut.
 fn flip(disk: &CrashDisk, store: &Store, promises: &[Promise], random: &mut Random, seed: u64) {
     for (number, promise) in promises.iter().enumerate() {
@@ -478,16 +539,13 @@ fn flip(disk: &CrashDisk, store: &Store, promises: &[Promise], random: &mut Rand
         }
         let object = object(number as u64);
         let at = random.below(promise.now.len() as u64) as usize;
-        let file = {
-            let world = disk.world();
-            let name = format!("{:016x}.{:08x}", object.inode.0, object.generation);
-            let named = world.names.iter().find(|(path, _)| path.ends_with(&name));
-            *named.unwrap().1
+        let Some((file, place)) = file_of(&disk.world(), object, at, seed) else {
+            continue;
         };
         let flip = || {
             let mut world = disk.world();
-            world.contents[file].now[at] ^= 4;
-            world.contents[file].flushed[at] ^= 4;
+            world.contents[file].now[place] ^= 4;
+            world.contents[file].flushed[place] ^= 4;
         };
         flip();
         let Err(error) = read(store, object, promise.now.len()) else {
@@ -501,9 +559,13 @@ fn flip(disk: &CrashDisk, store: &Store, promises: &[Promise], random: &mut Rand
 fn run(directory: &Path, seed: u64) {
     let mut random = Random(seed);
     let disk = CrashDisk::default();
+    let open = || {
+        let spanning = SpanningDisk::new(Arc::new(disk.clone()), part_bytes(seed));
+        Store::open_on(Arc::new(spanning), directory, 64).unwrap()
+    };
     let mut promises = vec![Promise::default(); OBJECTS as usize];
     for _ in 0..LIVES {
-        let store = Store::open_on(Arc::new(disk.clone()), directory, 64).unwrap();
+        let store = open();
         disk.world().calls_left = Some(random.below(60));
         while step(&disk, &store, &mut promises, &mut random).is_ok() {
             if disk.world().calls_left == Some(0) {
@@ -515,13 +577,13 @@ fn run(directory: &Path, seed: u64) {
         drop(store);
         disk.world().cut_off(&mut random);
         let settled: Vec<bool> = promises.iter().map(|promise| promise.settled).collect();
-        let store = Store::open_on(Arc::new(disk.clone()), directory, 64).unwrap();
+        let store = open();
         check(&store, &mut promises, seed);
         for (promise, settled) in promises.iter_mut().zip(settled) {
             promise.settled = settled;
         }
         drop(store);
-        let store = Store::open_on(Arc::new(disk.clone()), directory, 64).unwrap();
+        let store = open();
         flip(&disk, &store, &promises, &mut random, seed);
         for promise in &mut promises {
             promise.settled = false;

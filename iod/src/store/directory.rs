@@ -124,8 +124,8 @@ impl DataDirectory {
         if Identity::is_old(&text) {
             self.save(&identity).map_err(failed("upgrade", path))?;
             tracing::info!(
-                "data directory {}: raised to the format with checksums; what is there is taken as \
-                 it is, and summed up when it is first used",
+                "data directory {}: raised to format 3; what is there is taken as it is, and summed up \
+                 when it is first used where it has no checksums",
                 self.path.display()
             );
         }

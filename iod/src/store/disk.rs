@@ -2,6 +2,7 @@
 //! The local disk as a trait: what the store does to files, so that tests can put a disk in its
 //! place that fails (`super::faulty`).
 
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -66,6 +67,15 @@ pub trait LocalFile: Debug + Send + Sync {
     ///
     /// Those of the call.
     fn stat(&self) -> io::Result<LocalStat>;
+
+    /// fstat(2) for the length in bytes alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of the call.
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.stat()?.length)
+    }
 
     /// fstat(2) for times.
     ///
@@ -176,6 +186,35 @@ pub trait Disk: Send + Sync {
     ///
     /// Those of fsync(2).
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a directory; none where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of readdir(3).
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Makes a directory; no error where there is one.
+    ///
+    /// # Errors
+    ///
+    /// Those of mkdir(2).
+    fn make_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory; no error where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of rmdir(2).
+    fn remove_directory(&self, path: &Path) -> io::Result<()>;
+}
+
+/// An outcome where to find it done already is no failure.
+fn done_already(outcome: io::Result<()>, already: io::ErrorKind) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == already => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// The kernel's.
@@ -190,14 +229,27 @@ impl Disk for KernelDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            outcome => outcome,
-        }
+        done_already(fs::remove_file(path), io::ErrorKind::NotFound)
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        match fs::read_dir(path) {
+            Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        done_already(fs::create_dir(path), io::ErrorKind::AlreadyExists)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        done_already(fs::remove_dir(path), io::ErrorKind::NotFound)
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! A disk that fails when a test says so: the other implementation of [`Disk`].
 
+use std::ffi::OsString;
 use std::io;
 use std::net::TcpStream;
 use std::path::Path;
@@ -135,7 +136,8 @@ impl FaultyDisk {
 }
 
 fn part(path: &Path) -> Part {
-    if path.extension().is_some_and(|suffix| suffix == "sums") {
+    // The sums of a part are in a directory of their own.
+    if path.to_string_lossy().contains(".sums") {
         Part::Sums
     } else {
         Part::Data
@@ -160,6 +162,20 @@ impl Disk for FaultyDisk {
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.plain(Act::SyncDirectory, Part::Any)?;
         KernelDisk.sync_directory(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        KernelDisk.list(path)
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        self.plain(Act::Open, part(path))?;
+        KernelDisk.make_directory(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.plain(Act::Remove, part(path))?;
+        KernelDisk.remove_directory(path)
     }
 }
 

@@ -8,11 +8,16 @@ use pvfs::ids::{ClientId, FileSystemId, IodId};
 use pvfs::wire::header::checksum;
 use thiserror::Error;
 
-/// First line: the format and its version. Since version 2 objects have checksums.
-const FIRST_LINE: &str = "pvfs-iod data directory, format 2";
-/// The version without checksums. Its objects are taken as they are and summed up when they are first
-/// used; an iod of that version must not write to them afterwards, hence the new number.
-const FIRST_LINE_1: &str = "pvfs-iod data directory, format 1";
+/// First line: the format and its version. Since version 2 objects have checksums, since version 3
+/// they may have parts.
+const FIRST_LINE: &str = "pvfs-iod data directory, format 3";
+/// The versions without parts, and without checksums too. Their objects are taken as they are, and
+/// summed up when they are first used; an iod of such a version must not write to them afterwards,
+/// hence the new number.
+const EARLIER_FIRST_LINES: [&str; 2] = [
+    "pvfs-iod data directory, format 2",
+    "pvfs-iod data directory, format 1",
+];
 
 /// Whose data a directory holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub struct Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IdentityError {
     /// Another format or no identity file at all.
-    #[error("it is not of format 1 or 2: was it written by a newer pvfs-iod?")]
+    #[error("it is not of format 1, 2 or 3: was it written by a newer pvfs-iod?")]
     Format,
     /// Damaged.
     #[error("its checksum does not match: restore it from a backup, the stripes are still there")]
@@ -57,7 +62,8 @@ impl Identity {
     /// Whether the text of an identity file is of an earlier format.
     #[must_use]
     pub fn is_old(text: &str) -> bool {
-        text.lines().next() == Some(FIRST_LINE_1)
+        let first = text.lines().next();
+        first.is_some_and(|first| EARLIER_FIRST_LINES.contains(&first))
     }
 
     fn text(&self, first_line: &str) -> String {
@@ -81,11 +87,10 @@ impl FromStr for Identity {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, IdentityError> {
-        let first_line = match text.lines().next() {
-            Some(FIRST_LINE) => FIRST_LINE,
-            Some(FIRST_LINE_1) => FIRST_LINE_1,
-            _ => return Err(IdentityError::Format),
-        };
+        let first_line = text.lines().next().unwrap_or_default();
+        if first_line != FIRST_LINE && !EARLIER_FIRST_LINES.contains(&first_line) {
+            return Err(IdentityError::Format);
+        }
         let mut lines = text.lines().skip(1);
         let mut field = |name: &str| {
             let line = lines.next()?;
@@ -156,10 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_format_is_understood() {
-        let old = member().text(FIRST_LINE_1);
-        assert_eq!(old.parse(), Ok(member()));
-        assert!(Identity::is_old(&old) && !Identity::is_old(&member().to_string()));
+    fn earlier_formats_are_understood() {
+        for first_line in EARLIER_FIRST_LINES {
+            let old = member().text(first_line);
+            assert_eq!(old.parse(), Ok(member()));
+            assert!(Identity::is_old(&old));
+        }
+        assert!(!Identity::is_old(&member().to_string()));
     }
 
     #[test]

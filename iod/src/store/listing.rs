@@ -10,6 +10,7 @@ use pvfs::ids::{InodeNumber, ObjectId};
 use pvfs::proto::iod::Surveyed;
 
 use super::directory::{DataDirectory, HASH_DIRECTORIES, SUMS_SUFFIX};
+use super::spanning::PARTS_SUFFIX;
 use super::sums::Damage;
 use super::{Store, Unsettled};
 
@@ -89,10 +90,10 @@ impl DataDirectory {
 /// The object that a local file belongs to.
 fn object_of(name: &OsStr) -> Option<ObjectId> {
     let name = name.to_str()?;
-    let (inode, generation) = name
-        .strip_suffix(SUMS_SUFFIX)
-        .unwrap_or(name)
-        .split_once('.')?;
+    // Of what an interrupted removal left, a directory of parts may be all there is.
+    let name = name.strip_suffix(PARTS_SUFFIX).unwrap_or(name);
+    let name = name.strip_suffix(SUMS_SUFFIX).unwrap_or(name);
+    let (inode, generation) = name.split_once('.')?;
     let is_number =
         |text: &str, digits| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
     if !is_number(inode, INODE_DIGITS) || !is_number(generation, GENERATION_DIGITS) {
@@ -127,12 +128,19 @@ mod tests {
             of("00000000000012ab.00000002.sums"),
             Some(object(0x12ab, 2))
         );
+        for parts in [
+            "00000000000012ab.00000002.parts",
+            "00000000000012ab.00000002.sums.parts",
+        ] {
+            assert_eq!(of(parts), Some(object(0x12ab, 2)));
+        }
         for bad in [
             "",
             ".",
             "12ab.2",
             "00000000000012ab",
             "00000000000012ab.00000002.bak",
+            "00000000000012ab.00000002.parts.sums",
             "+000000000000001.00000002",
             "00000000000012ag.00000002",
         ] {

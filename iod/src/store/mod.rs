@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! The data directory of an iod: one sparse local file for each object, and one with its checksums.
+//! The data directory of an iod: one sparse local file for each object, and one with its checksums;
+//! more of them where an object is longer than local files may be.
 //! Format: `docs/ON_DISK.md`.
 
 mod bounded_set;
@@ -15,6 +16,7 @@ mod memo;
 mod object_file;
 mod scrub;
 mod settler;
+mod spanning;
 mod sums;
 mod sums_format;
 mod unsettled;
@@ -43,6 +45,7 @@ use object_file::SettleError;
 pub use object_file::{ObjectFile, VERIFIED_BYTES_MAX, VERIFY_BUFFER_BYTES};
 pub use scrub::Scrubbed;
 pub use settler::Settler;
+use spanning::{PART_BYTES, SpanningDisk};
 pub use sums::Damage;
 use unsettled::Unsettled;
 
@@ -55,8 +58,8 @@ const COPY_BUFFER_BYTES: usize = 1 << 20;
 
 /// Objects whose files are kept open, unless the caller says otherwise: hot files of many clients.
 pub const OPEN_OBJECTS_MAX_DEFAULT: usize = 4096;
-/// Descriptors of an open object: its data and its checksums.
-pub const DESCRIPTORS_PER_OBJECT: u64 = 2;
+/// Descriptors of an open object: of its data and of its checksums, of each the first part and one more.
+pub const DESCRIPTORS_PER_OBJECT: u64 = 4;
 
 /// The local files of one iod. All operations may be called from many threads at once.
 pub struct Store {
@@ -87,10 +90,11 @@ impl Store {
     ///
     /// Says what is wrong with the directory and what to do.
     pub fn open(path: &Path, open_objects_max: usize) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(KernelDisk), path, open_objects_max)
+        let disk = SpanningDisk::new(Arc::new(KernelDisk), PART_BYTES);
+        Self::open_on(Arc::new(disk), path, open_objects_max)
     }
 
-    /// The same with the objects on another disk than the kernel's.
+    /// The same with the objects on another disk than the kernel's, as long as files are there.
     ///
     /// # Errors
     ///

@@ -112,7 +112,7 @@ impl ObjectFile {
     ///
     /// Those of fstat(2).
     pub fn length(&self) -> io::Result<u64> {
-        Ok(self.data.stat()?.length)
+        self.data.length()
     }
 
     pub(super) fn stat(&self) -> io::Result<LocalStat> {

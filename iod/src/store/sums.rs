@@ -197,8 +197,8 @@ impl Sums {
         }
         let covered = self.read_header(cluster)?;
         let start = cluster * CLUSTER_BLOCKS;
-        let of_data = blocks_of(data.stat()?.length).saturating_sub(start);
-        let sums_length = self.file.stat()?.length;
+        let of_data = blocks_of(data.length()?).saturating_sub(start);
+        let sums_length = self.file.length()?;
         let of_sums = sums_length.saturating_sub(header_offset(cluster) + HEADER_PAGE_BYTES);
         let of_sums = of_sums.div_ceil(SUM_BYTES);
         let end = of_data.max(of_sums).min(CLUSTER_BLOCKS);
@@ -348,7 +348,7 @@ impl Sums {
             self.file.sync()?;
         }
         let length = length_of(blocks);
-        if self.file.stat()?.length > length {
+        if self.file.length()? > length {
             self.file.set_length(length)?;
         }
         self.file.sync()?;

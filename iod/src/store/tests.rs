@@ -158,7 +158,7 @@ fn an_interrupted_format_is_completed_and_the_identity_lasts() {
     assert_eq!(open(directory.path()).identity(), expected);
     fs::write(
         directory.path().join("identity"),
-        "pvfs-iod data directory, format 3\n",
+        "pvfs-iod data directory, format 4\n",
     )
     .unwrap();
     let error = Store::open(directory.path(), 1).err().unwrap().to_string();
