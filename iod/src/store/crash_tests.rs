@@ -224,6 +224,8 @@ impl Disk for CrashDisk {
         world.flushed_names.retain(|name, _| !inside(name));
         let flushed = names.into_iter().filter(|(name, _)| inside(name));
         world.flushed_names.extend(flushed);
+        // What was in a directory that is gone is not in another of its name.
+        world.flushed_names = reachable(&world.flushed_names);
         Ok(())
     }
 

@@ -244,7 +244,7 @@ impl SpanningFile {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A part is in it before it is on the disk, and is flushed once too often rather than never.
+        // Each change leaves it sound, so a panic does no harm.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -294,7 +294,6 @@ impl SpanningFile {
         if !state.lengths.contains_key(&part) {
             self.make_part(&mut state, part)?;
         }
-        state.unflushed.insert(part);
         self.open_part(&mut state, part).map(Part::Other)
     }
 
@@ -309,11 +308,32 @@ impl SpanningFile {
         Ok(())
     }
 
-    /// Notes how long a part has become.
-    fn note_length(&self, part: u64, change: impl FnOnce(&mut u64)) {
+    /// Notes that a part was changed, or that this failed: afterwards, or a flush in between could
+    /// miss it.
+    fn note_change(&self, part: u64) {
         if part > 0 {
-            self.state().lengths.entry(part).and_modify(change);
+            self.state().unflushed.insert(part);
         }
+    }
+
+    /// The same where the length may have changed.
+    fn measured<T>(
+        &self,
+        part: u64,
+        file: &dyn LocalFile,
+        changed: io::Result<T>,
+    ) -> io::Result<T> {
+        self.note_change(part);
+        if part > 0 {
+            let length = file.length()?;
+            self.state().lengths.insert(part, length);
+        }
+        changed
+    }
+
+    fn set_part_length(&self, part: u64, length: u64) -> io::Result<()> {
+        let file = self.part_to_change(part)?;
+        self.measured(part, &*file, file.set_length(length))
     }
 
     /// The first part from `part` on that is there.
@@ -353,12 +373,12 @@ impl SpanningFile {
         Ok(())
     }
 
-    /// The same for the parts that are there.
+    /// The same for the parts that are there, with their files.
     fn pieces_there(
         &self,
         offset: u64,
         length: u64,
-        mut act: impl FnMut(&dyn LocalFile, u64, u64) -> nix::Result<()>,
+        mut act: impl FnMut(u64, &dyn LocalFile, u64, u64) -> nix::Result<()>,
     ) -> nix::Result<()> {
         let end = offset.saturating_add(length);
         let mut next = self.next_part(self.place(offset).part);
@@ -367,7 +387,7 @@ impl SpanningFile {
             let size = self.place(from).room.min(end - from);
             let found = self.part(part).map_err(|error| errno_of(&error))?;
             if let Some(file) = found {
-                act(&*file, from - self.start_of(part), size)?;
+                act(part, &*file, from - self.start_of(part), size)?;
             }
             next = self.next_part(part + 1);
         }
@@ -392,11 +412,10 @@ impl SpanningFile {
         }
         if std::mem::take(&mut self.state().names_unflushed) {
             let names = || {
-                self.disk.sync_directory(&self.directory)?;
-                match self.directory.parent() {
-                    Some(parent) => self.disk.sync_directory(parent),
-                    None => Ok(()),
+                if let Some(parent) = self.directory.parent() {
+                    self.disk.sync_directory(parent)?;
                 }
+                self.disk.sync_directory(&self.directory)
             };
             if let Err(error) = names() {
                 self.state().names_unflushed = true;
@@ -430,10 +449,8 @@ impl LocalFile for SpanningFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let place = self.place(offset);
         let bytes = bytes.get(..place.clip(bytes.len())).unwrap_or(bytes);
-        let count = self.part_to_change(place.part)?.write_at(bytes, place.at)?;
-        let end = place.at + count as u64;
-        self.note_length(place.part, |length| *length = end.max(*length));
-        Ok(count)
+        let part = self.part_to_change(place.part)?;
+        self.measured(place.part, &*part, part.write_at(bytes, place.at))
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
@@ -447,14 +464,10 @@ impl LocalFile for SpanningFile {
                 .map(|(part, _)| *part)
                 .collect();
             for part in beyond.into_iter().rev() {
-                self.part_to_change(part)?.set_length(0)?;
-                self.note_length(part, |length| *length = 0);
+                self.set_part_length(part, 0)?;
             }
         }
-        let of_last = length - self.start_of(last);
-        self.part_to_change(last)?.set_length(of_last)?;
-        self.note_length(last, |length| *length = of_last);
-        Ok(())
+        self.set_part_length(last, length - self.start_of(last))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -508,26 +521,20 @@ impl LocalFile for SpanningFile {
 
     fn allocate(&self, offset: u64, length: u64) -> nix::Result<()> {
         self.pieces(offset, length, |part, at, size| {
-            let part = self.part_to_change(part);
-            part.map_err(|error| errno_of(&error))?.allocate(at, size)
+            let file = self.part_to_change(part);
+            let file = file.map_err(|error| errno_of(&error))?;
+            let allocated = file.allocate(at, size);
+            self.note_change(part);
+            allocated
         })
     }
 
     fn punch(&self, offset: u64, length: u64) -> nix::Result<()> {
-        self.pieces_there(offset, length, |part, at, size| part.punch(at, size))?;
-        // Holes are made by changes that have to be flushed too.
-        if self.has_parts() {
-            let first = self.place(offset).part.max(1);
-            let last = self.place(offset.saturating_add(length)).part;
-            let mut state = self.state();
-            let changed: Vec<u64> = state
-                .lengths
-                .range(first..=last.max(first))
-                .map(|(part, _)| *part)
-                .collect();
-            state.unflushed.extend(changed);
-        }
-        Ok(())
+        self.pieces_there(offset, length, |part, file, at, size| {
+            let punched = file.punch(at, size);
+            self.note_change(part);
+            punched
+        })
     }
 
     fn next_hole(&self, offset: u64) -> io::Result<u64> {
@@ -565,7 +572,7 @@ impl LocalFile for SpanningFile {
     }
 
     fn forget(&self, offset: u64, length: u64) -> nix::Result<()> {
-        self.pieces_there(offset, length, |part, at, size| part.forget(at, size))
+        self.pieces_there(offset, length, |_, file, at, size| file.forget(at, size))
     }
 
     fn send(&self, mut stream: &TcpStream, offset: u64, length: usize) -> nix::Result<usize> {
