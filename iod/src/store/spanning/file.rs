@@ -1,162 +1,25 @@
 // SPDX-License-Identifier: MIT
-//! Files longer than the local file system's longest: ext4 ends a file at 16 TiB, and at 4 TiB where
-//! its blocks have 1 KiB, but a sparse file of PVFS may have bytes anywhere below 2^63.
-//!
-//! A file is a row of *parts* of equal size. The first is the file that its path names; the others
-//! are in a directory beside it, are made where something is written, and are holes until then.
-//! Nearly no file has more than the first, and pays one look for the directory when it is opened.
-//!
-//! # Invariants
-//!
-//! A file ends where the last part that is not empty ends. `SpanningFile::state` names all parts
-//! there are but the first, since a path is open once at a time and only its file makes parts.
+//! A file of several parts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
-use super::LocalStat;
-use super::disk::{Disk, LocalFile, Stamp};
+use super::super::LocalStat;
+use super::super::disk::{Disk, LocalFile, Stamp};
+use super::name_of;
 
-/// How long a part is: less than what any file system of Linux that is in use holds in a file.
-pub(super) const PART_BYTES: u64 = 1 << 41;
-// Neither a block nor a header of sums is in two parts.
-const _: () = assert!(PART_BYTES % 4096 == 0);
-/// The directory of a file's parts is named as the file, and this.
-pub(super) const PARTS_SUFFIX: &str = ".parts";
-/// Digits of a part's number in its name.
-const PART_DIGITS: usize = 8;
 /// Sent where there is no part.
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// A disk whose files end nowhere, on one whose files do.
-pub(super) struct SpanningDisk {
-    disk: Arc<dyn Disk>,
-    part_bytes: u64,
-}
-
-impl SpanningDisk {
-    /// Parts of `part_bytes`, which is not 0.
-    pub(super) fn new(disk: Arc<dyn Disk>, part_bytes: u64) -> Self {
-        Self { disk, part_bytes }
-    }
-
-    /// Opens a file's first part. A power cut may have left other parts of a file whose first is gone:
-    /// they were never flushed, and a new file must not take over their bytes.
-    fn open_first(&self, path: &Path, create: bool) -> io::Result<Box<dyn LocalFile>> {
-        match self.disk.open(path, false) {
-            Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
-                let removed = self.remove_parts(path)?;
-                let parent = path.parent();
-                if let Some(parent) = parent.filter(|_| removed) {
-                    self.disk.sync_directory(parent)?;
-                }
-                self.disk.open(path, true)
-            }
-            opened => opened,
-        }
-    }
-
-    /// Removes all parts but the first; returns whether there were some.
-    fn remove_parts(&self, path: &Path) -> io::Result<bool> {
-        let directory = with_suffix(path, PARTS_SUFFIX);
-        let parts = self.parts(&directory)?;
-        for part in &parts {
-            self.disk.remove(&directory.join(name_of(*part)))?;
-        }
-        self.disk.remove_directory(&directory)?;
-        Ok(!parts.is_empty())
-    }
-
-    /// The numbers of a file's parts, without the first.
-    fn parts(&self, directory: &Path) -> io::Result<Vec<u64>> {
-        let names = self.disk.list(directory)?;
-        Ok(names.iter().filter_map(|name| part_of(name)).collect())
-    }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.to_owned().into_os_string();
-    path.push(suffix);
-    path.into()
-}
-
-fn name_of(part: u64) -> String {
-    format!("{part:0PART_DIGITS$x}")
-}
-
-/// The part that a name stands for.
-fn part_of(name: &OsStr) -> Option<u64> {
-    let part = u64::from_str_radix(name.to_str()?, 16).ok()?;
-    (part > 0 && name == OsStr::new(&name_of(part))).then_some(part)
-}
-
-impl Disk for SpanningDisk {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn LocalFile>> {
-        let first = self.open_first(path, create)?;
-        if first.length()? > self.part_bytes {
-            return Err(io::Error::other(format!(
-                "{} is longer than a part of {} bytes: a version of pvfs-iod before format 3 made it so",
-                path.display(),
-                self.part_bytes
-            )));
-        }
-        let directory = with_suffix(path, PARTS_SUFFIX);
-        let mut lengths = BTreeMap::new();
-        for part in self.parts(&directory)? {
-            let file = self.disk.open(&directory.join(name_of(part)), false)?;
-            lengths.insert(part, file.length()?);
-        }
-        Ok(Box::new(SpanningFile {
-            first,
-            part_bytes: self.part_bytes,
-            disk: Arc::clone(&self.disk),
-            has_parts: AtomicBool::new(!lengths.is_empty()),
-            state: Mutex::new(State {
-                // Whoever wrote them may have been killed before it flushed them.
-                unflushed: lengths.keys().copied().collect(),
-                names_unflushed: true,
-                lengths,
-                open: None,
-            }),
-            flushing: Mutex::new(()),
-            stamps: AtomicI64::new(0),
-            directory,
-        }))
-    }
-
-    /// The first part goes last, so that what an interrupted removal leaves is removed by the next.
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.remove_parts(path)?;
-        self.disk.remove(path)
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_directory(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        self.disk.list(path)
-    }
-
-    fn make_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.make_directory(path)
-    }
-
-    fn remove_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_directory(path)
-    }
-}
-
 /// See the module.
-struct SpanningFile {
+pub(super) struct SpanningFile {
     first: Box<dyn LocalFile>,
     part_bytes: u64,
     disk: Arc<dyn Disk>,
@@ -230,6 +93,32 @@ fn errno_of(error: &io::Error) -> Errno {
 }
 
 impl SpanningFile {
+    /// A file whose first part is open and whose others, so long as `lengths` says, are in a directory
+    /// of a disk.
+    pub(super) fn new(
+        first: Box<dyn LocalFile>,
+        (disk, directory): (Arc<dyn Disk>, PathBuf),
+        part_bytes: u64,
+        lengths: BTreeMap<u64, u64>,
+    ) -> Self {
+        Self {
+            first,
+            part_bytes,
+            disk,
+            directory,
+            has_parts: AtomicBool::new(!lengths.is_empty()),
+            state: Mutex::new(State {
+                // Whoever wrote them may have been killed before it flushed them.
+                unflushed: lengths.keys().copied().collect(),
+                names_unflushed: true,
+                lengths,
+                open: None,
+            }),
+            flushing: Mutex::new(()),
+            stamps: AtomicI64::new(0),
+        }
+    }
+
     fn place(&self, offset: u64) -> Place {
         let at = offset % self.part_bytes;
         Place {
@@ -594,7 +483,3 @@ impl LocalFile for SpanningFile {
         stream.write(zeros).map_err(|error| errno_of(&error))
     }
 }
-
-#[cfg(test)]
-#[path = "spanning_tests.rs"]
-mod tests;
