@@ -233,8 +233,8 @@ impl SpanningFile {
         }
     }
 
-    /// How many bytes from `offset` on are in a hole that no part, or none so long, has a place for:
-    /// at most to the end of the part, 0 at the file's end.
+    /// How many zeros follow from `offset` on, where a part is not there or has ended: at most up to
+    /// the next part, and none where the file ends.
     fn gap(&self, offset: u64) -> io::Result<u64> {
         if !self.has_parts() {
             return Ok(0);
