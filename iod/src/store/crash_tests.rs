@@ -528,9 +528,12 @@ fn file_of(world: &World, object: ObjectId, at: usize, seed: u64) -> Option<(usi
         name = format!("{name}.parts/{part:08x}");
     }
     let named = world.names.iter().find(|(path, _)| path.ends_with(&name));
+    assert!(named.is_some() || part > 0, "an object has its first part");
     let file = *named?.1;
     let length = world.contents[file].now.len() as u64;
-    (at < length).then_some((file, at as usize))
+    let is_there = at < length;
+    assert!(is_there || part_bytes(seed) == SMALL_PART_BYTES, "one file");
+    is_there.then_some((file, at as usize))
 }
 
 /// In an object that was settled and not touched since, every flipped bit is told after the cut.

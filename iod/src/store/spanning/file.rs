@@ -243,26 +243,8 @@ impl SpanningFile {
         Ok(rest.min(self.place(offset).room))
     }
 
-    /// Calls `act` with each piece of a range that is in one part: the part's number, the offset in it
-    /// and the length.
-    fn pieces<E>(
-        &self,
-        offset: u64,
-        length: u64,
-        mut act: impl FnMut(u64, u64, u64) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let end = offset.saturating_add(length);
-        let mut offset = offset;
-        while offset < end {
-            let place = self.place(offset);
-            let size = place.room.min(end - offset);
-            act(place.part, place.at, size)?;
-            offset += size;
-        }
-        Ok(())
-    }
-
-    /// The same for the parts that are there, with their files.
+    /// Calls `act` with each piece of a range that is in one part which is there: the part's number, its
+    /// file, the offset in it and the length.
     fn pieces_there(
         &self,
         offset: u64,
@@ -409,13 +391,19 @@ impl LocalFile for SpanningFile {
     }
 
     fn allocate(&self, offset: u64, length: u64) -> nix::Result<()> {
-        self.pieces(offset, length, |part, at, size| {
+        let end = offset.saturating_add(length);
+        let mut offset = offset;
+        while offset < end {
+            let Place { part, at, room } = self.place(offset);
+            let size = room.min(end - offset);
             let file = self.part_to_change(part);
             let file = file.map_err(|error| errno_of(&error))?;
             let allocated = file.allocate(at, size);
             self.note_change(part);
-            allocated
-        })
+            allocated?;
+            offset += size;
+        }
+        Ok(())
     }
 
     fn punch(&self, offset: u64, length: u64) -> nix::Result<()> {

@@ -43,20 +43,34 @@ impl SpanningDisk {
         Self { disk, part_bytes }
     }
 
-    /// Opens a file's first part. A power cut may have left other parts of a file whose first is gone:
-    /// they were never flushed, and a new file must not take over their bytes.
-    fn open_first(&self, path: &Path, create: bool) -> io::Result<Box<dyn LocalFile>> {
-        match self.disk.open(path, false) {
-            Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
-                let removed = self.remove_parts(path)?;
-                let parent = path.parent();
-                if let Some(parent) = parent.filter(|_| removed) {
-                    self.disk.sync_directory(parent)?;
-                }
-                self.disk.open(path, true)
-            }
-            opened => opened,
+    /// Makes a file. A power cut may have left parts of one whose first is gone: they were never
+    /// flushed, and a new file must not take over their bytes.
+    fn make(&self, path: &Path) -> io::Result<Box<dyn LocalFile>> {
+        let removed = self.remove_parts(path)?;
+        if let Some(parent) = path.parent().filter(|_| removed) {
+            self.disk.sync_directory(parent)?;
         }
+        self.disk.open(path, true)
+    }
+
+    /// How long each part is that a file has beside its first.
+    fn lengths(&self, directory: &Path) -> io::Result<BTreeMap<u64, u64>> {
+        let length_of = |part| {
+            let file = self.disk.open(&directory.join(name_of(part)), false)?;
+            Ok((part, file.length()?))
+        };
+        self.parts(directory)?.into_iter().map(length_of).collect()
+    }
+
+    fn refuse_longer(&self, path: &Path, first: &dyn LocalFile) -> io::Result<()> {
+        if first.length()? <= self.part_bytes {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} is longer than a part of {} bytes: a version of pvfs-iod before format 3 made it so",
+            path.display(),
+            self.part_bytes
+        )))
     }
 
     /// Removes all parts but the first; returns whether there were some.
@@ -95,20 +109,17 @@ fn part_of(name: &OsStr) -> Option<u64> {
 
 impl Disk for SpanningDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn LocalFile>> {
-        let first = self.open_first(path, create)?;
-        if first.length()? > self.part_bytes {
-            return Err(io::Error::other(format!(
-                "{} is longer than a part of {} bytes: a version of pvfs-iod before format 3 made it so",
-                path.display(),
-                self.part_bytes
-            )));
-        }
         let directory = with_suffix(path, PARTS_SUFFIX);
-        let mut lengths = BTreeMap::new();
-        for part in self.parts(&directory)? {
-            let file = self.disk.open(&directory.join(name_of(part)), false)?;
-            lengths.insert(part, file.length()?);
-        }
+        let (first, lengths) = match self.disk.open(path, false) {
+            Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
+                (self.make(path)?, BTreeMap::new())
+            }
+            opened => {
+                let first = opened?;
+                self.refuse_longer(path, first.as_ref())?;
+                (first, self.lengths(&directory)?)
+            }
+        };
         Ok(Box::new(SpanningFile::new(
             first,
             (Arc::clone(&self.disk), directory),
