@@ -3,9 +3,8 @@
 //! disk at intervals. While mgr is away it tries again for ever; clients are served meanwhile.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pvfs::address::Endpoint;
@@ -15,11 +14,14 @@ use pvfs::client::transport::enable_keepalive;
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId, IodId};
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
+use pvfs::runtime::net::TcpStream;
+use pvfs::runtime::random_u64;
+use pvfs::runtime::thread::{self, JoinHandle};
 use pvfs::wire::blocking::{ConnectionError, read_message, write_message};
 use pvfs::wire::header::{FrameError, FrameKind};
 use thiserror::Error;
 
-use crate::store::{Membership, Store, random_u64};
+use crate::store::{Membership, Store};
 
 /// mgr counts an iod as away after several of these.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -92,7 +94,7 @@ impl Registrar {
             patience,
             on_registered: Some(on_registered),
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("mgr".into())
             .spawn(move || worker.run())?;
         Ok(Self {
@@ -151,7 +153,7 @@ impl<F: FnOnce(Membership)> Worker<F> {
         // A member registers under a new client id each time, since it needs no exactly-once.
         let client = match identity.membership {
             None => identity.client,
-            Some(_) => ClientId(random_u64()?),
+            Some(_) => ClientId(random_u64()),
         };
         let mut link = Link {
             stream,

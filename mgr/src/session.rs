@@ -226,7 +226,9 @@ impl<W> Sessions<W> {
         let expired =
             |session: &Session<W>| session.heard_ms < before_ms && session.in_flight.is_empty();
         let silent = self.sessions.iter().filter(|(_, session)| expired(session));
-        let silent: Vec<ClientId> = silent.map(|(client, _)| *client).collect();
+        let mut silent: Vec<ClientId> = silent.map(|(client, _)| *client).collect();
+        // The same inputs have the same outcome, whatever the order of a hash table.
+        silent.sort_unstable();
         for client in &silent {
             if let Some(session) = self.sessions.remove(client) {
                 let durable = session.kept.into_iter().filter(|(_, kept)| kept.durable);

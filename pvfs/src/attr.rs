@@ -18,7 +18,7 @@ impl Timestamp {
     /// The system clock, for the rim of a process; pure code takes `now` as an argument.
     #[must_use]
     pub fn now() -> Self {
-        Self::from(std::time::SystemTime::now())
+        Self::from(crate::runtime::time::time_of_day())
     }
 }
 

@@ -15,4 +15,5 @@ pub mod limits;
 pub mod lock_ranges;
 pub mod name;
 pub mod proto;
+pub mod runtime;
 pub mod wire;

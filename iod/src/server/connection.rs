@@ -2,8 +2,7 @@
 //! One client's connection: requests are answered one after another, in the order of their arrival.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::{Mutex, PoisonError};
+use std::net::SocketAddr;
 
 use pvfs::client::buffer::AlignedBuffer;
 use pvfs::error::FsError;
@@ -13,6 +12,8 @@ use pvfs::limits::{
     SCRUB_BYTES_MAX,
 };
 use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
+use pvfs::runtime::net::TcpStream;
+use pvfs::runtime::sync::{Mutex, PoisonError};
 use pvfs::wire::blocking::{ConnectionError, frame_start, read_short_message};
 use pvfs::wire::header::{FrameError, FrameHeader, FrameKind};
 

@@ -2,8 +2,9 @@
 //! A reader that ends a frame which takes too long.
 
 use std::io::{self, Read};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+
+use pvfs::runtime::net::TcpStream;
+use pvfs::runtime::time::{Duration, Instant};
 
 /// Reads a socket; within a frame, a timeout of the socket or of the frame is an error. Between
 /// frames the peer may be silent for longer, before its first one it may not.

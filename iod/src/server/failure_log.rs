@@ -2,8 +2,9 @@
 //! Logging of failures that may come by the thousand: a full or dying disk must not fill the log.
 
 use std::fmt::Display;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+
+use pvfs::runtime::sync::{Mutex, PoisonError};
+use pvfs::runtime::time::{Duration, Instant};
 
 /// At most one line in so long.
 const INTERVAL: Duration = Duration::from_secs(1);

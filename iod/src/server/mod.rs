@@ -8,14 +8,14 @@ mod transfer;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
 use pvfs::client::transport::enable_keepalive;
+use pvfs::runtime::net::{TcpListener, TcpStream, stop_listening};
+use pvfs::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use pvfs::runtime::thread::{self, JoinHandle};
 
 use crate::store::Store;
 use connection::Connection;
@@ -104,7 +104,7 @@ impl Server {
             failures: FailureLog::new(),
             table: Arc::default(),
         });
-        let accepting = std::thread::Builder::new().name("accept".into()).spawn({
+        let accepting = thread::Builder::new().name("accept".into()).spawn({
             let (listener, shared) = (Arc::clone(&listener), Arc::clone(&shared));
             move || accept(&listener, &shared)
         })?;
@@ -128,10 +128,8 @@ impl Server {
     }
 
     fn shut_down(&mut self) {
-        use std::os::fd::AsRawFd;
         self.shared.stopping.store(true, Ordering::Release);
-        // On Linux this wakes accept(2) with EINVAL.
-        let _ = shutdown(self.listener.as_raw_fd(), SocketShutdown::Both);
+        stop_listening(&self.listener);
         if let Some(accepting) = self.accepting.take() {
             // A thread that panicked has ended as well.
             let _ = accepting.join();
@@ -183,7 +181,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
                 shared
                     .failures
                     .note(&format_args!("accepting connections fails: {error}"));
-                std::thread::sleep(ACCEPT_PAUSE);
+                thread::sleep(ACCEPT_PAUSE);
             }
         }
     }
@@ -217,7 +215,7 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) -> io::Resul
             Err(error) => tracing::info!("connection from {peer} ended: {error}"),
         }
     };
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name(name)
         .stack_size(STACK_BYTES)
         .spawn(work)?;

@@ -2,11 +2,10 @@
 //! Moving payloads: from the page cache to the socket, and from the socket to the page cache.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 
 use nix::errno::Errno;
 use pvfs::client::buffer::AlignedBuffer;
-use socket2::SockRef;
+use pvfs::runtime::net::{TcpStream, send_more};
 
 use super::deadline::timed_out;
 use crate::store::{ObjectFile, VERIFY_BUFFER_BYTES};
@@ -30,7 +29,7 @@ pub(super) enum SendError {
 pub(super) fn send_start(stream: &TcpStream, start: &[u8]) -> io::Result<()> {
     let mut rest = start;
     while !rest.is_empty() {
-        match SockRef::from(stream).send_with_flags(rest, libc::MSG_MORE) {
+        match send_more(stream, rest) {
             Ok(count) => rest = rest.get(count..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

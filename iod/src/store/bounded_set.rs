@@ -2,9 +2,9 @@
 //! A set of objects that forgets which they are when there are too many: it then holds all.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pvfs::ids::ObjectId;
+use pvfs::runtime::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(super) struct BoundedSet {
     objects_max: usize,

@@ -9,13 +9,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::net::TcpStream;
 use std::path::PathBuf;
 
 use super::disk::{Disk, LocalFile, Stamp};
 use super::*;
 use nix::errno::Errno;
 use pvfs::ids::InodeNumber;
+use pvfs::runtime::net::TcpStream;
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: u64 = 512;

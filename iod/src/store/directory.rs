@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
 use pvfs::ids::{ClientId, ObjectId};
+use pvfs::runtime::random_u64;
 use thiserror::Error;
 
 use super::disk::Disk;
@@ -143,9 +144,8 @@ impl DataDirectory {
             fs::create_dir_all(&path).map_err(failed("make", &path))?;
         }
         sync_directory(&self.objects).map_err(failed("sync", &self.objects))?;
-        let random = random_u64().map_err(failed("draw a random number for", &self.path))?;
         let identity = Identity {
-            client: ClientId(random),
+            client: ClientId(random_u64()),
             membership: None,
         };
         self.save(&identity)
@@ -278,11 +278,4 @@ fn load(path: &Path) -> Result<String, OpenError> {
 
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
-}
-
-/// A number that nobody else draws.
-pub(crate) fn random_u64() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u64::from_ne_bytes(bytes))
 }

@@ -6,14 +6,13 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::TcpStream;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
-use nix::sys::sendfile::sendfile64;
 use nix::unistd::{Whence, lseek};
+use pvfs::runtime::net::{TcpStream, send_file};
 
 use super::LocalStat;
 
@@ -327,8 +326,8 @@ impl LocalFile for File {
     }
 
     fn send(&self, stream: &TcpStream, offset: u64, length: usize) -> nix::Result<usize> {
-        let mut position = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        sendfile64(stream, self, Some(&mut position), length)
+        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        send_file(stream, self, offset, length)
     }
 }
 

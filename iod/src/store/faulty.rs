@@ -3,11 +3,11 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::TcpStream;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
+use pvfs::runtime::net::TcpStream;
+use pvfs::runtime::sync::{Arc, Mutex};
 
 use super::LocalStat;
 use super::disk::{Disk, KernelDisk, LocalFile, Stamp};

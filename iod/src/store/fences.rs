@@ -6,10 +6,10 @@
 //! The table is in memory: what was on its way to a process that ended does not arrive at the next.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
+use pvfs::runtime::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Objects of one generation of the table, of which there are two: 50 bytes each. Of an object that
 /// so many others were written since, the number is forgotten, and late writes to it are taken.

@@ -12,10 +12,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lru::LruCache;
 use pvfs::ids::ObjectId;
+use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::object_file::ObjectFile;
 

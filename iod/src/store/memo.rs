@@ -3,10 +3,10 @@
 //! its readers. Pure: time and the file's stamp come in.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use super::disk::Stamp;
 use super::sums_format::CLUSTER_BYTES;
+use pvfs::runtime::time::{Duration, Instant};
 
 /// A piece that was compared counts as good for so long, as long as the file is not touched. In this
 /// time the kernel could drop it and read it again wrong; the disk that does this is found out at the

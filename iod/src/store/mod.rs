@@ -23,19 +23,18 @@ mod unsettled;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
 use pvfs::proto::iod::SeekTarget;
+use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use pvfs::runtime::time::{Duration, Instant};
 
 use bounded_set::BoundedSet;
 use directory::DataDirectory;
 pub use directory::OpenError;
-pub(crate) use directory::random_u64;
 pub use disk::Stamp;
 use disk::{Disk, KernelDisk};
 use fences::Fences;

@@ -9,15 +9,17 @@
 //! its cluster (see [`super::sums`]), and its sums are computed anew at the first use afterwards.
 
 use std::io;
-use std::net::TcpStream;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use pvfs::ids::ObjectId;
+use pvfs::runtime::net::TcpStream;
+use pvfs::runtime::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+use pvfs::runtime::time::{Duration, Instant};
 
 use super::LocalStat;
 use super::disk::{LocalFile, Stamp};

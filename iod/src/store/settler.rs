@@ -2,11 +2,11 @@
 //! The thread that brings checksums to disk once they have rested.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use super::Store;
+use pvfs::runtime::sync::{Arc, Condvar, Mutex, PoisonError};
+use pvfs::runtime::thread::{self, JoinHandle};
+use pvfs::runtime::time::{Duration, Instant};
 
 /// Sums that have not changed for so long are settled. What changed later than this before a crash is
 /// summed up anew after it, so that damage from in between goes unseen; and a region that is
@@ -51,7 +51,7 @@ impl Settler {
     /// Those of making a thread.
     pub fn start(store: Arc<Store>) -> io::Result<Self> {
         let stopping = Arc::new(Stopping::default());
-        let thread = std::thread::Builder::new().name("settler".into()).spawn({
+        let thread = thread::Builder::new().name("settler".into()).spawn({
             let stopping = Arc::clone(&stopping);
             move || {
                 while !stopping.wait(INTERVAL) {

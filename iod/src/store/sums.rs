@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use pvfs::ids::ObjectId;
+use pvfs::runtime::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::disk::LocalFile;

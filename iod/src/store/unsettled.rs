@@ -2,9 +2,9 @@
 //! The objects whose sums are not settled yet: names only, so that a burst of new files costs little.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pvfs::ids::ObjectId;
+use pvfs::runtime::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Objects remembered. What is forgotten beyond is settled when it is next used or scrubbed: until
 /// then a crash or a restart makes its sums be computed anew, so that damage before that is not seen.
@@ -33,7 +33,10 @@ impl Unsettled {
         self.lock().remove(&object);
     }
 
+    /// All of them, in order.
     pub(super) fn all(&self) -> Vec<ObjectId> {
-        self.lock().iter().copied().collect()
+        let mut objects: Vec<_> = self.lock().iter().copied().collect();
+        objects.sort_unstable();
+        objects
     }
 }

@@ -2,9 +2,6 @@
 //! Leases at work: asks mgr for them, gives them up when mgr wants them back, and drops what they
 //! allowed to keep.
 
-use std::sync::{Arc, MutexGuard, OnceLock, Weak};
-use std::time::{Duration, Instant};
-
 use pvfs::attr::Credentials;
 use pvfs::client::interrupt;
 use pvfs::client::leases::LeaseKeeper;
@@ -13,6 +10,8 @@ use pvfs::ids::InodeNumber;
 use pvfs::proto::lease::{Demand, Notice, Recall};
 use pvfs::proto::lock::HeldLock;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
+use pvfs::runtime::sync::{Arc, MutexGuard, OnceLock, Weak, mpsc};
+use pvfs::runtime::time::{Duration, Instant};
 
 use super::inode::{Inode, InodeState};
 use super::lease::{Begin, GiveUp, Io, Permit};
@@ -453,7 +452,7 @@ impl Pvfs {
     fn leave_leases(self: &Arc<Self>) {
         let left = self.mgr.leases_left().unwrap_or_default();
         let deadline = Instant::now() + left.min(DROP_TIME_MAX);
-        let (done, all_done) = std::sync::mpsc::channel::<()>();
+        let (done, all_done) = mpsc::channel::<()>();
         for inode in self.files.inodes() {
             let (idle, pages) = {
                 let mut state = inode.state();

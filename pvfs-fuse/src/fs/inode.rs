@@ -7,8 +7,6 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials};
@@ -16,6 +14,8 @@ use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::proto::mgr::{Access, MgrReply};
+use pvfs::runtime::sync::mpsc::{Receiver, TryRecvError};
+use pvfs::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::lease::FileLease;
 use super::turn::{Turn, TurnGuard};

@@ -6,8 +6,6 @@
 //! those of a description end with its RELEASE.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
 use pvfs::attr::Credentials;
 use pvfs::client::interrupt::LOOK_INTERVAL;
@@ -17,6 +15,9 @@ use pvfs::proto::lock::{
     HeldLock, LockFamily, LockKind, LockOwner, LockRange, LockRequest, ProcessNumber,
 };
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
+use pvfs::runtime::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use pvfs::runtime::thread;
+use pvfs::runtime::time::{Duration, Instant};
 
 use super::calling_thread::{self, Interruption, LockCall};
 use super::{Pvfs, expect_done, number};
@@ -415,7 +416,7 @@ pub fn interrupt_lock_waits(fs: &Weak<Pvfs>) {
         if somebody {
             let took = fs.interrupt_waits();
             drop(fs);
-            std::thread::sleep(LOOK_INTERVAL.max(took * LOOKING_PART));
+            thread::sleep(LOOK_INTERVAL.max(took * LOOKING_PART));
         }
     }
 }

@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use pvfs::attr::Attr;
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::proto::mgr::Access;
+use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::inode::{Inode, InodeState, MgrOpen, Unneeded};
 
@@ -153,9 +153,11 @@ impl OpenFiles {
         self.lock_inodes().get(&inode).map(Arc::clone)
     }
 
-    /// All of them.
+    /// All of them, in the order of their numbers.
     pub(super) fn inodes(&self) -> Vec<Arc<Inode>> {
-        self.lock_inodes().values().map(Arc::clone).collect()
+        let mut inodes: Vec<_> = self.lock_inodes().values().map(Arc::clone).collect();
+        inodes.sort_unstable_by_key(|inode| inode.number);
+        inodes
     }
 
     /// Forgets an inode of which nothing is in use, `inode` being the caller's only reference to it.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 //! A lock that is held while daemons are waited for: whoever waits for it can be interrupted.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-
 use pvfs::client::interrupt;
 use pvfs::error::FsError;
+use pvfs::runtime::sync::{Condvar, Mutex, PoisonError};
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -2,8 +2,10 @@
 //! Threads for what may have to wait: started when needed, kept for a while, bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use pvfs::runtime::sync::{Arc, Condvar, Mutex, PoisonError};
+use pvfs::runtime::thread;
 
 /// A thread without work ends after so long.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -49,7 +51,7 @@ impl Workers {
         };
         if start {
             let shared = Arc::clone(&self.shared);
-            let thread = std::thread::Builder::new().name(self.name.to_owned());
+            let thread = thread::Builder::new().name(self.name.to_owned());
             if let Err(error) = thread.spawn(move || work(&shared)) {
                 tracing::warn!("starting a thread: {error}");
                 work(&self.shared);

@@ -6,7 +6,8 @@
 //! buffer allocates one page more than it needs and starts at the first page boundary in it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Alignment of every buffer, bytes: the page size of x86-64, and a part of larger pages.
 pub const BUFFER_ALIGNMENT_BYTES: usize = 4096;

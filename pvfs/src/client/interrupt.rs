@@ -7,7 +7,9 @@
 //! work for nobody in particular are never interrupted.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+
+use crate::runtime::PerTask;
+use crate::runtime::time::{Duration, Instant};
 
 /// A request that is served sooner never looks: nobody presses keys so fast, and a look costs two
 /// system calls.
@@ -25,7 +27,12 @@ struct Caller {
 }
 
 thread_local! {
-    static CALLER: RefCell<Option<Caller>> = const { RefCell::new(None) };
+    static CALLER: PerTask<RefCell<Option<Caller>>> = const { PerTask::new(RefCell::new(None)) };
+}
+
+/// Shows for whom this thread works.
+fn with_caller<T>(look: impl FnOnce(&RefCell<Option<Caller>>) -> T) -> T {
+    CALLER.with(|caller| caller.with(look))
 }
 
 /// Restores what stood there before, also where the work panics.
@@ -34,7 +41,7 @@ struct Restore(Option<Caller>);
 impl Drop for Restore {
     fn drop(&mut self) {
         let before = self.0.take();
-        CALLER.with(|caller| *caller.borrow_mut() = before);
+        with_caller(|caller| *caller.borrow_mut() = before);
     }
 }
 
@@ -45,7 +52,7 @@ pub fn on_behalf_of<T>(look: impl Fn() -> bool + 'static, work: impl FnOnce() ->
         next_look: Instant::now() + LOOK_AFTER,
         interrupted: false,
     };
-    let _restore = Restore(CALLER.with(|slot| slot.borrow_mut().replace(caller)));
+    let _restore = Restore(with_caller(|slot| slot.borrow_mut().replace(caller)));
     work()
 }
 
@@ -53,7 +60,7 @@ pub fn on_behalf_of<T>(look: impl Fn() -> bool + 'static, work: impl FnOnce() ->
 /// than [`LOOK_INTERVAL`] without asking [`is_interrupted`].
 #[must_use]
 pub fn is_possible() -> bool {
-    CALLER.with(|caller| caller.borrow().is_some())
+    with_caller(|caller| caller.borrow().is_some())
 }
 
 /// At most `wait`, and less where this thread must look whether it is interrupted.
@@ -68,7 +75,7 @@ pub fn shorten(wait: Duration) -> Duration {
 /// Whether the caller has been interrupted. Once it has, it stays so.
 #[must_use]
 pub fn is_interrupted() -> bool {
-    CALLER.with(|caller| {
+    with_caller(|caller| {
         let mut caller = caller.borrow_mut();
         let Some(caller) = caller.as_mut() else {
             return false;

@@ -2,7 +2,6 @@
 //! One connection to one iod.
 
 use std::io::{self, BufReader, IoSlice, IoSliceMut, Read, Write};
-use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -12,6 +11,7 @@ use crate::address::Endpoint;
 use crate::error::FsError;
 use crate::ids::{FileSystemId, IodId};
 use crate::proto::iod::{IodReply, IodRequest, IodResponse};
+use crate::runtime::time::{Duration, Instant};
 use crate::wire::blocking::{ConnectionError, read_message, write_message};
 use crate::wire::header::{FrameError, FrameKind, HEADER_BYTES};
 

@@ -8,12 +8,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-
 use crate::error::FsError;
 use crate::proto::lease::Notice;
 use crate::proto::lock::HeldLock;
 use crate::proto::mgr::MgrReply;
+use crate::runtime::time::since_boot;
 
 /// Of the time after which mgr takes leases, the client relies on them for so many tenths: the rest
 /// is for dropping what it keeps, and for clocks that do not run alike.
@@ -28,9 +27,7 @@ impl BootTime {
     /// Now.
     #[must_use]
     pub fn now() -> Self {
-        // Every Linux since 2.6.39 has this clock; at the epoch, no lease would ever end too late.
-        let time = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, Duration::from);
-        Self(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+        Self(u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX))
     }
 }
 

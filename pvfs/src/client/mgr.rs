@@ -11,12 +11,7 @@
 //! connection's own.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -31,6 +26,13 @@ use crate::error::FsError;
 use crate::ids::{ClientId, FileSystemId, IodId};
 use crate::proto::lock::LockRequest;
 use crate::proto::mgr::{IodStatus, MgrOperation, MgrReply, MgrResponse};
+use crate::runtime::random_u64;
+use crate::runtime::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel,
+};
+use crate::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use crate::runtime::thread::{self, JoinHandle};
+use crate::runtime::time::{Duration, Instant};
 
 /// First pause before a request that mgr could not serve yet is made anew, or a connection is
 /// tried again.
@@ -161,7 +163,7 @@ impl MgrClient {
         keeper: Option<Arc<dyn LeaseKeeper>>,
     ) -> io::Result<Self> {
         let state = State {
-            session: Session::new(random_client()),
+            session: Session::new(ClientId(random_u64())),
             link: None,
             greeting: None,
             welcome: None,
@@ -189,7 +191,7 @@ impl MgrClient {
 
     fn spawn(&mut self, name: &str, body: fn(&Shared)) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread::Builder::new().name(name.to_owned());
         self.threads.push(thread.spawn(move || body(&shared))?);
         Ok(())
     }
@@ -641,11 +643,6 @@ fn remaining(deadline: Option<Instant>, max: Duration) -> Option<Duration> {
     } else {
         Some(left.min(max))
     }
-}
-
-/// 64 random bits: the standard library seeds its hasher from the system.
-fn random_client() -> ClientId {
-    ClientId(RandomState::new().build_hasher().finish().max(1))
 }
 
 #[cfg(test)]

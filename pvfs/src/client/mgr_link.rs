@@ -4,10 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::net::{Shutdown, ToSocketAddrs};
 
 use super::leases::BootTime;
 use super::mgr::{BACKOFF_FIRST, BACKOFF_MAX, Shared, Welcome};
@@ -16,6 +13,10 @@ use crate::address::Endpoint;
 use crate::attr::Credentials;
 use crate::proto::lease::{NO_LEASE, Notice};
 use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
+use crate::runtime::net::TcpStream;
+use crate::runtime::sync::mpsc::SyncSender;
+use crate::runtime::sync::{Arc, Mutex, PoisonError};
+use crate::runtime::time::{Duration, Instant};
 use crate::wire::blocking::{ConnectionError, read_frame};
 use crate::wire::codec::decode_checked;
 use crate::wire::header::{FrameError, FrameHeader, FrameKind};

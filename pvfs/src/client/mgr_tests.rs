@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::attr::{SetAttr, Space};
@@ -10,6 +9,7 @@ use crate::client::session::tests::opened;
 use crate::ids::{InodeNumber, OpenId};
 use crate::proto::lease::NO_LEASE;
 use crate::proto::mgr::{Access, HelloResponse, MgrRequest, Reopen};
+use crate::runtime::net::{TcpListener, TcpStream};
 use crate::wire::blocking::{frame_start, read_message};
 use crate::wire::header::FrameKind;
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 //! How long a caller waits for a daemon that is away: for ever, until a deadline, until cancelled.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
 use super::interrupt;
 use crate::error::FsError;
+use crate::runtime::sync::{Arc, Condvar, Mutex, PoisonError};
+use crate::runtime::time::{Duration, Instant};
 
 /// Ends the waiting of every [`Patience`] made from it, now and later. A mount cancels at unmount.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,6 @@
 
 use std::collections::HashMap;
 use std::io::IoSlice;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -18,6 +16,8 @@ use super::transport::{Tcp, Transport};
 use crate::error::FsError;
 use crate::ids::{FileSystemId, IodId};
 use crate::proto::iod::{IodReply, IodRequest, IodResponse};
+use crate::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::runtime::time::{Duration, Instant};
 use crate::wire::blocking::ConnectionError;
 
 /// What an owner of a pool may choose.

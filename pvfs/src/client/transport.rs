@@ -2,12 +2,13 @@
 //! What carries frames to an iod: TCP now; RDMA or Unix sockets would be other [`Transport`]s.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::TcpKeepalive;
 
 use crate::address::Endpoint;
+use crate::runtime::net::{TcpStream, set_keepalive};
 
 /// A stream's calls return [`io::ErrorKind::WouldBlock`] after so long without progress, so that a
 /// caller can look whether it still wants to wait.
@@ -72,8 +73,6 @@ pub fn enable_keepalive(stream: &TcpStream) -> io::Result<()> {
     let idle = Duration::from_secs(KEEPALIVE_IDLE_SECONDS);
     let interval = Duration::from_secs(KEEPALIVE_INTERVAL_SECONDS);
     let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&keepalive)?;
-    // Bounds unanswered probes as well as unacknowledged data (tcp(7)).
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(UNACKNOWLEDGED_SECONDS_MAX)))
+    let unacknowledged_max = Duration::from_secs(UNACKNOWLEDGED_SECONDS_MAX);
+    set_keepalive(stream, &keepalive, unacknowledged_max)
 }

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use pvfs::runtime::net::TcpStream;
+use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::LocalStat;
 use super::super::disk::{Disk, LocalFile, Stamp};

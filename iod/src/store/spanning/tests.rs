@@ -2,7 +2,6 @@
 //! A file of several parts is as one file is: each of its calls against a vector of bytes.
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -10,6 +9,7 @@ use tempfile::TempDir;
 use super::super::disk::KernelDisk;
 use super::super::faulty::{Act, Fault, FaultyDisk, Part as Of};
 use super::*;
+use pvfs::runtime::net::{TcpListener, TcpStream};
 
 /// Short, so that a range lies in many.
 const SHORT_PART_BYTES: u64 = 1000;
