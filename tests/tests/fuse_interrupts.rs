@@ -271,3 +271,28 @@ fn programs_on_a_mount_whose_process_is_killed_do_not_hang() {
     }
     cluster.finish().unwrap();
 }
+
+/// Looking at a program whose call waits must not wait for that program. An execve(2) closes files, which
+/// waits for mgr where they were written to, and holds a lock meanwhile that files of /proc wait for.
+#[test]
+fn a_program_that_starts_another_while_mgr_is_away_goes_on() {
+    let cluster = cluster();
+    let path = cluster.mount(0).join("exec");
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(b"mgr has not heard of this").unwrap();
+    cluster.freeze(Who::Mgr, true).unwrap();
+    // The program that is started closes its copy of the descriptor.
+    let starter = thread::spawn(|| Command::new("true").status().unwrap());
+    // It is looked at several times meanwhile.
+    thread::sleep(3 * MOMENT);
+    assert!(!starter.is_finished(), "nothing is waited for");
+    cluster.freeze(Who::Mgr, false).unwrap();
+    let start = Instant::now();
+    while !starter.is_finished() {
+        assert!(start.elapsed() < END_TIME_MAX, "it hangs");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(starter.join().unwrap().success());
+    drop(file);
+    cluster.finish().unwrap();
+}

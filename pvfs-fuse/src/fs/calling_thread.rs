@@ -4,6 +4,11 @@
 //!
 //! The kernel's own word for both is lost on the way: fuser answers INTERRUPT with ENOSYS and does
 //! not hand on whether a lock is flock's. docs/decisions/0079 says why /proc is asked instead.
+//!
+//! Whoever reads here must be answered though that thread waits in the kernel with locks held. An
+//! execve(2) closes files, each of which is a FLUSH, while it holds its process' `exec_update_lock`:
+//! `stat`, `syscall`, `stack`, `maps` and others in /proc wait for that lock, and `cmdline` for the
+//! lock of the memory map. `status` waits for none.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -53,10 +58,20 @@ pub(super) enum LockCall {
 
 /// Whether the thread is to be told that it was interrupted.
 pub(super) fn is_interrupted(thread: u32, by: Interruption) -> bool {
-    let status = fs::read_to_string(format!("/proc/{thread}/status"));
-    let pending = status.is_ok_and(|status| has_signal(&status, by));
-    pending
+    let Ok(status) = fs::read_to_string(format!("/proc/{thread}/status")) else {
+        return false;
+    };
+    if has_memory(&status) {
+        return has_signal(&status, by);
+    }
+    has_signal(&status, by)
         || fs::read_to_string(format!("/proc/{thread}/stat")).is_ok_and(|stat| was_killed(&stat))
+}
+
+/// Whether /proc/TID/status shows a thread that has a memory map: it is not exiting. It may be in an
+/// execve(2), and then its `stat` must not be read.
+fn has_memory(status: &str) -> bool {
+    status.lines().any(|line| line.starts_with("VmSize:"))
 }
 
 /// Whether /proc/TID/status shows a signal that counts.
@@ -195,6 +210,21 @@ mod tests {
         assert!(!was_killed(&stat(EXITING, 1 << 8)), "exit(1)");
         assert!(!was_killed(&stat(0x0040_0000, 9)));
         assert!(!was_killed("nonsense"));
+    }
+
+    /// A thread without memory is exiting, and cannot be in an execve(2) any more.
+    #[test]
+    fn who_has_memory_is_not_exiting() {
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        assert!(has_memory(&own));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let path = format!("/proc/{}/status", child.id());
+        while fs::read_to_string(&path).is_ok_and(|status| has_memory(&status)) {
+            std::thread::yield_now();
+        }
+        let dead = fs::read_to_string(&path).unwrap();
+        assert!(dead.contains("State:\tZ"), "{dead}");
+        child.wait().unwrap();
     }
 
     #[test]
