@@ -2,7 +2,6 @@
 //! `pvfs-iod`: the I/O daemon's process.
 
 use std::io::{IsTerminal, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use pvfs::address::{Endpoint, IOD_PORT_DEFAULT, MGR_PORT_DEFAULT};
+use pvfs::runtime::net::TcpListener;
 use pvfs_iod::registration::{Registrar, Registration};
 use pvfs_iod::server::{Server, ServerLimits};
 use pvfs_iod::store::{DESCRIPTORS_PER_OBJECT, OPEN_OBJECTS_MAX_DEFAULT, Settler, Store};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
+use pvfs::attr::Space;
 use pvfs::ids::{ClientId, ObjectId};
 use pvfs::runtime::random_u64;
 use thiserror::Error;
@@ -133,8 +134,8 @@ impl DataDirectory {
         Ok(identity)
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn space(&self) -> io::Result<Space> {
+        self.disk.space(&self.path)
     }
 
     /// Makes all hash directories durably, then the identity file: where that exists, they do.

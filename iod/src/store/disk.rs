@@ -11,7 +11,9 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{Whence, lseek};
+use pvfs::attr::Space;
 use pvfs::runtime::net::{TcpStream, send_file};
 
 use super::LocalStat;
@@ -206,6 +208,13 @@ pub trait Disk: Send + Sync {
     ///
     /// Those of rmdir(2).
     fn remove_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// How much room the disk has that a directory is on.
+    ///
+    /// # Errors
+    ///
+    /// Those of statvfs(3).
+    fn space(&self, path: &Path) -> io::Result<Space>;
 }
 
 /// An outcome where to find it done already is no failure.
@@ -249,6 +258,16 @@ impl Disk for KernelDisk {
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
         done_already(fs::remove_dir(path), io::ErrorKind::NotFound)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let disk = statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        Ok(Space {
+            bytes_total: bytes(disk.blocks()),
+            bytes_free: bytes(disk.blocks_free()),
+            bytes_available: bytes(disk.blocks_available()),
+        })
     }
 }
 

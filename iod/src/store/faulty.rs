@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use nix::errno::Errno;
+use pvfs::attr::Space;
 use pvfs::runtime::net::TcpStream;
 use pvfs::runtime::sync::{Arc, Mutex};
 
@@ -176,6 +177,10 @@ impl Disk for FaultyDisk {
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
         self.plain(Act::Remove, part(path))?;
         KernelDisk.remove_directory(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        KernelDisk.space(path)
     }
 }
 

@@ -13,6 +13,8 @@ mod file_cache;
 mod identity;
 mod listing;
 mod memo;
+#[cfg(any(test, feature = "simulation"))]
+pub mod memory_disk;
 mod object_file;
 mod scrub;
 mod settler;
@@ -24,7 +26,6 @@ mod unsettled;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statvfs::statvfs;
 use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
@@ -377,13 +378,7 @@ impl Store {
     ///
     /// Those of statvfs(3).
     pub fn space(&self) -> io::Result<Space> {
-        let disk = statvfs(self.directory.path())?;
-        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
-        Ok(Space {
-            bytes_total: bytes(disk.blocks()),
-            bytes_free: bytes(disk.blocks_free()),
-            bytes_available: bytes(disk.blocks_available()),
-        })
+        self.directory.space()
     }
 
     /// Notes that reading the object failed after its reply had begun.

@@ -19,6 +19,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pvfs::attr::Space;
+
 use super::disk::{Disk, LocalFile};
 use file::SpanningFile;
 
@@ -148,6 +150,10 @@ impl Disk for SpanningDisk {
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
         self.disk.remove_directory(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.disk.space(path)
     }
 }
 
