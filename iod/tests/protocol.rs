@@ -14,12 +14,13 @@ use std::io::{IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::{Iod, TEST_TIMEOUT, object, pattern};
+use common::{Iod, TEST_TIMEOUT, object, pattern, stripe};
 use proptest::prelude::*;
 use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, IodId, ObjectId};
+use pvfs::layout::LayoutSlot;
 use pvfs::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
+use pvfs::proto::iod::{IodReply, IodRequest, IodResponse, StripeRef};
 use pvfs::wire::blocking::{read_message, write_message};
 use pvfs::wire::codec::encode;
 use pvfs::wire::header::{FrameHeader, FrameKind, checksum};
@@ -75,7 +76,7 @@ fn iod() -> Iod {
 
 fn read(inode: u64, offset: u64, length: u32) -> IodRequest {
     IodRequest::Read {
-        object: object(inode),
+        stripe: stripe(inode),
         offset,
         length,
     }
@@ -83,7 +84,7 @@ fn read(inode: u64, offset: u64, length: u32) -> IodRequest {
 
 fn write(inode: u64, offset: u64) -> IodRequest {
     IodRequest::Write {
-        object: object(inode),
+        stripe: stripe(inode),
         offset,
         fence: 0,
     }
@@ -168,7 +169,7 @@ fn a_refused_write_consumes_its_payload() {
     let iod = iod();
     let mut peer = Peer::connect(&iod);
     let beyond = IodRequest::Write {
-        object: object(1),
+        stripe: stripe(1),
         offset: u64::MAX - 3,
         fence: 0,
     };
@@ -330,7 +331,7 @@ fn a_file_that_shrinks_under_a_reader_keeps_frames_whole() {
     for _ in 0..150 {
         assert_eq!(peer.call(&write(1, 0), &bytes).0, Ok(IodResponse::Done));
         let cut = IodRequest::Truncate {
-            object: object(1),
+            stripe: stripe(1),
             length: 100,
             fence: 0,
             number: 0,
@@ -351,19 +352,22 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
                 generation: g,
             };
             IodRequest::Read {
-                object,
+                stripe: StripeRef {
+                    object,
+                    place: LayoutSlot::default(),
+                },
                 offset: o,
                 length: l,
             }
         }),
         (any::<u64>(), any::<u64>()).prop_map(|(i, length)| IodRequest::Truncate {
-            object: object(i),
+            stripe: stripe(i),
             length,
             fence: 0,
             number: 0,
         }),
         any::<u64>().prop_map(|i| IodRequest::Remove { object: object(i) }),
-        any::<u64>().prop_map(|i| IodRequest::Sync { object: object(i) }),
+        any::<u64>().prop_map(|i| IodRequest::Sync { stripe: stripe(i) }),
         any::<u64>().prop_map(|i| IodRequest::Stat { object: object(i) }),
     ];
     let noise = prop::collection::vec(any::<u8>(), 1..200);
@@ -419,7 +423,7 @@ fn a_failed_flush_fails_every_later_one() {
     let mut sync = |inode| {
         peer.call(
             &IodRequest::Sync {
-                object: object(inode),
+                stripe: stripe(inode),
             },
             &[],
         )
@@ -444,17 +448,76 @@ fn a_failed_flush_fails_every_later_one() {
         Ok(IodResponse::Done)
     );
     assert_eq!(
-        peer.call(&IodRequest::Sync { object }, &[]).0,
+        peer.call(&IodRequest::Sync { stripe: stripe(3) }, &[]).0,
         Ok(IodResponse::Done)
     );
 }
 
 fn write_under(inode: u64, offset: u64, fence: u64) -> IodRequest {
     IodRequest::Write {
-        object: object(inode),
+        stripe: stripe(inode),
         offset,
         fence,
     }
+}
+
+/// A client or a mgr that knows the layout wrongly neither reads nor changes what is here.
+#[test]
+fn a_request_for_another_place_of_the_layout_is_refused() {
+    let iod = iod();
+    let mut peer = Peer::connect(&iod);
+    assert_eq!(peer.call(&write(1, 0), b"abc").0, Ok(IodResponse::Done));
+    let (mut slot, mut layout) = (stripe(1), stripe(1));
+    slot.place.slot = 1;
+    layout.place.layout_hash = 7;
+    for stripe in [slot, layout] {
+        let (offset, length, fence) = (0, 3, 0);
+        for request in [
+            IodRequest::Read {
+                stripe,
+                offset,
+                length: 3,
+            },
+            IodRequest::Write {
+                stripe,
+                offset,
+                fence,
+            },
+            IodRequest::Truncate {
+                stripe,
+                length: 0,
+                fence,
+                number: 0,
+            },
+            IodRequest::Punch {
+                stripe,
+                offset,
+                length,
+                fence,
+            },
+            IodRequest::Copy {
+                from: stripe,
+                from_offset: offset,
+                to: self::stripe(2),
+                to_offset: offset,
+                length,
+                fence,
+            },
+            IodRequest::Sync { stripe },
+        ] {
+            let payload: &[u8] = match request {
+                IodRequest::Write { .. } => b"xyz",
+                _ => b"",
+            };
+            assert_eq!(
+                peer.call(&request, payload).0,
+                Err(FsError::Io),
+                "{request:?}"
+            );
+        }
+    }
+    assert_eq!(peer.call(&read(1, 0, 3), &[]).1, b"abc");
+    assert_eq!(peer.call(&read(2, 0, 3), &[]).1, b"");
 }
 
 /// What was under way while its client lost its lease, or while mgr gave up waiting.
@@ -465,7 +528,7 @@ fn writes_and_truncations_that_come_too_late_are_refused() {
     let done = |peer: &mut Peer, request: &IodRequest, bytes: &[u8]| peer.call(request, bytes).0;
     let late = Err(FsError::Fenced);
     let cut = |length, fence, number| IodRequest::Truncate {
-        object: object(1),
+        stripe: stripe(1),
         length,
         fence,
         number,

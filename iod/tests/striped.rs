@@ -518,8 +518,9 @@ fn control_calls_reach_the_iod() {
     assert!(allocated >= 5000);
     let space = cluster.pool.call(IodId(1), &IodRequest::Space);
     assert!(matches!(space, Ok(IodResponse::Space(space)) if space.bytes_total > 0));
+    let stripe = layout.stripes_of(object(1))(0);
     let read = IodRequest::Read {
-        object: object(1),
+        stripe,
         offset: u64::MAX,
         length: 1,
     };
@@ -528,7 +529,7 @@ fn control_calls_reach_the_iod() {
         Err(FsError::FileTooLarge)
     );
     let read = IodRequest::Read {
-        object: object(1),
+        stripe,
         offset: 0,
         length: u32::MAX,
     };

@@ -10,7 +10,7 @@ use pvfs::client::iod::IodDirectory;
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::ids::{FileSystemId, IodId, ObjectId};
-use pvfs::proto::iod::IodRequest;
+use pvfs::proto::iod::{IodRequest, StripeRef};
 
 use crate::owner::work::Target;
 use crate::stripes::StripeStore;
@@ -106,7 +106,10 @@ impl StripeStore for Iods {
         self.call(
             target,
             &IodRequest::Truncate {
-                object,
+                stripe: StripeRef {
+                    object,
+                    place: target.place,
+                },
                 length: target.length,
                 fence: target.fence,
                 number: target.number,

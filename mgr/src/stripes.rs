@@ -171,6 +171,7 @@ mod tests {
             Target {
                 iod,
                 address: String::new(),
+                place: pvfs::layout::LayoutSlot::default(),
                 length,
                 fence: 1,
                 number: 1,

@@ -15,10 +15,12 @@
 use bincode::{Decode, Encode};
 
 use crate::error::FsError;
-use crate::ids::IodId;
+use crate::ids::{IodId, ObjectId};
 use crate::limits::{
     FILE_SIZE_BYTES_MAX, IODS_PER_FILE_MAX, STRIPE_SIZE_BYTES_MAX, STRIPE_SIZE_BYTES_MIN,
 };
+use crate::proto::iod::StripeRef;
+use crate::wire::header::Checksum;
 
 /// What new files in a directory inherit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -77,6 +79,22 @@ pub struct Layout {
     stripe_size: u32,
     base: u32,
     iods: Vec<IodId>,
+}
+
+/// A place in a layout: which stripes of a file an iod holds, and how the file was cut. An iod
+/// keeps it beside the stripes, so that stripes in a wrong place are noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct LayoutSlot {
+    /// Position in [`Layout::iods`].
+    pub slot: u16,
+    /// [`Layout::hash`] of the whole layout.
+    pub layout_hash: u32,
+}
+
+impl std::fmt::Display for LayoutSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "slot {} of layout {:08x}", self.slot, self.layout_hash)
+    }
 }
 
 /// A contiguous part of a request that lies on one iod.
@@ -143,6 +161,31 @@ impl Layout {
     #[must_use]
     pub fn iods(&self) -> &[IodId] {
         &self.iods
+    }
+
+    /// What tells this layout from others that deal stripes in another way: CRC-32C of the stripe
+    /// size and of the iods' ids in their order, each a little-endian `u32`.
+    #[must_use]
+    pub fn hash(&self) -> u32 {
+        let mut sum = Checksum::new();
+        sum.update(&self.stripe_size.to_le_bytes());
+        for iod in &self.iods {
+            sum.update(&iod.0.to_le_bytes());
+        }
+        sum.finish()
+    }
+
+    /// How requests name the object's stripes at a slot.
+    pub fn stripes_of(&self, object: ObjectId) -> impl Fn(usize) -> StripeRef + use<> {
+        let layout_hash = self.hash();
+        move |slot| StripeRef {
+            object,
+            place: LayoutSlot {
+                // A layout has 512 slots at most.
+                slot: u16::try_from(slot).unwrap_or(u16::MAX),
+                layout_hash,
+            },
+        }
     }
 
     /// Cuts `length` bytes at `offset` of the file into extents, in file order.

@@ -24,8 +24,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId, OpenId, ROOT_INODE};
+use pvfs::layout::LayoutSlot;
 use pvfs::name::Name;
-use pvfs::proto::iod::IodRequest;
+use pvfs::proto::iod::{IodRequest, StripeRef};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, RenameMode, Reopen};
 use pvfs::wire::codec::encode;
 use pvfs::wire::header::{FrameHeader, FrameKind, HEADER_BYTES, VERSION};
@@ -100,6 +101,13 @@ fn allow_many_descriptors() {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }
 
+fn stripe(inode: u64) -> StripeRef {
+    StripeRef {
+        object: object(inode),
+        place: LayoutSlot::default(),
+    }
+}
+
 fn object(inode: u64) -> ObjectId {
     ObjectId {
         inode: InodeNumber(inode),
@@ -161,7 +169,7 @@ fn peers_that_dribble_are_bounded_and_disturb_nobody() {
     let body = vec![0; pvfs::limits::BODY_BYTES_MAX];
     let to_mgr = frame(FrameKind::MgrRequest, 1, &body, &[]);
     let write = IodRequest::Write {
-        object: object(1 << 60),
+        stripe: stripe(1 << 60),
         offset: 0,
         fence: 0,
     };
@@ -329,23 +337,23 @@ fn requests_out_of_place_change_nothing_of_others() {
     let iod = cluster.iod_address(0).unwrap().to_owned();
     for request in [
         IodRequest::Read {
-            object: object(u64::MAX),
+            stripe: stripe(u64::MAX),
             offset: u64::MAX,
             length: u32::MAX,
         },
         IodRequest::Truncate {
-            object: object(u64::MAX),
+            stripe: stripe(u64::MAX),
             length: u64::MAX,
             fence: u64::MAX,
             number: u64::MAX,
         },
         IodRequest::Write {
-            object: object(u64::MAX),
+            stripe: stripe(u64::MAX),
             offset: u64::MAX,
             fence: u64::MAX,
         },
         IodRequest::Sync {
-            object: object(u64::MAX),
+            stripe: stripe(u64::MAX),
         },
         IodRequest::Stat {
             object: object(u64::MAX),

@@ -11,7 +11,7 @@ use pvfs::limits::{
     COPY_BYTES_MAX, OBJECTS_PER_PAGE_MAX, OBJECTS_PER_QUESTION_MAX, PAYLOAD_BYTES_MAX,
     SCRUB_BYTES_MAX,
 };
-use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
+use pvfs::proto::iod::{IodReply, IodRequest, IodResponse, StripeRef};
 use pvfs::runtime::net::TcpStream;
 use pvfs::runtime::sync::{Mutex, PoisonError};
 use pvfs::wire::blocking::{ConnectionError, frame_start, read_short_message};
@@ -102,36 +102,40 @@ impl<'a> Connection<'a> {
         if payload > 0 && !matches!(request, IodRequest::Write { .. }) {
             return Err(FrameError::UnexpectedPayload(payload).into());
         }
-        // Before it has joined a file system, an iod has nothing to give and must store nothing.
         let is_member = self.store.identity().membership.is_some();
+        if let Err(error) = self.admit(request, is_member) {
+            return self.reply(header, &Err(error));
+        }
         match request {
             IodRequest::Write {
-                object,
+                stripe,
                 offset,
                 fence,
             } => {
-                let outcome = self.write(*object, (*offset, *fence), payload, is_member)?;
+                let outcome = self.write(*stripe, (*offset, *fence), payload, is_member)?;
                 self.reply(header, &outcome.map(|()| IodResponse::Done))
             }
             IodRequest::Ping => self.reply(header, &Ok(self.pong())),
-            _ if !is_member => self.reply(header, &Err(FsError::TryAgain)),
             IodRequest::Read {
-                object,
+                stripe,
                 offset,
                 length,
-            } => self.read(header, *object, *offset, *length as usize),
+            } => self.read(header, stripe.object, *offset, *length as usize),
             IodRequest::Truncate {
-                object,
+                stripe,
                 length,
                 fence,
                 number,
-            } => match self.store.fences().pass_cut(*object, *fence, *number) {
-                Ok(_passage) => {
-                    let outcome = self.store.truncate(*object, *length);
-                    self.reply_outcome(header, "truncate", *object, outcome)
+            } => {
+                let object = stripe.object;
+                match self.store.fences().pass_cut(object, *fence, *number) {
+                    Ok(_passage) => {
+                        let outcome = self.store.truncate(*stripe, *length);
+                        self.reply_outcome(header, "truncate", object, outcome)
+                    }
+                    Err(error) => self.reply(header, &Err(error)),
                 }
-                Err(error) => self.reply(header, &Err(error)),
-            },
+            }
             IodRequest::Remove { object } => {
                 // No inode number comes twice: what arrives after this is of no use to anybody.
                 let passage = self.store.fences().pass(*object, u64::MAX);
@@ -139,9 +143,9 @@ impl<'a> Connection<'a> {
                 drop(passage);
                 self.reply_outcome(header, "remove", *object, outcome)
             }
-            IodRequest::Sync { object } => {
-                let outcome = self.store.sync(*object);
-                self.reply_outcome(header, "sync", *object, outcome)
+            IodRequest::Sync { stripe } => {
+                let outcome = self.store.sync(stripe.object);
+                self.reply_outcome(header, "sync", stripe.object, outcome)
             }
             IodRequest::Stat { object } => {
                 let stat = self.store.stat(*object).map(|stat| IodResponse::Stat {
@@ -152,7 +156,7 @@ impl<'a> Connection<'a> {
                 self.reply(header, &reply)
             }
             IodRequest::Allocate {
-                object,
+                stripe,
                 offset,
                 length,
                 fence,
@@ -161,13 +165,13 @@ impl<'a> Connection<'a> {
                 self.change(
                     header,
                     "fallocate",
-                    (*object, *fence),
+                    (stripe.object, *fence),
                     (*offset, *length),
-                    || store.allocate(*object, *offset, *length),
+                    || store.allocate(*stripe, *offset, *length),
                 )
             }
             IodRequest::Punch {
-                object,
+                stripe,
                 offset,
                 length,
                 fence,
@@ -176,19 +180,19 @@ impl<'a> Connection<'a> {
                 self.change(
                     header,
                     "punch",
-                    (*object, *fence),
+                    (stripe.object, *fence),
                     (*offset, *length),
-                    || store.punch(*object, *offset, *length),
+                    || store.punch(stripe.object, *offset, *length),
                 )
             }
             IodRequest::Seek {
-                object,
+                stripe,
                 offset,
                 target,
             } => {
                 let found = end_of(*offset, 0).and_then(|_| {
-                    let found = self.store.seek(*object, *offset, *target);
-                    found.map_err(|error| self.failed("lseek", *object, &error))
+                    let found = self.store.seek(stripe.object, *offset, *target);
+                    found.map_err(|error| self.failed("lseek", stripe.object, &error))
                 });
                 self.reply(header, &found.map(IodResponse::Position))
             }
@@ -204,9 +208,13 @@ impl<'a> Connection<'a> {
                     return self.reply(header, &Err(FsError::InvalidArgument));
                 }
                 let store = self.store;
-                self.change(header, "copy", (*to, *fence), (*to_offset, *length), || {
-                    store.copy((*from, *from_offset), (*to, *to_offset), *length)
-                })
+                self.change(
+                    header,
+                    "copy",
+                    (to.object, *fence),
+                    (*to_offset, *length),
+                    || store.copy((from.object, *from_offset), (*to, *to_offset), *length),
+                )
             }
             IodRequest::List { after, objects_max } => {
                 let objects_max = (*objects_max as usize).clamp(1, OBJECTS_PER_PAGE_MAX);
@@ -246,6 +254,20 @@ impl<'a> Connection<'a> {
                 });
                 self.reply(header, &reply)
             }
+        }
+    }
+
+    /// Refuses a request for stripes at another place in a layout than those that are here, and all
+    /// before the iod has joined a file system: it has nothing to give then and must store nothing.
+    fn admit(&self, request: &IodRequest, is_member: bool) -> Result<(), FsError> {
+        match request {
+            // The payload of a write must be taken in any case: see below.
+            IodRequest::Ping | IodRequest::Write { .. } => Ok(()),
+            _ if !is_member => Err(FsError::TryAgain),
+            _ => request.stripes().try_for_each(|stripe| {
+                let admitted = self.store.admit(stripe);
+                admitted.map_err(|error| self.failed("open", stripe.object, &error))
+            }),
         }
     }
 
@@ -328,16 +350,17 @@ impl<'a> Connection<'a> {
     /// Stores a payload. The outer error ends the connection, the inner one is the reply.
     fn write(
         &mut self,
-        object: ObjectId,
+        stripe: StripeRef,
         (offset, fence): (u64, u64),
         length: usize,
         is_member: bool,
     ) -> Result<Result<(), FsError>, ConnectionError> {
+        let object = stripe.object;
         let file = if is_member {
             end_of(offset, length as u64).and_then(|_| {
                 // The object may have been removed: no file is made of it again.
                 let _passage = self.store.fences().pass(object, fence)?;
-                let file = self.store.find_or_create(object);
+                let file = self.store.find_or_create(stripe);
                 file.map_err(|error| self.failed("open", object, &error))
             })
         } else {

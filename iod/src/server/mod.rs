@@ -274,7 +274,8 @@ mod tests {
     use pvfs::client::iod::IodConnection;
     use pvfs::error::FsError;
     use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId};
-    use pvfs::proto::iod::IodRequest;
+    use pvfs::layout::LayoutSlot;
+    use pvfs::proto::iod::{IodRequest, StripeRef};
 
     /// A disk that fails after a reply has begun ends the connection without a whole frame, and the
     /// next attempt is told what is the matter.
@@ -296,7 +297,11 @@ mod tests {
             generation: 0,
         };
         let length = 3 << 20;
-        let file = store.find_or_create(object).unwrap();
+        let stripe = StripeRef {
+            object,
+            place: LayoutSlot::default(),
+        };
+        let file = store.find_or_create(stripe).unwrap();
         file.write_at(&vec![7; length], 0).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Server::start(listener, store, ServerLimits::default()).unwrap();
@@ -308,7 +313,7 @@ mod tests {
             let mut connection =
                 IodConnection::connect(&endpoint, Duration::from_secs(10)).unwrap();
             let request = IodRequest::Read {
-                object,
+                stripe,
                 offset: 0,
                 length: length as u32,
             };

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::faulty::{Act, Fault, FaultyDisk, Part};
 use super::sums_format::{BLOCK_BYTES, CLUSTER_BYTES};
+use super::tests::stripe;
 use super::*;
 use pvfs::ids::InodeNumber;
 use tempfile::TempDir;
@@ -49,7 +50,9 @@ impl Bench {
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.store().find_or_create(OBJECT)?.write_at(bytes, offset)
+        self.store()
+            .find_or_create(stripe(OBJECT))?
+            .write_at(bytes, offset)
     }
 
     fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
@@ -189,7 +192,7 @@ fn a_lost_object_can_be_truncated() {
     for keep in [BLOCK + 100, 0] {
         fs::remove_file(bench.data_path()).unwrap();
         bench.reopen();
-        bench.store().truncate(OBJECT, keep as u64).unwrap();
+        bench.store().truncate(stripe(OBJECT), keep as u64).unwrap();
         // What is left is still damaged; what was cut off is a hole.
         bench.reopen();
         match bench.store().find(OBJECT) {
@@ -215,7 +218,7 @@ fn damaged_sums_are_told_and_heal_by_truncation() {
     Bench::flip(&bench.sums_path(), 20);
     assert_eq!(damaged(bench.read(0, 1)), Damage::Header { offset: 0 });
     assert!(bench.write(b"x", 0).is_err());
-    bench.store().truncate(OBJECT, 0).unwrap();
+    bench.store().truncate(stripe(OBJECT), 0).unwrap();
     bench.write(b"new", 0).unwrap();
     assert_eq!(bench.read(0, 9).unwrap(), b"new");
     Bench::flip(&bench.sums_path(), super::sums_format::sum_offset(0));
@@ -231,7 +234,7 @@ fn a_damaged_block_is_healed_by_a_whole_block_only() {
     let error = bench.write(b"part", 0).unwrap_err();
     assert_eq!(Damage::of(&error), Some(Damage::Block { offset: 0 }));
     // Nor does cutting it in two.
-    bench.store().truncate(OBJECT, 200).unwrap();
+    bench.store().truncate(stripe(OBJECT), 200).unwrap();
     assert_eq!(damaged(bench.read(0, 10)), Damage::Block { offset: 0 });
     bench.write(&pattern(BLOCK), 0).unwrap();
     assert_eq!(bench.read(0, BLOCK).unwrap(), pattern(BLOCK));
@@ -374,7 +377,7 @@ fn a_failed_flush_is_never_forgotten() {
             generation: 3,
             ..OBJECT
         };
-        let file = bench.store().find_or_create(other).unwrap();
+        let file = bench.store().find_or_create(stripe(other)).unwrap();
         file.write_at(b"abc", 0).unwrap();
         bench.store().sync(other).unwrap();
         bench.store().remove(OBJECT).unwrap();
@@ -430,7 +433,7 @@ fn objects_that_left_the_cache_are_settled_too() {
         generation: 2,
     };
     for n in 0..50 {
-        let file = bench.store().find_or_create(object(n)).unwrap();
+        let file = bench.store().find_or_create(stripe(object(n))).unwrap();
         file.write_at(&pattern(BLOCK), 0).unwrap();
     }
     bench.settle();
@@ -493,7 +496,7 @@ fn random_operations_match_plain_bytes() {
                 }
             }
             5 => {
-                bench.store().truncate(OBJECT, offset).unwrap();
+                bench.store().truncate(stripe(OBJECT), offset).unwrap();
                 model.truncate(offset as usize);
             }
             6 => {

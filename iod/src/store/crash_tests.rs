@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::memory_disk::{MemoryDisk, Random, World};
+use super::tests::stripe;
 use super::*;
 use pvfs::ids::InodeNumber;
 
@@ -110,7 +111,7 @@ fn step(
                 .collect();
             // It may happen, in part or altogether, also where the power is cut meanwhile.
             let written = store
-                .find_or_create(object)
+                .find_or_create(stripe(object))
                 .and_then(|file| file.write_at(&bytes, offset));
             promise.write(offset, &bytes);
             promise.touched = true;
@@ -126,7 +127,7 @@ fn step(
             // Cut or not, if the power is cut meanwhile: then every byte beyond may be gone.
             let old = promise.clone();
             promise.truncate(length);
-            if let Err(error) = store.truncate(object, length) {
+            if let Err(error) = store.truncate(stripe(object), length) {
                 *promise = old;
                 promise.bytes[length as usize..]
                     .iter_mut()

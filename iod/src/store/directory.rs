@@ -209,7 +209,7 @@ impl DataDirectory {
             Err(error) => return Err(error),
         };
         let unsettled = Arc::clone(unsettled);
-        Ok(ObjectFile::new(object, path, data, sums, unsettled))
+        ObjectFile::new(object, path, data, sums, unsettled)
     }
 
     /// What is wrong with an object that has no data: it may have been lost.

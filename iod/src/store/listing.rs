@@ -108,6 +108,7 @@ fn object_of(name: &OsStr) -> Option<ObjectId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::stripe;
 
     fn object(inode: u64, generation: u32) -> ObjectId {
         ObjectId {
@@ -155,7 +156,7 @@ mod tests {
         let mut all = BTreeSet::new();
         for number in 0..300 {
             let object = object(number * 64, 1 + (number as u32) % 3);
-            let file = store.find_or_create(object).unwrap();
+            let file = store.find_or_create(stripe(object)).unwrap();
             file.write_at(b"x", 0).unwrap();
             all.insert(object);
         }

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
-use pvfs::proto::iod::SeekTarget;
+use pvfs::proto::iod::{SeekTarget, StripeRef};
 use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pvfs::runtime::time::{Duration, Instant};
 
@@ -159,13 +159,31 @@ impl Store {
         }
     }
 
-    /// The object's local file, made if there is none.
+    /// The local file of these stripes, made if there is none. It says from now on where in a layout
+    /// its stripes belong.
     ///
     /// # Errors
     ///
-    /// Those of open(2).
-    pub fn find_or_create(&self, object: ObjectId) -> io::Result<Arc<ObjectFile>> {
-        self.get(object, true)
+    /// Those of open(2) and of the disk; [`Damage::Misplaced`] where it has others.
+    pub fn find_or_create(&self, stripe: StripeRef) -> io::Result<Arc<ObjectFile>> {
+        let file = self.get(stripe.object, true)?;
+        file.claim(stripe.place)?;
+        Ok(file)
+    }
+
+    /// Whether a request may use the local file that it means, or there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2); [`Damage::Misplaced`] where it has other stripes.
+    pub fn admit(&self, stripe: StripeRef) -> io::Result<()> {
+        match self.find(stripe.object) {
+            Ok(Some(file)) => file.admit(stripe.place),
+            Ok(None) => Ok(()),
+            // Whoever uses it meets this again.
+            Err(error) if Damage::of(&error) == Some(Damage::Lost) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn get(&self, object: ObjectId, create: bool) -> io::Result<Arc<ObjectFile>> {
@@ -192,13 +210,13 @@ impl Store {
     /// # Errors
     ///
     /// Those of ftruncate(2) and fdatasync(2).
-    pub fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {
-        match self.find(object) {
+    pub fn truncate(&self, stripe: StripeRef, length: u64) -> io::Result<()> {
+        match self.find(stripe.object) {
             Ok(Some(file)) => file.truncate(length),
             Ok(None) => Ok(()),
             // What is left of it stays damaged; what is cut off is no longer missed.
             Err(error) if Damage::of(&error) == Some(Damage::Lost) => {
-                self.find_or_create(object)?.truncate(length)
+                self.find_or_create(stripe)?.truncate(length)
             }
             Err(error) => Err(error),
         }
@@ -245,8 +263,8 @@ impl Store {
     /// # Errors
     ///
     /// Those of open(2) and fallocate(2).
-    pub fn allocate(&self, object: ObjectId, offset: u64, length: u64) -> io::Result<()> {
-        self.find_or_create(object)?.allocate(offset, length)
+    pub fn allocate(&self, stripe: StripeRef, offset: u64, length: u64) -> io::Result<()> {
+        self.find_or_create(stripe)?.allocate(offset, length)
     }
 
     /// Makes bytes of the local file zeros and gives their disk space back; its length stays.
@@ -289,7 +307,7 @@ impl Store {
     pub fn copy(
         &self,
         (from, from_offset): (ObjectId, u64),
-        (to, to_offset): (ObjectId, u64),
+        (to, to_offset): (StripeRef, u64),
         length: u64,
     ) -> io::Result<()> {
         let source = self.find(from)?;

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use pvfs::ids::ObjectId;
+use pvfs::layout::LayoutSlot;
 use pvfs::runtime::net::TcpStream;
 use pvfs::runtime::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 use pvfs::runtime::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ pub struct ObjectFile {
     object: ObjectId,
     path: PathBuf,
     data: Box<dyn LocalFile>,
+    /// Which stripes of the file these are, once that is known.
+    place: OnceLock<LayoutSlot>,
     /// `None` where there are no sums and none can be made, as on a full disk that an older version
     /// filled: nothing can be checked then, and nothing written.
     sums: Option<Checked>,
@@ -76,30 +79,68 @@ impl Checked {
 
 impl ObjectFile {
     /// An object whose files are open. `unsettled` is told when sums are to be settled.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage::Foreign`], and those of the disk.
     pub(super) fn new(
         object: ObjectId,
         path: PathBuf,
         data: Box<dyn LocalFile>,
         sums: Option<Box<dyn LocalFile>>,
         unsettled: Arc<Unsettled>,
-    ) -> Self {
-        let sums = sums.map(|file| {
+    ) -> io::Result<Self> {
+        let place = OnceLock::new();
+        let open_sums = |file: Box<dyn LocalFile>| {
             let file: Arc<dyn LocalFile> = file.into();
-            Checked {
-                sums: RwLock::new(Sums::new(object, Arc::clone(&file))),
-                file,
+            let mut sums = Sums::new(object, Arc::clone(&file));
+            if let Some(stored) = sums.load_place()? {
+                place.get_or_init(|| stored);
             }
-        });
-        Self {
+            let sums = RwLock::new(sums);
+            Ok::<_, io::Error>(Checked { sums, file })
+        };
+        let sums = sums.map(open_sums).transpose()?;
+        Ok(Self {
             object,
             path,
             data,
+            place,
             sums,
             memo: Mutex::default(),
             unsettled,
             walked: AtomicBool::new(false),
             entry_synced: AtomicBool::new(false),
+        })
+    }
+
+    /// Says which stripes a request means.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage::Misplaced`] where these are known to be others.
+    pub(super) fn admit(&self, asked: LayoutSlot) -> io::Result<()> {
+        match self.place.get() {
+            Some(stored) if *stored != asked => {
+                let stored = *stored;
+                Err(Damage::Misplaced { stored, asked }.into())
+            }
+            Some(_) | None => Ok(()),
         }
+    }
+
+    /// The same before something is stored here: what is written says from now on where it belongs.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`], and those of the disk.
+    pub(super) fn claim(&self, place: LayoutSlot) -> io::Result<()> {
+        self.admit(place)?;
+        if let (None, Some(sums)) = (self.place.get(), &self.sums) {
+            sums.lock().claim_place(place)?;
+            self.place.get_or_init(|| place);
+        }
+        Ok(())
     }
 
     /// The local file of the data.

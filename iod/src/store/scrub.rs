@@ -68,7 +68,13 @@ fn compare_piece(
             }
             Err(error) => match Damage::of(&error) {
                 Some(Damage::Block { offset }) => Some(offset),
-                Some(Damage::Header { .. } | Damage::Lost) | None => return Err(error),
+                Some(
+                    Damage::Header { .. }
+                    | Damage::Lost
+                    | Damage::Foreign { .. }
+                    | Damage::Misplaced { .. },
+                )
+                | None => return Err(error),
             },
         };
         let Some(start) = damage else {

@@ -14,13 +14,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pvfs::ids::ObjectId;
+use pvfs::layout::LayoutSlot;
 use pvfs::runtime::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::disk::LocalFile;
 use super::sums_format::{
-    BLOCK_BYTES, CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SUMS_BYTES, ClusterHeader, HEADER_BYTES,
-    HEADER_PAGE_BYTES, SUM_BYTES, block_at, block_sum, blocks_of, header_offset, sum_offset,
+    BLOCK_BYTES, CLUSTER_BLOCKS, CLUSTER_BYTES, CLUSTER_SUMS_BYTES, ClusterHeader, ClusterState,
+    HEADER_BYTES, HEADER_PAGE_BYTES, HeaderError, SUM_BYTES, block_at, block_sum, blocks_of,
+    header_offset, sum_offset,
 };
 
 /// Clusters of one object that are kept in memory: of 64 GiB. Settled ones beyond it are forgotten.
@@ -44,6 +46,20 @@ pub enum Damage {
     Header {
         /// Where the cluster begins, bytes.
         offset: u64,
+    },
+    /// Somebody has renamed the files.
+    #[error("its checksums are those of object {object}: its files have been mixed up")]
+    Foreign {
+        /// Whose they are.
+        object: ObjectId,
+    },
+    /// The object holds other stripes than those that were asked for.
+    #[error("it holds {stored} of its file, and {asked} was asked for")]
+    Misplaced {
+        /// What is here.
+        stored: LayoutSlot,
+        /// What somebody wants.
+        asked: LayoutSlot,
     },
     /// There are checksums and no data.
     #[error("its data is gone, only checksums are left")]
@@ -89,6 +105,8 @@ pub(super) struct Sums {
     object: ObjectId,
     file: Arc<dyn LocalFile>,
     clusters: BTreeMap<u64, Cluster>,
+    /// Which stripes of the file these are, once it is known.
+    place: Option<LayoutSlot>,
 }
 
 /// The parts of a range of blocks, cluster by cluster.
@@ -113,7 +131,8 @@ pub(super) fn claims_data(object: ObjectId, sums: &dyn LocalFile) -> io::Result<
         let cluster = found / CLUSTER_SUMS_BYTES;
         let mut bytes = [0; HEADER_BYTES];
         sums.read_full(&mut bytes, header_offset(cluster))?;
-        if ClusterHeader::decode(&bytes, object, cluster) != Ok(0) {
+        let state = ClusterHeader::decode(&bytes, object, cluster);
+        if state.map_or(true, |state| state.covered > 0) {
             return Ok(true);
         }
         at = header_offset(cluster + 1);
@@ -135,7 +154,44 @@ impl Sums {
             object,
             file,
             clusters: BTreeMap::new(),
+            place: None,
         }
+    }
+
+    /// Which stripes of the file the disk says that these are. Unknown where that was never written,
+    /// or is damaged: whatever is read of the first cluster says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage::Foreign`], and those of the disk.
+    pub(super) fn load_place(&mut self) -> io::Result<Option<LayoutSlot>> {
+        match self.read_header(0) {
+            Ok(state) => self.place = state.place,
+            Err(error) if matches!(Damage::of(&error), Some(Damage::Header { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.place)
+    }
+
+    /// Writes down which stripes of the file these are, unless that stands there.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage::Header`], [`Damage::Misplaced`], and those of the disk.
+    pub(super) fn claim_place(&mut self, place: LayoutSlot) -> io::Result<()> {
+        let state = self.read_header(0)?;
+        match state.place {
+            Some(stored) if stored == place => self.place = Some(place),
+            Some(stored) => {
+                let asked = place;
+                return Err(Damage::Misplaced { stored, asked }.into());
+            }
+            None => {
+                self.place = Some(place);
+                self.write_header(0, state.covered.into())?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the sums of all these blocks may be believed already.
@@ -195,7 +251,7 @@ impl Sums {
         if self.clusters.contains_key(&cluster) {
             return Ok(false);
         }
-        let covered = self.read_header(cluster)?;
+        let covered = u64::from(self.read_header(cluster)?.covered);
         let start = cluster * CLUSTER_BLOCKS;
         let of_data = blocks_of(data.length()?).saturating_sub(start);
         let sums_length = self.file.length()?;
@@ -219,15 +275,16 @@ impl Sums {
         Ok(stale)
     }
 
-    fn read_header(&self, cluster: u64) -> io::Result<u64> {
+    fn read_header(&self, cluster: u64) -> io::Result<ClusterState> {
         let mut bytes = [0; HEADER_BYTES];
         self.file.read_full(&mut bytes, header_offset(cluster))?;
         match ClusterHeader::decode(&bytes, self.object, cluster) {
-            Ok(covered) => Ok(covered.into()),
-            Err(_) => {
+            Ok(state) => Ok(state),
+            Err(HeaderError::Damaged) => {
                 let offset = cluster * CLUSTER_BYTES;
                 Err(Damage::Header { offset }.into())
             }
+            Err(HeaderError::Foreign(object)) => Err(Damage::Foreign { object }.into()),
         }
     }
 
@@ -235,7 +292,10 @@ impl Sums {
         let header = ClusterHeader {
             object: self.object,
             cluster,
-            covered: u32::try_from(covered).unwrap_or(u32::MAX),
+            state: ClusterState {
+                covered: u32::try_from(covered).unwrap_or(u32::MAX),
+                place: self.place,
+            },
         };
         self.file
             .write_full(&header.encode(), header_offset(cluster))
@@ -323,7 +383,7 @@ impl Sums {
         while let Some(found) = self.file.next_data(at)? {
             let cluster = found / CLUSTER_SUMS_BYTES;
             match self.read_header(cluster) {
-                Ok(covered) if cluster * CLUSTER_BLOCKS + covered <= blocks => {}
+                Ok(state) if cluster * CLUSTER_BLOCKS + u64::from(state.covered) <= blocks => {}
                 Ok(_) => return Ok(true),
                 Err(error) if Damage::of(&error).is_some() => return Ok(true),
                 Err(error) => return Err(error),

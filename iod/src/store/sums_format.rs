@@ -2,7 +2,8 @@
 //! The bytes of a file of checksums. Pure arithmetic and parsing; the grid stands in
 //! `docs/ON_DISK.md`, what the fields promise in [`super::object_file`].
 
-use pvfs::ids::ObjectId;
+use pvfs::ids::{InodeNumber, ObjectId};
+use pvfs::layout::LayoutSlot;
 use pvfs::wire::header::checksum;
 use thiserror::Error;
 
@@ -28,11 +29,15 @@ const INODE_AT: usize = 8;
 const GENERATION_AT: usize = 16;
 const COVERED_AT: usize = 20;
 const CLUSTER_AT: usize = 24;
-const RESERVED_AT: usize = 32;
+const SLOT_AT: usize = 32;
+const PLACED_AT: usize = 34;
+const LAYOUT_HASH_AT: usize = 36;
+const RESERVED_AT: usize = 40;
 const CHECKSUM_AT: usize = 60;
 
 const _: () = assert!(MAGIC.len() == INODE_AT);
-const _: () = assert!(CLUSTER_AT + 8 == RESERVED_AT);
+const _: () = assert!(CLUSTER_AT + 8 == SLOT_AT);
+const _: () = assert!(LAYOUT_HASH_AT + 4 == RESERVED_AT);
 const _: () = assert!(CHECKSUM_AT + 4 == HEADER_BYTES);
 // A header is within one sector, which a disk writes whole or not at all.
 const _: () = assert!(HEADER_BYTES <= 512);
@@ -103,8 +108,14 @@ pub const fn blocks_of(bytes: u64) -> u64 {
 
 /// Why a header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the header of its checksums is damaged")]
-pub struct HeaderError;
+pub enum HeaderError {
+    /// It is nobody's.
+    #[error("the header of its checksums is damaged")]
+    Damaged,
+    /// It is whole, and that of another object.
+    #[error("its checksums are those of object {0}")]
+    Foreign(ObjectId),
+}
 
 /// A cluster's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +124,17 @@ pub struct ClusterHeader {
     pub object: ObjectId,
     /// Which part of it.
     pub cluster: u64,
+    /// What stands there.
+    pub state: ClusterState,
+}
+
+/// What a header says of its cluster; of one that was never written, the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterState {
     /// So many blocks from the cluster's start are on disk as their sums say, both of them.
     pub covered: u32,
+    /// Which stripes of the file these are; `None` where nobody has said so.
+    pub place: Option<LayoutSlot>,
 }
 
 impl ClusterHeader {
@@ -130,8 +150,13 @@ impl ClusterHeader {
         put(0, &MAGIC);
         put(INODE_AT, &self.object.inode.0.to_le_bytes());
         put(GENERATION_AT, &self.object.generation.to_le_bytes());
-        put(COVERED_AT, &self.covered.to_le_bytes());
+        put(COVERED_AT, &self.state.covered.to_le_bytes());
         put(CLUSTER_AT, &self.cluster.to_le_bytes());
+        if let Some(place) = self.state.place {
+            put(SLOT_AT, &place.slot.to_le_bytes());
+            put(PLACED_AT, &[1]);
+            put(LAYOUT_HASH_AT, &place.layout_hash.to_le_bytes());
+        }
         let sum = checksum(bytes.get(..CHECKSUM_AT).unwrap_or_default());
         if let Some(place) = bytes.get_mut(CHECKSUM_AT..) {
             place.copy_from_slice(&sum.to_le_bytes());
@@ -139,8 +164,8 @@ impl ClusterHeader {
         bytes
     }
 
-    /// How many blocks the header at `cluster` of the object's sums covers. Zeros are a header that
-    /// was never written and cover nothing.
+    /// What the header at `cluster` of the object's sums says. Zeros are a header that was never
+    /// written: nothing is covered.
     ///
     /// # Errors
     ///
@@ -149,32 +174,52 @@ impl ClusterHeader {
         bytes: &[u8; HEADER_BYTES],
         object: ObjectId,
         cluster: u64,
-    ) -> Result<u32, HeaderError> {
+    ) -> Result<ClusterState, HeaderError> {
         if bytes == &[0; HEADER_BYTES] {
-            return Ok(0);
+            return Ok(ClusterState::default());
         }
-        let covered = bytes
-            .get(COVERED_AT..CLUSTER_AT)
-            .and_then(|field| field.try_into().ok())
-            .map_or(u32::MAX, u32::from_le_bytes);
-        let header = Self {
-            object,
-            cluster,
-            covered,
-        };
-        // Printing it again compares magic, names, reserved bytes and checksum at once.
-        if u64::from(covered) <= CLUSTER_BLOCKS && &header.encode() == bytes {
-            Ok(covered)
+        let header = Self::parse(bytes);
+        // Printing it again compares magic, reserved bytes and checksum at once.
+        if &header.encode() != bytes || u64::from(header.state.covered) > CLUSTER_BLOCKS {
+            Err(HeaderError::Damaged)
+        } else if header.object != object {
+            Err(HeaderError::Foreign(header.object))
+        } else if header.cluster != cluster {
+            Err(HeaderError::Damaged)
         } else {
-            Err(HeaderError)
+            Ok(header.state)
         }
     }
+
+    /// The fields, whatever they are.
+    fn parse(bytes: &[u8; HEADER_BYTES]) -> Self {
+        let u32_at = |at| field(bytes, at).map_or(u32::MAX, u32::from_le_bytes);
+        let u64_at = |at| field(bytes, at).map_or(u64::MAX, u64::from_le_bytes);
+        let place = LayoutSlot {
+            slot: field(bytes, SLOT_AT).map_or(u16::MAX, u16::from_le_bytes),
+            layout_hash: u32_at(LAYOUT_HASH_AT),
+        };
+        Self {
+            object: ObjectId {
+                inode: InodeNumber(u64_at(INODE_AT)),
+                generation: u32_at(GENERATION_AT),
+            },
+            cluster: u64_at(CLUSTER_AT),
+            state: ClusterState {
+                covered: u32_at(COVERED_AT),
+                place: (bytes.get(PLACED_AT) == Some(&1)).then_some(place),
+            },
+        }
+    }
+}
+
+fn field<const LENGTH: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> Option<[u8; LENGTH]> {
+    bytes.get(at..at + LENGTH)?.try_into().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pvfs::ids::InodeNumber;
 
     const OBJECT: ObjectId = ObjectId {
         inode: InodeNumber(0x12ab),
@@ -185,7 +230,17 @@ mod tests {
         ClusterHeader {
             object: OBJECT,
             cluster: 1,
+            state: state(covered),
+        }
+    }
+
+    fn state(covered: u32) -> ClusterState {
+        ClusterState {
             covered,
+            place: Some(LayoutSlot {
+                slot: 3,
+                layout_hash: 0x0102_0304,
+            }),
         }
     }
 
@@ -205,27 +260,36 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_header_is_noticed() {
         let good = header(700).encode();
-        assert_eq!(ClusterHeader::decode(&good, OBJECT, 1), Ok(700));
+        assert_eq!(ClusterHeader::decode(&good, OBJECT, 1), Ok(state(700)));
         for bit in 0..HEADER_BYTES * 8 {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(ClusterHeader::decode(&bad, OBJECT, 1), Err(HeaderError));
+            assert_eq!(
+                ClusterHeader::decode(&bad, OBJECT, 1),
+                Err(HeaderError::Damaged)
+            );
         }
         assert_eq!(
             ClusterHeader::decode(&good, OBJECT, 2),
-            Err(HeaderError),
+            Err(HeaderError::Damaged),
             "a header of another cluster"
         );
         let other = ObjectId {
             generation: 3,
             ..OBJECT
         };
-        assert_eq!(ClusterHeader::decode(&good, other, 1), Err(HeaderError));
+        assert_eq!(
+            ClusterHeader::decode(&good, other, 1),
+            Err(HeaderError::Foreign(OBJECT))
+        );
         let beyond = header(CLUSTER_BLOCKS as u32 + 1).encode();
-        assert_eq!(ClusterHeader::decode(&beyond, OBJECT, 1), Err(HeaderError));
+        assert_eq!(
+            ClusterHeader::decode(&beyond, OBJECT, 1),
+            Err(HeaderError::Damaged)
+        );
         assert_eq!(
             ClusterHeader::decode(&[0; HEADER_BYTES], OBJECT, 1),
-            Ok(0),
+            Ok(ClusterState::default()),
             "a hole"
         );
     }

@@ -3,7 +3,19 @@
 
 use super::*;
 use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId};
+use pvfs::layout::LayoutSlot;
 use std::fs;
+
+/// The object's stripes, at some place of a layout.
+pub(crate) fn stripe(object: ObjectId) -> StripeRef {
+    StripeRef {
+        object,
+        place: LayoutSlot {
+            slot: 1,
+            layout_hash: 0x00c0_ffee,
+        },
+    }
+}
 
 fn object(inode: u64) -> ObjectId {
     ObjectId {
@@ -24,13 +36,74 @@ fn content(store: &Store, object: ObjectId) -> Vec<u8> {
     bytes
 }
 
+/// What a restored backup, or a person in a hurry, makes of a directory of objects.
+#[test]
+fn files_under_the_name_of_another_object_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for settled in [false, true] {
+        let (one, other) = (object(256), object(512));
+        let store = open(directory.path());
+        for (object, bytes) in [(one, b"aaa"), (other, b"bbb")] {
+            let file = store.find_or_create(stripe(object)).unwrap();
+            file.write_at(bytes, 0).unwrap();
+        }
+        if settled {
+            assert_eq!(store.settle(Duration::ZERO, &|| false), 0);
+        }
+        let sums = |object| {
+            store
+                .directory
+                .object_path(object)
+                .with_extension("00000001.sums")
+        };
+        let swap = |a: &Path, b: &Path| {
+            fs::rename(a, a.with_extension("held")).unwrap();
+            fs::rename(b, a).unwrap();
+            fs::rename(a.with_extension("held"), b).unwrap();
+        };
+        swap(&store.path_of(one), &store.path_of(other));
+        swap(&sums(one), &sums(other));
+        drop(store);
+        let store = open(directory.path());
+        for (object, is_of) in [(one, other), (other, one)] {
+            let error = store.find(object).err().unwrap();
+            assert_eq!(Damage::of(&error), Some(Damage::Foreign { object: is_of }));
+            assert!(store.find_or_create(stripe(object)).is_err());
+            store.remove(object).unwrap();
+        }
+    }
+}
+
+#[test]
+fn stripes_of_another_place_are_refused_also_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let here = stripe(object(1));
+    let mut elsewhere = here;
+    elsewhere.place.slot = 2;
+    let file = store.find_or_create(here).unwrap();
+    file.write_at(b"abc", 0).unwrap();
+    drop((file, store));
+    let store = open(directory.path());
+    let misplaced = Some(Damage::Misplaced {
+        stored: here.place,
+        asked: elsewhere.place,
+    });
+    let refused = |outcome: io::Result<()>| outcome.err().and_then(|error| Damage::of(&error));
+    store.admit(here).unwrap();
+    assert_eq!(refused(store.admit(elsewhere)), misplaced);
+    let created = store.find_or_create(elsewhere).map(drop);
+    assert_eq!(refused(created), misplaced);
+    assert_eq!(content(&store, here.object), b"abc");
+}
+
 #[test]
 fn what_is_written_is_there_after_reopening() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     assert!(store.find(object(7)).unwrap().is_none());
     store
-        .find_or_create(object(7))
+        .find_or_create(stripe(object(7)))
         .unwrap()
         .write_at(b"abc", 5)
         .unwrap();
@@ -51,7 +124,7 @@ fn an_object_has_its_documented_path() {
         inode: InodeNumber(0x12ab),
         generation: 2,
     };
-    store.find_or_create(object).unwrap();
+    store.find_or_create(stripe(object)).unwrap();
     let path = "objects/ab/00000000000012ab.00000002";
     assert!(directory.path().join(path).is_file());
     assert!(include_str!("../../../docs/ON_DISK.md").contains(path));
@@ -61,18 +134,18 @@ fn an_object_has_its_documented_path() {
 fn truncating_cuts_and_never_extends() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    store.truncate(object(1), 5).unwrap();
+    store.truncate(stripe(object(1)), 5).unwrap();
     assert!(
         store.find(object(1)).unwrap().is_none(),
         "truncating made a file"
     );
     store
-        .find_or_create(object(1))
+        .find_or_create(stripe(object(1)))
         .unwrap()
         .write_at(b"abcdef", 0)
         .unwrap();
     for (length, left) in [(10, &b"abcdef"[..]), (6, b"abcdef"), (2, b"ab"), (0, b"")] {
-        store.truncate(object(1), length).unwrap();
+        store.truncate(stripe(object(1)), length).unwrap();
         assert_eq!(content(&store, object(1)), left);
     }
 }
@@ -81,7 +154,7 @@ fn truncating_cuts_and_never_extends() {
 fn a_removed_object_is_gone_for_all_but_its_reader() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let reader = store.find_or_create(object(1)).unwrap();
+    let reader = store.find_or_create(stripe(object(1))).unwrap();
     reader.write_at(b"abc", 0).unwrap();
     store.remove(object(1)).unwrap();
     store.remove(object(1)).unwrap();
@@ -100,7 +173,7 @@ fn more_objects_than_open_files_all_keep_their_content() {
     let before = open_files();
     for inode in 0..300 {
         store
-            .find_or_create(object(inode))
+            .find_or_create(stripe(object(inode)))
             .unwrap()
             .write_at(&inode.to_le_bytes(), 0)
             .unwrap();

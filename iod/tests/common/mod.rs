@@ -15,7 +15,8 @@ use pvfs::address::Endpoint;
 use pvfs::client::iod::IodDirectory;
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId, ObjectId};
-use pvfs::layout::Layout;
+use pvfs::layout::{Layout, LayoutSlot};
+use pvfs::proto::iod::StripeRef;
 use pvfs::proto::mgr::{HelloResponse, MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use pvfs::wire::blocking::{read_message, write_message};
 use pvfs::wire::header::FrameKind;
@@ -26,6 +27,14 @@ use tempfile::TempDir;
 pub const FILE_SYSTEM: FileSystemId = FileSystemId(0xf5);
 /// Nothing here takes a fraction of it, unless it hangs.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The stripes of an inode at some place of a layout.
+pub fn stripe(inode: u64) -> StripeRef {
+    StripeRef {
+        object: object(inode),
+        place: LayoutSlot::default(),
+    }
+}
 
 pub fn object(inode: u64) -> ObjectId {
     ObjectId {

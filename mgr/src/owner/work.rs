@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use pvfs::ids::{InodeNumber, IodId, ObjectId};
+use pvfs::layout::LayoutSlot;
 
 use super::{Action, State};
 use crate::namespace::inode::Garbage;
@@ -48,6 +49,8 @@ pub struct Target {
     pub iod: IodId,
     /// Where it was at last.
     pub address: String,
+    /// For [`Order::Truncate`]: which stripes of the file it has.
+    pub place: LayoutSlot,
     /// Bytes of the local file that stay, for [`Order::Truncate`].
     pub length: u64,
     /// For [`Order::Truncate`]: writes under smaller ones come too late.
@@ -204,21 +207,24 @@ impl<W> State<W> {
                 layout,
                 size,
             } = &cutting.cut;
+            let object = ObjectId {
+                inode: *inode,
+                generation: *generation,
+            };
+            let stripes = layout.stripes_of(object);
             let slots = layout.iods().iter().enumerate();
             let targets = slots
                 .filter(|(_, iod)| cutting.left.contains(iod))
                 .map(|(slot, iod)| Target {
                     iod: *iod,
                     address: self.registry.address(*iod).unwrap_or_default().to_owned(),
+                    place: stripes(slot).place,
                     length: layout.local_size(slot, *size),
                     fence,
                     number,
                 });
             actions.push(Action::Work(StripeWork {
-                object: ObjectId {
-                    inode: *inode,
-                    generation: *generation,
-                },
+                object,
                 order: Order::Truncate,
                 targets: targets.collect(),
             }));
@@ -275,6 +281,7 @@ impl<W> State<W> {
         let targets = garbage.iods.iter().map(|iod| Target {
             iod: *iod,
             address: self.registry.address(*iod).unwrap_or_default().to_owned(),
+            place: LayoutSlot::default(),
             length: 0,
             fence: 0,
             number: 0,

@@ -12,7 +12,7 @@ use crate::error::FsError;
 use crate::ids::ObjectId;
 use crate::layout::Layout;
 use crate::limits::PAYLOAD_BYTES_MAX;
-use crate::proto::iod::{IodRequest, IodResponse, SeekTarget};
+use crate::proto::iod::{IodRequest, IodResponse, SeekTarget, StripeRef};
 
 /// Fills `buffer` with the file's bytes from `offset` on. Bytes that no iod has are zeros; where
 /// the file ends is the caller's knowledge.
@@ -91,7 +91,10 @@ pub fn write_under(
 ///
 /// [`FsError::Io`] where a disk failed or the pool's patience ended first.
 pub fn sync(pool: &IodPool, layout: &Layout, object: ObjectId) -> Result<(), FsError> {
-    on_all(pool, layout, |_| IodRequest::Sync { object })
+    let stripes = layout.stripes_of(object);
+    on_all(pool, layout, |slot| IodRequest::Sync {
+        stripe: stripes(slot),
+    })
 }
 
 /// Cuts the file to `file_size` bytes: each iod cuts its local file to its part, and none grows.
@@ -105,8 +108,9 @@ pub fn truncate(
     object: ObjectId,
     file_size: u64,
 ) -> Result<(), FsError> {
+    let stripes = layout.stripes_of(object);
     on_all(pool, layout, |slot| IodRequest::Truncate {
-        object,
+        stripe: stripes(slot),
         length: layout.local_size(slot, file_size),
         fence: 0,
         number: 0,
@@ -135,9 +139,9 @@ pub fn allocate(
     fence: u64,
     range: Range<u64>,
 ) -> Result<(), FsError> {
-    on_parts(pool, layout, &range, |offset, length| {
+    on_parts(pool, layout, object, &range, |stripe, offset, length| {
         IodRequest::Allocate {
-            object,
+            stripe,
             offset,
             length,
             fence,
@@ -158,11 +162,13 @@ pub fn punch(
     fence: u64,
     range: Range<u64>,
 ) -> Result<(), FsError> {
-    on_parts(pool, layout, &range, |offset, length| IodRequest::Punch {
-        object,
-        offset,
-        length,
-        fence,
+    on_parts(pool, layout, object, &range, |stripe, offset, length| {
+        IodRequest::Punch {
+            stripe,
+            offset,
+            length,
+            fence,
+        }
     })
 }
 
@@ -180,11 +186,12 @@ pub fn seek(
     target: SeekTarget,
 ) -> Result<Option<u64>, FsError> {
     let slots = layout.iods().iter().enumerate();
+    let stripes = layout.stripes_of(object);
     let mut exchanges: Vec<_> = slots
         .map(|(slot, iod)| {
             let offset = layout.local_size(slot, offset);
             let request = IodRequest::Seek {
-                object,
+                stripe: stripes(slot),
                 offset,
                 target,
             };
@@ -258,14 +265,16 @@ pub fn copy_at_iods(
     let end = |offset: u64| offset.checked_add(length).ok_or(FsError::FileTooLarge);
     let (from_end, to_end) = (end(from.offset)?, end(to.offset)?);
     let mut exchanges = Vec::new();
+    let from_stripes = from.layout.stripes_of(from.object);
+    let to_stripes = to.layout.stripes_of(to.object);
     for (slot, iod) in from.layout.iods().iter().enumerate() {
         let source = from.layout.local_range(slot, from.offset, from_end);
         let target = to.layout.local_range(slot, to.offset, to_end);
         if !source.is_empty() {
             let request = IodRequest::Copy {
-                from: from.object,
+                from: from_stripes(slot),
                 from_offset: source.start,
-                to: to.object,
+                to: to_stripes(slot),
                 to_offset: target.start,
                 length: source.end - source.start,
                 fence,
@@ -280,14 +289,16 @@ pub fn copy_at_iods(
 fn on_parts(
     pool: &IodPool,
     layout: &Layout,
+    object: ObjectId,
     range: &Range<u64>,
-    request: impl Fn(u64, u64) -> IodRequest,
+    request: impl Fn(StripeRef, u64, u64) -> IodRequest,
 ) -> Result<(), FsError> {
     let slots = layout.iods().iter().enumerate();
+    let stripes = layout.stripes_of(object);
     let exchanges = slots
         .filter_map(|(slot, iod)| {
             let part = layout.local_range(slot, range.start, range.end);
-            let request = || request(part.start, part.end - part.start);
+            let request = || request(stripes(slot), part.start, part.end - part.start);
             (!part.is_empty()).then(|| Exchange::control(*iod, request()))
         })
         .collect();
@@ -335,6 +346,7 @@ fn scatter<'a>(
     buffer: &'a mut [u8],
 ) -> Result<Vec<Exchange<'a>>, FsError> {
     let extents = layout.extents(offset, buffer.len())?;
+    let stripes = layout.stripes_of(object);
     let mut slots = Slots::new(layout);
     let mut rest = buffer;
     for extent in extents {
@@ -347,7 +359,7 @@ fn scatter<'a>(
             Exchange::control(
                 iod,
                 IodRequest::Read {
-                    object,
+                    stripe: stripes(extent.slot),
                     offset,
                     length: 0,
                 },
@@ -370,6 +382,7 @@ fn gather<'a>(
     (fence, offset): (u64, u64),
     bytes: &'a [u8],
 ) -> Result<Vec<Exchange<'a>>, FsError> {
+    let stripes = layout.stripes_of(object);
     let mut slots = Slots::new(layout);
     let mut rest = bytes;
     for extent in layout.extents(offset, bytes.len())? {
@@ -379,7 +392,7 @@ fn gather<'a>(
             Exchange::control(
                 iod,
                 IodRequest::Write {
-                    object,
+                    stripe: stripes(extent.slot),
                     offset: extent.local_offset,
                     fence,
                 },

@@ -6,6 +6,17 @@ use bincode::{Decode, Encode};
 use crate::attr::Space;
 use crate::error::FsError;
 use crate::ids::{FileSystemId, IodId, ObjectId};
+use crate::layout::LayoutSlot;
+
+/// The stripes that a request means: of which file, and at which place of its layout. An iod that
+/// holds them under another place refuses with [`FsError::Io`], and its log says what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct StripeRef {
+    /// Whose stripes.
+    pub object: ObjectId,
+    /// Which of them.
+    pub place: LayoutSlot,
+}
 
 /// A request to an iod. Every one may be sent again after a lost reply: each is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -16,7 +27,7 @@ pub enum IodRequest {
     /// the reader fills the rest with zeros.
     Read {
         /// Whose stripes.
-        object: ObjectId,
+        stripe: StripeRef,
         /// Offset in the local file, bytes.
         offset: u64,
         /// Bytes wanted, at most [`PAYLOAD_BYTES_MAX`](crate::limits::PAYLOAD_BYTES_MAX).
@@ -25,7 +36,7 @@ pub enum IodRequest {
     /// Stores the frame's payload; makes the local file if there is none.
     Write {
         /// Whose stripes.
-        object: ObjectId,
+        stripe: StripeRef,
         /// Offset in the local file, bytes.
         offset: u64,
         /// [`Grant::fence`](crate::proto::lease::Grant::fence) of the lease under which it is sent;
@@ -36,7 +47,7 @@ pub enum IodRequest {
     /// Cuts the local file to `length`, never extends it.
     Truncate {
         /// Whose stripes.
-        object: ObjectId,
+        stripe: StripeRef,
         /// New length of the local file, bytes.
         length: u64,
         /// Writes under smaller ones are refused from now on.
@@ -54,7 +65,7 @@ pub enum IodRequest {
     /// Returns when all acknowledged writes of the local file are on disk.
     Sync {
         /// Whose stripes.
-        object: ObjectId,
+        stripe: StripeRef,
     },
     /// Length and disk use of the local file.
     Stat {
@@ -66,7 +77,7 @@ pub enum IodRequest {
     /// Reserves disk space; the local file's length and content stay as they are.
     Allocate {
         /// Whose stripes.
-        object: ObjectId,
+        stripe: StripeRef,
         /// Offset in the local file, bytes.
         offset: u64,
         /// How much, bytes.
@@ -77,7 +88,7 @@ pub enum IodRequest {
     /// Makes bytes of the local file zeros and gives their disk space back; its length stays.
     Punch {
         /// Whose stripes.
-        object: ObjectId,
+        stripe: StripeRef,
         /// Offset in the local file, bytes.
         offset: u64,
         /// How much, bytes.
@@ -89,7 +100,7 @@ pub enum IodRequest {
     /// there is a hole.
     Seek {
         /// Whose stripes.
-        object: ObjectId,
+        stripe: StripeRef,
         /// Offset in the local file, bytes.
         offset: u64,
         /// What is sought.
@@ -99,11 +110,11 @@ pub enum IodRequest {
     /// zeros.
     Copy {
         /// From whose stripes.
-        from: ObjectId,
+        from: StripeRef,
         /// Offset in that local file, bytes.
         from_offset: u64,
         /// To whose stripes.
-        to: ObjectId,
+        to: StripeRef,
         /// Offset in that local file, bytes.
         to_offset: u64,
         /// How much, bytes, at most [`COPY_BYTES_MAX`](crate::limits::COPY_BYTES_MAX).
@@ -133,6 +144,30 @@ pub enum IodRequest {
         /// How much, bytes, at most [`SCRUB_BYTES_MAX`](crate::limits::SCRUB_BYTES_MAX).
         length: u32,
     },
+}
+
+impl IodRequest {
+    /// The stripes whose place in a layout the request names.
+    pub fn stripes(&self) -> impl Iterator<Item = StripeRef> {
+        let (first, second) = match self {
+            Self::Read { stripe, .. }
+            | Self::Write { stripe, .. }
+            | Self::Truncate { stripe, .. }
+            | Self::Sync { stripe }
+            | Self::Allocate { stripe, .. }
+            | Self::Punch { stripe, .. }
+            | Self::Seek { stripe, .. } => (Some(*stripe), None),
+            Self::Copy { from, to, .. } => (Some(*from), Some(*to)),
+            Self::Ping
+            | Self::Remove { .. }
+            | Self::Stat { .. }
+            | Self::Space
+            | Self::List { .. }
+            | Self::Survey { .. }
+            | Self::Scrub { .. } => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
 }
 
 /// What [`IodRequest::Seek`] seeks.

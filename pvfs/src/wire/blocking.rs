@@ -179,13 +179,20 @@ pub fn write_all_vectored(
 mod tests {
     use super::*;
     use crate::ids::{InodeNumber, ObjectId};
-    use crate::proto::iod::IodRequest;
+    use crate::layout::LayoutSlot;
+    use crate::proto::iod::{IodRequest, StripeRef};
 
     fn request() -> IodRequest {
         IodRequest::Write {
-            object: ObjectId {
-                inode: InodeNumber(9),
-                generation: 1,
+            stripe: StripeRef {
+                object: ObjectId {
+                    inode: InodeNumber(9),
+                    generation: 1,
+                },
+                place: LayoutSlot {
+                    slot: 2,
+                    layout_hash: 0x1122_3344,
+                },
             },
             offset: 1 << 40,
             fence: 7,

@@ -56,8 +56,9 @@ mod tests {
     use super::*;
     use crate::attr::Credentials;
     use crate::ids::{ClientId, InodeNumber, IodId, ObjectId};
+    use crate::layout::LayoutSlot;
     use crate::name::Name;
-    use crate::proto::iod::IodRequest;
+    use crate::proto::iod::{IodRequest, StripeRef};
     use crate::proto::lease::{Demand, Notice, Recall};
     use crate::proto::lock::{
         LockFamily, LockKind, LockOwner, LockRange, LockRequest, ProcessNumber,
@@ -88,9 +89,15 @@ mod tests {
     #[test]
     fn golden_frames() {
         let read = IodRequest::Read {
-            object: ObjectId {
-                inode: InodeNumber(5),
-                generation: 0,
+            stripe: StripeRef {
+                object: ObjectId {
+                    inode: InodeNumber(5),
+                    generation: 0,
+                },
+                place: LayoutSlot {
+                    slot: 2,
+                    layout_hash: 0x1122_3344,
+                },
             },
             offset: 65_536,
             length: 4096,

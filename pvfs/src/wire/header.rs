@@ -220,6 +220,35 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     .unwrap_or_default()
 }
 
+/// The same of bytes that come in pieces.
+#[derive(Debug)]
+pub struct Checksum(crc_fast::Digest);
+
+impl Checksum {
+    /// Of no bytes yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+
+    /// Goes on with some bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all bytes so far.
+    #[must_use]
+    pub fn finish(&self) -> u32 {
+        u32::try_from(self.0.finalize()).unwrap_or_default()
+    }
+}
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +257,11 @@ mod tests {
     #[test]
     fn checksum_is_castagnoli() {
         assert_eq!(checksum(b"123456789"), 0xe306_9283);
+        let mut sum = Checksum::new();
+        for piece in [&b"123"[..], b"", b"456789"] {
+            sum.update(piece);
+        }
+        assert_eq!(sum.finish(), 0xe306_9283);
     }
 
     #[test]
