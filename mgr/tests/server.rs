@@ -214,10 +214,11 @@ fn names(client: &mut Client) -> BTreeSet<String> {
         let operation = MgrOperation::ReadDirectory {
             inode: ROOT_INODE,
             after,
+            until: None,
             entries_max,
             plus: false,
         };
-        let Ok(MgrResponse::Entries { entries, end }) = client.call(operation) else {
+        let Ok(MgrResponse::Entries { entries, end, .. }) = client.call(operation) else {
             panic!()
         };
         after = entries.last().map_or(after, |entry| entry.cookie);

@@ -288,6 +288,7 @@ fn requests_out_of_place_change_nothing_of_others() {
         MgrOperation::ReadDirectory {
             inode: ROOT_INODE,
             after: u64::MAX,
+            until: Some(u64::MAX),
             entries_max: u32::MAX,
             plus: true,
         },

@@ -171,8 +171,9 @@ impl Transaction<'_> {
         Ok(MgrResponse::Attr(self.inode(inode)?.attr))
     }
 
-    /// A part of a directory. The right to read was checked when it was opened: as with a local
-    /// file system, a later chmod does not end the reading of an open directory.
+    /// A part of a directory, after one cookie and up to another; without one, up to the last that
+    /// has been given out. The right to read was checked when it was opened: as with a local file
+    /// system, a later chmod does not end the reading of an open directory.
     ///
     /// # Errors
     ///
@@ -180,14 +181,16 @@ impl Transaction<'_> {
     pub fn read_directory(
         &self,
         inode: InodeNumber,
-        after: u64,
+        (after, until): (u64, Option<u64>),
         entries_max: u32,
         plus: bool,
     ) -> Result<MgrResponse, Halt> {
-        self.directory(inode)?;
+        let (_, directory) = self.directory(inode)?;
+        let until = until.unwrap_or(directory.cookie_next.saturating_sub(1));
         let wanted = entries_max.clamp(1, READDIR_ENTRIES_MAX) as usize;
         let prefix = key::cookie_prefix(inode);
         let mut records = self.scan(&prefix, &key::cookie(inode, after), wanted + 1)?;
+        records.retain(|(key, _)| key::cookie_of(key).is_some_and(|cookie| cookie <= until));
         let end = records.len() <= wanted;
         records.truncate(wanted);
         let mut entries = Vec::with_capacity(records.len());
@@ -208,6 +211,10 @@ impl Transaction<'_> {
                 attr,
             });
         }
-        Ok(MgrResponse::Entries { entries, end })
+        Ok(MgrResponse::Entries {
+            entries,
+            end,
+            until,
+        })
     }
 }

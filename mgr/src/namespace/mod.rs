@@ -159,9 +159,10 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
         Op::ReadDirectory {
             inode,
             after,
+            until,
             entries_max,
             plus,
-        } => tx.read_directory(*inode, *after, *entries_max, *plus),
+        } => tx.read_directory(*inode, (*after, *until), *entries_max, *plus),
         Op::GetXattr { inode, name } => tx.get_xattr(*inode, name),
         Op::SetXattr {
             inode,

@@ -151,9 +151,16 @@ impl Transaction<'_> {
         } = old;
         self.remove_entry(&mut parents.old, name, &dentry);
         match target {
+            // So does one that only gets another name. A listing that began before meets the inode
+            // once, and also where a program renames it and back.
+            None if parents.is_one() => {
+                let directory = &mut parents.old;
+                directory.directory.entries += 1;
+                self.put_entry(directory, new_name, &inode.attr, dentry.cookie)?;
+            }
             None => self.add_entry(parents.new_mut(), new_name, &inode.attr)?,
             Some(mut target) => {
-                // The entry keeps its place, so that a reader of the directory sees the name once.
+                // The name keeps its place, so that a reader of the directory sees the name once.
                 let directory = parents.new_mut();
                 self.forget_child(directory, target.dentry.kind);
                 self.put_entry(directory, new_name, &inode.attr, target.dentry.cookie)?;

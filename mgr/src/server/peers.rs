@@ -147,6 +147,7 @@ mod tests {
         let listing = MgrOperation::ReadDirectory {
             inode: pvfs::ids::ROOT_INODE,
             after: 0,
+            until: None,
             entries_max: u32::MAX,
             plus: true,
         };

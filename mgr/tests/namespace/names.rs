@@ -5,7 +5,7 @@ use pvfs::attr::FileKind;
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, ROOT_INODE};
 use pvfs::limits::LINKS_MAX;
-use pvfs::proto::mgr::{MgrOperation, MgrResponse};
+use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode};
 
 use crate::world::{ALICE, BOTH, World, name, user};
 
@@ -206,38 +206,75 @@ fn a_directory_is_read_in_pieces_that_changes_do_not_disturb() {
         world.mkfile(ROOT_INODE, &format!("f{n}"));
     }
     assert_eq!(world.names(ROOT_INODE), "f0 f1 f2 f3 f4 f5 f6 f7");
-    let read = |world: &mut World, after| {
+    let read = |world: &mut World, after, until| {
         let operation = MgrOperation::ReadDirectory {
             inode: ROOT_INODE,
             after,
+            until,
             entries_max: 4,
             plus: false,
         };
         match world.call(operation) {
-            Ok(MgrResponse::Entries { entries, end }) => {
+            Ok(MgrResponse::Entries {
+                entries,
+                end,
+                until,
+            }) => {
                 assert!(entries.iter().all(|entry| entry.attr.is_none()));
                 let names = entries.iter().map(|entry| entry.name.to_string());
                 let names = names.collect::<Vec<_>>().join(" ");
                 (
                     names,
                     entries.last().map_or(after, |entry| entry.cookie),
-                    end,
+                    end.then_some(until),
                 )
             }
             other => panic!("{other:?}"),
         }
     };
-    let (names, cookie, end) = read(&mut world, 0);
-    assert_eq!((names.as_str(), end), ("f0 f1 f2 f3", false));
+    let (names, cookie, end) = read(&mut world, 0, None);
+    assert_eq!((names.as_str(), end), ("f0 f1 f2 f3", None));
     world.unlink(ROOT_INODE, "f3").unwrap();
     world.unlink(ROOT_INODE, "f5").unwrap();
     world.mkfile(ROOT_INODE, "f3");
-    let (names, cookie, end) = read(&mut world, cookie);
-    assert_eq!((names.as_str(), end), ("f4 f6 f7 f3", true));
-    let (names, _, end) = read(&mut world, cookie);
-    assert_eq!((names.as_str(), end), ("", true));
-    let (names, _, end) = read(&mut world, u64::MAX);
-    assert_eq!((names.as_str(), end), ("", true));
+    let (names, _, end) = read(&mut world, cookie, Some(8));
+    assert_eq!((names.as_str(), end), ("f4 f6 f7", Some(8)));
+    let (names, cookie, end) = read(&mut world, cookie, None);
+    assert_eq!((names.as_str(), end), ("f4 f6 f7 f3", Some(9)));
+    let (names, _, end) = read(&mut world, cookie, Some(8));
+    assert_eq!((names.as_str(), end), ("", Some(8)));
+    let (names, _, end) = read(&mut world, u64::MAX, None);
+    assert_eq!((names.as_str(), end), ("", Some(9)));
+    let (names, _, end) = read(&mut world, 0, Some(0));
+    assert_eq!((names.as_str(), end), ("", Some(0)));
+}
+
+#[test]
+fn an_entry_keeps_its_place_under_another_name_of_its_directory() {
+    let mut world = World::new();
+    let other = world.mkdir(ROOT_INODE, "d");
+    for n in 0..3 {
+        world.mkfile(ROOT_INODE, &format!("f{n}"));
+    }
+    let root = ROOT_INODE;
+    let replace = RenameMode::Replace;
+    world.rename((root, "f0"), (root, "x"), replace).unwrap();
+    assert_eq!(world.names(root), "d x f1 f2");
+    world.rename((root, "f2"), (root, "x"), replace).unwrap();
+    assert_eq!(
+        world.names(root),
+        "d x f1",
+        "the name that stays is where it was"
+    );
+    world.rename((root, "d"), (root, "e"), replace).unwrap();
+    assert_eq!(world.names(root), "e x f1");
+    assert_eq!(world.stat(root).unwrap().nlink, 3);
+    world.rename((root, "x"), (other, "x"), replace).unwrap();
+    world.rename((other, "x"), (root, "x"), replace).unwrap();
+    assert_eq!(world.names(root), "e f1 x", "from elsewhere it comes last");
+    world.unlink(root, "x").unwrap();
+    world.unlink(root, "f1").unwrap();
+    assert_eq!(world.names(root), "e");
 }
 
 #[test]

@@ -582,10 +582,11 @@ impl<S: Store> World<S> {
             let operation = MgrOperation::ReadDirectory {
                 inode,
                 after,
+                until: None,
                 entries_max: 3,
                 plus: true,
             };
-            let Ok(MgrResponse::Entries { entries, end }) = self.call(operation) else {
+            let Ok(MgrResponse::Entries { entries, end, .. }) = self.call(operation) else {
                 panic!("no listing");
             };
             assert!(end || entries.len() == 3);

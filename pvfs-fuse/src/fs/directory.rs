@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! Directories. A stream has no place here: each request asks mgr for what fits its reply.
+//! Directories. A stream's place is the kernel's: each request asks mgr for what fits its reply. Where
+//! the stream ends is kept here ([`super::streams`]).
 //!
 //! A directory that is removed while it is open lives on, empty, until it is closed. mgr has to know
 //! of its streams for that, and hears of them only when it matters: without a lease, before the
@@ -49,12 +50,18 @@ pub trait DirectorySink {
 }
 
 impl Pvfs {
-    /// Opens a stream of a directory; the kernel has decided that the caller may.
+    /// Opens a stream of a directory and gives its handle; the kernel has decided that the caller
+    /// may.
     ///
     /// # Errors
     ///
     /// mgr's.
-    pub fn open_directory(&self, node: u64) -> Result<(), FsError> {
+    pub fn open_directory(&self, node: u64) -> Result<u64, FsError> {
+        self.count_stream(node)?;
+        Ok(self.streams.open())
+    }
+
+    fn count_stream(&self, node: u64) -> Result<(), FsError> {
         let leased = self.mgr.leases_left().is_some();
         if let Some(inode) = self.files.inode(number(node)).filter(|_| leased) {
             let mut state = inode.state();
@@ -75,7 +82,8 @@ impl Pvfs {
     }
 
     /// Closes a stream.
-    pub fn close_directory(&self, node: u64) {
+    pub fn close_directory(&self, node: u64, handle: u64) {
+        self.streams.close(handle);
         let Some(inode) = self.files.inode(number(node)) else {
             return;
         };
@@ -146,8 +154,8 @@ impl Pvfs {
         }
     }
 
-    /// Entries of a directory from `offset` on, into `sink`, which has room for `bytes` of them.
-    /// With `plus` each comes with attributes. The right to read was checked when it was opened, and
+    /// Entries of a directory from `offset` on, into `sink`, which has room for `bytes` of them; none
+    /// that was made after the stream's reading began. With `plus` each comes with attributes. The right to read was checked when it was opened, and
     /// reading needs no right to search, also not for `..`.
     ///
     /// # Errors
@@ -155,11 +163,14 @@ impl Pvfs {
     /// mgr's.
     pub fn readdir(
         &self,
-        node: u64,
+        (node, handle): (u64, u64),
         offset: u64,
         (bytes, plus): (usize, bool),
         sink: &mut impl DirectorySink,
     ) -> Result<(), FsError> {
+        if offset == 0 {
+            self.streams.rewind(handle);
+        }
         if offset < ENTRIES_OFFSET && self.dots(node, offset, plus, sink)? {
             return Ok(());
         }
@@ -168,11 +179,15 @@ impl Pvfs {
         let operation = MgrOperation::ReadDirectory {
             inode: number(node),
             after: offset.saturating_sub(ENTRIES_OFFSET),
+            until: self.streams.end(handle),
             entries_max: fitting.clamp(1, READDIR_ENTRIES_MAX),
             plus,
         };
         let entries = match self.ask_as_root(operation)? {
-            MgrResponse::Entries { entries, .. } => entries,
+            MgrResponse::Entries { entries, until, .. } => {
+                self.streams.ends_at(handle, until);
+                entries
+            }
             _ => return Err(FsError::Protocol),
         };
         for entry in &entries {

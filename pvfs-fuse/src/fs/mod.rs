@@ -27,6 +27,7 @@ mod locks;
 mod metadata;
 mod open_files;
 mod space;
+mod streams;
 mod turn;
 pub(crate) mod workers;
 mod xattr;
@@ -60,6 +61,7 @@ pub use locks::{FoundLock, LockDone, LockPlace, interrupt_lock_waits};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
 pub use space::Allocation;
+use streams::Streams;
 use workers::Workers;
 
 /// Largest read or write request that the kernel sends, bytes.
@@ -90,6 +92,7 @@ pub struct Pvfs {
     cancel: Cancel,
     buffers: BufferPool,
     files: OpenFiles,
+    streams: Streams,
     kernel: OnceLock<Box<dyn Kernel>>,
     recalls: Workers,
     /// Apart from `recalls`, whose jobs wait for these.
@@ -116,6 +119,7 @@ impl Pvfs {
             // One for each thread: a thread holds at most one.
             buffers: BufferPool::new(REQUEST_BYTES_MAX, options.threads),
             files: OpenFiles::default(),
+            streams: Streams::default(),
             kernel: OnceLock::new(),
             recalls: Workers::new("recalls", RECALL_THREADS_MAX),
             reports: Workers::new("reports", REPORT_THREADS_MAX),

@@ -531,8 +531,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.run(request, move |fs| match fs.open_directory(ino.0) {
-            // Streams are told apart by their inode alone.
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
         });
     }
@@ -541,11 +540,11 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.fs.close_directory(ino.0);
+        self.fs.close_directory(ino.0, fh.0);
         reply.ok();
     }
 
@@ -553,13 +552,13 @@ impl Filesystem for Adapter {
         &self,
         request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let room = (DIRECTORY_REPLY_BYTES, false);
         let caller = caller(request);
-        match caller.serve(|| self.fs.readdir(ino.0, offset, room, &mut reply)) {
+        match caller.serve(|| self.fs.readdir((ino.0, fh.0), offset, room, &mut reply)) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
         }
@@ -569,7 +568,7 @@ impl Filesystem for Adapter {
         &self,
         request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
@@ -579,7 +578,7 @@ impl Filesystem for Adapter {
         };
         let room = (DIRECTORY_REPLY_BYTES, true);
         let caller = caller(request);
-        match caller.serve(|| self.fs.readdir(ino.0, offset, room, &mut sink)) {
+        match caller.serve(|| self.fs.readdir((ino.0, fh.0), offset, room, &mut sink)) {
             Ok(()) => sink.reply.ok(),
             Err(error) => sink.reply.error(errno(error)),
         }

@@ -195,6 +195,9 @@ pub enum MgrOperation {
         /// Starts after the entry of this cookie; 0 starts at the beginning (`.` and `..` are the
         /// client's own affair).
         after: u64,
+        /// Ends with the entry of this cookie; `None` ends with the last one that is there now. New
+        /// entries get larger cookies, so a listing that keeps its first answer's end has one.
+        until: Option<u64>,
         /// At most so many entries.
         entries_max: u32,
         /// With attributes.
@@ -443,8 +446,10 @@ pub enum MgrResponse {
     Entries {
         /// In the order of their cookies.
         entries: Vec<DirectoryEntry>,
-        /// No entries follow.
+        /// No entries follow, up to `until`.
         end: bool,
+        /// The cookie up to which the directory was read, as it was asked for or chosen.
+        until: u64,
     },
     /// To [`MgrOperation::StatFs`].
     StatFs(StatFs),
