@@ -34,9 +34,13 @@ start() {
     PIDS+=($!)
     timeout 60 sh -c "until grep -q ^ready '$WORK/$name.out'; do sleep 0.1; done"
 }
+"target/$PROFILE/pvfs-mgr" --init --data "$WORK/mgr"
 start mgr "target/$PROFILE/pvfs-mgr" --data "$WORK/mgr" --listen 127.0.0.1:0
 MGR=$(awk '/^ready/ { print $2 }' "$WORK/mgr.out")
-for n in 0 1 2; do start "iod$n" "target/$PROFILE/pvfs-iod" --data "$WORK/iod$n" --mgr "$MGR" --listen 127.0.0.1:0; done
+for n in 0 1 2; do
+    "target/$PROFILE/pvfs-iod" --init --data "$WORK/iod$n"
+    start "iod$n" "target/$PROFILE/pvfs-iod" --data "$WORK/iod$n" --mgr "$MGR" --listen 127.0.0.1:0
+done
 mkdir "$WORK/mnt"
 start mount "target/$PROFILE/pvfs-fuse" "$MGR:/" "$WORK/mnt" -f -o allow_other
 install -d -o nobody -g nogroup -m 700 "$WORK/mnt/pg"

@@ -163,6 +163,7 @@ fn parse(words: impl Iterator<Item = String>) -> Arguments {
 
 /// The part of an iod's process: prints its port and serves until its stdin ends.
 fn serve(directory: &Path) {
+    Store::create(directory).expect("an empty directory");
     let store = Arc::new(Store::open(directory, 64).expect("store"));
     let id = directory
         .file_name()

@@ -2,13 +2,14 @@
 //! `pvfs-iod`: the I/O daemon's process.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
 use pvfs::address::{Endpoint, IOD_PORT_DEFAULT, MGR_PORT_DEFAULT};
 use pvfs::runtime::net::TcpListener;
 use pvfs_iod::registration::{Registrar, Registration};
@@ -20,17 +21,22 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 
 /// PVFS I/O daemon: keeps stripes of files and gives them to clients.
 ///
-/// Registers itself with mgr and needs no entry in any table. Prints `ready ADDR:PORT` when it
+/// `pvfs-iod --init --data DIR` makes a directory for a new one, once. It registers itself with mgr
+/// and needs no entry in any table. Prints `ready ADDR:PORT` when it
 /// can be used. SIGTERM and SIGINT end it; kill -9 loses nothing that was acknowledged.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Directory for the stripes; made if it does not exist. One for each iod.
+    /// Directory of the stripes, as --init made it. One for each iod.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// Make a new iod of the empty or missing --data, and end. So a disk that is not mounted is never
+    /// taken for a new one.
+    #[arg(long)]
+    init: bool,
     /// Where mgr is.
-    #[arg(long, value_name = "HOST[:PORT]", value_parser = mgr_endpoint)]
-    mgr: Endpoint,
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = mgr_endpoint, required_unless_present = "init")]
+    mgr: Option<Endpoint>,
     /// Where to listen; port 0 picks a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value_t = format!("0.0.0.0:{IOD_PORT_DEFAULT}"))]
     listen: String,
@@ -52,6 +58,11 @@ fn iod_endpoint(text: &str) -> Result<Endpoint, pvfs::address::AddressError> {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    // Whatever is made belongs to this daemon alone.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    if arguments.init {
+        return make(&arguments.data);
+    }
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
     let log = log.with_ansi(std::io::stderr().is_terminal());
     log.with_env_filter(arguments.log).init();
@@ -68,12 +79,14 @@ fn main() -> Result<()> {
     let server = Server::start(listener, Arc::clone(&store), limits).context("start the server")?;
     let listening = server.address();
     let registration = Registration {
-        mgr: arguments.mgr,
+        mgr: arguments.mgr.context("--mgr is missing")?,
         listening,
         advertise: arguments.advertise,
     };
-    let registrar = Registrar::start(registration, store, move |_| announce(listening))
-        .context("start the thread that talks to mgr")?;
+    let registrar = Registrar::start(registration, store, move |_| {
+        announce(&format!("ready {listening}"));
+    })
+    .context("start the thread that talks to mgr")?;
 
     let signal = signals.wait().context("wait for a signal")?;
     tracing::info!("{signal}: stopping");
@@ -83,10 +96,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+fn make(data: &Path) -> Result<()> {
+    Store::create(data)?;
+    announce(&format!(
+        "made a new iod's directory of {}: start pvfs-iod on it without --init",
+        data.display()
+    ));
+    Ok(())
+}
+
 /// The one line on stdout. Nobody may be listening there, which is no reason to fail.
-fn announce(listening: std::net::SocketAddr) {
+fn announce(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    let written = writeln!(stdout, "ready {listening}").and_then(|()| stdout.flush());
+    let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     if let Err(error) = written {
         tracing::debug!("write to stdout: {error}");
     }

@@ -32,6 +32,7 @@ use pvfs::ids::{FileSystemId, IodId};
 use pvfs::layout::Layout;
 use pvfs::proto::iod::{IodRequest, IodResponse};
 use pvfs::proto::mgr::MgrOperation;
+use pvfs_iod::store::Store;
 
 /// A running pvfs-iod; killed when it is dropped.
 struct Daemon {
@@ -53,6 +54,9 @@ fn lines(from: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
 
 impl Daemon {
     fn start(data: &Path, mgr: SocketAddr, listen: &str, more: &[&str]) -> Self {
+        if !data.join("identity").exists() {
+            Store::create(data).unwrap();
+        }
         let mut child = Command::new(env!("CARGO_BIN_EXE_pvfs-iod"))
             .arg("--data")
             .arg(data)
@@ -129,12 +133,35 @@ fn help_and_mistakes() {
         !mistake.status.success() && text.contains("1 to 65535"),
         "{text}"
     );
-    let foreign = run(&["--data", "/etc", "--mgr", "localhost"]);
+    let foreign = run(&["--init", "--data", "/etc"]);
     let text = String::from_utf8(foreign.stderr).unwrap();
     assert!(
         !foreign.status.success() && text.contains("empty directory"),
         "{text}"
     );
+}
+
+/// The mount point of a disk that is not mounted is no new iod.
+#[test]
+fn an_empty_directory_becomes_an_iod_only_when_told_to() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("disk");
+    std::fs::create_dir(&data).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_pvfs-iod"))
+            .args(["--data", data.to_str().unwrap()])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), text)
+    };
+    let (started, text) = run(&["--mgr", "localhost"]);
+    assert!(!started && text.contains("is its disk mounted?"), "{text}");
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+    assert!(run(&["--init"]).0);
+    let (made, text) = run(&["--init"]);
+    assert!(!made && text.contains("without --init"), "{text}");
 }
 
 #[test]

@@ -10,7 +10,8 @@ use crate::session::{LEASE_TIMEOUT_MS_DEFAULT, SESSION_TIMEOUT_MS_DEFAULT};
 use crate::store::lmdb::{METADATA_BYTES_MAX_DEFAULT, METADATA_BYTES_MIN};
 
 /// PVFS metadata manager: one for each file system. It keeps names, attributes and layouts; iods
-/// register themselves with it, clients ask it where a file's stripes are.
+/// register themselves with it, clients ask it where a file's stripes are. `pvfs-mgr --init --data DIR`
+/// makes a file system, once.
 ///
 /// When it is usable it prints one line, `ready ADDR:PORT`. SIGTERM and SIGINT end it; whatever was
 /// acknowledged is on disk, also after kill -9 or a power failure. A disk that fails under --data ends it
@@ -18,9 +19,14 @@ use crate::store::lmdb::{METADATA_BYTES_MAX_DEFAULT, METADATA_BYTES_MIN};
 #[derive(Debug, Parser)]
 #[command(name = "pvfs-mgr", version, max_term_width = 100)]
 pub struct Arguments {
-    /// Directory of the metadata; an empty or missing one becomes a new file system.
+    /// Directory of the metadata, as --init made it.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+
+    /// Make a new file system of the empty or missing --data, and end. So a disk that is not mounted is
+    /// never taken for a new one.
+    #[arg(long)]
+    pub init: bool,
 
     /// Address and port to listen on; port 0 picks a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:3000")]

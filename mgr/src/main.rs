@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use pvfs::attr::Timestamp;
 use pvfs::client::patience::Cancel;
 use pvfs::ids::FileSystemId;
@@ -48,6 +50,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    // Whatever is made belongs to this daemon alone.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    if arguments.init {
+        return make(&arguments.data);
+    }
     set_up_log(&arguments.log)?;
     raise_descriptor_limit();
     let store = LmdbStore::open(&arguments.data, arguments.metadata_bytes_max)?;
@@ -90,6 +97,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     cancel.cancel();
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result.with_context(|| store_failed(arguments))
+}
+
+fn make(data: &Path) -> Result<()> {
+    LmdbStore::create(data)?;
+    announce(&format!(
+        "made a file system in {}: start pvfs-mgr on it without --init",
+        data.display()
+    ))
 }
 
 /// What whoever reads the log is to know and do.

@@ -25,6 +25,7 @@ use pvfs::name::Name;
 use pvfs::proto::mgr::{Access, MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use pvfs::wire::blocking::{frame_start, read_message};
 use pvfs::wire::header::{FrameHeader, FrameKind};
+use pvfs_mgr::store::lmdb::LmdbStore;
 use tempfile::TempDir;
 
 /// How long anything may take before a test fails.
@@ -85,6 +86,9 @@ impl Drop for Daemon {
 }
 
 fn command(data: &Path, listen: &str) -> Command {
+    if !data.join("data.mdb").exists() {
+        LmdbStore::create(data).unwrap();
+    }
     let mut command = Command::new(env!("CARGO_BIN_EXE_pvfs-mgr"));
     command
         .arg("--data")
@@ -279,6 +283,34 @@ fn help_answers() {
     ] {
         assert!(text.contains(option), "{option}");
     }
+}
+
+/// The mount point of a disk that is not mounted is no new file system.
+#[test]
+fn an_empty_directory_becomes_a_file_system_only_when_told_to() {
+    let scratch = TempDir::new().unwrap();
+    let data = scratch.path().join("disk");
+    std::fs::create_dir(&data).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_pvfs-mgr"))
+            .args(["--data", data.to_str().unwrap()])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), text)
+    };
+    let (started, text) = run(&["--listen", "127.0.0.1:0"]);
+    assert!(!started && text.contains("is its disk mounted?"), "{text}");
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+    let thesis = data.join("thesis.tex");
+    std::fs::write(&thesis, "").unwrap();
+    let (made, text) = run(&["--init"]);
+    assert!(!made && text.contains("thesis.tex"), "{text}");
+    std::fs::remove_file(&thesis).unwrap();
+    assert!(run(&["--init"]).0);
+    let (made, text) = run(&["--init"]);
+    assert!(!made && text.contains("without --init"), "{text}");
 }
 
 #[test]

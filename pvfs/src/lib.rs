@@ -8,6 +8,7 @@
 pub mod address;
 pub mod attr;
 pub mod client;
+pub mod data_directory;
 pub mod error;
 pub mod ids;
 pub mod layout;

@@ -184,6 +184,7 @@ fn iod_address() -> SocketAddr {
     static SERVER: OnceLock<(Server, tempfile::TempDir)> = OnceLock::new();
     let (server, _) = SERVER.get_or_init(|| {
         let directory = tempfile::tempdir().expect("a directory");
+        Store::create(directory.path()).expect("an empty directory");
         let store = Store::open(directory.path(), 64).expect("a store");
         let membership = Membership {
             iod: IodId(1),

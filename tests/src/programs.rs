@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //! Where the programs under test are: in the target directory of this build.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// The program `name`, built with the same profile as the running test.
 ///
@@ -32,6 +33,22 @@ pub fn find(name: &str) -> anyhow::Result<PathBuf> {
         );
     }
     Ok(program)
+}
+
+/// Has a daemon make its data directory of the empty or missing `data`.
+///
+/// # Errors
+///
+/// What it says.
+pub fn make_data(daemon: &str, data: &Path) -> anyhow::Result<()> {
+    let output = Command::new(find(daemon)?)
+        .arg("--init")
+        .arg("--data")
+        .arg(data)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{daemon} --init: {said}");
+    Ok(())
 }
 
 /// Fails where the test does not run as root, which mounts need.

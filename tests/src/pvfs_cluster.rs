@@ -146,6 +146,7 @@ impl Cluster {
         for disk in cluster.options.disks.clone() {
             cluster.mount_disk(&disk)?;
         }
+        programs::make_data("pvfs-mgr", &cluster.mgr_data())?;
         cluster.restart_mgr()?;
         if cluster.options.proxied {
             for _ in 0..cluster.iods.len() {
@@ -157,6 +158,7 @@ impl Cluster {
             }
         }
         for index in 0..cluster.iods.len() {
+            programs::make_data("pvfs-iod", &cluster.iod_data(index))?;
             cluster.restart_iod(index)?;
         }
         for index in 0..cluster.mounts.len() {
@@ -201,6 +203,19 @@ impl Cluster {
     #[must_use]
     pub fn scratch(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// mgr's data directory.
+    #[must_use]
+    pub fn mgr_data(&self) -> PathBuf {
+        let own = || self.dir.path().join("mgr");
+        self.options.mgr_data.clone().unwrap_or_else(own)
+    }
+
+    /// The data directory of the iod at `index`.
+    #[must_use]
+    pub fn iod_data(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("iod{index}"))
     }
 
     /// mgr's `host:port`.
@@ -292,10 +307,7 @@ impl Cluster {
     ///
     /// Where it does not get ready.
     pub fn restart_mgr(&mut self) -> anyhow::Result<()> {
-        let data = match &self.options.mgr_data {
-            Some(data) => data.clone(),
-            None => self.dir.path().join("mgr"),
-        };
+        let data = self.mgr_data();
         let mut command = self.command("pvfs-mgr")?;
         command
             .arg("--data")
@@ -321,7 +333,7 @@ impl Cluster {
         let mut command = self.command("pvfs-iod")?;
         command
             .arg("--data")
-            .arg(self.dir.path().join(&name))
+            .arg(self.iod_data(index))
             .args(["--mgr", &self.mgr_address])
             .args(["--listen", &format!("{}:0", self.options.host)]);
         if let Some(link) = self.iod_links.get(index) {

@@ -486,6 +486,7 @@ fn programs_that_meet_a_newer_mgr_say_so() {
         "{text}"
     );
     let log = dir.path().join("log");
+    programs::make_data("pvfs-iod", &dir.path().join("iod")).unwrap();
     let mut iod = Command::new(programs::find("pvfs-iod").unwrap())
         .arg("--data")
         .arg(dir.path().join("iod"))

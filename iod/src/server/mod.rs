@@ -283,6 +283,7 @@ mod tests {
     fn a_disk_that_fails_half_way_is_told_at_the_second_attempt() {
         let directory = tempfile::tempdir().unwrap();
         let disk = FaultyDisk::default();
+        Store::create(directory.path()).unwrap();
         let store = Store::open_on(Arc::new(disk.clone()), directory.path(), 64).unwrap();
         let store = Arc::new(store);
         let file_system = FileSystemId(1);

@@ -34,6 +34,7 @@ impl Bench {
             disk: FaultyDisk::default(),
             store: None,
         };
+        Store::create(bench.directory.path()).unwrap();
         bench.reopen();
         bench
     }

@@ -286,6 +286,7 @@ fn every_image_of_a_power_cut_opens_and_holds_what_was_acknowledged() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let first = number("PVFS_POWERCUT_SEED", 1);
     let runs = number("PVFS_POWERCUT_RUNS", RUNS_DEFAULT);
+    Store::create(directory.path()).unwrap();
     for seed in first..first + runs {
         run(directory.path(), seed);
     }

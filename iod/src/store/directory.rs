@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
 //! The data directory on disk: names, making it, locking it, replacing the identity file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
 use pvfs::attr::Space;
+use pvfs::data_directory::{DataDirectoryError, Kind};
 use pvfs::ids::{ClientId, ObjectId};
 use pvfs::runtime::random_u64;
 use thiserror::Error;
 
-use super::disk::Disk;
+use super::disk::{DIRECTORY_MODE, Disk, FILE_MODE};
 use super::identity::{Identity, IdentityError};
 use super::object_file::{ObjectFile, is_full};
 use super::sums::{Damage, claims_data};
@@ -26,9 +28,12 @@ const LOCK: &str = "lock";
 const OBJECTS: &str = "objects";
 /// An object's checksums are named as its data, and this.
 pub(super) const SUMS_SUFFIX: &str = ".sums";
-/// What may stand in a directory that is not a data directory yet: what an interrupted start left,
-/// and what mkfs makes at the root of a file system.
-const HARMLESS_NAMES: [&str; 4] = [IDENTITY_NEW, LOCK, OBJECTS, "lost+found"];
+/// What an iod demands of its directory. The identity file is made last.
+const KIND: Kind = Kind {
+    program: "pvfs-iod",
+    marker: IDENTITY,
+    harmless: &[IDENTITY_NEW, LOCK, OBJECTS, "lost+found"],
+};
 /// An identity file is a handful of lines.
 const IDENTITY_BYTES_MAX: u64 = 4096;
 
@@ -50,17 +55,9 @@ pub enum OpenError {
         "data directory {0} is in use by another pvfs-iod: stop that one or use another --data"
     )]
     Locked(PathBuf),
-    /// Something else is in there.
-    #[error(
-        "directory {path} holds `{name}` and no pvfs-iod data: \
-         give --data an empty directory or an iod's own"
-    )]
-    Foreign {
-        /// The directory.
-        path: PathBuf,
-        /// The first thing in it that is not an iod's.
-        name: String,
-    },
+    /// It is not an iod's, or somebody else may change it.
+    #[error(transparent)]
+    Refused(#[from] DataDirectoryError),
     /// The identity file is no good.
     #[error("identity file {path}: {source}")]
     Identity {
@@ -90,82 +87,57 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenEr
 }
 
 impl DataDirectory {
-    pub(super) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<(Self, Identity), OpenError> {
-        fs::create_dir_all(path).map_err(failed("make", path))?;
-        let identity_path = path.join(IDENTITY);
-        let is_new = match fs::symlink_metadata(&identity_path) {
-            Ok(_) => false,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(error) => return Err(failed("look at", &identity_path)(error)),
-        };
-        if is_new {
-            refuse_foreign(path)?;
+    /// Makes a data directory of an empty or missing one: all hash directories durably, then the
+    /// identity file. Where that exists, they do.
+    pub(super) fn create(path: &Path) -> Result<(), OpenError> {
+        KIND.prepare_new(path)?;
+        let _lock = lock(path)?;
+        let objects = path.join(OBJECTS);
+        for hash in 0..HASH_DIRECTORIES {
+            let path = hash_directory(&objects, hash);
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(DIRECTORY_MODE);
+            builder.create(&path).map_err(failed("make", &path))?;
         }
+        sync_directory(&objects).map_err(failed("sync", &objects))?;
+        let identity = Identity {
+            client: ClientId(random_u64()),
+            membership: None,
+        };
+        save(path, &identity).map_err(failed("write the identity file of", path))?;
+        let parent = path.join("..");
+        sync_directory(&parent).map_err(failed("sync", &parent))
+    }
+
+    pub(super) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<(Self, Identity), OpenError> {
+        KIND.prepare(path)?;
         let lock = lock(path)?;
+        let identity_path = path.join(IDENTITY);
+        let identity = load(&identity_path)?.parse();
+        let identity = identity.map_err(|source| OpenError::Identity {
+            path: identity_path,
+            source,
+        })?;
         let directory = Self {
             path: path.to_owned(),
             objects: path.join(OBJECTS),
             disk,
             _lock: lock,
         };
-        let identity = if is_new {
-            directory.format()?
-        } else {
-            directory.load_and_upgrade(&identity_path)?
-        };
         Ok((directory, identity))
-    }
-
-    /// Reads the identity and, where an earlier version wrote it, raises its format.
-    fn load_and_upgrade(&self, path: &Path) -> Result<Identity, OpenError> {
-        let text = load(path)?;
-        let identity: Identity = text.parse().map_err(|source| OpenError::Identity {
-            path: path.to_owned(),
-            source,
-        })?;
-        if Identity::is_old(&text) {
-            self.save(&identity).map_err(failed("upgrade", path))?;
-            tracing::info!(
-                "data directory {}: raised to format 3; what is there is taken as it is, and summed up \
-                 when it is first used where it has no checksums",
-                self.path.display()
-            );
-        }
-        Ok(identity)
     }
 
     pub(super) fn space(&self) -> io::Result<Space> {
         self.disk.space(&self.path)
     }
 
-    /// Makes all hash directories durably, then the identity file: where that exists, they do.
-    fn format(&self) -> Result<Identity, OpenError> {
-        for hash in 0..HASH_DIRECTORIES {
-            let path = self.hash_directory(hash);
-            fs::create_dir_all(&path).map_err(failed("make", &path))?;
-        }
-        sync_directory(&self.objects).map_err(failed("sync", &self.objects))?;
-        let identity = Identity {
-            client: ClientId(random_u64()),
-            membership: None,
-        };
-        self.save(&identity)
-            .map_err(failed("write the identity file of", &self.path))?;
-        Ok(identity)
-    }
-
-    /// Replaces the identity file: after a power failure there is the old one or the new one.
+    /// Replaces the identity file.
     pub(super) fn save(&self, identity: &Identity) -> io::Result<()> {
-        let new = self.path.join(IDENTITY_NEW);
-        let mut file = File::create(&new)?;
-        file.write_all(identity.to_string().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, self.path.join(IDENTITY))?;
-        sync_directory(&self.path)
+        save(&self.path, identity)
     }
 
     pub(super) fn hash_directory(&self, hash: u64) -> PathBuf {
-        self.objects.join(format!("{hash:02x}"))
+        hash_directory(&self.objects, hash)
     }
 
     fn parent(&self, object: ObjectId) -> PathBuf {
@@ -238,19 +210,20 @@ impl DataDirectory {
     }
 }
 
-/// A mistyped `--data /home` must not become a data directory.
-fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
-    for entry in fs::read_dir(path).map_err(failed("read", path))? {
-        let name = entry.map_err(failed("read", path))?.file_name();
-        let name = name.to_string_lossy().into_owned();
-        if !HARMLESS_NAMES.contains(&name.as_str()) {
-            return Err(OpenError::Foreign {
-                path: path.to_owned(),
-                name,
-            });
-        }
-    }
-    Ok(())
+fn hash_directory(objects: &Path, hash: u64) -> PathBuf {
+    objects.join(format!("{hash:02x}"))
+}
+
+/// Replaces the identity file: after a power failure there is the old one or the new one.
+fn save(directory: &Path, identity: &Identity) -> io::Result<()> {
+    let new = directory.join(IDENTITY_NEW);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let mut file = options.mode(FILE_MODE).open(&new)?;
+    file.write_all(identity.to_string().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, directory.join(IDENTITY))?;
+    sync_directory(directory)
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, OpenError> {
@@ -260,6 +233,7 @@ fn lock(path: &Path) -> Result<Flock<File>, OpenError> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(FILE_MODE)
         .open(&lock_path);
     let file = file.map_err(failed("open", &lock_path))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {

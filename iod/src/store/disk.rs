@@ -4,9 +4,9 @@
 
 use std::ffi::OsString;
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -18,6 +18,10 @@ use pvfs::runtime::net::{TcpStream, send_file};
 
 use super::LocalStat;
 
+/// Permission bits of directories in a data directory: stripes are read through a mount.
+pub(super) const DIRECTORY_MODE: u32 = 0o700;
+/// Permission bits of files there.
+pub(super) const FILE_MODE: u32 = 0o600;
 /// Unit of `st_blocks` (stat(2)).
 const STAT_BLOCK_BYTES: u64 = 512;
 
@@ -233,6 +237,7 @@ impl Disk for KernelDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn LocalFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create);
+        options.mode(FILE_MODE);
         Ok(Box::new(options.open(path)?))
     }
 
@@ -253,7 +258,8 @@ impl Disk for KernelDisk {
     }
 
     fn make_directory(&self, path: &Path) -> io::Result<()> {
-        done_already(fs::create_dir(path), io::ErrorKind::AlreadyExists)
+        let made = DirBuilder::new().mode(DIRECTORY_MODE).create(path);
+        done_already(made, io::ErrorKind::AlreadyExists)
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {

@@ -8,16 +8,8 @@ use pvfs::ids::{ClientId, FileSystemId, IodId};
 use pvfs::wire::header::checksum;
 use thiserror::Error;
 
-/// First line: the format and its version. Since version 2 objects have checksums, since version 3
-/// they may have parts.
-const FIRST_LINE: &str = "pvfs-iod data directory, format 3";
-/// The versions without parts, and without checksums too. Their objects are taken as they are, and
-/// summed up when they are first used; an iod of such a version must not write to them afterwards,
-/// hence the new number.
-const EARLIER_FIRST_LINES: [&str; 2] = [
-    "pvfs-iod data directory, format 2",
-    "pvfs-iod data directory, format 1",
-];
+/// First line: the format and its version.
+const FIRST_LINE: &str = "pvfs-iod data directory, format 4";
 
 /// Whose data a directory holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +34,7 @@ pub struct Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IdentityError {
     /// Another format or no identity file at all.
-    #[error("it is not of format 1, 2 or 3: was it written by a newer pvfs-iod?")]
+    #[error("it is not of format 4: was it written by another version of pvfs-iod?")]
     Format,
     /// Damaged.
     #[error("its checksum does not match: restore it from a backup, the stripes are still there")]
@@ -54,26 +46,15 @@ pub enum IdentityError {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text(FIRST_LINE))
+        let text = self.fields();
+        let checksum = checksum(text.as_bytes());
+        writeln!(f, "{text}checksum {checksum:08x}")
     }
 }
 
 impl Identity {
-    /// Whether the text of an identity file is of an earlier format.
-    #[must_use]
-    pub fn is_old(text: &str) -> bool {
-        let first = text.lines().next();
-        first.is_some_and(|first| EARLIER_FIRST_LINES.contains(&first))
-    }
-
-    fn text(&self, first_line: &str) -> String {
-        let text = self.fields(first_line);
-        let checksum = checksum(text.as_bytes());
-        format!("{text}checksum {checksum:08x}\n")
-    }
-
-    fn fields(&self, first_line: &str) -> String {
-        let client = format!("{first_line}\nclient {:016x}\n", self.client.0);
+    fn fields(&self) -> String {
+        let client = format!("{FIRST_LINE}\nclient {:016x}\n", self.client.0);
         match self.membership {
             None => client,
             Some(Membership { iod, file_system }) => {
@@ -87,8 +68,7 @@ impl FromStr for Identity {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, IdentityError> {
-        let first_line = text.lines().next().unwrap_or_default();
-        if first_line != FIRST_LINE && !EARLIER_FIRST_LINES.contains(&first_line) {
+        if text.lines().next() != Some(FIRST_LINE) {
             return Err(IdentityError::Format);
         }
         let mut lines = text.lines().skip(1);
@@ -114,7 +94,7 @@ impl FromStr for Identity {
         };
         let identity = Self { client, membership };
         // Printing it again and comparing checks the checksum and every byte of the form at once.
-        if identity.text(first_line) == text {
+        if identity.to_string() == text {
             Ok(identity)
         } else {
             Err(IdentityError::Checksum)
@@ -158,16 +138,6 @@ mod tests {
         ] {
             assert_eq!(identity.to_string().parse(), Ok(identity));
         }
-    }
-
-    #[test]
-    fn earlier_formats_are_understood() {
-        for first_line in EARLIER_FIRST_LINES {
-            let old = member().text(first_line);
-            assert_eq!(old.parse(), Ok(member()));
-            assert!(Identity::is_old(&old));
-        }
-        assert!(!Identity::is_old(&member().to_string()));
     }
 
     #[test]

@@ -152,6 +152,7 @@ mod tests {
     #[test]
     fn pages_of_any_size_name_every_object_once() {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        Store::create(directory.path()).unwrap();
         let store = Store::open(directory.path(), 64).unwrap();
         let mut all = BTreeSet::new();
         for number in 0..300 {

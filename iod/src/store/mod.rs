@@ -84,7 +84,16 @@ pub struct LocalStat {
 }
 
 impl Store {
-    /// Opens the data directory at `path`, makes one where there is none, and locks it.
+    /// Makes a new iod's data directory of the empty or missing directory `path`.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with the directory and what to do.
+    pub fn create(path: &Path) -> Result<(), OpenError> {
+        DataDirectory::create(path)
+    }
+
+    /// Opens the data directory at `path`, which [`Self::create`] has made, and locks it.
     ///
     /// # Errors
     ///

@@ -25,6 +25,9 @@ fn object(inode: u64) -> ObjectId {
 }
 
 fn open(path: &Path) -> Store {
+    if !path.join("identity").exists() {
+        Store::create(path).unwrap();
+    }
     Store::open(path, 16).unwrap()
 }
 
@@ -185,6 +188,32 @@ fn more_objects_than_open_files_all_keep_their_content() {
     }
 }
 
+/// Stripes are read through a mount, by those who may: not in the data directory.
+#[test]
+fn nobody_else_reads_the_files() {
+    use std::os::unix::fs::MetadataExt;
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("data");
+    let before = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let store = open(&path);
+    store
+        .find_or_create(stripe(object(7)))
+        .unwrap()
+        .write_at(b"x", PART_BYTES)
+        .unwrap();
+    nix::sys::stat::umask(before);
+    let mut left = vec![path];
+    while let Some(path) = left.pop() {
+        let metadata = fs::metadata(&path).unwrap();
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(metadata.mode() & 0o7777, expected, "{}", path.display());
+        if metadata.is_dir() {
+            let entries = fs::read_dir(&path).unwrap();
+            left.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+    }
+}
+
 #[test]
 fn one_process_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
@@ -202,7 +231,7 @@ fn a_directory_with_other_things_in_it_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("lost+found")).unwrap();
     fs::write(directory.path().join("thesis.tex"), "").unwrap();
-    let error = Store::open(directory.path(), 1).err().unwrap().to_string();
+    let error = Store::create(directory.path()).unwrap_err().to_string();
     assert!(
         error.contains("thesis.tex") && error.contains("--data"),
         "{error}"
@@ -231,11 +260,11 @@ fn an_interrupted_format_is_completed_and_the_identity_lasts() {
     assert_eq!(open(directory.path()).identity(), expected);
     fs::write(
         directory.path().join("identity"),
-        "pvfs-iod data directory, format 4\n",
+        "pvfs-iod data directory, format 5\n",
     )
     .unwrap();
     let error = Store::open(directory.path(), 1).err().unwrap().to_string();
-    assert!(error.contains("newer"), "{error}");
+    assert!(error.contains("another version"), "{error}");
 }
 
 #[test]

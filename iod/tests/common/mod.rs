@@ -56,6 +56,7 @@ impl Iod {
     pub fn start(id: u32, limits: ServerLimits) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let directory = tempfile::tempdir().unwrap();
+        Store::create(directory.path()).unwrap();
         let mut iod = Self {
             id: IodId(id),
             directory,

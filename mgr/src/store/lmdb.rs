@@ -4,12 +4,14 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
+use pvfs::data_directory::{DataDirectoryError, Kind};
 use thiserror::Error;
 
 use super::{Records, Store, StoreError, Usage, View};
@@ -32,6 +34,18 @@ const WRITE_BYTES_MAX: u64 = 1 << 20;
 /// LMDB's data file, and what it is called until it is whole.
 const DATA: &str = "data.mdb";
 const DATA_NEW: &str = "data.mdb.new";
+/// LMDB's own lock file beside it.
+const DATA_NEW_LOCK: &str = "data.mdb.new-lock";
+/// The file whose lock keeps a second pvfs-mgr out.
+const LOCK: &str = "lock";
+/// Its permission bits; LMDB gives its own files the same.
+const LOCK_MODE: u32 = 0o600;
+/// What mgr demands of its directory. The data file gets its name when it is whole.
+const KIND: Kind = Kind {
+    program: "pvfs-mgr",
+    marker: DATA,
+    harmless: &[DATA_NEW, DATA_NEW_LOCK, LOCK, "lost+found"],
+};
 /// Room of the map of a data file that is being made: it has two pages.
 const MAP_NEW_BYTES: usize = 1 << 20;
 /// LMDB maps whole pages; this is a multiple of each page size in use.
@@ -40,7 +54,10 @@ const MAP_GRANULE_BYTES: u64 = 64 << 10;
 /// Why a data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The directory or the lock file in it cannot be made.
+    /// It holds no file system, or somebody else may change it.
+    #[error(transparent)]
+    Refused(#[from] DataDirectoryError),
+    /// The lock file in it cannot be made, or its names cannot be flushed.
     #[error("cannot use data directory {path}: {error}")]
     Directory {
         /// Which.
@@ -74,12 +91,28 @@ pub struct LmdbStore {
 }
 
 impl LmdbStore {
-    /// Opens the store in `directory`, which is made if it is missing; it takes at most `bytes_max`.
+    /// Makes an empty store in `directory`, which is empty or missing.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn create(directory: &Path) -> Result<(), OpenError> {
+        KIND.prepare_new(directory)?;
+        let _lock = lock(directory)?;
+        make_data(directory).map_err(|error| OpenError::Lmdb {
+            path: directory.to_owned(),
+            error,
+        })?;
+        sync_names(directory)
+    }
+
+    /// Opens the store in `directory`, which [`Self::create`] has made; it takes at most `bytes_max`.
     ///
     /// # Errors
     ///
     /// See [`OpenError`].
     pub fn open(directory: &Path, bytes_max: u64) -> Result<Self, OpenError> {
+        KIND.prepare(directory)?;
         let lock = lock(directory)?;
         let path = || directory.to_owned();
         let failed = |error| OpenError::Lmdb {
@@ -91,7 +124,6 @@ impl LmdbStore {
             .saturating_add(reserve)
             .next_multiple_of(MAP_GRANULE_BYTES);
         let map = usize::try_from(map).unwrap_or(usize::MAX);
-        make_data(directory).map_err(failed)?;
         sync_names(directory)?;
         let env = open_env(directory, map, EnvFlags::empty()).map_err(failed)?;
         let database = create_database(&env).map_err(failed)?;
@@ -122,12 +154,12 @@ fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
         path: directory.to_owned(),
         error,
     };
-    std::fs::create_dir_all(directory).map_err(failed)?;
-    let path = directory.join("lock");
+    let path = directory.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(LOCK_MODE)
         .open(path);
     match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
@@ -136,15 +168,12 @@ fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
     }
 }
 
-/// Makes the data file if there is none. LMDB would write its first pages without a flush, and a power
+/// Makes the data file. LMDB would write its first pages without a flush, and a power
 /// cut at that moment leave a file that is none of its; so it is made under another name and flushed.
 fn make_data(directory: &Path) -> Result<(), heed::Error> {
     let data = directory.join(DATA);
-    if data.exists() {
-        return Ok(());
-    }
     let new = directory.join(DATA_NEW);
-    let lock = directory.join(format!("{DATA_NEW}-lock"));
+    let lock = directory.join(DATA_NEW_LOCK);
     remove_if_there(&new)?;
     remove_if_there(&lock)?;
     let env = open_env(&new, MAP_NEW_BYTES, EnvFlags::NO_SUB_DIR)?;

@@ -17,6 +17,9 @@ use crate::check::check;
 use crate::world::{World, name};
 
 fn open(directory: &Path) -> LmdbStore {
+    if !directory.join("data.mdb").exists() {
+        LmdbStore::create(directory).unwrap();
+    }
     LmdbStore::open(directory, METADATA_BYTES_MIN).unwrap()
 }
 

@@ -7,6 +7,7 @@ use crate::process::{Daemon, Launcher};
 use anyhow::Context as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long a daemon may take to say `ready` on a busy machine.
@@ -62,6 +63,7 @@ impl Storage<'_> {
     pub fn start_mgr(&self, host: &Host) -> anyhow::Result<Daemon> {
         let data = self.make_dir(host, "mgr")?;
         let listen = format!("0.0.0.0:{MGR_PORT}");
+        make("pvfs-mgr", &data)?;
         let argv = words(&[&program("pvfs-mgr")?, "--data", &data, "--listen", &listen]);
         let daemon = self.start("pvfs-mgr", host, &argv)?;
         daemon.wait_ready(READY_TIMEOUT)?;
@@ -74,6 +76,7 @@ impl Storage<'_> {
     /// As [`Storage::start_mgr`].
     pub fn start_iod(&self, host: &Host) -> anyhow::Result<Daemon> {
         let data = self.make_dir(host, "iod")?;
+        make("pvfs-iod", &data)?;
         let listen = format!("0.0.0.0:{IOD_PORT}");
         let advertise = format!("{}:{IOD_PORT}", host.address);
         let argv = words(&[
@@ -125,6 +128,19 @@ impl Storage<'_> {
     fn mgr_address(&self) -> String {
         format!("{}:{MGR_PORT}", self.mgr)
     }
+}
+
+/// Has a daemon make its data directory of an empty one.
+fn make(name: &str, data: &str) -> anyhow::Result<()> {
+    let output = Command::new(program(name)?)
+        .args(["--init", "--data", data])
+        .output()?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{name} --init: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
 }
 
 fn program(name: &str) -> anyhow::Result<String> {

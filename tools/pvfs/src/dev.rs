@@ -18,7 +18,7 @@ pub mod tether;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -28,7 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use child::{Daemon, Ready, Running};
 use mountpoint::MountpointError;
-use plan::Programs;
+use plan::{Making, Programs};
 
 /// How long the daemons may take to get ready, each group.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -137,6 +137,9 @@ impl Cluster {
         std::fs::create_dir_all(&log_dir).with_context(|| log_dir.display().to_string())?;
         let lock = lock(&data)?;
         let points = prepare_points(&args.mount)?;
+        for making in plan::missing(&programs, &data, args.iods) {
+            make(&making)?;
+        }
         let child_ended = signal(SignalKind::child())?;
         Ok(Self {
             programs,
@@ -308,6 +311,18 @@ fn prepare_data(dir: &Path, iods: u16) -> anyhow::Result<PathBuf> {
     }
     plan::check(&data, &names, iods)?;
     Ok(data)
+}
+
+fn make(making: &Making) -> anyhow::Result<()> {
+    let at = || making.program.display().to_string();
+    let output = Command::new(&making.program)
+        .args(&making.arguments)
+        .output();
+    let output = output.with_context(at)?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 fn prepare_points(points: &[PathBuf]) -> Result<Vec<PathBuf>, MountpointError> {

@@ -50,11 +50,24 @@ pub struct Programs {
     pub fuse: PathBuf,
 }
 
+/// A daemon's data directory that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Making {
+    /// The daemon's program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
 /// The file whose lock says that a run uses the data directory.
 pub const LOCK_NAME: &str = "lock";
 /// The directory of the logs in the data directory.
 pub const LOG_NAME: &str = "log";
 const MGR_NAME: &str = "mgr";
+/// What a daemon's data directory has when it is made (docs/ON_DISK.md).
+const MGR_MARKER: &str = "data.mdb";
+/// As [`MGR_MARKER`].
+const IOD_MARKER: &str = "identity";
 
 /// Checks the names found in the data directory against the number of iods asked for.
 ///
@@ -97,6 +110,24 @@ fn iod_number(name: &str) -> Option<u16> {
         .filter(|number| *number < IODS_MAX)
 }
 
+/// Makes the data directory of mgr or of an iod; `None` where it is made.
+fn init(program: &Path, directory: &Path, marker: &str) -> Option<Making> {
+    let arguments = vec!["--init".into(), "--data".into(), directory.into()];
+    let program = program.to_owned();
+    (!directory.join(marker).exists()).then_some(Making { program, arguments })
+}
+
+/// What is to be made, before anything is started, in a data directory with so many iods.
+pub fn missing(programs: &Programs, data: &Path, iods: u16) -> Vec<Making> {
+    let mgr = init(&programs.mgr, &data.join(MGR_NAME), MGR_MARKER);
+    let iods = (0..iods).map(|index| init(&programs.iod, &iod_data(data, index), IOD_MARKER));
+    std::iter::once(mgr).chain(iods).flatten().collect()
+}
+
+fn iod_data(data: &Path, index: u16) -> PathBuf {
+    data.join(format!("iod{index}"))
+}
+
 /// mgr, on `port` of the loopback (0: any free one).
 pub fn mgr(programs: &Programs, data: &Path, port: u16) -> Daemon {
     Daemon {
@@ -118,7 +149,7 @@ pub fn iod(programs: &Programs, data: &Path, index: u16, port: u16, mgr: &str) -
         program: programs.iod.clone(),
         arguments: vec![
             "--data".into(),
-            data.join(format!("iod{index}")).into(),
+            iod_data(data, index).into(),
             "--mgr".into(),
             mgr.into(),
             "--listen".into(),
@@ -214,6 +245,16 @@ mod tests {
         assert_eq!(
             line(iod(&programs, data, 2, 7002, "h:1")),
             "iod2 i --data /d/iod2 --mgr h:1 --listen 127.0.0.1:7002"
+        );
+        let made = missing(&programs, data, 2);
+        let words = |making: &Making| making.arguments.join(" ".as_ref());
+        assert_eq!(
+            made.iter().map(words).collect::<Vec<_>>(),
+            [
+                "--init --data /d/mgr",
+                "--init --data /d/iod0",
+                "--init --data /d/iod1"
+            ]
         );
         let options = ["ro".to_owned(), "x=1".to_owned()];
         assert_eq!(
