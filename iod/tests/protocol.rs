@@ -10,84 +10,25 @@
 
 mod common;
 
-use std::io::{IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use common::peer::{Peer, read, write, write_under};
 use common::{Iod, TEST_TIMEOUT, object, pattern, stripe};
 use proptest::prelude::*;
 use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, IodId, ObjectId};
 use pvfs::layout::LayoutSlot;
 use pvfs::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use pvfs::proto::iod::{IodReply, IodRequest, IodResponse, StripeRef};
-use pvfs::wire::blocking::{read_message, write_message};
+use pvfs::proto::iod::{Change, IodRequest, IodResponse, StripeRef};
+use pvfs::wire::blocking::write_message;
 use pvfs::wire::codec::encode;
 use pvfs::wire::header::{FrameHeader, FrameKind, checksum};
 use pvfs_iod::server::ServerLimits;
 
-struct Peer(TcpStream);
-
-impl Peer {
-    fn connect(iod: &Iod) -> Self {
-        let stream = TcpStream::connect(iod.address).unwrap();
-        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self(stream)
-    }
-
-    fn send(&mut self, id: u64, request: &IodRequest, payload: &[u8]) {
-        let payload = [IoSlice::new(payload)];
-        write_message(&mut self.0, FrameKind::IodRequest, id, request, &payload).unwrap();
-    }
-
-    fn receive(&mut self) -> (u64, IodReply, Vec<u8>) {
-        let mut scratch = Vec::new();
-        let (header, reply): (FrameHeader, IodReply) =
-            read_message(&mut self.0, FrameKind::IodReply, &mut scratch)
-                .unwrap()
-                .unwrap();
-        let mut payload = vec![0; header.payload_length];
-        self.0.read_exact(&mut payload).unwrap();
-        (header.request_id, reply, payload)
-    }
-
-    fn call(&mut self, request: &IodRequest, payload: &[u8]) -> (IodReply, Vec<u8>) {
-        self.send(7, request, payload);
-        let (id, reply, payload) = self.receive();
-        assert_eq!(id, 7);
-        (reply, payload)
-    }
-
-    /// The iod closes the connection without another byte of reply.
-    fn ends_by_a_cut(mut self) -> bool {
-        let mut rest = Vec::new();
-        // A reset is a way to close, too: unread bytes were under way.
-        match self.0.read_to_end(&mut rest) {
-            Ok(_) => rest.is_empty(),
-            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset && rest.is_empty(),
-        }
-    }
-}
-
 fn iod() -> Iod {
     Iod::start(1, ServerLimits::default())
-}
-
-fn read(inode: u64, offset: u64, length: u32) -> IodRequest {
-    IodRequest::Read {
-        stripe: stripe(inode),
-        offset,
-        length,
-    }
-}
-
-fn write(inode: u64, offset: u64) -> IodRequest {
-    IodRequest::Write {
-        stripe: stripe(inode),
-        offset,
-        fence: 0,
-    }
 }
 
 fn alive(iod: &Iod) -> bool {
@@ -158,7 +99,7 @@ fn garbage_ends_its_own_connection_only() {
     ];
     for (number, attack) in attacks.into_iter().enumerate() {
         let mut peer = Peer::connect(&iod);
-        peer.0.write_all(&attack).unwrap();
+        peer.stream.write_all(&attack).unwrap();
         assert!(peer.ends_by_a_cut(), "attack {number}");
         assert!(alive(&iod), "attack {number}");
     }
@@ -172,6 +113,7 @@ fn a_refused_write_consumes_its_payload() {
         stripe: stripe(1),
         offset: u64::MAX - 3,
         fence: 0,
+        change: Change::UNNAMED,
     };
     let (reply, _) = peer.call(&beyond, &pattern(1, 300_000));
     assert_eq!(reply, Err(FsError::FileTooLarge));
@@ -190,10 +132,10 @@ fn a_torn_write_is_not_acknowledged_and_may_be_repeated() {
         let mut peer = Peer::connect(&iod);
         let body = encode(&write(2, 0)).unwrap();
         let header = FrameHeader::new(FrameKind::IodRequest, 1, &body, bytes.len());
-        peer.0.write_all(&header.to_bytes()).unwrap();
-        peer.0.write_all(&body).unwrap();
-        peer.0.write_all(&bytes[..sent]).unwrap();
-        peer.0.shutdown(Shutdown::Write).unwrap();
+        peer.stream.write_all(&header.to_bytes()).unwrap();
+        peer.stream.write_all(&body).unwrap();
+        peer.stream.write_all(&bytes[..sent]).unwrap();
+        peer.stream.shutdown(Shutdown::Write).unwrap();
         assert!(peer.ends_by_a_cut(), "{sent} bytes sent");
     }
     let mut peer = Peer::connect(&iod);
@@ -206,7 +148,7 @@ fn a_header_in_single_bytes_is_a_header() {
     let iod = iod();
     let mut peer = Peer::connect(&iod);
     for byte in forged(&encode(&IodRequest::Ping).unwrap(), 1, 0) {
-        peer.0.write_all(&[byte]).unwrap();
+        peer.stream.write_all(&[byte]).unwrap();
     }
     assert!(matches!(
         peer.receive(),
@@ -228,12 +170,15 @@ fn a_peer_that_stalls_within_a_frame_is_cut_and_one_that_rests_between_frames_is
     assert!(resting.call(&IodRequest::Ping, &[]).0.is_ok());
     let start = Instant::now();
     let mut stalling = Peer::connect(&iod);
-    stalling.0.write_all(&forged(&[0], 1, 0)[..20]).unwrap();
+    stalling
+        .stream
+        .write_all(&forged(&[0], 1, 0)[..20])
+        .unwrap();
     assert!(stalling.ends_by_a_cut());
     let mut stalling = Peer::connect(&iod);
     let body = encode(&write(2, 0)).unwrap();
     stalling
-        .0
+        .stream
         .write_all(&forged(&body, body.len() as u32, 1000))
         .unwrap();
     assert!(stalling.ends_by_a_cut());
@@ -253,12 +198,12 @@ fn a_peer_that_trickles_is_cut() {
     );
     let mut peer = Peer::connect(&iod);
     let body = encode(&write(2, 0)).unwrap();
-    peer.0
+    peer.stream
         .write_all(&forged(&body, body.len() as u32, PAYLOAD_BYTES_MAX as u32))
         .unwrap();
     let start = Instant::now();
     // Ends when the iod's reset arrives.
-    while peer.0.write_all(&[0]).is_ok() {
+    while peer.stream.write_all(&[0]).is_ok() {
         assert!(start.elapsed() < TEST_TIMEOUT);
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -286,14 +231,14 @@ fn a_peer_that_takes_no_replies_is_cut() {
     loop {
         let mut other = Peer::connect(&iod);
         let sent = write_message(
-            &mut other.0,
+            &mut other.stream,
             FrameKind::IodRequest,
             1,
             &IodRequest::Ping,
             &[],
         );
         let mut first = [0];
-        if sent.is_ok() && matches!(other.0.read(&mut first), Ok(1)) {
+        if sent.is_ok() && matches!(other.stream.read(&mut first), Ok(1)) {
             break;
         }
         assert!(
@@ -316,7 +261,7 @@ fn a_file_that_shrinks_under_a_reader_keeps_frames_whole() {
     let reader = std::thread::spawn({
         let done = std::sync::Arc::clone(&done);
         move || {
-            let mut peer = Peer(TcpStream::connect(address).unwrap());
+            let mut peer = Peer::connect_to(address);
             let mut replies = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 let (reply, data) = peer.call(&read(1, 0, length as u32), &[]);
@@ -335,6 +280,7 @@ fn a_file_that_shrinks_under_a_reader_keeps_frames_whole() {
             length: 100,
             fence: 0,
             number: 0,
+            change: Change::UNNAMED,
         };
         assert_eq!(peer.call(&cut, &[]).0, Ok(IodResponse::Done));
     }
@@ -365,6 +311,7 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
             length,
             fence: 0,
             number: 0,
+            change: Change::UNNAMED,
         }),
         any::<u64>().prop_map(|i| IodRequest::Remove { object: object(i) }),
         any::<u64>().prop_map(|i| IodRequest::Sync { stripe: stripe(i) }),
@@ -385,9 +332,9 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
         prop_assert!(!matches!(reply, Err(FsError::Io)), "{:?}", reply);
         // The iod may have cut the connection already, so either may fail.
         let _ = peer
-            .0
+            .stream
             .write_all(&noise)
-            .and_then(|()| peer.0.shutdown(Shutdown::Write));
+            .and_then(|()| peer.stream.shutdown(Shutdown::Write));
         prop_assert!(peer.ends_by_a_cut());
         Ok(())
     });
@@ -453,14 +400,6 @@ fn a_failed_flush_fails_every_later_one() {
     );
 }
 
-fn write_under(inode: u64, offset: u64, fence: u64) -> IodRequest {
-    IodRequest::Write {
-        stripe: stripe(inode),
-        offset,
-        fence,
-    }
-}
-
 /// A client or a mgr that knows the layout wrongly neither reads nor changes what is here.
 #[test]
 fn a_request_for_another_place_of_the_layout_is_refused() {
@@ -472,6 +411,7 @@ fn a_request_for_another_place_of_the_layout_is_refused() {
     layout.place.layout_hash = 7;
     for stripe in [slot, layout] {
         let (offset, length, fence) = (0, 3, 0);
+        let change = Change::UNNAMED;
         for request in [
             IodRequest::Read {
                 stripe,
@@ -482,18 +422,21 @@ fn a_request_for_another_place_of_the_layout_is_refused() {
                 stripe,
                 offset,
                 fence,
+                change,
             },
             IodRequest::Truncate {
                 stripe,
                 length: 0,
                 fence,
                 number: 0,
+                change,
             },
             IodRequest::Punch {
                 stripe,
                 offset,
                 length,
                 fence,
+                change,
             },
             IodRequest::Copy {
                 from: stripe,
@@ -502,6 +445,7 @@ fn a_request_for_another_place_of_the_layout_is_refused() {
                 to_offset: offset,
                 length,
                 fence,
+                change,
             },
             IodRequest::Sync { stripe },
         ] {
@@ -532,6 +476,7 @@ fn writes_and_truncations_that_come_too_late_are_refused() {
         length,
         fence,
         number,
+        change: Change::UNNAMED,
     };
     assert_eq!(
         done(&mut old, &write_under(1, 0, 5), b"aaaa"),
@@ -566,18 +511,18 @@ fn a_late_write_that_began_in_time_does_not_go_on() {
     let iod = iod();
     let bytes = pattern(1, 600_000);
     let mut old = Peer::connect(&iod);
-    let body = encode(&write_under(1, 0, 5)).unwrap();
+    let body = encode(&old.named(&write_under(1, 0, 5))).unwrap();
     let header = FrameHeader::new(FrameKind::IodRequest, 7, &body, bytes.len());
-    old.0.write_all(&header.to_bytes()).unwrap();
-    old.0.write_all(&body).unwrap();
-    old.0.write_all(&bytes[..300_000]).unwrap();
+    old.stream.write_all(&header.to_bytes()).unwrap();
+    old.stream.write_all(&body).unwrap();
+    old.stream.write_all(&bytes[..300_000]).unwrap();
     let mut new = Peer::connect(&iod);
     let whole = pattern(2, 600_000);
     assert_eq!(
         new.call(&write_under(1, 0, 6), &whole).0,
         Ok(IodResponse::Done)
     );
-    old.0.write_all(&bytes[300_000..]).unwrap();
+    old.stream.write_all(&bytes[300_000..]).unwrap();
     assert_eq!(old.receive().1, Err(FsError::Fenced));
     assert!(new.call(&read(1, 0, 600_000), &[]).1 == whole);
 }

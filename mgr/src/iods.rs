@@ -10,7 +10,7 @@ use pvfs::client::iod::IodDirectory;
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::ids::{FileSystemId, IodId, ObjectId};
-use pvfs::proto::iod::{IodRequest, StripeRef};
+use pvfs::proto::iod::{Change, IodRequest, StripeRef};
 
 use crate::owner::work::Target;
 use crate::stripes::StripeStore;
@@ -113,6 +113,7 @@ impl StripeStore for Iods {
                 length: target.length,
                 fence: target.fence,
                 number: target.number,
+                change: Change::UNNAMED,
             },
         )
     }

@@ -102,6 +102,10 @@ pub enum FsError {
     /// The caller was interrupted while it waited.
     #[error("interrupted")]
     Interrupted,
+    /// An iod does not know (any more) what a client has changed: a change that was sent before may
+    /// have been made.
+    #[error("the iod has forgotten this client's changes")]
+    SessionLost,
 }
 
 impl FsError {
@@ -140,6 +144,7 @@ impl FsError {
             Self::Deadlock => libc::EDEADLK,
             Self::NoLocks => libc::ENOLCK,
             Self::Interrupted => libc::EINTR,
+            Self::SessionLost => libc::EIO,
         }
     }
 

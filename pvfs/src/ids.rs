@@ -37,6 +37,10 @@ id!(
     /// A file system, drawn at random by mgr when it first starts on an empty data directory.
     FileSystemId(u128)
 );
+id!(
+    /// A client's changes at one iod, drawn at random by the iod; never used twice.
+    SessionId(u64)
+);
 
 /// The root directory's inode number, as FUSE wants it.
 pub const ROOT_INODE: InodeNumber = InodeNumber(1);

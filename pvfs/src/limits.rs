@@ -55,3 +55,5 @@ pub const LOCKS_PER_CLIENT_MAX: usize = 32_768;
 pub const LOCKS_PER_MESSAGE_MAX: usize = 8192;
 /// Locks that one client may wait for at a time.
 pub const LOCK_WAITS_PER_CLIENT_MAX: usize = 4096;
+/// Changes that one client may have under way at one iod: more than threads wait in any process.
+pub const SLOTS_PER_SESSION_MAX: u32 = 1024;

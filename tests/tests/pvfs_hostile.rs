@@ -6,7 +6,11 @@
 //!   attacker (127.0.66.x) +
 //! ```
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails fails its test"
+)]
 
 use std::fs;
 use std::io::{Read, Write};
@@ -26,8 +30,9 @@ use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId, OpenId, ROOT_INODE};
 use pvfs::layout::LayoutSlot;
 use pvfs::name::Name;
-use pvfs::proto::iod::{IodRequest, StripeRef};
+use pvfs::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, RenameMode, Reopen};
+use pvfs::wire::blocking::{read_message, write_message};
 use pvfs::wire::codec::encode;
 use pvfs::wire::header::{FrameHeader, FrameKind, HEADER_BYTES, VERSION};
 
@@ -119,6 +124,23 @@ fn iod_frame(request: &IodRequest, payload: &[u8]) -> Vec<u8> {
     frame(FrameKind::IodRequest, 5, &encode(request).unwrap(), payload)
 }
 
+/// The first change of a session at the iod.
+fn open_session(iod: &str) -> Change {
+    let mut stream = connect_from(attacker(4), iod).unwrap();
+    let kind = FrameKind::IodRequest;
+    write_message(&mut stream, kind, 1, &IodRequest::OpenSession, &[]).unwrap();
+    let answer = read_message(&mut stream, FrameKind::IodReply, &mut Vec::new()).unwrap();
+    let Some((_, Ok(IodResponse::Session(session)))): Option<(FrameHeader, IodReply)> = answer
+    else {
+        panic!("{answer:?}")
+    };
+    Change {
+        session,
+        slot: 0,
+        sequence: 1,
+    }
+}
+
 fn hello() -> MgrOperation {
     MgrOperation::Hello {
         opens: Vec::new(),
@@ -172,6 +194,7 @@ fn peers_that_dribble_are_bounded_and_disturb_nobody() {
         stripe: stripe(1 << 60),
         offset: 0,
         fence: 0,
+        change: open_session(&iod),
     };
     let to_iod = iod_frame(&write, &vec![1; pvfs::limits::PAYLOAD_BYTES_MAX]);
     let mut dribbling = Vec::new();
@@ -336,6 +359,7 @@ fn requests_out_of_place_change_nothing_of_others() {
         }
     }
     let iod = cluster.iod_address(0).unwrap().to_owned();
+    let change = open_session(&iod);
     for request in [
         IodRequest::Read {
             stripe: stripe(u64::MAX),
@@ -347,11 +371,23 @@ fn requests_out_of_place_change_nothing_of_others() {
             length: u64::MAX,
             fence: u64::MAX,
             number: u64::MAX,
+            change,
         },
         IodRequest::Write {
             stripe: stripe(u64::MAX),
             offset: u64::MAX,
             fence: u64::MAX,
+            change: Change {
+                sequence: u64::MAX,
+                ..change
+            },
+        },
+        IodRequest::OpenSession,
+        IodRequest::Settle {
+            change: Change {
+                slot: u32::MAX,
+                ..change
+            },
         },
         IodRequest::Sync {
             stripe: stripe(u64::MAX),

@@ -6,14 +6,16 @@ use std::net::SocketAddr;
 
 use pvfs::client::buffer::AlignedBuffer;
 use pvfs::error::FsError;
-use pvfs::ids::ObjectId;
+use pvfs::ids::{ObjectId, SessionId};
 use pvfs::limits::{
     COPY_BYTES_MAX, OBJECTS_PER_PAGE_MAX, OBJECTS_PER_QUESTION_MAX, PAYLOAD_BYTES_MAX,
     SCRUB_BYTES_MAX,
 };
-use pvfs::proto::iod::{IodReply, IodRequest, IodResponse, StripeRef};
+use pvfs::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef};
 use pvfs::runtime::net::TcpStream;
-use pvfs::runtime::sync::{Mutex, PoisonError};
+use pvfs::runtime::random_u64;
+use pvfs::runtime::sync::{Arc, Mutex, PoisonError};
+use pvfs::runtime::time::Instant;
 use pvfs::wire::blocking::{ConnectionError, frame_start, read_short_message};
 use pvfs::wire::header::{FrameError, FrameHeader, FrameKind};
 
@@ -21,11 +23,11 @@ use super::ServerLimits;
 use super::deadline::DeadlineReader;
 use super::failure_log::FailureLog;
 use super::transfer::{SendError, buffer_of, receive, send_file, send_start};
-use crate::store::{ObjectFile, Scrubbed, Stamp, Store, end_of};
+use crate::store::{Attempt, ObjectFile, Scrubbed, Stamp, Store, end_of};
 
 /// Holds any request's header and body, so that a request without payload takes one system call,
 /// and so little that next to nothing of a payload is copied twice.
-const READER_BYTES: usize = 64;
+const READER_BYTES: usize = 128;
 
 /// A request's body: far more than any takes. Each connection keeps a buffer of this size at most.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -38,12 +40,41 @@ static CAREFUL_READ: Mutex<()> = Mutex::new(());
 pub(super) struct Connection<'a> {
     stream: &'a TcpStream,
     reader: BufReader<DeadlineReader<'a>>,
-    peer: SocketAddr,
     store: &'a Store,
-    failures: &'a FailureLog,
+    reporter: Reporter<'a>,
     /// For a piece of a payload, received or checked.
     buffer: Option<AlignedBuffer>,
     scratch: Vec<u8>,
+}
+
+/// Logs what fails for a peer.
+#[derive(Clone, Copy)]
+struct Reporter<'a> {
+    peer: SocketAddr,
+    store: &'a Store,
+    failures: &'a FailureLog,
+}
+
+impl Reporter<'_> {
+    /// Logs what failed here and returns what the peer is told.
+    fn failed(&self, action: &str, object: ObjectId, error: &io::Error) -> FsError {
+        let (peer, path) = (self.peer, self.store.path_of(object));
+        self.failures.note(&format_args!(
+            "{action} of object {object} ({}) for {peer}: {error}",
+            path.display()
+        ));
+        FsError::from_io(error)
+    }
+}
+
+/// A change of a range of bytes under a lease.
+#[derive(Clone, Copy)]
+struct Ranged {
+    stripe: StripeRef,
+    fence: u64,
+    offset: u64,
+    length: u64,
+    change: Change,
 }
 
 impl<'a> Connection<'a> {
@@ -59,9 +90,12 @@ impl<'a> Connection<'a> {
         Self {
             stream,
             reader,
-            peer,
             store,
-            failures,
+            reporter: Reporter {
+                peer,
+                store,
+                failures,
+            },
             buffer: None,
             scratch: Vec::new(),
         }
@@ -111,8 +145,16 @@ impl<'a> Connection<'a> {
                 stripe,
                 offset,
                 fence,
+                change,
             } => {
-                let outcome = self.write(*stripe, (*offset, *fence), payload, is_member)?;
+                let ranged = Ranged {
+                    stripe: *stripe,
+                    fence: *fence,
+                    offset: *offset,
+                    length: payload as u64,
+                    change: *change,
+                };
+                let outcome = self.write(&ranged, payload, is_member)?;
                 self.reply(header, &outcome.map(|()| IodResponse::Done))
             }
             IodRequest::Ping => self.reply(header, &Ok(self.pong())),
@@ -126,15 +168,15 @@ impl<'a> Connection<'a> {
                 length,
                 fence,
                 number,
+                change,
             } => {
                 let object = stripe.object;
-                match self.store.fences().pass_cut(object, *fence, *number) {
-                    Ok(_passage) => {
-                        let outcome = self.store.truncate(*stripe, *length);
-                        self.reply_outcome(header, "truncate", object, outcome)
-                    }
-                    Err(error) => self.reply(header, &Err(error)),
-                }
+                let outcome = self.make(change, "truncate", object, || {
+                    let passage = self.store.fences().pass_cut(object, *fence, *number);
+                    let _passage = passage.map_err(Failure::Told)?;
+                    self.store.truncate(*stripe, *length).map_err(Failure::Disk)
+                });
+                self.reply_done(header, outcome)
             }
             IodRequest::Remove { object } => {
                 // No inode number comes twice: what arrives after this is of no use to anybody.
@@ -152,7 +194,7 @@ impl<'a> Connection<'a> {
                     length: stat.length,
                     allocated: stat.allocated,
                 });
-                let reply = stat.map_err(|error| self.failed("stat", *object, &error));
+                let reply = stat.map_err(|error| self.reporter.failed("stat", *object, &error));
                 self.reply(header, &reply)
             }
             IodRequest::Allocate {
@@ -160,30 +202,40 @@ impl<'a> Connection<'a> {
                 offset,
                 length,
                 fence,
+                change,
             } => {
-                let store = self.store;
-                self.change(
-                    header,
-                    "fallocate",
-                    (stripe.object, *fence),
-                    (*offset, *length),
-                    || store.allocate(*stripe, *offset, *length),
-                )
+                let (stripe, offset, length) = (*stripe, *offset, *length);
+                let ranged = Ranged {
+                    stripe,
+                    fence: *fence,
+                    offset,
+                    length,
+                    change: *change,
+                };
+                let outcome = self.change(&ranged, "fallocate", || {
+                    self.store.allocate(stripe, offset, length)
+                });
+                self.reply_done(header, outcome)
             }
             IodRequest::Punch {
                 stripe,
                 offset,
                 length,
                 fence,
+                change,
             } => {
-                let store = self.store;
-                self.change(
-                    header,
-                    "punch",
-                    (stripe.object, *fence),
-                    (*offset, *length),
-                    || store.punch(stripe.object, *offset, *length),
-                )
+                let (stripe, offset, length) = (*stripe, *offset, *length);
+                let ranged = Ranged {
+                    stripe,
+                    fence: *fence,
+                    offset,
+                    length,
+                    change: *change,
+                };
+                let outcome = self.change(&ranged, "punch", || {
+                    self.store.punch(stripe.object, offset, length)
+                });
+                self.reply_done(header, outcome)
             }
             IodRequest::Seek {
                 stripe,
@@ -192,7 +244,7 @@ impl<'a> Connection<'a> {
             } => {
                 let found = end_of(*offset, 0).and_then(|_| {
                     let found = self.store.seek(stripe.object, *offset, *target);
-                    found.map_err(|error| self.failed("lseek", stripe.object, &error))
+                    found.map_err(|error| self.reporter.failed("lseek", stripe.object, &error))
                 });
                 self.reply(header, &found.map(IodResponse::Position))
             }
@@ -203,18 +255,23 @@ impl<'a> Connection<'a> {
                 to_offset,
                 length,
                 fence,
+                change,
             } => {
                 if *length > COPY_BYTES_MAX || end_of(*from_offset, *length).is_err() {
                     return self.reply(header, &Err(FsError::InvalidArgument));
                 }
-                let store = self.store;
-                self.change(
-                    header,
-                    "copy",
-                    (to.object, *fence),
-                    (*to_offset, *length),
-                    || store.copy((from.object, *from_offset), (*to, *to_offset), *length),
-                )
+                let ranged = Ranged {
+                    stripe: *to,
+                    fence: *fence,
+                    offset: *to_offset,
+                    length: *length,
+                    change: *change,
+                };
+                let outcome = self.change(&ranged, "copy", || {
+                    let (from, to) = ((from.object, *from_offset), (*to, *to_offset));
+                    self.store.copy(from, to, *length)
+                });
+                self.reply_done(header, outcome)
             }
             IodRequest::List { after, objects_max } => {
                 let objects_max = (*objects_max as usize).clamp(1, OBJECTS_PER_PAGE_MAX);
@@ -222,7 +279,8 @@ impl<'a> Connection<'a> {
                 let reply = match listed {
                     Ok((objects, end)) => Ok(IodResponse::Objects { objects, end }),
                     Err(error) => {
-                        self.failures
+                        self.reporter
+                            .failures
                             .note(&format_args!("list of the objects: {error}"));
                         Err(FsError::from_io(&error))
                     }
@@ -245,10 +303,20 @@ impl<'a> Connection<'a> {
                 let reply = self.scrub(*object, *offset, u64::from(*length));
                 self.reply(header, &reply)
             }
+            IodRequest::OpenSession => {
+                let reply = self.open_session();
+                self.reply(header, &reply)
+            }
+            IodRequest::Settle { change } => {
+                let attempt = self.store.sessions().begin(change, Instant::now());
+                let reply = attempt.and_then(|attempt| attempt.settle());
+                self.reply(header, &reply)
+            }
             IodRequest::Space => {
                 let space = self.store.space().map(IodResponse::Space);
                 let reply = space.map_err(|error| {
-                    self.failures
+                    self.reporter
+                        .failures
                         .note(&format_args!("statvfs of the data directory: {error}"));
                     FsError::from_io(&error)
                 });
@@ -266,7 +334,7 @@ impl<'a> Connection<'a> {
             _ if !is_member => Err(FsError::TryAgain),
             _ => request.stripes().try_for_each(|stripe| {
                 let admitted = self.store.admit(stripe);
-                admitted.map_err(|error| self.failed("open", stripe.object, &error))
+                admitted.map_err(|error| self.reporter.failed("open", stripe.object, &error))
             }),
         }
     }
@@ -280,10 +348,11 @@ impl<'a> Connection<'a> {
             bytes,
             damage,
             next,
-        } = scrubbed.map_err(|error| self.failed("scrub", object, &error))?;
+        } = scrubbed.map_err(|error| self.reporter.failed("scrub", object, &error))?;
         for (start, end) in &damage {
             let damaged = format!("bytes {start} to {end} do not match their checksums");
-            self.failed("scrub", object, &io::Error::other(damaged));
+            self.reporter
+                .failed("scrub", object, &io::Error::other(damaged));
         }
         Ok(IodResponse::Scrubbed {
             bytes,
@@ -300,34 +369,50 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Logs what failed here and returns what the peer is told.
-    fn failed(&self, action: &str, object: ObjectId, error: &io::Error) -> FsError {
-        let (peer, path) = (self.peer, self.store.path_of(object));
-        self.failures.note(&format_args!(
-            "{action} of object {object} ({}) for {peer}: {error}",
-            path.display()
-        ));
-        FsError::from_io(error)
+    fn open_session(&self) -> IodReply {
+        let id = SessionId(random_u64());
+        self.store.sessions().open(id, Instant::now())?;
+        Ok(IodResponse::Session(id))
     }
 
-    /// Changes a range of bytes that must lie within the largest file, under a lease.
+    /// Makes a change once.
+    fn make(
+        &self,
+        change: &Change,
+        action: &str,
+        object: ObjectId,
+        make: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), FsError> {
+        let attempt = self.store.sessions().begin(change, Instant::now())?;
+        attempt.make(|| make().map_err(|failure| failure.tell(self.reporter, action, object)))
+    }
+
+    /// Changes once a range of bytes that must lie within the largest file, under a lease.
     fn change(
+        &self,
+        ranged: &Ranged,
+        action: &str,
+        change: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), FsError> {
+        end_of(ranged.offset, ranged.length)?;
+        if ranged.length == 0 {
+            // fallocate(2) refuses a range without bytes.
+            return Ok(());
+        }
+        let object = ranged.stripe.object;
+        self.make(&ranged.change, action, object, || {
+            let passage = self.store.fences().pass(object, ranged.fence);
+            let _passage = passage.map_err(Failure::Told)?;
+            change().map_err(Failure::Disk)
+        })
+    }
+
+    fn reply_done(
         &mut self,
         header: &FrameHeader,
-        action: &str,
-        (object, fence): (ObjectId, u64),
-        (offset, length): (u64, u64),
-        change: impl FnOnce() -> io::Result<()>,
+        outcome: Result<(), FsError>,
     ) -> Result<(), ConnectionError> {
-        match end_of(offset, length) {
-            // fallocate(2) refuses a range without bytes.
-            Ok(_) if length == 0 => self.reply(header, &Ok(IodResponse::Done)),
-            Ok(_) => match self.store.fences().pass(object, fence) {
-                Ok(_passage) => self.reply_outcome(header, action, object, change()),
-                Err(error) => self.reply(header, &Err(error)),
-            },
-            Err(error) => self.reply(header, &Err(error)),
-        }
+        self.reply(header, &outcome.map(|()| IodResponse::Done))
     }
 
     fn reply_outcome(
@@ -337,7 +422,7 @@ impl<'a> Connection<'a> {
         object: ObjectId,
         outcome: io::Result<()>,
     ) -> Result<(), ConnectionError> {
-        let reply = outcome.map_err(|error| self.failed(action, object, &error));
+        let reply = outcome.map_err(|error| self.reporter.failed(action, object, &error));
         self.reply(header, &reply.map(|()| IodResponse::Done))
     }
 
@@ -347,37 +432,52 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Stores a payload. The outer error ends the connection, the inner one is the reply.
+    /// Stores a payload once. The outer error ends the connection, the inner one is the reply.
     fn write(
         &mut self,
-        stripe: StripeRef,
-        (offset, fence): (u64, u64),
+        ranged: &Ranged,
         length: usize,
         is_member: bool,
     ) -> Result<Result<(), FsError>, ConnectionError> {
-        let object = stripe.object;
-        let file = if is_member {
-            end_of(offset, length as u64).and_then(|_| {
-                // The object may have been removed: no file is made of it again.
-                let _passage = self.store.fences().pass(object, fence)?;
-                let file = self.store.find_or_create(stripe);
-                file.map_err(|error| self.failed("open", object, &error))
-            })
-        } else {
-            Err(FsError::TryAgain)
+        let opened = match is_member {
+            true => self.open_to_write(ranged),
+            false => Err(FsError::TryAgain),
         };
-        let stored = receive(&mut self.reader, &mut self.buffer, length, |piece, done| {
-            let file = file.as_ref().map_err(|error| Failure::Told(*error))?;
-            let passage = self.store.fences().pass(object, fence);
+        let (store, reporter) = (self.store, self.reporter);
+        let (object, offset) = (ranged.stripe.object, ranged.offset);
+        let write = |file: &ObjectFile, bytes: &[u8], at: u64| {
+            let passage = store.fences().pass(object, ranged.fence);
             let _passage = passage.map_err(Failure::Told)?;
-            file.write_at(piece, offset + done).map_err(Failure::Disk)
+            file.write_at(bytes, offset + at).map_err(Failure::Disk)
+        };
+        let stored = receive(&mut self.reader, &mut self.buffer, length, |piece, at| {
+            let (attempt, file) = opened.as_ref().map_err(|error| *error)?;
+            attempt.store(piece, at, |bytes, at| match file {
+                Some(file) => write(file, bytes, at)
+                    .map_err(|failure| failure.tell(reporter, "write", object)),
+                None => Err(FsError::Io),
+            })
         })?;
-        Ok(match stored {
-            // An empty payload was handed to nobody.
-            Ok(()) => file.map(|_| ()),
-            Err(Failure::Told(error)) => Err(error),
-            Err(Failure::Disk(error)) => Err(self.failed("write", object, &error)),
-        })
+        // An empty payload was handed to nobody.
+        Ok(stored.and_then(|()| opened?.0.finish()))
+    }
+
+    /// The object's file, unless the write has an outcome already.
+    fn open_to_write(
+        &self,
+        ranged: &Ranged,
+    ) -> Result<(Attempt, Option<Arc<ObjectFile>>), FsError> {
+        end_of(ranged.offset, ranged.length)?;
+        let sessions = self.store.sessions();
+        let attempt = sessions.begin(&ranged.change, Instant::now())?;
+        let object = ranged.stripe.object;
+        let file = attempt.prepare(|| {
+            // The object may have been removed: no file is made of it again.
+            let _passage = self.store.fences().pass(object, ranged.fence)?;
+            let file = self.store.find_or_create(ranged.stripe);
+            file.map_err(|error| self.reporter.failed("open", object, &error))
+        })?;
+        Ok((attempt, file))
     }
 
     fn read(
@@ -400,7 +500,7 @@ impl<'a> Connection<'a> {
         });
         let (file, stamp) = match found {
             Err(error) => {
-                let error = self.failed("open", object, &error);
+                let error = self.reporter.failed("open", object, &error);
                 return self.reply(header, &Err(error));
             }
             Ok(None) => return self.reply(header, &Ok(IodResponse::Data)),
@@ -412,7 +512,7 @@ impl<'a> Connection<'a> {
         let end = offset + available as u64;
         let buffer = buffer_of(&mut self.buffer);
         if let Err(error) = file.check(stamp, end, length - available, buffer) {
-            let error = self.failed("read", object, &error);
+            let error = self.reporter.failed("read", object, &error);
             self.reply(header, &Err(error))
         } else if available == 0 {
             self.reply(header, &Ok(IodResponse::Data))
@@ -440,7 +540,7 @@ impl<'a> Connection<'a> {
             let buffer = buffer_of(&mut self.buffer);
             match file.check(stamp, at, size, buffer) {
                 Err(error) if done == 0 => {
-                    let error = self.failed("read", object, &error);
+                    let error = self.reporter.failed("read", object, &error);
                     return self.reply(header, &Err(error));
                 }
                 Err(error) => return Err(self.broken_off(object, error)),
@@ -464,7 +564,7 @@ impl<'a> Connection<'a> {
     /// asks again, and then the object is read before the reply begins.
     fn broken_off(&self, object: ObjectId, error: io::Error) -> ConnectionError {
         self.store.suspect(object);
-        self.failed("read", object, &error);
+        self.reporter.failed("read", object, &error);
         ConnectionError::Io(error)
     }
 
@@ -490,17 +590,27 @@ impl<'a> Connection<'a> {
             }
             Err(error) => {
                 drop(one_at_a_time);
-                let error = self.failed("read", object, &error);
+                let error = self.reporter.failed("read", object, &error);
                 self.reply(header, &Err(error))
             }
         }
     }
 }
 
-/// Why a piece of a payload was not stored.
+/// Why a change was not made.
 enum Failure {
-    /// It was refused before, and the peer is told this.
+    /// It was refused, and the peer is told this.
     Told(FsError),
-    /// The disk failed now.
+    /// The disk failed.
     Disk(io::Error),
+}
+
+impl Failure {
+    /// Logs it, and says what the peer is told.
+    fn tell(self, reporter: Reporter<'_>, action: &str, object: ObjectId) -> FsError {
+        match self {
+            Self::Told(error) => error,
+            Self::Disk(error) => reporter.failed(action, object, &error),
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod memo;
 pub mod memory_disk;
 mod object_file;
 mod scrub;
+mod sessions;
 mod settler;
 mod spanning;
 mod sums;
@@ -44,6 +45,7 @@ pub use identity::{Identity, Membership};
 use object_file::SettleError;
 pub use object_file::{ObjectFile, VERIFIED_BYTES_MAX, VERIFY_BUFFER_BYTES};
 pub use scrub::Scrubbed;
+pub use sessions::{Attempt, Sessions};
 pub use settler::Settler;
 use spanning::{PART_BYTES, SpanningDisk};
 pub use sums::Damage;
@@ -71,6 +73,7 @@ pub struct Store {
     /// Reading these failed half way through a reply: they are read with care from then on.
     suspect: BoundedSet,
     fences: Fences,
+    sessions: Sessions,
     unsettled: Arc<Unsettled>,
 }
 
@@ -121,6 +124,7 @@ impl Store {
             unsynced: BoundedSet::new(FAILED_OBJECTS_MAX),
             suspect: BoundedSet::new(FAILED_OBJECTS_MAX),
             fences: Fences::new(),
+            sessions: Sessions::new(),
             unsettled: Arc::default(),
         })
     }
@@ -211,6 +215,12 @@ impl Store {
     #[must_use]
     pub const fn fences(&self) -> &Fences {
         &self.fences
+    }
+
+    /// What tells changes that have been made from others.
+    #[must_use]
+    pub const fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// Cuts the local file to `length` bytes; a shorter one stays as it is. The cut is on disk when

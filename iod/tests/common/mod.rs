@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod peer;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};

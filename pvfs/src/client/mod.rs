@@ -13,5 +13,6 @@ mod mgr_link;
 pub mod patience;
 pub mod pool;
 mod session;
+mod slots;
 pub mod striped;
 pub mod transport;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //! Connections to all iods, kept between requests, and the waiting while an iod is away.
 //!
-//! Every request to an iod is idempotent, so a request whose reply was lost is sent again, for as
-//! long as the caller's [`Patience`] lasts: a mount waits for ever, as a hard NFS mount does, and
-//! the log says once for whom.
+//! A request whose reply was lost is sent again, for as long as the caller's [`Patience`] lasts: a
+//! mount waits for ever, as a hard NFS mount does, and the log says once for whom. Each change has a
+//! name of its own ([`Change`]), by which the iod knows it again and makes it once.
 
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -12,10 +12,11 @@ use thiserror::Error;
 
 use super::iod::{IodConnection, IodDirectory, IodError};
 use super::patience::{Backoff, Patience};
+use super::slots::Slots;
 use super::transport::{Tcp, Transport};
 use crate::error::FsError;
-use crate::ids::{FileSystemId, IodId};
-use crate::proto::iod::{IodReply, IodRequest, IodResponse};
+use crate::ids::{FileSystemId, IodId, SessionId};
+use crate::proto::iod::{Change, IodReply, IodRequest, IodResponse};
 use crate::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::runtime::time::{Duration, Instant};
 use crate::wire::blocking::ConnectionError;
@@ -62,6 +63,25 @@ struct Shared {
 struct IodState {
     idle: Vec<IodConnection>,
     away_since: Option<Instant>,
+    /// `None` before the first change.
+    slots: Option<Slots>,
+}
+
+/// The name of a change, for as long as it may be under way.
+struct Ticket {
+    shared: Arc<Shared>,
+    iod: IodId,
+    change: Change,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut iods = self.shared.lock();
+        let slots = iods.get_mut(&self.iod).and_then(|iod| iod.slots.as_mut());
+        if let Some(slots) = slots {
+            slots.give_back(&self.change);
+        }
+    }
 }
 
 /// One request to one iod and where its reply goes.
@@ -74,6 +94,8 @@ pub(super) struct Exchange<'a> {
     pub(super) scatter: Vec<&'a mut [u8]>,
     /// The reply, once it has come.
     pub(super) reply: Option<IodReply>,
+    /// Of a change that has been sent, or is about to be.
+    ticket: Option<Ticket>,
 }
 
 impl Exchange<'_> {
@@ -85,7 +107,42 @@ impl Exchange<'_> {
             gather: Vec::new(),
             scatter: Vec::new(),
             reply: None,
+            ticket: None,
         }
+    }
+
+    /// From now on asks what became of its change, which is not to be made any more. Where no copy
+    /// of it can have arrived, that is known.
+    fn settle(&mut self) {
+        match &self.ticket {
+            Some(Ticket { change, .. }) => {
+                self.request = IodRequest::Settle { change: *change };
+                self.gather.clear();
+            }
+            None => self.answered(Err(FsError::Fenced)),
+        }
+    }
+
+    fn answered(&mut self, reply: IodReply) {
+        self.reply = Some(match reply {
+            // It is not made, or in part: as if it had come too late.
+            Ok(IodResponse::Unmade { .. }) => Err(FsError::Fenced),
+            reply => reply,
+        });
+        self.ticket = None;
+    }
+}
+
+/// Why a request has not been sent.
+enum Unsent {
+    Broken(ConnectionError),
+    /// The iod takes no change now; the connection is good.
+    NotNow,
+}
+
+impl From<ConnectionError> for Unsent {
+    fn from(error: ConnectionError) -> Self {
+        Self::Broken(error)
     }
 }
 
@@ -154,8 +211,9 @@ impl IodPool {
     }
 
     /// The same connections for requests under a lease: where `is_held` says that it has ended, no
-    /// request is sent again. An iod that was restarted meanwhile would not know that it comes too
-    /// late.
+    /// change is sent again. An iod that was restarted meanwhile would not know that it comes too
+    /// late. Whether a change that was sent has been made is asked until it is known: to make it
+    /// anew, under another lease, could change a second time what others have changed since.
     #[must_use]
     pub fn while_held(&self, is_held: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
         Self {
@@ -189,6 +247,7 @@ impl IodPool {
     /// lease did.
     pub(super) fn run(&self, exchanges: &mut [Exchange<'_>]) -> Result<(), FsError> {
         let mut backoff = Backoff::new();
+        let mut is_settling = false;
         loop {
             let mut retry = None;
             let mut note = |failure: Retry| match failure {
@@ -196,7 +255,7 @@ impl IodPool {
                 Retry::AtOnce => retry = retry.or(Some(failure)),
             };
             let mut flights = Vec::with_capacity(exchanges.len());
-            for (position, exchange) in exchanges.iter().enumerate() {
+            for (position, exchange) in exchanges.iter_mut().enumerate() {
                 if exchange.reply.is_none() {
                     match self.send(exchange) {
                         Ok((connection, fresh)) => {
@@ -229,50 +288,90 @@ impl IodPool {
                     self.shared.directory.refresh();
                 }
             }
-            if self.is_held.as_ref().is_some_and(|is_held| !is_held()) {
-                return Err(FsError::Fenced);
+            if !is_settling && self.is_held.as_ref().is_some_and(|is_held| !is_held()) {
+                is_settling = true;
+                let unanswered = exchanges.iter_mut().filter(|one| one.reply.is_none());
+                unanswered.for_each(Exchange::settle);
             }
         }
     }
 
     /// Sends an exchange's request; returns the connection on which the reply comes, and whether it
     /// is a fresh one.
-    fn send(&self, exchange: &Exchange<'_>) -> Result<(IodConnection, bool), Retry> {
-        let payload: Vec<IoSlice<'_>> = exchange
-            .gather
-            .iter()
-            .map(|part| IoSlice::new(part))
-            .collect();
-        if let Some(mut connection) = self.shared.take_idle(exchange.iod) {
+    fn send(&self, exchange: &mut Exchange<'_>) -> Result<(IodConnection, bool), Retry> {
+        let iod = exchange.iod;
+        if let Some(mut connection) = self.shared.take_idle(iod) {
             connection.set_patience(self.patience.clone());
-            match connection.send(&exchange.request, &payload) {
+            match self.send_on(&mut connection, exchange) {
                 Ok(()) => return Ok((connection, false)),
-                Err(_) => self.shared.forget_idle(exchange.iod),
+                Err(Unsent::NotNow) => return Err(self.not_now(iod, connection)),
+                Err(Unsent::Broken(_)) => self.shared.forget_idle(iod),
             }
         }
         let mut connection = self
-            .connect(exchange.iod)
-            .map_err(|away| self.shared.note_away(exchange.iod, &away))?;
-        match connection.send(&exchange.request, &payload) {
+            .connect(iod)
+            .map_err(|away| self.shared.note_away(iod, &away))?;
+        match self.send_on(&mut connection, exchange) {
             Ok(()) => Ok((connection, true)),
-            Err(source) => Err(self.broken(exchange.iod, &connection, source)),
+            Err(Unsent::NotNow) => Err(self.not_now(iod, connection)),
+            Err(Unsent::Broken(source)) => Err(self.broken(iod, &connection, source)),
         }
+    }
+
+    fn send_on(
+        &self,
+        connection: &mut IodConnection,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), Unsent> {
+        if let Some(change) = exchange.request.change_mut() {
+            if exchange.ticket.is_none() {
+                let ticket = self.ticket(exchange.iod, connection)?;
+                *change = ticket.change;
+                exchange.ticket = Some(ticket);
+            }
+        }
+        let parts = exchange.gather.iter();
+        let payload: Vec<IoSlice<'_>> = parts.map(|part| IoSlice::new(part)).collect();
+        Ok(connection.send(&exchange.request, &payload)?)
+    }
+
+    /// A name for a change; asks for a session where there is none.
+    fn ticket(&self, iod: IodId, connection: &mut IodConnection) -> Result<Ticket, Unsent> {
+        if !self.shared.has_session(iod) {
+            match connection.call(&IodRequest::OpenSession) {
+                Ok(IodResponse::Session(session)) => self.shared.begin_session(iod, session),
+                Err(IodError::Connection { source, .. }) => return Err(source.into()),
+                Ok(_) | Err(IodError::Connect { .. } | IodError::Refused { .. }) => {
+                    return Err(Unsent::NotNow);
+                }
+            }
+        }
+        let change = self.shared.take_slot(iod).ok_or(Unsent::NotNow)?;
+        Ok(Ticket {
+            shared: Arc::clone(&self.shared),
+            iod,
+            change,
+        })
+    }
+
+    fn not_now(&self, iod: IodId, connection: IodConnection) -> Retry {
+        self.shared.give_back(iod, connection);
+        self.shared.note_away(iod, &Away::NotReady(iod))
     }
 
     fn receive(&self, exchange: &mut Exchange<'_>, flight: Flight) -> Result<(), Retry> {
         let mut connection = flight.connection;
         match connection.receive(&mut exchange.scatter) {
-            Ok((Err(FsError::TryAgain), _)) => {
+            Ok((Err(FsError::TryAgain), _)) => Err(self.not_now(exchange.iod, connection)),
+            Ok((Err(FsError::SessionLost), _)) => {
                 self.shared.give_back(exchange.iod, connection);
-                Err(self
-                    .shared
-                    .note_away(exchange.iod, &Away::NotReady(exchange.iod)))
+                self.session_lost(exchange)
             }
             Ok((reply, length)) => {
                 self.shared.give_back(exchange.iod, connection);
                 self.shared.note_back(exchange.iod);
                 zero_beyond(&mut exchange.scatter, length);
-                exchange.reply = Some(reply);
+                exchange.answered(reply);
                 Ok(())
             }
             Err(_) if !flight.fresh && !self.patience.is_over() => {
@@ -281,6 +380,18 @@ impl IodPool {
             }
             Err(source) => Err(self.broken(exchange.iod, &connection, source)),
         }
+    }
+
+    /// The iod has been restarted, or has forgotten this client.
+    fn session_lost(&self, exchange: &mut Exchange<'_>) -> Result<(), Retry> {
+        if let Some(ticket) = exchange.ticket.take() {
+            self.shared.end_session(exchange.iod, ticket.change.session);
+        }
+        if matches!(exchange.request, IodRequest::Settle { .. }) {
+            exchange.answered(Err(FsError::Fenced));
+            return Ok(());
+        }
+        Err(Retry::AtOnce)
     }
 
     fn broken(&self, iod: IodId, connection: &IodConnection, source: ConnectionError) -> Retry {
@@ -376,6 +487,28 @@ impl Shared {
         if idle.len() < self.options.idle_connections_max {
             idle.push(connection);
         }
+    }
+
+    fn has_session(&self, iod: IodId) -> bool {
+        let iods = self.lock();
+        iods.get(&iod).is_some_and(|state| state.slots.is_some())
+    }
+
+    /// From now on changes are made in this session, unless another thread has begun one meanwhile.
+    fn begin_session(&self, iod: IodId, session: SessionId) {
+        let mut iods = self.lock();
+        let slots = &mut iods.entry(iod).or_default().slots;
+        slots.get_or_insert_with(|| Slots::new(session));
+    }
+
+    fn end_session(&self, iod: IodId, session: SessionId) {
+        let mut iods = self.lock();
+        let slots = &mut iods.entry(iod).or_default().slots;
+        slots.take_if(|slots| slots.session() == session);
+    }
+
+    fn take_slot(&self, iod: IodId) -> Option<Change> {
+        self.lock().get_mut(&iod)?.slots.as_mut()?.take()
     }
 
     /// One dead connection means that the iod restarted: the others are dead too.

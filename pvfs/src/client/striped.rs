@@ -12,7 +12,7 @@ use crate::error::FsError;
 use crate::ids::ObjectId;
 use crate::layout::Layout;
 use crate::limits::PAYLOAD_BYTES_MAX;
-use crate::proto::iod::{IodRequest, IodResponse, SeekTarget, StripeRef};
+use crate::proto::iod::{Change, IodRequest, IodResponse, SeekTarget, StripeRef};
 
 /// Fills `buffer` with the file's bytes from `offset` on. Bytes that no iod has are zeros; where
 /// the file ends is the caller's knowledge.
@@ -114,6 +114,7 @@ pub fn truncate(
         length: layout.local_size(slot, file_size),
         fence: 0,
         number: 0,
+        change: Change::UNNAMED,
     })
 }
 
@@ -145,6 +146,7 @@ pub fn allocate(
             offset,
             length,
             fence,
+            change: Change::UNNAMED,
         }
     })
 }
@@ -168,6 +170,7 @@ pub fn punch(
             offset,
             length,
             fence,
+            change: Change::UNNAMED,
         }
     })
 }
@@ -278,6 +281,7 @@ pub fn copy_at_iods(
                 to_offset: target.start,
                 length: source.end - source.start,
                 fence,
+                change: Change::UNNAMED,
             };
             exchanges.push(Exchange::control(*iod, request));
         }
@@ -395,6 +399,7 @@ fn gather<'a>(
                     stripe: stripes(extent.slot),
                     offset: extent.local_offset,
                     fence,
+                    change: Change::UNNAMED,
                 },
             )
         };

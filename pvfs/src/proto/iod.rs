@@ -5,7 +5,7 @@ use bincode::{Decode, Encode};
 
 use crate::attr::Space;
 use crate::error::FsError;
-use crate::ids::{FileSystemId, IodId, ObjectId};
+use crate::ids::{FileSystemId, IodId, ObjectId, SessionId};
 use crate::layout::LayoutSlot;
 
 /// The stripes that a request means: of which file, and at which place of its layout. An iod that
@@ -18,7 +18,33 @@ pub struct StripeRef {
     pub place: LayoutSlot,
 }
 
-/// A request to an iod. Every one may be sent again after a lost reply: each is idempotent.
+/// Names a change of an object, so that it is made once however often its request arrives.
+///
+/// A client has at most one change under way in a slot. The next one there has a larger sequence
+/// number, and with its arrival all earlier ones of the slot are over: those that come later, or
+/// are half stored, change nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Change {
+    /// Given by the iod; refused with [`FsError::SessionLost`] where it does not know it (any more).
+    pub session: SessionId,
+    /// Below [`SLOTS_PER_SESSION_MAX`](crate::limits::SLOTS_PER_SESSION_MAX).
+    pub slot: u32,
+    /// Counts up from 1 in its slot. Refused with [`FsError::AlreadyAnswered`] where a larger one
+    /// has arrived.
+    pub sequence: u64,
+}
+
+impl Change {
+    /// Stands for one that has no name yet. No iod makes it.
+    pub const UNNAMED: Self = Self {
+        session: SessionId(0),
+        slot: 0,
+        sequence: 0,
+    };
+}
+
+/// A request to an iod. Every one may be sent again after a lost reply: a [`Change`] is made once,
+/// and the others change nothing that a second time would change again.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum IodRequest {
     /// Who are you, and are you alive?
@@ -43,6 +69,8 @@ pub enum IodRequest {
         /// 0 from a client that takes no leases. Refused with [`FsError::Fenced`] where the object
         /// has been written or cut under a larger one.
         fence: u64,
+        /// Makes it once.
+        change: Change,
     },
     /// Cuts the local file to `length`, never extends it.
     Truncate {
@@ -55,6 +83,8 @@ pub enum IodRequest {
         /// Counts up with each attempt; refused with [`FsError::Fenced`] where one with a larger
         /// number has been carried out.
         number: u64,
+        /// Makes it once.
+        change: Change,
     },
     /// Removes the local file; no error where there is none. Writes under a lease are refused from
     /// now on.
@@ -84,6 +114,8 @@ pub enum IodRequest {
         length: u64,
         /// As in [`IodRequest::Write`].
         fence: u64,
+        /// Makes it once.
+        change: Change,
     },
     /// Makes bytes of the local file zeros and gives their disk space back; its length stays.
     Punch {
@@ -95,6 +127,8 @@ pub enum IodRequest {
         length: u64,
         /// As in [`IodRequest::Write`].
         fence: u64,
+        /// Makes it once.
+        change: Change,
     },
     /// Where data or a hole is in the local file, at or after a place. After the local file's end
     /// there is a hole.
@@ -121,6 +155,8 @@ pub enum IodRequest {
         length: u64,
         /// Of the lease on the file that is copied to, as in [`IodRequest::Write`].
         fence: u64,
+        /// Makes it once.
+        change: Change,
     },
     /// Names of objects, in an order of the iod's own.
     List {
@@ -144,9 +180,39 @@ pub enum IodRequest {
         /// How much, bytes, at most [`SCRUB_BYTES_MAX`](crate::limits::SCRUB_BYTES_MAX).
         length: u32,
     },
+    /// Asks for a session, in which the client names its changes.
+    OpenSession,
+    /// What became of a change? One that has not been made never will be.
+    Settle {
+        /// Which.
+        change: Change,
+    },
 }
 
 impl IodRequest {
+    /// Where the name of the change stands that it makes, if it makes one.
+    pub const fn change_mut(&mut self) -> Option<&mut Change> {
+        match self {
+            Self::Write { change, .. }
+            | Self::Truncate { change, .. }
+            | Self::Allocate { change, .. }
+            | Self::Punch { change, .. }
+            | Self::Copy { change, .. } => Some(change),
+            Self::Ping
+            | Self::Read { .. }
+            | Self::Remove { .. }
+            | Self::Sync { .. }
+            | Self::Stat { .. }
+            | Self::Space
+            | Self::Seek { .. }
+            | Self::List { .. }
+            | Self::Survey { .. }
+            | Self::Scrub { .. }
+            | Self::OpenSession
+            | Self::Settle { .. } => None,
+        }
+    }
+
     /// The stripes whose place in a layout the request names.
     pub fn stripes(&self) -> impl Iterator<Item = StripeRef> {
         let (first, second) = match self {
@@ -164,7 +230,9 @@ impl IodRequest {
             | Self::Space
             | Self::List { .. }
             | Self::Survey { .. }
-            | Self::Scrub { .. } => (None, None),
+            | Self::Scrub { .. }
+            | Self::OpenSession
+            | Self::Settle { .. } => (None, None),
         };
         first.into_iter().chain(second)
     }
@@ -224,6 +292,13 @@ pub enum IodResponse {
         damage: Vec<(u64, u64)>,
         /// Where there is more to compare; `None` at the end.
         next: Option<u64>,
+    },
+    /// To [`IodRequest::OpenSession`].
+    Session(SessionId),
+    /// To [`IodRequest::Settle`], where the change has not been made, or in part.
+    Unmade {
+        /// Bytes of a [`IodRequest::Write`]'s payload that have been stored, from its start on.
+        stored: u64,
     },
 }
 

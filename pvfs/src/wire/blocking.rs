@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use crate::ids::{InodeNumber, ObjectId};
     use crate::layout::LayoutSlot;
-    use crate::proto::iod::{IodRequest, StripeRef};
+    use crate::proto::iod::{Change, IodRequest, StripeRef};
 
     fn request() -> IodRequest {
         IodRequest::Write {
@@ -196,6 +196,7 @@ mod tests {
             },
             offset: 1 << 40,
             fence: 7,
+            change: Change::UNNAMED,
         }
     }
 

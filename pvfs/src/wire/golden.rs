@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! The bytes that docs/WIRE.md shows: a change here is a change of the protocol. Here are those of
-//! fsck and scrub; [`super::codec`] has the others.
+//! fsck and scrub, and of changes; [`super::codec`] has the others.
 
 use bincode::{Decode, Encode};
 
@@ -8,11 +8,11 @@ use super::codec::{decode, encode};
 use super::header::{FrameHeader, FrameKind};
 use crate::attr::{Credentials, FileKind, Timestamp};
 use crate::error::FsError;
-use crate::ids::{ClientId, InodeNumber, IodId, ObjectId};
-use crate::layout::Layout;
+use crate::ids::{ClientId, InodeNumber, IodId, ObjectId, SessionId};
+use crate::layout::{Layout, LayoutSlot};
 use crate::name::Name;
 use crate::proto::check::{Counted, Finding, Page, Section, Seen, Verdict};
-use crate::proto::iod::{IodReply, IodRequest, IodResponse, Surveyed};
+use crate::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef, Surveyed};
 use crate::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
 
 const FIVE: ObjectId = ObjectId {
@@ -171,4 +171,36 @@ fn what_fsck_and_scrub_ask_an_iod() {
     iod_says(32, &Ok(scrubbed));
     // A read of what the disk damaged.
     iod_says(33, &Err(FsError::Io));
+}
+
+#[test]
+fn what_names_a_change() {
+    let change = Change {
+        session: SessionId(0x0102_0304),
+        slot: 2,
+        sequence: 300,
+    };
+    ask_iod(40, &IodRequest::OpenSession);
+    iod_says(40, &Ok(IodResponse::Session(change.session)));
+    let stripe = StripeRef {
+        object: FIVE,
+        place: LayoutSlot {
+            slot: 1,
+            layout_hash: 0x0506_0708,
+        },
+    };
+    let (offset, length, fence) = (65_536, 4096, 1 << 40);
+    ask_iod(
+        41,
+        &IodRequest::Punch {
+            stripe,
+            offset,
+            length,
+            fence,
+            change,
+        },
+    );
+    iod_says(41, &Err(FsError::SessionLost));
+    ask_iod(42, &IodRequest::Settle { change });
+    iod_says(42, &Ok(IodResponse::Unmade { stored: 4096 }));
 }
