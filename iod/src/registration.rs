@@ -1,34 +1,42 @@
 // SPDX-License-Identifier: MIT
 //! Keeps mgr informed: registers the iod at start and after every reconnection, then reports its
-//! disk at intervals. While mgr is away it tries again for ever; clients are served meanwhile.
+//! disk with each heartbeat, and says goodbye at the end. While mgr is away it tries again for ever;
+//! clients are served meanwhile.
 
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pvfs::address::Endpoint;
 use pvfs::attr::Credentials;
 use pvfs::client::patience::{Backoff, Cancel, Patience};
+use pvfs::client::silence::{Silence, Stage};
 use pvfs::client::transport::enable_keepalive;
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId, IodId};
+use pvfs::limits::{HEARTBEAT_INTERVAL_MS, LOST_AFTER_MS, SILENCE_LOOK_MS};
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
+use pvfs::proto::peer::Peer;
 use pvfs::runtime::net::TcpStream;
 use pvfs::runtime::random_u64;
 use pvfs::runtime::thread::{self, JoinHandle};
+use pvfs::runtime::time::{Duration, Instant};
 use pvfs::wire::blocking::{ConnectionError, read_message, write_message};
 use pvfs::wire::header::{FrameError, FrameKind};
 use thiserror::Error;
 
 use crate::store::{Membership, Store};
 
-/// mgr counts an iod as away after several of these.
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// Connecting to mgr takes at most so long for each of its addresses.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// mgr answers within this time or is connected to anew. It may be reading its journal.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// mgr answers a registration within this time or is connected to anew. It may be reading its
+/// journal.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages are small: where mgr takes or gives no byte of one for so long, it is gone.
+const FRAME_TIMEOUT: Duration = Duration::from_millis(LOST_AFTER_MS);
+/// mgr answers a goodbye within this time, or does not hear it.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What registration needs to know.
 #[derive(Clone, Debug)]
@@ -55,12 +63,28 @@ enum MgrError {
     OtherFileSystem { mgr: u128, here: u128 },
     #[error("it ended the connection")]
     Closed,
+    #[error("it has said nothing for {:.1} s", .0.as_secs_f64())]
+    Silent(Duration),
     #[error("it answered something else than was asked")]
     Unexpected,
     #[error("storing the iod's number failed: {0}")]
     Store(io::Error),
     #[error("the iod was told to stop")]
     Stopped,
+}
+
+impl MgrError {
+    /// Whether mgr is there and something is to be mended.
+    const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::OtherFileSystem { .. } | Self::Store(_) => true,
+            Self::Connection(_)
+            | Self::Closed
+            | Self::Silent(_)
+            | Self::Unexpected
+            | Self::Stopped => false,
+        }
+    }
 }
 
 impl From<io::Error> for MgrError {
@@ -93,6 +117,7 @@ impl Registrar {
             store,
             patience,
             on_registered: Some(on_registered),
+            away: Away::default(),
         };
         let thread = thread::Builder::new()
             .name("mgr".into())
@@ -119,26 +144,59 @@ struct Worker<F> {
     store: Arc<Store>,
     patience: Patience,
     on_registered: Option<F>,
+    away: Away,
+}
+
+/// What the log says of a mgr that is not there.
+#[derive(Debug, Default)]
+struct Away {
+    /// Since when it is away; the log has said so.
+    since: Option<Instant>,
+    /// Why it refused, as the log said last.
+    refusal: Option<String>,
+}
+
+impl Away {
+    /// Notes that mgr is away, or refuses. The log says it once, and another refusal too.
+    fn note(&mut self, mgr: &Endpoint, error: &MgrError) {
+        let text = error.to_string();
+        if error.is_refusal() && self.refusal.as_ref() != Some(&text) {
+            tracing::warn!("mgr at {mgr}: {text}: trying again");
+            self.refusal = Some(text);
+        } else if self.since.is_none() {
+            tracing::warn!("mgr at {mgr} is away ({text}): trying again");
+        } else {
+            tracing::debug!("mgr at {mgr}: {text}");
+        }
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// mgr has answered.
+    fn end(&mut self, mgr: &Endpoint) {
+        if let Some(since) = self.since.take() {
+            let seconds = since.elapsed().as_secs_f64();
+            tracing::info!("mgr at {mgr} answers again after {seconds:.1} s");
+        }
+        self.refusal = None;
+    }
 }
 
 impl<F: FnOnce(Membership)> Worker<F> {
     fn run(&mut self) {
         let mut backoff = Backoff::new();
-        let mut last_said = None;
         while !self.patience.is_over() {
             let mut was_registered = false;
             let error = match self.session(&mut was_registered) {
                 Ok(()) | Err(MgrError::Stopped) => return,
-                Err(error) => error.to_string(),
+                Err(error) => error,
             };
+            if self.patience.is_over() {
+                return;
+            }
             if was_registered {
                 backoff = Backoff::new();
-                last_said = None;
             }
-            if last_said.as_ref() != Some(&error) {
-                tracing::warn!("mgr at {}: {error}: trying again", self.registration.mgr);
-                last_said = Some(error);
-            }
+            self.away.note(&self.registration.mgr, &error);
             if !self.patience.wait(backoff.pause()) {
                 return;
             }
@@ -156,12 +214,13 @@ impl<F: FnOnce(Membership)> Worker<F> {
             Some(_) => ClientId(random_u64()),
         };
         let mut link = Link {
+            reader: BufReader::new(stream.try_clone()?),
             stream,
             client,
             scratch: Vec::new(),
             request_id: 0,
         };
-        let file_system = link.greet()?;
+        let file_system = link.greet(self.store.path())?;
         let here = identity.membership.map(|member| member.file_system);
         if let Some(here) = here.filter(|here| *here != file_system) {
             return Err(MgrError::OtherFileSystem {
@@ -172,6 +231,7 @@ impl<F: FnOnce(Membership)> Worker<F> {
         let membership = link.register(identity.membership, &address, &self.store)?;
         self.store.join(membership).map_err(MgrError::Store)?;
         *was_registered = true;
+        self.away.end(&self.registration.mgr);
         tracing::info!(
             "iod {} of file system {:032x}, known to mgr at {} as {address}",
             membership.iod,
@@ -181,9 +241,41 @@ impl<F: FnOnce(Membership)> Worker<F> {
         if let Some(on_registered) = self.on_registered.take() {
             on_registered(membership);
         }
-        while self.patience.wait(HEARTBEAT_INTERVAL) {
-            link.beat(membership.iod, &self.store)?;
+        self.heartbeats(&mut link, membership.iod)
+    }
+
+    /// Tells mgr at intervals that this iod is there, until the connection ends or the iod is to
+    /// stop, of which mgr hears too.
+    fn heartbeats(&mut self, link: &mut Link, iod: IodId) -> Result<(), MgrError> {
+        let look = Duration::from_millis(SILENCE_LOOK_MS);
+        let mut silence = Silence::new(Instant::now());
+        while !self.patience.is_over() {
+            for _ in 0..HEARTBEAT_INTERVAL_MS / SILENCE_LOOK_MS {
+                if self.patience.wait(look) {
+                    // mgr says nothing unasked.
+                    silence.look(Instant::now());
+                }
+            }
+            let report = self.store.report()?;
+            link.send(0, MgrOperation::IodHeartbeat { iod, report })?;
+            while !link.has_reply(look)? && !self.patience.is_over() {
+                match silence.look(Instant::now()) {
+                    Stage::Heard => {}
+                    Stage::Suspect => {
+                        let silent = MgrError::Silent(silence.lasted());
+                        self.away.note(&self.registration.mgr, &silent);
+                    }
+                    Stage::Lost => return Err(MgrError::Silent(silence.lasted())),
+                }
+            }
+            if self.patience.is_over() {
+                break;
+            }
+            link.done()?;
+            silence.hear(Instant::now());
+            self.away.end(&self.registration.mgr);
         }
+        link.say_goodbye();
         Err(MgrError::Stopped)
     }
 
@@ -215,8 +307,7 @@ fn connect(mgr: &Endpoint) -> io::Result<TcpStream> {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
-                stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
+                stream.set_write_timeout(Some(FRAME_TIMEOUT))?;
                 enable_keepalive(&stream)?;
                 return Ok(stream);
             }
@@ -229,18 +320,21 @@ fn connect(mgr: &Endpoint) -> io::Result<TcpStream> {
 /// A connection to mgr with one request under way at a time.
 struct Link {
     stream: TcpStream,
+    reader: BufReader<TcpStream>,
     client: ClientId,
     scratch: Vec<u8>,
     request_id: u64,
 }
 
 impl Link {
-    fn greet(&mut self) -> Result<FileSystemId, MgrError> {
+    fn greet(&mut self, data: &Path) -> Result<FileSystemId, MgrError> {
         let hello = MgrOperation::Hello {
             opens: Vec::new(),
             leases: false,
             locks: vec![],
             more: false,
+            news: false,
+            peer: Peer::of_this_process(Some(data)),
         };
         match self.call(0, hello)? {
             MgrResponse::Hello(hello) => Ok(hello.file_system),
@@ -258,7 +352,7 @@ impl Link {
             iod: membership.map(|member| member.iod),
             file_system: membership.map(|member| member.file_system),
             address: address.to_string(),
-            space: store.space()?,
+            report: store.report()?,
         };
         match self.call(1, operation)? {
             MgrResponse::Registered { iod, file_system } => Ok(Membership { iod, file_system }),
@@ -266,20 +360,25 @@ impl Link {
         }
     }
 
-    fn beat(&mut self, iod: IodId, store: &Store) -> Result<(), MgrError> {
-        match self.call(
-            0,
-            MgrOperation::IodHeartbeat {
-                iod,
-                space: store.space()?,
-            },
-        )? {
-            MgrResponse::Done => Ok(()),
-            _ => Err(MgrError::Unexpected),
+    /// Says that this iod stops. Where mgr does not hear it, it notices that the connection ends.
+    fn say_goodbye(&mut self) {
+        let said = self.send(0, MgrOperation::Goodbye).and_then(|()| {
+            // A heartbeat may be under way, whose reply comes first.
+            self.stream.set_read_timeout(Some(GOODBYE_TIMEOUT))?;
+            self.receive_until(self.request_id)
+        });
+        if let Err(error) = said {
+            tracing::debug!("goodbye to mgr: {error}");
         }
     }
 
     fn call(&mut self, sequence: u64, operation: MgrOperation) -> Result<MgrResponse, MgrError> {
+        self.send(sequence, operation)?;
+        self.stream.set_read_timeout(Some(REGISTRATION_TIMEOUT))?;
+        self.receive(self.request_id)
+    }
+
+    fn send(&mut self, sequence: u64, operation: MgrOperation) -> Result<(), MgrError> {
         self.request_id += 1;
         let request = MgrRequest {
             client: self.client,
@@ -290,13 +389,45 @@ impl Link {
         };
         let id = self.request_id;
         write_message(&mut self.stream, FrameKind::MgrRequest, id, &request, &[])?;
-        let reply = read_message(&mut self.stream, FrameKind::MgrReply, &mut self.scratch)?;
-        let (header, reply): (_, MgrReply) = reply.ok_or(MgrError::Closed)?;
-        if header.request_id != id {
-            return Err(
-                ConnectionError::from(FrameError::UnknownRequest(header.request_id)).into(),
-            );
+        Ok(())
+    }
+
+    /// Whether a reply, or the connection's end, is there within `timeout`.
+    fn has_reply(&mut self, timeout: Duration) -> Result<bool, MgrError> {
+        self.stream.set_read_timeout(Some(timeout))?;
+        match self.reader.fill_buf() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the reply to a heartbeat.
+    fn done(&mut self) -> Result<(), MgrError> {
+        self.stream.set_read_timeout(Some(FRAME_TIMEOUT))?;
+        match self.receive(self.request_id)? {
+            MgrResponse::Done => Ok(()),
+            _ => Err(MgrError::Unexpected),
+        }
+    }
+
+    /// Takes replies up to that of request `id`.
+    fn receive_until(&mut self, id: u64) -> Result<(), MgrError> {
+        while self.receive_next()?.0 < id {}
+        Ok(())
+    }
+
+    fn receive(&mut self, id: u64) -> Result<MgrResponse, MgrError> {
+        let (found, reply) = self.receive_next()?;
+        if found != id {
+            return Err(ConnectionError::from(FrameError::UnknownRequest(found)).into());
         }
         reply.map_err(MgrError::Refused)
+    }
+
+    fn receive_next(&mut self) -> Result<(u64, MgrReply), MgrError> {
+        let reply = read_message(&mut self.reader, FrameKind::MgrReply, &mut self.scratch)?;
+        let (header, reply): (_, MgrReply) = reply.ok_or(MgrError::Closed)?;
+        Ok((header.request_id, reply))
     }
 }

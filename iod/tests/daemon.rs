@@ -175,13 +175,13 @@ fn registers_keeps_its_number_and_ends_cleanly() {
         iod: None,
         file_system: None,
         address: told,
-        space,
+        report,
     } = first.operation
     else {
         panic!("{first:?}")
     };
     assert_eq!(told, address.to_string());
-    assert!(space.bytes_total > 0 && first.sequence > 0);
+    assert!(report.space.bytes_total > 0 && first.sequence > 0);
     let pong = IodResponse::Pong {
         iod: Some(IodId(1)),
         file_system: Some(FILE_SYSTEM),

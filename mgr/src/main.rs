@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use pvfs::attr::Timestamp;
 use pvfs::client::patience::Cancel;
 use pvfs::ids::FileSystemId;
+use pvfs::limits::SILENCE_LOOK_MS;
 use pvfs_mgr::cli::Arguments;
 use pvfs_mgr::iods::Iods;
 use pvfs_mgr::namespace::lingering::LINGER_MS_DEFAULT;
@@ -32,8 +33,8 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
-/// How often the owner looks at what has become due.
-const TICK: Duration = Duration::from_millis(250);
+/// How often the owner looks at what has become due, silence among it.
+const TICK: Duration = Duration::from_millis(SILENCE_LOOK_MS);
 /// Connections and calls that are under way when the process ends get so long.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -85,7 +86,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     runtime.spawn(server::accept(
         listener,
         owner.clone(),
-        Duration::from_millis(arguments.session_timeout_ms.into()),
+        (
+            Duration::from_millis(arguments.session_timeout_ms.into()),
+            Duration::from_millis(arguments.lease_timeout_ms.into()),
+        ),
     ));
     // Whoever reads that it is ready may end it.
     let signals = runtime.block_on(async { Signals::catch() })?;

@@ -15,6 +15,7 @@ use pvfs::error::FsError;
 use pvfs::ids::ClientId;
 use pvfs::limits::REPLIES_KEPT_PER_CLIENT_MAX;
 use pvfs::proto::mgr::MgrReply;
+use pvfs::proto::peer::Peer;
 
 /// A client that says nothing for so long loses its opens and its kept replies: long enough for a
 /// switch to restart, short enough that an unlinked file's space comes back.
@@ -49,6 +50,10 @@ struct Kept {
 #[derive(Debug)]
 struct Session<W> {
     heard_ms: u64,
+    /// Who it is, if it has said so.
+    peer: Option<Peer>,
+    /// It has said goodbye.
+    left: bool,
     answered_below: u64,
     kept: BTreeMap<u64, Kept>,
     in_flight: HashMap<u64, Vec<W>>,
@@ -58,11 +63,33 @@ impl<W> Session<W> {
     fn new(now_ms: u64) -> Self {
         Self {
             heard_ms: now_ms,
+            peer: None,
+            left: false,
             answered_below: 0,
             kept: BTreeMap::new(),
             in_flight: HashMap::new(),
         }
     }
+
+    fn name(&self, client: ClientId) -> String {
+        let peer = self.peer.as_ref();
+        peer.map_or_else(|| number(client), Peer::to_string)
+    }
+}
+
+fn number(client: ClientId) -> String {
+    format!("client {client}")
+}
+
+/// A client whose session has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departed {
+    /// Its number.
+    pub client: ClientId,
+    /// What it is called in the log.
+    pub name: String,
+    /// It went in peace.
+    pub said_goodbye: bool,
 }
 
 /// See the module.
@@ -95,6 +122,28 @@ impl<W> Sessions<W> {
         }
         self.sessions.insert(client, Session::new(now_ms));
         true
+    }
+
+    /// Notes who a client says it is, and that it is there.
+    pub fn introduce(&mut self, client: ClientId, peer: &Peer) {
+        if let Some(session) = self.sessions.get_mut(&client) {
+            session.peer = Some(peer.bounded());
+            session.left = false;
+        }
+    }
+
+    /// Notes that a client has said goodbye: its session ends when nothing of it is in flight.
+    pub fn leave(&mut self, client: ClientId) {
+        if let Some(session) = self.sessions.get_mut(&client) {
+            session.left = true;
+        }
+    }
+
+    /// What a client is called in the log.
+    #[must_use]
+    pub fn name(&self, client: ClientId) -> String {
+        let session = self.sessions.get(&client);
+        session.map_or_else(|| number(client), |session| session.name(client))
     }
 
     /// Notes that a client was heard of, if it has a session.
@@ -219,24 +268,31 @@ impl<W> Sessions<W> {
             .extend(durable.map(|(sequence, _)| (client, sequence)));
     }
 
-    /// Ends the sessions of clients that were not heard of since `before_ms` and have nothing in
-    /// flight; the caller closes their opens.
+    /// Ends the sessions of clients that were not heard of since `before_ms` or have said goodbye,
+    /// and have nothing in flight; the caller closes their opens.
     #[must_use]
-    pub fn expire(&mut self, before_ms: u64) -> Vec<ClientId> {
-        let expired =
-            |session: &Session<W>| session.heard_ms < before_ms && session.in_flight.is_empty();
-        let silent = self.sessions.iter().filter(|(_, session)| expired(session));
-        let mut silent: Vec<ClientId> = silent.map(|(client, _)| *client).collect();
+    pub fn expire(&mut self, before_ms: u64) -> Vec<Departed> {
+        let expired = |session: &Session<W>| {
+            (session.left || session.heard_ms < before_ms) && session.in_flight.is_empty()
+        };
+        let departed = |(client, session): (&ClientId, &Session<W>)| {
+            expired(session).then(|| Departed {
+                client: *client,
+                name: session.name(*client),
+                said_goodbye: session.left,
+            })
+        };
+        let mut gone: Vec<Departed> = self.sessions.iter().filter_map(departed).collect();
         // The same inputs have the same outcome, whatever the order of a hash table.
-        silent.sort_unstable();
-        for client in &silent {
+        gone.sort_unstable_by_key(|departed| departed.client);
+        for Departed { client, .. } in &gone {
             if let Some(session) = self.sessions.remove(client) {
                 let durable = session.kept.into_iter().filter(|(_, kept)| kept.durable);
                 self.trims
                     .extend(durable.map(|(sequence, _)| (*client, sequence)));
             }
         }
-        silent
+        gone
     }
 
     /// Stored replies that are no longer needed, so far.
@@ -329,14 +385,43 @@ mod tests {
     fn a_silent_client_expires_unless_something_is_in_flight() {
         let mut sessions = Sessions::default();
         sessions.restore(CLIENT, 7, DONE, 0);
-        assert_eq!(sessions.expire(0), []);
+        let expire = |sessions: &mut Sessions<u32>, before_ms| -> Vec<ClientId> {
+            let gone = sessions.expire(before_ms);
+            gone.into_iter().map(|departed| departed.client).collect()
+        };
+        assert_eq!(expire(&mut sessions, 0), []);
         assert_eq!(admit(&mut sessions, 8, 1, 1), Admission::Run);
-        assert_eq!(sessions.expire(10), []);
+        assert_eq!(expire(&mut sessions, 10), []);
         let _ = sessions.release(CLIENT, 8);
         sessions.touch(CLIENT, 10);
-        assert_eq!(sessions.expire(10), []);
-        assert_eq!(sessions.expire(11), [CLIENT]);
+        assert_eq!(expire(&mut sessions, 10), []);
+        assert_eq!(expire(&mut sessions, 11), [CLIENT]);
         assert_eq!(sessions.trims(), [(CLIENT, 7)]);
+        assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn a_goodbye_ends_a_session_at_once_unless_something_is_in_flight() {
+        let mut sessions = Sessions::default();
+        let peer = Peer {
+            host: "node3".into(),
+            place: Some("/mnt".into()),
+            program: "pvfs-fuse".into(),
+            pid: 123,
+        };
+        assert_eq!(sessions.name(CLIENT), "client 5");
+        assert_eq!(admit(&mut sessions, 1, 1, 1), Admission::Run);
+        sessions.introduce(CLIENT, &peer);
+        assert_eq!(sessions.name(CLIENT), "node3:/mnt (pvfs-fuse, pid 123)");
+        sessions.leave(CLIENT);
+        assert_eq!(sessions.expire(0), []);
+        let _ = sessions.release(CLIENT, 1);
+        let departed = Departed {
+            client: CLIENT,
+            name: peer.to_string(),
+            said_goodbye: true,
+        };
+        assert_eq!(sessions.expire(0), [departed]);
         assert!(sessions.is_empty());
     }
 }

@@ -18,11 +18,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pvfs::attr::{Credentials, Space};
+use pvfs::attr::Credentials;
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, IodId, ROOT_INODE};
+use pvfs::limits::HEARTBEAT_INTERVAL_MS;
 use pvfs::name::Name;
 use pvfs::proto::mgr::{Access, MgrOperation, MgrReply, MgrRequest, MgrResponse};
+use pvfs::proto::peer::Peer;
+use pvfs::proto::report::IodReport;
 use pvfs::wire::blocking::{frame_start, read_message};
 use pvfs::wire::header::{FrameHeader, FrameKind};
 use pvfs_mgr::store::lmdb::LmdbStore;
@@ -163,19 +166,31 @@ impl Client {
         self.try_call(operation).expect("a reply")
     }
 
-    fn register_iod(&mut self) {
-        let space = Space::default();
+    fn register_iod(&mut self) -> IodId {
+        let report = IodReport::UNKNOWN;
         let (iod, file_system, address) = (None, None, "127.0.0.1:9".to_owned());
         let registered = self.call(MgrOperation::RegisterIod {
             iod,
             file_system,
             address,
-            space,
+            report,
         });
-        assert!(
-            matches!(registered, Ok(MgrResponse::Registered { .. })),
-            "{registered:?}"
-        );
+        match registered {
+            Ok(MgrResponse::Registered { iod, .. }) => iod,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Registers an iod that is alive as long as the daemon is.
+    fn become_iod(mut self) {
+        let iod = self.register_iod();
+        std::thread::spawn(move || {
+            let report = IodReport::UNKNOWN;
+            let beat = MgrOperation::IodHeartbeat { iod, report };
+            while self.try_call(beat.clone()).is_some() {
+                std::thread::sleep(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
+            }
+        });
     }
 
     fn hello(&mut self) {
@@ -184,6 +199,8 @@ impl Client {
             leases: false,
             locks: vec![],
             more: false,
+            news: false,
+            peer: Peer::default(),
         });
         assert!(matches!(hello, Ok(MgrResponse::Hello(_))), "{hello:?}");
     }
@@ -414,7 +431,7 @@ fn hostile_peers_lose_their_connection_and_nobody_else_does() {
 fn kill_9_loses_no_acknowledged_create() {
     let data = TempDir::new().unwrap();
     let mut daemon = Daemon::start(data.path(), "127.0.0.1:0");
-    daemon.connect(1000).register_iod();
+    daemon.connect(1000).become_iod();
     let mut acknowledged = BTreeSet::new();
     for round in 0..3 {
         let stop = Arc::new(AtomicBool::new(false));
@@ -460,7 +477,7 @@ fn kill_9_loses_no_acknowledged_create() {
         let one = acknowledged.first().unwrap();
         assert!(client.call(lookup(one)).is_ok());
         assert_eq!(client.call(create(one)), Err(FsError::Exists));
-        client.register_iod();
+        client.become_iod();
     }
 }
 

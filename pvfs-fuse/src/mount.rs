@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
+use pvfs::proto::peer::Peer;
 
 use crate::cli::Arguments;
 use crate::fs::{
@@ -47,9 +48,12 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     let options = &arguments.options;
     let keeper = Arc::new(Keeper::default());
     let endpoint = arguments.source.mgr.clone();
-    let mgr =
-        MgrClient::start_with_leases(endpoint, ClientOptions::default(), Arc::clone(&keeper) as _)
-            .context("starting a thread")?;
+    let client_options = ClientOptions {
+        peer: Peer::of_this_process(Some(&mountpoint)),
+        ..ClientOptions::default()
+    };
+    let mgr = MgrClient::start_with_leases(endpoint, client_options, Arc::clone(&keeper) as _)
+        .context("starting a thread")?;
     let mgr = Arc::new(mgr);
     mgr.wait_ready(options.mount_timeout)
         .with_context(|| format!("cannot mount {}", arguments.source.text))?;

@@ -57,3 +57,19 @@ pub const LOCKS_PER_MESSAGE_MAX: usize = 8192;
 pub const LOCK_WAITS_PER_CLIENT_MAX: usize = 4096;
 /// Changes that one client may have under way at one iod: more than threads wait in any process.
 pub const SLOTS_PER_SESSION_MAX: u32 = 1024;
+/// Clients with a mount, and iods, say to mgr at least so often that they are there, and mgr answers.
+/// One that has been silent for three of these has missed more than a hiccup.
+pub const HEARTBEAT_INTERVAL_MS: u64 = 500;
+/// Whoever looks for silence looks so often: what is added up is never more for one look, so that a
+/// process that was itself stopped does not take its own sleep for the silence of others.
+pub const SILENCE_LOOK_MS: u64 = 250;
+/// A peer that is silent for so long is suspect: the logs and mgr's notices say so, new files avoid
+/// it, and nothing else changes. Together with one look it is below 2 s.
+pub const SUSPECT_AFTER_MS: u64 = 1500;
+/// A connection on which heartbeats should come, and none has for so long, ends at both its ends:
+/// longer than a busy or stopped process is silent, shorter than leases last.
+pub const LOST_AFTER_MS: u64 = 5000;
+
+const _: () = assert!(SUSPECT_AFTER_MS >= 3 * HEARTBEAT_INTERVAL_MS);
+const _: () = assert!(SUSPECT_AFTER_MS + SILENCE_LOOK_MS < 2000);
+const _: () = assert!(LOST_AFTER_MS > 2 * SUSPECT_AFTER_MS);

@@ -102,7 +102,7 @@ impl Desk {
                     // It fits a frame, or the client is told so.
                     let _ = encode(&reply);
                 }
-                Action::Notify { notice, .. } => drop(encode(&notice)),
+                Action::Notify { notice, .. } | Action::Announce(notice) => drop(encode(&notice)),
                 Action::Work(work) => done.push(WorkDone {
                     object: work.object,
                     order: work.order,
@@ -139,12 +139,12 @@ impl Desk {
 /// An operation is a byte that says who asks and how, its length, and its body.
 pub fn mgr(data: &[u8]) {
     let mut desk = Desk::new(MemoryStore::default());
-    let space = pvfs::attr::Space::default();
+    let report = pvfs::proto::report::IodReport::UNKNOWN;
     let register = MgrOperation::RegisterIod {
         iod: None,
         file_system: None,
         address: "iod:7000".to_owned(),
-        space,
+        report,
     };
     desk.ask(CLIENTS, 1, register);
     let mut rest = data;

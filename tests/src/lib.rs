@@ -6,7 +6,7 @@
 //! [`workload`] is what runs while daemons are killed, [`linearizability`] judges what several nodes saw, of which
 //! [`history`] has many.
 //! [`leftovers`] is what a run of the cluster left. [`director_vm`] is the director in a guest, [`frames`] what is sent to it by hand.
-//! [`proxy`] is a link that fails, [`pvfs_peer`] a hostile peer of
+//! [`node`] is a machine with a network link of its own, [`proxy`] is a link that fails, [`pvfs_peer`] a hostile peer of
 //! PVFS's daemons. [`environment`] says what
 //! is drawn at random, [`recorder`] a disk that remembers in which order it was written, [`document`] keeps
 //! measured figures in the documentation.
@@ -20,6 +20,7 @@ pub mod leftovers;
 pub mod linearizability;
 pub mod model;
 pub mod mount_helper;
+pub mod node;
 pub mod operation;
 pub mod programs;
 pub mod proxy;

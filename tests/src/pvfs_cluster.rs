@@ -24,6 +24,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::node::Node;
 use crate::programs;
 use crate::proxy::Proxy;
 
@@ -51,14 +52,34 @@ pub struct Options {
     pub proxied: bool,
     /// Where the daemons listen.
     pub host: String,
-    /// The network namespace of the first mount.
-    pub first_mount_in: Option<String>,
+    /// Who runs on a node of its own.
+    pub inside: Option<Inside>,
     /// How long mgr keeps what a silent client has open, milliseconds.
     pub session_timeout_ms: u32,
     /// Data directories that are file systems of their own.
     pub disks: Vec<SmallDisk>,
     /// mgr's data directory, where it is another than `mgr` in the cluster's.
     pub mgr_data: Option<PathBuf>,
+}
+
+/// Processes in a network namespace of their own.
+#[derive(Clone, Debug)]
+pub struct Inside {
+    namespace: String,
+    address: String,
+    who: Vec<Who>,
+}
+
+impl Inside {
+    /// These processes on this node.
+    #[must_use]
+    pub fn new(node: &Node, who: &[Who]) -> Self {
+        Self {
+            namespace: node.name().to_owned(),
+            address: node.address.clone(),
+            who: who.to_vec(),
+        }
+    }
 }
 
 /// A small file system, so that it can be filled: ext4 where there are loop devices, else tmpfs.
@@ -79,7 +100,7 @@ impl Default for Options {
             lease_timeout_ms: 10_000,
             proxied: false,
             host: "127.0.0.1".into(),
-            first_mount_in: None,
+            inside: None,
             session_timeout_ms: 60_000,
             disks: Vec::new(),
             mgr_data: None,
@@ -330,12 +351,16 @@ impl Cluster {
     /// Where it does not get ready, which needs mgr.
     pub fn restart_iod(&mut self, index: usize) -> anyhow::Result<()> {
         let name = format!("iod{index}");
-        let mut command = self.command("pvfs-iod")?;
+        let mut command = self.command_of(Who::Iod(index), "pvfs-iod")?;
+        let host = match self.inside(Who::Iod(index)) {
+            Some(inside) => &inside.address,
+            None => &self.options.host,
+        };
         command
             .arg("--data")
             .arg(self.iod_data(index))
             .args(["--mgr", &self.mgr_address])
-            .args(["--listen", &format!("{}:0", self.options.host)]);
+            .args(["--listen", &format!("{host}:0")]);
         if let Some(link) = self.iod_links.get(index) {
             command.args(["--advertise", &link.address()]);
         }
@@ -359,21 +384,7 @@ impl Cluster {
         let _ = umount2(&point, MntFlags::MNT_DETACH);
         let link = self.mgr_links.get(index).map(Proxy::address);
         let mgr = link.unwrap_or_else(|| self.mgr_address.clone());
-        let mut command = match &self.options.first_mount_in {
-            Some(namespace) if index == 0 => {
-                // Only the network's: the mount must be seen here. The tether holds what is inside.
-                let mut command = Command::new("nsenter");
-                let inner = self.command("pvfs-fuse")?;
-                command
-                    .arg(format!("--net=/run/netns/{namespace}"))
-                    .arg(inner.get_program())
-                    .args(inner.get_args())
-                    .env("NO_COLOR", "1")
-                    .current_dir(self.dir.path());
-                command
-            }
-            _ => self.command("pvfs-fuse")?,
-        };
+        let mut command = self.command_of(Who::Mount(index), "pvfs-fuse")?;
         command
             .arg(format!("{mgr}:/"))
             .arg(&point)
@@ -563,6 +574,60 @@ impl Cluster {
             }
         }
         text
+    }
+
+    fn inside(&self, who: Who) -> Option<&Inside> {
+        let inside = self.options.inside.as_ref();
+        inside.filter(|inside| inside.who.contains(&who))
+    }
+
+    /// The log of any of them: what it has said since the cluster was made.
+    ///
+    /// # Errors
+    ///
+    /// Where it has none.
+    pub fn log(&self, who: Who) -> anyhow::Result<String> {
+        let name = match who {
+            Who::Mgr => "mgr".to_owned(),
+            Who::Iod(index) => format!("iod{index}"),
+            Who::Mount(index) => format!("mount{index}"),
+        };
+        let path = self.dir.path().join("log").join(format!("{name}.log"));
+        Ok(String::from_utf8_lossy(&std::fs::read(path)?).into_owned())
+    }
+
+    /// Waits until the log of any of them has a line with this text, and gives the line.
+    ///
+    /// # Errors
+    ///
+    /// Where it has none in time.
+    pub fn await_log(&self, who: Who, text: &str, timeout: Duration) -> anyhow::Result<String> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let log = self.log(who)?;
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            ensure!(Instant::now() < deadline, "{who:?} never says {text:?}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// A program of any of them, on its node.
+    fn command_of(&self, who: Who, program: &str) -> anyhow::Result<Command> {
+        let inner = self.command(program)?;
+        let Some(Inside { namespace, .. }) = self.inside(who) else {
+            return Ok(inner);
+        };
+        // Only the network's: a mount must be seen here. The tether holds what is inside.
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{namespace}"))
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .env("NO_COLOR", "1")
+            .current_dir(self.dir.path());
+        Ok(command)
     }
 
     /// `pvfs tether`, which ends the program with the test, and the program.

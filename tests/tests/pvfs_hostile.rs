@@ -25,13 +25,14 @@ use cssns_tests::programs;
 use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
 use cssns_tests::pvfs_peer::{attacker, call, connect_from, forged, frame, request, until_the_end};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId, OpenId, ROOT_INODE};
 use pvfs::layout::LayoutSlot;
 use pvfs::name::Name;
 use pvfs::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, RenameMode, Reopen};
+use pvfs::proto::peer::Peer;
+use pvfs::proto::report::IodReport;
 use pvfs::wire::blocking::{read_message, write_message};
 use pvfs::wire::codec::encode;
 use pvfs::wire::header::{FrameHeader, FrameKind, HEADER_BYTES, VERSION};
@@ -147,6 +148,8 @@ fn hello() -> MgrOperation {
         leases: false,
         locks: Vec::new(),
         more: false,
+        news: false,
+        peer: Peer::default(),
     }
 }
 
@@ -281,12 +284,12 @@ fn requests_out_of_place_change_nothing_of_others() {
         read: true,
         write: true,
     };
-    let space = Space::default();
+    let report = IodReport::UNKNOWN;
     let register = |iod, file_system, address: &str| MgrOperation::RegisterIod {
         iod,
         file_system,
         address: address.to_owned(),
-        space,
+        report,
     };
     let operations = [
         MgrOperation::Close {
@@ -331,10 +334,15 @@ fn requests_out_of_place_change_nothing_of_others() {
             leases: true,
             locks: Vec::new(),
             more: false,
+            news: true,
+            peer: Peer {
+                host: "\u{1b}[2J".repeat(1 << 16),
+                ..Peer::default()
+            },
         },
         MgrOperation::IodHeartbeat {
             iod: IodId(u32::MAX),
-            space,
+            report,
         },
         register(None, Some(FileSystemId(0)), "127.0.0.1:1"),
         register(Some(IodId(u32::MAX)), None, "127.0.0.1:1"),

@@ -313,7 +313,8 @@ impl<'a> Connection<'a> {
                 self.reply(header, &reply)
             }
             IodRequest::Space => {
-                let space = self.store.space().map(IodResponse::Space);
+                let report = self.store.report();
+                let space = report.map(|report| IodResponse::Space(report.space));
                 let reply = space.map_err(|error| {
                     self.reporter
                         .failures

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
-use pvfs::attr::Space;
 use pvfs::data_directory::{DataDirectoryError, Kind};
 use pvfs::ids::{ClientId, ObjectId};
+use pvfs::proto::report::IodReport;
 use pvfs::runtime::random_u64;
 use thiserror::Error;
 
@@ -127,8 +127,12 @@ impl DataDirectory {
         Ok((directory, identity))
     }
 
-    pub(super) fn space(&self) -> io::Result<Space> {
-        self.disk.space(&self.path)
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn report(&self) -> io::Result<IodReport> {
+        self.disk.report(&self.path)
     }
 
     /// Replaces the identity file.

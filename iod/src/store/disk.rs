@@ -11,9 +11,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
-use nix::sys::statvfs::statvfs;
 use nix::unistd::{Whence, lseek};
-use pvfs::attr::Space;
+use pvfs::proto::report::IodReport;
 use pvfs::runtime::net::{TcpStream, send_file};
 
 use super::LocalStat;
@@ -213,12 +212,12 @@ pub trait Disk: Send + Sync {
     /// Those of rmdir(2).
     fn remove_directory(&self, path: &Path) -> io::Result<()>;
 
-    /// How much room the disk has that a directory is on.
+    /// Which disk a directory is on, and what it can take.
     ///
     /// # Errors
     ///
-    /// Those of statvfs(3).
-    fn space(&self, path: &Path) -> io::Result<Space>;
+    /// Those of statvfs(3) and stat(2).
+    fn report(&self, path: &Path) -> io::Result<IodReport>;
 }
 
 /// An outcome where to find it done already is no failure.
@@ -266,14 +265,8 @@ impl Disk for KernelDisk {
         done_already(fs::remove_dir(path), io::ErrorKind::NotFound)
     }
 
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        let disk = statvfs(path)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
-        Ok(Space {
-            bytes_total: bytes(disk.blocks()),
-            bytes_free: bytes(disk.blocks_free()),
-            bytes_available: bytes(disk.blocks_available()),
-        })
+    fn report(&self, path: &Path) -> io::Result<IodReport> {
+        super::report::report(path)
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use nix::errno::Errno;
-use pvfs::attr::Space;
+use pvfs::proto::report::IodReport;
 use pvfs::runtime::net::TcpStream;
 use pvfs::runtime::sync::{Arc, Mutex};
 
@@ -179,8 +179,8 @@ impl Disk for FaultyDisk {
         KernelDisk.remove_directory(path)
     }
 
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        KernelDisk.space(path)
+    fn report(&self, path: &Path) -> io::Result<IodReport> {
+        KernelDisk.report(path)
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use pvfs::attr::Space;
+use pvfs::proto::report::IodReport;
 use pvfs::runtime::net::TcpStream;
 
 use super::LocalStat;
@@ -328,13 +329,17 @@ impl Disk for MemoryDisk {
         self.remove(path)
     }
 
-    fn space(&self, _: &Path) -> io::Result<Space> {
+    fn report(&self, _: &Path) -> io::Result<IodReport> {
         let world = self.world();
         let free = world.capacity_bytes.saturating_sub(world.used_bytes());
-        Ok(Space {
-            bytes_total: world.capacity_bytes,
-            bytes_free: free,
-            bytes_available: free,
+        Ok(IodReport {
+            space: Space {
+                bytes_total: world.capacity_bytes,
+                bytes_free: free,
+                bytes_available: free,
+            },
+            writable: true,
+            ..IodReport::UNKNOWN
         })
     }
 }

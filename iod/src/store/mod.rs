@@ -16,6 +16,7 @@ mod memo;
 #[cfg(any(test, feature = "simulation"))]
 pub mod memory_disk;
 mod object_file;
+mod report;
 mod scrub;
 mod sessions;
 mod settler;
@@ -27,10 +28,10 @@ mod unsettled;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::ObjectId;
 use pvfs::proto::iod::{SeekTarget, StripeRef};
+use pvfs::proto::report::IodReport;
 use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pvfs::runtime::time::{Duration, Instant};
 
@@ -409,13 +410,19 @@ impl Store {
             .map_or_else(|| Ok(LocalStat::default()), |file| file.stat())
     }
 
-    /// Totals of the disk that holds the data directory.
+    /// What the disk that holds the data directory can take.
     ///
     /// # Errors
     ///
-    /// Those of statvfs(3).
-    pub fn space(&self) -> io::Result<Space> {
-        self.directory.space()
+    /// Those of statvfs(3) and stat(2).
+    pub fn report(&self) -> io::Result<IodReport> {
+        self.directory.report()
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Notes that reading the object failed after its reply had begun.

@@ -268,11 +268,18 @@ fn an_interrupted_format_is_completed_and_the_identity_lasts() {
 }
 
 #[test]
-fn space_is_the_disks() {
+fn the_report_is_the_disks() {
     let directory = tempfile::tempdir().unwrap();
-    let space = open(directory.path()).space().unwrap();
+    let store = open(directory.path());
+    let report = store.report().unwrap();
+    let space = report.space;
     assert!(space.bytes_total >= space.bytes_free && space.bytes_free >= space.bytes_available);
-    assert!(space.bytes_total > 0);
+    assert!(space.bytes_total > 0 && report.writable);
+    assert!(report.inodes_total >= report.inodes_free);
+    let same_disk = tempfile::tempdir().unwrap();
+    let other = open(same_disk.path()).report().unwrap();
+    assert!(report.disk.is_some());
+    assert_eq!(other.disk, report.disk, "both lie on one disk");
 }
 
 #[test]

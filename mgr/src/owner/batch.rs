@@ -115,7 +115,7 @@ impl<W> State<W> {
                 request,
             } => self.request(view, batch, waiter, connection, request),
             Input::Disconnected(connection) => {
-                self.registry.disconnected(connection);
+                self.registry.disconnected(connection, batch.moment.ms);
                 Ok(())
             }
             Input::WorkDone(done) => {
@@ -127,6 +127,7 @@ impl<W> State<W> {
             }
             Input::Tick => {
                 batch.tick = true;
+                self.registry.pass(batch.moment.ms);
                 self.expire(view, batch)?;
                 self.expire_leases(batch);
                 self.reap_orphans(view, batch)
@@ -167,7 +168,9 @@ impl<W> State<W> {
                 return Ok(());
             }
             if request.operation == MgrOperation::Goodbye {
+                self.registry.leave(connection, batch.moment.ms);
                 self.end_client(view, batch, client)?;
+                self.sessions.leave(client);
                 batch.reply(waiter, Ok(MgrResponse::Done));
                 return Ok(());
             }
@@ -222,15 +225,18 @@ impl<W> State<W> {
                     access: *access,
                 };
                 if !self.opens.restore(opened.open, open) {
-                    tracing::warn!("open {} of client {client} cannot be restored", opened.open);
+                    let name = self.sessions.name(client);
+                    tracing::warn!("open {} of {name} cannot be restored", opened.open);
                 }
             }
             (MgrOperation::SetAttr { inode: number, .. }, Ok(_)) => inode = Some(*number),
             (
-                MgrOperation::RegisterIod { address, space, .. },
+                MgrOperation::RegisterIod {
+                    address, report, ..
+                },
                 Ok(MgrResponse::Registered { iod, .. }),
             ) => {
-                self.note_iod(batch, *iod, address, *space, connection);
+                self.note_iod(batch, *iod, address, *report, connection);
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use super::{Action, State};
 use crate::namespace::lingering::Linger;
 use crate::namespace::transaction::{Halt, Transaction};
 use crate::namespace::{Context, key};
+use crate::session::Departed;
 use crate::store::{StoreError, Usage, View};
 
 /// Orphans that are looked at in one batch after the grace: the others wait for the next tick.
@@ -31,13 +32,18 @@ impl<W> State<W> {
         batch: &mut Batch<W>,
     ) -> Result<(), StoreError> {
         let timeout = u64::from(self.config.session_timeout_ms);
-        let Some(before) = batch.moment.ms.checked_sub(timeout) else {
-            return Ok(());
-        };
-        for client in self.sessions.expire(before) {
+        let before = batch.moment.ms.saturating_sub(timeout);
+        for departed in self.sessions.expire(before) {
+            let Departed {
+                client,
+                name,
+                said_goodbye,
+            } = departed;
             let opens = self.end_client(view, batch, client)?;
-            tracing::info!("client {client} is silent: its {opens} opens are closed");
-            batch.actions.push(Action::Expired(client));
+            if !said_goodbye {
+                tracing::info!("{name} is silent: its {opens} opens are closed");
+                batch.actions.push(Action::Expired(client));
+            }
             batch.expired.push(client);
         }
         Ok(())
@@ -64,7 +70,7 @@ impl<W> State<W> {
         let linger_ms = u64::from(self.config.linger_ms);
         let linger = || Linger {
             until_ms: ms.saturating_add(linger_ms),
-            bytes_max: self.registry.space(ms).bytes_available / LINGER_SPACE_PARTS,
+            bytes_max: self.registry.space().bytes_available / LINGER_SPACE_PARTS,
         };
         (linger_ms > 0 && usage.has_room()).then(linger)
     }

@@ -553,7 +553,8 @@ impl<W> State<W> {
         let mut silent_debtors = self.locks.blocking(&silent);
         silent_debtors.extend(self.leases.debtors().into_iter().filter(|c| silent(*c)));
         for client in silent_debtors {
-            tracing::warn!("client {client} is silent while others wait: its leases end");
+            let name = self.sessions.name(client);
+            tracing::warn!("{name} is silent while others wait: its leases end");
             self.drop_leases(client);
             self.drop_locks(client);
             self.lapsed.insert(client, None);

@@ -104,7 +104,8 @@ impl<W> State<W> {
         }
         if !lost.is_empty() {
             let count = lost.len();
-            tracing::warn!("client {client} was away for too long: {count} of its locks are lost");
+            let name = self.sessions.name(client);
+            tracing::warn!("{name} was away for too long: {count} of its locks are lost");
         }
         if !more {
             self.lock_clients.claiming.remove(&client);
@@ -119,7 +120,7 @@ impl<W> State<W> {
         self.lock_clients.claiming.remove(&client);
         let count = self.locks.drop_client(client);
         if count > 0 {
-            tracing::info!("{count} locks of client {client} end");
+            tracing::info!("{count} locks of {} end", self.sessions.name(client));
         }
     }
 

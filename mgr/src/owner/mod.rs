@@ -103,6 +103,8 @@ pub enum Action<W> {
         /// What.
         notice: Notice,
     },
+    /// Tell all clients something that have asked for news in their greetings.
+    Announce(Notice),
     /// Have iods do something.
     Work(StripeWork),
     /// An iod has registered: whoever is trying to reach it should try this address.
@@ -265,7 +267,7 @@ impl<S: Store, W> Manager<S, W> {
     ) -> Result<(), StoreError> {
         let usage = self.store.usage()?;
         self.state.note_usage(usage);
-        let mut batch = Batch::new(moment, usage, self.state.registry.slots(moment.ms));
+        let mut batch = Batch::new(moment, usage, self.state.registry.slots());
         batch.linger = self.state.linger(moment.ms, usage);
         {
             let view = self.store.view()?;
@@ -292,6 +294,7 @@ impl<S: Store, W> Manager<S, W> {
         // After all replies: a client learns of a lease before it is to give it up.
         self.state.send_recalls(&mut actions);
         self.state.send_lock_news(&mut actions);
+        self.state.send_iod_news(moment.ms, &mut actions);
         self.state
             .start_work(&self.store.view()?, moment.ms, &mut actions)?;
         actions.into_iter().for_each(act);

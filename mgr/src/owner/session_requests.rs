@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 //! Requests that are not about names: greetings, the iods, the totals.
 
-use pvfs::attr::Space;
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, IodId};
 use pvfs::limits::{LOCKS_PER_MESSAGE_MAX, REOPENS_PER_MESSAGE_MAX};
+use pvfs::proto::lease::Notice;
 use pvfs::proto::lock::HeldLock;
 use pvfs::proto::mgr::{
     HelloResponse, MgrOperation, MgrReply, MgrRequest, MgrResponse, Reopen, StatFs,
 };
+use pvfs::proto::peer::Peer;
+use pvfs::proto::report::IodReport;
 
 use super::batch::Batch;
 use super::{Action, State, inodes_free, store_failed};
@@ -24,6 +26,7 @@ struct Greeting<'a> {
     leases: bool,
     locks: &'a [HeldLock],
     more: bool,
+    peer: &'a Peer,
 }
 
 impl<W> State<W> {
@@ -41,12 +44,15 @@ impl<W> State<W> {
                 leases,
                 locks,
                 more,
+                peer,
+                ..
             } => {
                 let greeting = Greeting {
                     opens,
                     leases: *leases,
                     locks,
                     more: *more,
+                    peer,
                 };
                 self.hello(view, request.client, &greeting, ms)
             }
@@ -55,9 +61,9 @@ impl<W> State<W> {
                 false => Err(FsError::TryAgain),
             },
             MgrOperation::ListIods => Ok(MgrResponse::Iods(self.registry.statuses(ms))),
-            MgrOperation::IodHeartbeat { iod, space } => self
+            MgrOperation::IodHeartbeat { iod, report } => self
                 .registry
-                .heartbeat(*iod, *space, ms)
+                .heartbeat(*iod, *report, ms)
                 .map(|()| MgrResponse::Done),
             MgrOperation::StatFs => self.stat_fs(view, batch),
             _ => self.look(view, batch, request),
@@ -77,6 +83,7 @@ impl<W> State<W> {
             leases,
             locks,
             more,
+            peer,
         } = *greeting;
         if opens.len() > REOPENS_PER_MESSAGE_MAX || locks.len() > LOCKS_PER_MESSAGE_MAX {
             return Err(FsError::InvalidArgument);
@@ -84,6 +91,7 @@ impl<W> State<W> {
         if !self.sessions.hear(client, ms) {
             return Err(FsError::TryAgain);
         }
+        self.sessions.introduce(client, peer);
         let locks_lost = match leases {
             true => self.take_claims(client, locks, more),
             false => locks.to_vec(),
@@ -103,7 +111,8 @@ impl<W> State<W> {
         }
         if let Some(first) = gone.first() {
             tracing::warn!(
-                "client {client} declares {} opens that are gone, the first is {} of inode {}",
+                "{} declares {} opens that are gone, the first is {} of inode {}",
+                self.sessions.name(client),
                 gone.len(),
                 first.open,
                 first.inode
@@ -121,7 +130,7 @@ impl<W> State<W> {
     fn stat_fs(&self, view: &dyn View, batch: &Batch<W>) -> MgrReply {
         let counters = read_counters(view, &Records::new()).map_err(|e| store_failed(&e))?;
         Ok(MgrResponse::StatFs(StatFs {
-            space: self.registry.space(batch.moment.ms),
+            space: self.registry.space(),
             inodes_used: counters.inodes_used,
             inodes_free: inodes_free(batch.usage),
             now: batch.moment.now,
@@ -140,7 +149,7 @@ impl<W> State<W> {
             iod,
             file_system,
             address,
-            space,
+            report,
         } = &request.operation
         else {
             return Err(FsError::Protocol.into());
@@ -152,7 +161,7 @@ impl<W> State<W> {
             address,
         };
         self.registry
-            .judge(introduction, self.started.file_system, batch.moment.ms)?;
+            .judge(introduction, self.started.file_system)?;
         let mut records = Records::new();
         let mut counters = read_counters(view, &batch.records)?;
         let iod = iod.unwrap_or(IodId(counters.iod_next));
@@ -166,7 +175,7 @@ impl<W> State<W> {
             };
             records.insert(key::iod(iod), Some(value::encode(&record)?));
         }
-        self.note_iod(batch, iod, address, *space, connection);
+        self.note_iod(batch, iod, address, *report, connection);
         Ok((
             MgrResponse::Registered {
                 iod,
@@ -184,15 +193,25 @@ impl<W> State<W> {
         batch: &mut Batch<W>,
         iod: IodId,
         address: &str,
-        space: Space,
+        report: IodReport,
         connection: u64,
     ) {
         tracing::info!("iod {iod} is at {address}");
         let ms = batch.moment.ms;
-        let before = self.registry.register(iod, address, space, connection, ms);
+        let before = self.registry.register(iod, address, report, connection, ms);
         batch.registered.push(before);
         batch.actions.push(Action::IodIsAt(iod, address.to_owned()));
         self.work.iod_is_back();
+    }
+}
+
+impl<W> State<W> {
+    /// Tells clients what has become of iods.
+    pub(super) fn send_iod_news(&mut self, ms: u64, actions: &mut Vec<Action<W>>) {
+        let news = self.registry.take_news(ms);
+        if !news.is_empty() {
+            actions.push(Action::Announce(Notice::Iods(news)));
+        }
     }
 }
 

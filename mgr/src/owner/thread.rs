@@ -31,6 +31,14 @@ pub enum Command {
     Stop,
 }
 
+/// A client that has greeted.
+struct Greeted {
+    /// The connection on which it did.
+    on: Handle,
+    /// It wants to be told of iods.
+    news: bool,
+}
+
 /// Runs until [`Command::Stop`], or until nobody can send commands any more.
 ///
 /// # Errors
@@ -42,7 +50,7 @@ pub fn run<S: Store>(
     executor: &Executor,
 ) -> Result<(), StoreError> {
     let start = Instant::now();
-    let mut clients: HashMap<ClientId, Handle> = HashMap::new();
+    let mut clients: HashMap<ClientId, Greeted> = HashMap::new();
     let mut inputs = Vec::with_capacity(BATCH_INPUTS_MAX);
     let mut stop = false;
     while !stop {
@@ -60,18 +68,23 @@ pub fn run<S: Store>(
                 connection,
                 notice,
             } => {
-                let handle = clients.get(&client);
-                let handle =
-                    handle.filter(|handle| connection.is_none_or(|only| only == handle.id()));
-                if let Some(handle) = handle {
-                    handle.notify(notice);
+                let greeted = clients.get(&client);
+                let greeted =
+                    greeted.filter(|greeted| connection.is_none_or(|only| only == greeted.on.id()));
+                if let Some(greeted) = greeted {
+                    greeted.on.notify(notice);
+                }
+            }
+            Action::Announce(notice) => {
+                for greeted in clients.values().filter(|greeted| greeted.news) {
+                    greeted.on.notify(notice.clone());
                 }
             }
             Action::Work(work) => executor.start(work),
             Action::IodIsAt(iod, address) => executor.iod_is_at(iod, &address),
             Action::Expired(client) => {
-                if let Some(handle) = clients.remove(&client) {
-                    handle.close();
+                if let Some(greeted) = clients.remove(&client) {
+                    greeted.on.close();
                 }
             }
         })?;
@@ -100,20 +113,23 @@ fn gather(commands: &mut Receiver<Command>, inputs: &mut Vec<Input<Waiter>>) -> 
 }
 
 /// Remembers on which connection each client greeted, and forgets connections that are gone.
-fn note_clients(inputs: &[Input<Waiter>], clients: &mut HashMap<ClientId, Handle>) {
+fn note_clients(inputs: &[Input<Waiter>], clients: &mut HashMap<ClientId, Greeted>) {
     for input in inputs {
         match input {
             Input::Request {
                 waiter, request, ..
             } => {
-                let greets = matches!(request.operation, MgrOperation::Hello { .. });
+                let MgrOperation::Hello { news, .. } = request.operation else {
+                    continue;
+                };
                 let known = clients.contains_key(&request.client);
-                if greets && (known || clients.len() < SESSIONS_MAX) {
-                    clients.insert(request.client, waiter.handle().clone());
+                if known || clients.len() < SESSIONS_MAX {
+                    let on = waiter.handle().clone();
+                    clients.insert(request.client, Greeted { on, news });
                 }
             }
             Input::Disconnected(connection) => {
-                clients.retain(|_, handle| handle.id() != *connection);
+                clients.retain(|_, greeted| greeted.on.id() != *connection);
             }
             Input::WorkDone(_) | Input::Tick => {}
         }

@@ -186,7 +186,7 @@ impl<W> State<W> {
         if due || self.work.retry_now {
             self.work.look_at_garbage = false;
             self.work.garbage_ms = ms + RETRY_MS;
-            self.start_removals(view, ms, actions)?;
+            self.start_removals(view, actions)?;
         }
         self.work.retry_now = false;
         Ok(())
@@ -231,11 +231,10 @@ impl<W> State<W> {
         }
     }
 
-    /// Removes garbage whose iods are all alive. What waits for an iod does not hold up the rest.
+    /// Removes garbage whose iods are all there. What waits for an iod does not hold up the rest.
     fn start_removals(
         &mut self,
         view: &dyn View,
-        ms: u64,
         actions: &mut Vec<Action<W>>,
     ) -> Result<(), StoreError> {
         let prefix = key::all(Tag::Garbage);
@@ -259,10 +258,7 @@ impl<W> State<W> {
             let Some(object) = key::object_of(key) else {
                 continue;
             };
-            let ready = garbage
-                .iods
-                .iter()
-                .all(|iod| self.registry.is_alive(*iod, ms));
+            let ready = garbage.iods.iter().all(|iod| self.registry.is_here(*iod));
             if ready && self.work.removing.insert(object) {
                 started += 1;
                 actions.push(Action::Work(self.removal(object, &garbage)));

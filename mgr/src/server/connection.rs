@@ -10,7 +10,7 @@ use std::time::Duration;
 use pvfs::error::FsError;
 use pvfs::ids::ClientId;
 use pvfs::proto::lease::Notice;
-use pvfs::proto::mgr::{MgrReply, MgrRequest};
+use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest};
 use pvfs::wire::codec::{decode_checked, encode};
 use pvfs::wire::header::{FrameError, FrameHeader, FrameKind, HEADER_BYTES};
 use thiserror::Error;
@@ -51,7 +51,7 @@ enum End {
     Frame(#[from] FrameError),
     #[error("no whole frame within {} s", FRAME_TIMEOUT.as_secs())]
     Slow,
-    #[error("nothing came for {} s", .0.as_secs())]
+    #[error("nothing came for {:.1} s", .0.as_secs_f64())]
     Idle(Duration),
     #[error("it speaks for client {0} and for client {1}")]
     TwoClients(ClientId, ClientId),
@@ -141,13 +141,24 @@ impl Waiter {
     }
 }
 
+/// A connection on which nothing comes for so long ends.
+#[derive(Clone, Copy, Debug)]
+pub struct IdleTimeouts {
+    /// Of a peer that sends no heartbeats.
+    pub quiet: Duration,
+    /// Of a client that does: not before its leases have ended.
+    pub client: Duration,
+    /// Of an iod.
+    pub iod: Duration,
+}
+
 /// Serves one connection until it ends.
 pub async fn serve(
     stream: TcpStream,
     (peer, place): (SocketAddr, Place),
     id: u64,
     owner: Sender<Command>,
-    idle_timeout: Duration,
+    idle: IdleTimeouts,
 ) {
     let (read, write) = stream.into_split();
     let (sender, outgoing) = unbounded_channel();
@@ -158,7 +169,7 @@ pub async fn serve(
     }));
     tracing::debug!("connection {id} from {peer}");
     let end = tokio::select! {
-        end = read_requests(read, &handle, &owner, (&place, idle_timeout)) => end,
+        end = read_requests(read, &handle, &owner, (&place, idle)) => end,
         end = write_replies(write, outgoing) => end,
         () = handle.0.close.notified() => End::Expired,
     };
@@ -179,7 +190,7 @@ async fn read_requests(
     read: OwnedReadHalf,
     handle: &Handle,
     owner: &Sender<Command>,
-    limits: (&Place, Duration),
+    limits: (&Place, IdleTimeouts),
 ) -> End {
     match read_all(read, handle, owner, limits).await {
         Ok(never) => match never {},
@@ -197,12 +208,13 @@ async fn read_all(
     read: OwnedReadHalf,
     handle: &Handle,
     owner: &Sender<Command>,
-    (place, idle_timeout): (&Place, Duration),
+    (place, idle): (&Place, IdleTimeouts),
 ) -> Result<std::convert::Infallible, End> {
     let mut read = BufReader::with_capacity(READ_BUFFER_BYTES, read);
     let permits = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
     let mut body = Vec::new();
     let mut speaks_for = None;
+    let mut idle_timeout = idle.quiet;
     let mut first_byte = timeout(FRAME_TIMEOUT, read.read_u8())
         .await
         .map_err(|_| End::Slow)?;
@@ -221,6 +233,12 @@ async fn read_all(
         let client = *speaks_for.get_or_insert(request.client);
         if client != request.client {
             return Err(End::TwoClients(client, request.client));
+        }
+        // A peer that has begun with heartbeats goes on with them while it is there.
+        match request.operation {
+            MgrOperation::KeepAlive => idle_timeout = idle.client,
+            MgrOperation::IodHeartbeat { .. } => idle_timeout = idle.iod,
+            _ => {}
         }
         let memory = take_memory(place, charge(body.len(), &request.operation)).await?;
         if body.capacity() > KEPT_BYTES_MAX {

@@ -9,20 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pvfs::limits::LOST_AFTER_MS;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 
-use self::connection::serve;
+use self::connection::{IdleTimeouts, serve};
 use self::peers::Peers;
 use crate::owner::thread::Command;
 
 /// Connections at a time: each mount and each iod has one. Of one address:
 /// [`peers::CONNECTIONS_PER_PEER_MAX`].
 pub const CONNECTIONS_MAX: usize = 8192;
-/// A connection on which nothing comes for so long ends, or after the session timeout where that is
-/// longer: clients say three times in that time that they are there, iods every other second.
+/// A connection without heartbeats on which nothing comes for so long ends, or after the session
+/// timeout where that is longer: a tool may be busy with iods meanwhile.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 /// A silent peer is probed after this time.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -32,8 +33,17 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections for ever.
-pub async fn accept(listener: TcpListener, owner: Sender<Command>, session_timeout: Duration) {
-    let idle_timeout = IDLE_TIMEOUT.max(session_timeout);
+pub async fn accept(
+    listener: TcpListener,
+    owner: Sender<Command>,
+    (session_timeout, lease_timeout): (Duration, Duration),
+) {
+    let lost = Duration::from_millis(LOST_AFTER_MS);
+    let idle = IdleTimeouts {
+        quiet: IDLE_TIMEOUT.max(session_timeout),
+        client: lost.max(lease_timeout),
+        iod: lost,
+    };
     let peers = Arc::new(Peers::default());
     let mut full = false;
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -61,7 +71,7 @@ pub async fn accept(listener: TcpListener, owner: Sender<Command>, session_timeo
                 let id = numbers.fetch_add(1, Ordering::Relaxed);
                 let owner = owner.clone();
                 tokio::spawn(async move {
-                    serve(stream, (peer, place), id, owner, idle_timeout).await;
+                    serve(stream, (peer, place), id, owner, idle).await;
                     drop(permit);
                 });
             }

@@ -6,6 +6,7 @@ use pvfs::error::FsError;
 use pvfs::ids::{ClientId, InodeNumber, OpenId, ROOT_INODE};
 use pvfs::proto::lease::{Demand, Grant, Lease, NO_LEASE, Notice, Recall, Want};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrReply, MgrResponse, OpenResponse, Reopen};
+use pvfs::proto::peer::Peer;
 
 use pvfs_mgr::owner::work::RETRY_MS;
 
@@ -30,6 +31,8 @@ fn greet(world: &mut Memory, client: ClientId, opens: Vec<Reopen>) {
         leases: true,
         locks: vec![],
         more: false,
+        news: false,
+        peer: Peer::default(),
     };
     let (waiter, _) = world.send(client, hello);
     assert!(world.replies.remove(&waiter).unwrap().is_ok());
@@ -268,7 +271,7 @@ fn names_and_attributes_come_with_the_replies() {
         .iter()
         .filter_map(|(_, notice)| match notice {
             Notice::Granted { entries, .. } => entries.first().cloned(),
-            Notice::Recalled(_) | Notice::LockSettled { .. } => None,
+            Notice::Recalled(_) | Notice::LockSettled { .. } | Notice::Iods(_) => None,
         })
         .map(|entry| (entry.name, entry.inode.is_some()))
         .collect();
@@ -606,6 +609,8 @@ fn reports_from_before_a_restart_come_before_everything_else() {
     let declare = MgrOperation::Hello {
         locks: Vec::new(),
         more: false,
+        news: false,
+        peer: Peer::default(),
         opens: vec![reopen],
         leases: false,
     };
@@ -642,6 +647,8 @@ fn a_report_under_a_lost_lease_counts_only_where_nobody_changed_the_file() {
         let declare = MgrOperation::Hello {
             locks: Vec::new(),
             more: false,
+            news: false,
+            peer: Peer::default(),
             opens: vec![],
             leases: false,
         };

@@ -7,9 +7,12 @@ use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, IodId, ROOT_INODE};
 use pvfs::name::Name;
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode};
+use pvfs::proto::report::IodReport;
 
 use crate::check::check;
-use crate::world::{ALICE, BOB, BOTH, Memory, READ, SESSION_TIMEOUT_MS, SPACE, World, name};
+use crate::world::{
+    ALICE, BOB, BOTH, Memory, READ, REPORT, SESSION_TIMEOUT_MS, SPACE, World, name,
+};
 
 const LINGER: u64 = 1000;
 
@@ -131,7 +134,8 @@ fn what_takes_much_of_the_free_space_does_not_linger() {
                 bytes_available,
                 ..SPACE
             };
-            let operation = MgrOperation::IodHeartbeat { iod, space };
+            let report = IodReport { space, ..REPORT };
+            let operation = MgrOperation::IodHeartbeat { iod, report };
             assert!(world.call(operation).is_ok());
         }
     };

@@ -8,6 +8,7 @@ use pvfs::proto::lock::{
     HeldLock, LockFamily, LockHolder, LockKind, LockOwner, LockRange, LockRequest, ProcessNumber,
 };
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
+use pvfs::proto::peer::Peer;
 
 use crate::world::{ALICE, BOB, BOTH, LEASE_TIMEOUT_MS, Memory, SESSION_TIMEOUT_MS, World, name};
 
@@ -68,6 +69,8 @@ fn greet_with(
         leases: true,
         locks,
         more,
+        news: false,
+        peer: Peer::default(),
     };
     let (waiter, _) = world.send(client, hello);
     match world.replies.remove(&waiter).unwrap() {

@@ -9,6 +9,7 @@ use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, OpenId};
 use pvfs::proto::lease::NO_LEASE;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse, RenameMode, Reopen};
+use pvfs::proto::peer::Peer;
 use pvfs_mgr::store::Store;
 
 use crate::check::check;
@@ -391,6 +392,8 @@ fn restart<S: Store>(world: &mut World<S>, model: &Model) {
             leases: false,
             locks: vec![],
             more: false,
+            news: false,
+            peer: Peer::default(),
         })
         .unwrap();
     world.tick(SESSION_TIMEOUT_MS.into());

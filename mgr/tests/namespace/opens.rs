@@ -5,6 +5,7 @@ use pvfs::attr::FileKind;
 use pvfs::error::FsError;
 use pvfs::ids::{OpenId, ROOT_INODE};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, Reopen};
+use pvfs::proto::peer::Peer;
 
 use crate::check::check;
 use crate::world::{ALICE, BOB, BOTH, READ, SESSION_TIMEOUT_MS, WRITE, World, user};
@@ -197,6 +198,8 @@ fn opens_survive_a_restart_of_mgr() {
         leases: false,
         locks: vec![],
         more: false,
+        news: false,
+        peer: Peer::default(),
     }) else {
         panic!()
     };
@@ -241,6 +244,8 @@ fn nothing_is_removed_while_opens_may_come_back() {
                 leases: false,
                 locks: vec![],
                 more: false,
+                news: false,
+                peer: Peer::default(),
             },
         )
         .unwrap();
@@ -281,6 +286,8 @@ fn hello_declares_only_what_is_there() {
                 leases: false,
                 locks: vec![],
                 more: false,
+                news: false,
+                peer: Peer::default(),
             },
         )
         .unwrap();

@@ -286,7 +286,7 @@ fn much_garbage_goes_in_turns() {
         for n in 1..=3 {
             let heartbeat = MgrOperation::IodHeartbeat {
                 iod: IodId(n),
-                space: crate::world::SPACE,
+                report: crate::world::REPORT,
             };
             world.call(heartbeat).unwrap();
         }

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use pvfs::attr::{Attr, Credentials, FileKind, SetAttr, Space, Timestamp};
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId, OpenId, ROOT_INODE};
+use pvfs::limits::SILENCE_LOOK_MS;
 use pvfs::name::Name;
 use pvfs::proto::lease::{NO_LEASE, Notice};
 use pvfs::proto::mgr::{
     Access, DirectoryEntry, MgrOperation, MgrReply, MgrRequest, MgrResponse, OpenResponse,
     RenameMode,
 };
+use pvfs::proto::report::IodReport;
 use pvfs_mgr::owner::work::{StripeWork, WorkDone};
 use pvfs_mgr::owner::{Action, Config, Input, Manager, Moment};
 use pvfs_mgr::store::Store;
@@ -40,6 +42,14 @@ pub const SPACE: Space = Space {
     bytes_total: 1000,
     bytes_free: 600,
     bytes_available: 500,
+};
+/// A disk like any other, which nobody else reports.
+pub const REPORT: IodReport = IodReport {
+    space: SPACE,
+    inodes_total: 0,
+    inodes_free: 0,
+    writable: true,
+    disk: None,
 };
 
 pub fn name(text: &str) -> Name {
@@ -79,6 +89,8 @@ pub struct World<S: Store = MemoryStore> {
     pub expired: Vec<ClientId>,
     /// What clients were told unasked.
     pub notices: Vec<(ClientId, Notice)>,
+    /// What all were told who asked for news.
+    pub announced: Vec<Notice>,
     /// Where the iods are, as whoever carries out work was told.
     pub iods: HashMap<IodId, String>,
     /// On whose behalf the short forms below ask.
@@ -120,6 +132,7 @@ impl<S: Store> World<S> {
             diligent: true,
             expired: Vec::new(),
             notices: Vec::new(),
+            announced: Vec::new(),
             iods: HashMap::new(),
             who: Credentials::ROOT,
             linger_ms,
@@ -154,7 +167,7 @@ impl<S: Store> World<S> {
             iod,
             file_system,
             address,
-            space: SPACE,
+            report: REPORT,
         };
         self.call_as(OPERATOR, &Credentials::ROOT, operation)
     }
@@ -204,6 +217,7 @@ impl<S: Store> World<S> {
                         );
                     }
                     Action::Notify { client, notice, .. } => self.notices.push((client, notice)),
+                    Action::Announce(notice) => self.announced.push(notice),
                     Action::Expired(client) => self.expired.push(client),
                     Action::IodIsAt(iod, address) => drop(self.iods.insert(iod, address)),
                     Action::Work(work) if self.diligent => done.push(self.note_done(work)),
@@ -259,6 +273,14 @@ impl<S: Store> World<S> {
             };
             self.batch(vec![input]);
         }
+    }
+
+    /// Time passes as it does, in small steps, with nothing else happening.
+    pub fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / SILENCE_LOOK_MS {
+            self.tick(SILENCE_LOOK_MS);
+        }
+        self.tick(ms % SILENCE_LOOK_MS);
     }
 
     pub fn tick(&mut self, ms: u64) {

@@ -242,8 +242,8 @@ impl Pvfs {
                     }
                 }
             }
-            // That has its own way: `lock_settled`.
-            Notice::LockSettled { .. } => {}
+            // These have their own ways: `lock_settled`, and the client's table of iods.
+            Notice::LockSettled { .. } | Notice::Iods(_) => {}
             Notice::Recalled(recalls) => {
                 for recall in recalls {
                     let fs = Arc::clone(self);

@@ -17,9 +17,8 @@ use crate::wire::header::{FrameError, FrameKind, HEADER_BYTES};
 
 /// The log says that an iod is slow when it has moved no byte for so long.
 ///
-/// The connection is kept all the same, for as long as TCP keeps it: were a write abandoned here
-/// and sent again on another connection, the iod could still be storing the first one when later
-/// writes to the same place are done already.
+/// The connection is kept all the same, for as long as TCP keeps it, or until mgr says that it hears
+/// nothing from the iod either.
 const SILENCE_LOGGED_MS: u64 = 10_000;
 
 /// Header and body of a reply that carries data. A reader of exactly this size takes both in one
@@ -33,6 +32,11 @@ pub trait IodDirectory: Send + Sync {
 
     /// Learns anew where iods are: called when one does not answer.
     fn refresh(&self);
+
+    /// Whether the iod is there, as far as is known.
+    fn is_alive(&self, _iod: IodId) -> bool {
+        true
+    }
 
     /// Which file system the iods must belong to; `None` does not check it.
     fn file_system(&self) -> Option<FileSystemId> {
@@ -111,6 +115,7 @@ impl IodConnection {
             stream,
             name: endpoint.to_string(),
             patience: Patience::endless(),
+            watch: None,
         };
         Ok(Self {
             endpoint: endpoint.clone(),
@@ -129,6 +134,12 @@ impl IodConnection {
     /// How long later calls on this connection go on. Running out of it breaks the connection.
     pub fn set_patience(&mut self, patience: Patience) {
         self.stream.get_mut().patience = patience;
+    }
+
+    /// From now on a request that waits is given up, and with it the connection, where `watch` says
+    /// that the iod is not there.
+    pub(super) fn watch(&mut self, watch: Watch) {
+        self.stream.get_mut().watch = Some(watch);
     }
 
     /// Sends a request without payload and waits for its reply, which may have none either.
@@ -163,6 +174,8 @@ impl IodConnection {
     ) -> Result<(), ConnectionError> {
         self.request_id += 1;
         let stream = self.stream.get_mut();
+        // Has the watch know whether the iod is there now.
+        let _ = stream.is_there();
         write_message(
             stream,
             FrameKind::IodRequest,
@@ -233,9 +246,17 @@ struct Waiting {
     /// For the log.
     name: String,
     patience: Patience,
+    watch: Option<Watch>,
 }
 
+/// Looks whether an iod is there.
+pub(super) type Watch = Box<dyn Fn() -> bool + Send + Sync>;
+
 impl Waiting {
+    fn is_there(&self) -> bool {
+        self.watch.as_ref().is_none_or(|is_there| is_there())
+    }
+
     fn retry<T>(
         &mut self,
         mut attempt: impl FnMut(&mut dyn ByteStream) -> io::Result<T>,
@@ -246,6 +267,10 @@ impl Waiting {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.patience.is_over() {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "gave up waiting"));
+                    }
+                    if !self.is_there() {
+                        let error = "mgr hears nothing from it either";
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, error));
                     }
                     if silence.is_news(Instant::now()) {
                         tracing::warn!("iod at {} has been silent for a while: waiting", self.name);
@@ -418,6 +443,16 @@ mod tests {
             .map(|ms| silence.is_news(start + Duration::from_millis(ms)))
             .collect();
         assert_eq!(news, [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_request_is_given_up_where_the_iod_is_not_there() {
+        let done = frame(1, &Ok(IodResponse::Done), &[]);
+        for is_there in [true, false] {
+            let mut connection = asked([None, Some(done.clone())]);
+            connection.watch(Box::new(move || is_there));
+            assert_eq!(connection.receive(&mut []).is_ok(), is_there);
+        }
     }
 
     #[test]

@@ -12,13 +12,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::AtomicU64;
 
 use thiserror::Error;
 
 use super::interrupt;
 use super::iod::IodDirectory;
 use super::leases::{BootTime, LeaseClock, LeaseKeeper};
-use super::mgr_link::{self, Link};
+use super::mgr_link::{self, Beat, Link};
 use super::session::{Begun, Refused, Session};
 use crate::address::Endpoint;
 use crate::attr::Credentials;
@@ -26,6 +27,8 @@ use crate::error::FsError;
 use crate::ids::{ClientId, FileSystemId, IodId};
 use crate::proto::lock::LockRequest;
 use crate::proto::mgr::{IodStatus, MgrOperation, MgrReply, MgrResponse};
+use crate::proto::peer::Peer;
+use crate::proto::report::IodState;
 use crate::runtime::random_u64;
 use crate::runtime::sync::mpsc::{
     Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel,
@@ -45,10 +48,12 @@ const IODS_REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 const IODS_REFRESH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How a client behaves.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
     /// A call that has no reply after so long fails with [`FsError::TryAgain`]; `None` waits on.
     pub deadline: Option<Duration>,
+    /// Who this client says it is.
+    pub peer: Peer,
 }
 
 /// mgr did not welcome this client in time.
@@ -107,11 +112,21 @@ pub(super) struct Shared {
     /// Who keeps leases, where this client takes any.
     pub(super) keeper: Option<Arc<dyn LeaseKeeper>>,
     pub(super) lease_clock: LeaseClock,
+    /// Frames that have come from mgr: whoever looks whether it is silent compares.
+    pub(super) heard: AtomicU64,
     pub(super) state: Mutex<State>,
     /// Signals: a reply made room in the window, the connection came or went, the client ends.
     pub(super) changed: Condvar,
-    iods: RwLock<HashMap<IodId, Endpoint>>,
+    iods: RwLock<HashMap<IodId, KnownIod>>,
     iods_refreshed: Mutex<Option<Instant>>,
+}
+
+/// An iod, as mgr said last.
+#[derive(Clone, Debug)]
+struct KnownIod {
+    /// `None` where mgr's address of it is none.
+    endpoint: Option<Endpoint>,
+    state: IodState,
 }
 
 #[derive(Debug)]
@@ -124,10 +139,19 @@ pub(super) struct State {
     pub(super) welcome: Option<Welcome>,
     /// Why there is no connection.
     pub(super) failure: Option<String>,
+    /// Since when mgr is away; the log has said so.
+    away_since: Option<Instant>,
     pub(super) closing: bool,
 }
 
 impl State {
+    /// Whether this is the connection that is in use.
+    pub(super) fn is_linked_by(&self, link: &Arc<Link>) -> bool {
+        self.link
+            .as_ref()
+            .is_some_and(|linked| Arc::ptr_eq(linked, link))
+    }
+
     /// Requests of all waits for locks that are to be asked for now.
     pub(super) fn asks(&mut self) -> Vec<Begun> {
         std::iter::from_fn(|| self.session.next_ask()).collect()
@@ -163,11 +187,12 @@ impl MgrClient {
         keeper: Option<Arc<dyn LeaseKeeper>>,
     ) -> io::Result<Self> {
         let state = State {
-            session: Session::new(ClientId(random_u64())),
+            session: Session::new(ClientId(random_u64()), options.peer.clone()),
             link: None,
             greeting: None,
             welcome: None,
             failure: None,
+            away_since: None,
             closing: false,
         };
         let shared = Arc::new(Shared {
@@ -175,6 +200,7 @@ impl MgrClient {
             options,
             keeper,
             lease_clock: LeaseClock::default(),
+            heard: AtomicU64::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
             iods: RwLock::default(),
@@ -404,7 +430,7 @@ impl MgrClient {
             .iods
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        iods.get(&iod).cloned()
+        iods.get(&iod)?.endpoint.clone()
     }
 
     /// Asks mgr where the iods are, unless it was asked a moment ago.
@@ -435,6 +461,12 @@ impl IodDirectory for MgrClient {
 
     fn refresh(&self) {
         self.refresh_iods();
+    }
+
+    fn is_alive(&self, iod: IodId) -> bool {
+        let iods = self.shared.iods.read();
+        let iods = iods.unwrap_or_else(PoisonError::into_inner);
+        iods.get(&iod).is_none_or(|known| known.state.is_alive())
     }
 
     fn file_system(&self) -> Option<FileSystemId> {
@@ -495,16 +527,52 @@ impl Shared {
         }
     }
 
-    /// Takes mgr's table of iods. Addresses that are none are logged and left out.
+    /// A heartbeat to be sent, and where its answer will be.
+    pub(super) fn beat(&self) -> Option<(Arc<[u8]>, Beat)> {
+        let (sender, receiver) = sync_channel(1);
+        let session = &mut self.lock().session;
+        let begun = session.begin(&Credentials::ROOT, &MgrOperation::KeepAlive, sender);
+        Some((begun.ok()?.frame, Beat(receiver)))
+    }
+
+    /// Takes what mgr says of iods: all of them in its replies, those that changed in its notices.
+    /// Says what is new.
     pub(super) fn set_iods(&self, statuses: &[IodStatus]) {
-        let mut iods = HashMap::with_capacity(statuses.len());
+        let mut iods = self.iods.write().unwrap_or_else(PoisonError::into_inner);
         for status in statuses {
-            match Endpoint::parse(&status.address, crate::address::IOD_PORT_DEFAULT) {
-                Ok(endpoint) => drop(iods.insert(status.iod, endpoint)),
-                Err(error) => tracing::warn!("mgr's address of iod {}: {error}", status.iod),
+            let endpoint = Endpoint::parse(&status.address, crate::address::IOD_PORT_DEFAULT);
+            if let Err(error) = &endpoint {
+                tracing::warn!("mgr's address of iod {}: {error}", status.iod);
             }
+            let known = KnownIod {
+                endpoint: endpoint.ok(),
+                state: status.state,
+            };
+            let before = iods.insert(status.iod, known);
+            say_change(status, before.map(|known| known.state));
         }
-        *self.iods.write().unwrap_or_else(PoisonError::into_inner) = iods;
+    }
+
+    /// Says once that mgr is away, however that shows.
+    pub(super) fn note_away(&self, why: &dyn std::fmt::Display) {
+        let mut state = self.lock();
+        if state.away_since.is_none() && !state.closing {
+            state.away_since = Some(Instant::now());
+            tracing::warn!("mgr {} is away ({why}): waiting for it", self.endpoint);
+        }
+    }
+
+    /// Something has come from it on the connection that is in use: says that it is back, if it was
+    /// away.
+    pub(super) fn note_back(&self, link: &Arc<Link>) {
+        let mut state = self.lock();
+        if !state.is_linked_by(link) {
+            return;
+        }
+        if let Some(since) = state.away_since.take() {
+            let seconds = since.elapsed().as_secs_f64();
+            tracing::info!("mgr {} answers again after {seconds:.1} s", self.endpoint);
+        }
     }
 
     /// Sends one request under a number of its own, and waits for the reply.
@@ -595,6 +663,20 @@ impl Shared {
             }
             state = self.wait_timeout(state, end - now);
         }
+    }
+}
+
+/// Says what mgr thinks of an iod from now on, where that is another thing than before.
+fn say_change(status: &IodStatus, before: Option<IodState>) {
+    let IodStatus { iod, address, .. } = status;
+    match (before.is_none_or(IodState::is_alive), status.state) {
+        (true, IodState::Alive) | (false, IodState::Suspect | IodState::Away | IodState::Left) => {}
+        (false, IodState::Alive) => tracing::info!("iod {iod} at {address} is there again"),
+        (true, IodState::Suspect) => {
+            tracing::warn!("mgr hears nothing from iod {iod} at {address}: waiting for it");
+        }
+        (true, IodState::Away) => tracing::warn!("iod {iod} at {address} is away, says mgr"),
+        (true, IodState::Left) => tracing::warn!("iod {iod} at {address} has been stopped"),
     }
 }
 

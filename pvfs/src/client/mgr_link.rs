@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT
-//! The two threads behind [`super::mgr`]: one makes connections and reads replies, one keeps the
-//! session alive and ends a connection on which mgr has fallen silent.
+//! The two threads behind [`super::mgr`]: one makes connections and reads replies, one sends
+//! heartbeats and ends a connection on which mgr has fallen silent.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, ToSocketAddrs};
+use std::sync::atomic::Ordering;
 
 use super::leases::BootTime;
 use super::mgr::{BACKOFF_FIRST, BACKOFF_MAX, Shared, Welcome};
 use super::session::{Begun, Declaration, Finished};
+use super::silence::{Silence, Stage};
 use crate::address::Endpoint;
-use crate::attr::Credentials;
+use crate::limits::{HEARTBEAT_INTERVAL_MS, SILENCE_LOOK_MS};
 use crate::proto::lease::{NO_LEASE, Notice};
 use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
 use crate::runtime::net::TcpStream;
-use crate::runtime::sync::mpsc::SyncSender;
+use crate::runtime::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use crate::runtime::sync::{Arc, Mutex, PoisonError};
 use crate::runtime::time::{Duration, Instant};
 use crate::wire::blocking::{ConnectionError, read_frame};
@@ -31,8 +33,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The shortest session timeout that is honoured, whatever mgr announces: a keep-alive must have
 /// time to be answered.
 const SESSION_TIMEOUT_MIN: Duration = Duration::from_millis(300);
-/// Keep-alives in the time after which leases end: most of it is left when one is late.
+/// Heartbeats at least in the time after which leases end: most of it is left when one is late.
 const KEEP_ALIVES_PER_LEASE: u32 = 6;
+/// Heartbeats at least in the time after which a session ends.
+const KEEP_ALIVES_PER_SESSION: u32 = 3;
 /// Reports of what was written before a connection broke are waited for no longer than this before
 /// the client greets anew: one of them may have to wait for an iod.
 const REPORTS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,6 +59,18 @@ impl Link {
             tracing::debug!("write to mgr: {error}");
             self.shut_down();
         }
+    }
+
+    /// Writes what `frame` gives, unless another frame is just being written: then the peer hears of
+    /// this side anyway, or takes nothing any more.
+    fn send_if_free<T>(&self, frame: impl FnOnce() -> Option<(Arc<[u8]>, T)>) -> Option<T> {
+        let _writing = self.writing.try_lock().ok()?;
+        let (frame, sent) = frame()?;
+        if let Err(error) = (&self.stream).write_all(&frame) {
+            tracing::debug!("write to mgr: {error}");
+            self.shut_down();
+        }
+        Some(sent)
     }
 
     /// Ends the connection: its reader wakes up and makes a new one.
@@ -82,14 +98,10 @@ enum LinkError {
 /// Connects, reads replies until the connection ends, and again, until the client ends.
 pub(super) fn run(shared: &Shared) {
     let mut backoff = BACKOFF_FIRST;
-    let mut told = false;
     loop {
         let error = match establish(shared) {
             Ok((link, mut reader)) => {
-                if told {
-                    tracing::info!("mgr {} answers again", shared.endpoint);
-                    told = false;
-                }
+                shared.note_back(&link);
                 backoff = BACKOFF_FIRST;
                 let error = read_replies(shared, &link, &mut reader);
                 link.shut_down();
@@ -103,10 +115,7 @@ pub(super) fn run(shared: &Shared) {
             keeper.disconnected();
             shared.lease_clock.end();
         }
-        if !told && !closing {
-            tracing::warn!("mgr {} is away ({error}): waiting for it", shared.endpoint);
-            told = true;
-        }
+        shared.note_away(&error);
         if closing || !shared.pause(backoff, None) {
             // Whoever still waits for a reply is told that none will come.
             shared.lock().session.clear();
@@ -220,7 +229,8 @@ fn report(
         }
         stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
         match read_incoming(reader, &mut scratch)?.ok_or(LinkError::Closed)? {
-            // About leases from before the greeting, which end with the next one.
+            // About leases from before the greeting, which end with the next one; about iods, of
+            // which its welcome tells.
             Incoming::Notice(_) => {}
             Incoming::Reply(header, reply) => {
                 open.remove(&header.request_id);
@@ -271,7 +281,8 @@ fn greet(
                     take_reply(shared, header.request_id, reply);
                 }
                 Incoming::Reply(header, reply) => break (header, reply),
-                // About leases from before the greeting, which have ended.
+                // About leases from before the greeting, which have ended, or about iods, of which
+                // the welcome tells.
                 Incoming::Notice(_) => {}
             }
         };
@@ -310,7 +321,11 @@ fn greet(
 fn read_replies(shared: &Shared, link: &Link, reader: &mut BufReader<TcpStream>) -> LinkError {
     let mut scratch = Vec::new();
     loop {
-        let (finished, reply) = match read_incoming(reader, &mut scratch) {
+        let incoming = read_incoming(reader, &mut scratch);
+        if matches!(incoming, Ok(Some(_))) {
+            shared.heard.fetch_add(1, Ordering::AcqRel);
+        }
+        let (finished, reply) = match incoming {
             Ok(Some(Incoming::Reply(header, reply))) => {
                 let mut state = shared.lock();
                 if let (Some(sent), Some(welcome)) =
@@ -333,6 +348,10 @@ fn read_replies(shared: &Shared, link: &Link, reader: &mut BufReader<TcpStream>)
                 let outcome = error.map_or(Ok(()), Err);
                 let finished = shared.lock().session.settled(wait, outcome);
                 (finished, Ok(MgrResponse::Done))
+            }
+            Ok(Some(Incoming::Notice(Notice::Iods(statuses)))) => {
+                shared.set_iods(&statuses);
+                continue;
             }
             Ok(Some(Incoming::Notice(notice))) => {
                 if let Some(keeper) = &shared.keeper {
@@ -414,24 +433,60 @@ fn read_incoming(
     }))
 }
 
-/// Says that this client is alive, three times per session timeout and oftener where it has leases;
-/// where mgr does not answer within one session timeout, the connection is dead though nobody said
-/// so, and ends.
+/// Says that this client is alive, and looks whether mgr is: by heartbeats, on each connection in
+/// turn, until the client ends.
 pub(super) fn keep_alive(shared: &Shared) {
     while let Some((link, welcome)) = shared.linked() {
-        let timeout = welcome.session_timeout;
-        let pause = match shared.keeper {
-            Some(_) => (timeout / 3).min(welcome.lease_timeout / KEEP_ALIVES_PER_LEASE),
-            None => timeout / 3,
-        };
-        if !shared.pause(pause, None) {
-            return;
+        watch(shared, &link, welcome);
+    }
+}
+
+/// The heartbeats on one connection, until it ends. A silent mgr is named in the log; the connection
+/// of one that stays silent is given up, so that another is tried.
+fn watch(shared: &Shared, link: &Arc<Link>, welcome: Welcome) {
+    let timeout = welcome.session_timeout / KEEP_ALIVES_PER_SESSION;
+    let interval = Duration::from_millis(HEARTBEAT_INTERVAL_MS).min(match shared.keeper {
+        Some(_) => timeout.min(welcome.lease_timeout / KEEP_ALIVES_PER_LEASE),
+        None => timeout,
+    });
+    let look = interval.min(Duration::from_millis(SILENCE_LOOK_MS));
+    let mut silence = Silence::new(Instant::now());
+    let mut heard = shared.heard.load(Ordering::Acquire);
+    let mut last = None;
+    let mut under_way: Option<Beat> = None;
+    while shared.pause(look, None) && shared.lock().is_linked_by(link) {
+        let now = Instant::now();
+        let before = std::mem::replace(&mut heard, shared.heard.load(Ordering::Acquire));
+        if before != heard {
+            silence.hear(now);
+            shared.note_back(link);
+        } else {
+            let stage = silence.look(now);
+            if stage >= Stage::Suspect {
+                shared.note_away(&Silent(silence.lasted()));
+            }
+            if stage == Stage::Lost || silence.lasted() >= welcome.session_timeout {
+                link.shut_down();
+            }
         }
-        let deadline = Some(Instant::now() + timeout);
-        let reply = shared.attempt(&Credentials::ROOT, &MgrOperation::KeepAlive, deadline);
-        if reply.is_err() {
-            // Where the connection has been replaced meanwhile, this one has ended already.
-            link.shut_down();
+        let due = last.is_none_or(|last| now.duration_since(last) >= interval);
+        if due && under_way.as_ref().is_none_or(Beat::is_answered) {
+            last = Some(now);
+            under_way = link.send_if_free(|| shared.beat());
         }
     }
 }
+
+/// A heartbeat whose answer is to come.
+pub(super) struct Beat(pub(super) Receiver<MgrReply>);
+
+impl Beat {
+    fn is_answered(&self) -> bool {
+        !matches!(self.0.try_recv(), Err(TryRecvError::Empty))
+    }
+}
+
+/// Why a connection counts as dead.
+#[derive(Debug, thiserror::Error)]
+#[error("it has said nothing for {:.1} s", .0.as_secs_f64())]
+struct Silent(Duration);

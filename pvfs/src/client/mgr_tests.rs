@@ -9,6 +9,7 @@ use crate::client::session::tests::opened;
 use crate::ids::{InodeNumber, OpenId};
 use crate::proto::lease::NO_LEASE;
 use crate::proto::mgr::{Access, HelloResponse, MgrRequest, Reopen};
+use crate::proto::report::IodReport;
 use crate::runtime::net::{TcpListener, TcpStream};
 use crate::wire::blocking::{frame_start, read_message};
 use crate::wire::header::FrameKind;
@@ -105,8 +106,15 @@ fn serve_connection(
                 let iods = vec![IodStatus {
                     iod: IodId(3),
                     address: "node3:7000".into(),
-                    alive: true,
-                    space: Space::default(),
+                    state: IodState::Alive,
+                    state_ms: 0,
+                    report: IodReport {
+                        space: Space::default(),
+                        inodes_total: 0,
+                        inodes_free: 0,
+                        writable: true,
+                        disk: None,
+                    },
                 }];
                 let hello = HelloResponse {
                     file_system,
@@ -280,8 +288,9 @@ fn a_deadline_ends_a_call_and_says_why() {
     let fake = FakeMgr::start([Act::Silence]);
     let options = ClientOptions {
         deadline: Some(Duration::from_millis(200)),
+        ..ClientOptions::default()
     };
-    let client = MgrClient::start(fake.endpoint.clone(), options).unwrap();
+    let client = MgrClient::start(fake.endpoint.clone(), options.clone()).unwrap();
     client.wait_ready(WAIT).unwrap();
     assert_eq!(
         client.call(&Credentials::ROOT, unlink()),

@@ -13,6 +13,7 @@ mod mgr_link;
 pub mod patience;
 pub mod pool;
 mod session;
+pub mod silence;
 mod slots;
 pub mod striped;
 pub mod transport;

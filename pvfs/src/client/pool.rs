@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
-use super::iod::{IodConnection, IodDirectory, IodError};
+use super::iod::{IodConnection, IodDirectory, IodError, Watch};
 use super::patience::{Backoff, Patience};
 use super::slots::Slots;
 use super::transport::{Tcp, Transport};
@@ -433,6 +434,7 @@ impl IodPool {
                 iod: Some(found),
                 file_system,
             } if found == iod && is_expected(directory.file_system(), file_system) => {
+                connection.watch(watch(Arc::clone(directory), iod));
                 Ok(connection)
             }
             IodResponse::Pong { iod: None, .. } => Err(Away::NotReady(iod)),
@@ -453,6 +455,17 @@ impl IodPool {
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// `TcpStream::connect_timeout` refuses a timeout of zero.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(1);
+
+/// Whether an iod is there, as far as a connection is concerned on which it has just answered: where
+/// mgr did not hear it even then, that is between the two, until mgr has heard it again.
+fn watch(directory: Arc<dyn IodDirectory>, iod: IodId) -> Watch {
+    let was_alive = AtomicBool::new(directory.is_alive(iod));
+    Box::new(move || {
+        let is_alive = directory.is_alive(iod);
+        let was_alive = was_alive.fetch_or(is_alive, Ordering::Relaxed);
+        is_alive || !was_alive
+    })
+}
 
 fn is_expected(expected: Option<FileSystemId>, found: Option<FileSystemId>) -> bool {
     expected.is_none() || expected == found
@@ -526,7 +539,11 @@ impl Shared {
         let state = iods.entry(iod).or_default();
         if state.away_since.is_none() {
             state.away_since = Some(Instant::now());
-            tracing::warn!("{away}: waiting");
+            match self.directory.is_alive(iod) {
+                true => tracing::warn!("{away}: waiting"),
+                // The log has that from mgr.
+                false => tracing::info!("{away}: waiting"),
+            }
         }
         Retry::AfterPause
     }

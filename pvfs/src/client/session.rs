@@ -18,6 +18,7 @@ use crate::proto::lock::{HeldLock, LockRequest};
 use crate::proto::mgr::{
     Access, MgrOperation, MgrReply, MgrRequest, MgrResponse, OpenResponse, Reopen,
 };
+use crate::proto::peer::Peer;
 use crate::wire::blocking::frame_start;
 use crate::wire::header::FrameKind;
 
@@ -109,6 +110,8 @@ pub(super) enum Finished<W> {
 #[derive(Debug)]
 pub(super) struct Session<W> {
     client: ClientId,
+    /// Who it is, for people.
+    peer: Peer,
     request_next: u64,
     sequence_next: u64,
     unanswered: BTreeSet<u64>,
@@ -119,9 +122,10 @@ pub(super) struct Session<W> {
 }
 
 impl<W> Session<W> {
-    pub(super) fn new(client: ClientId) -> Self {
+    pub(super) fn new(client: ClientId, peer: Peer) -> Self {
         Self {
             client,
+            peer,
             request_next: 1,
             sequence_next: 1,
             unanswered: BTreeSet::new(),
@@ -215,6 +219,8 @@ impl<W> Session<W> {
             leases,
             locks: declaration.locks,
             more,
+            news: true,
+            peer: self.peer.clone(),
         };
         let frame = self.encode(id, 0, &Credentials::ROOT, &hello)?;
         self.request_next += 1;
@@ -557,7 +563,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_lock_is_declared_from_its_grant_until_its_unlock_begins() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let set = MgrOperation::SetLock(exclusive());
         let begun = begin(&mut session, &set, 1);
         assert_eq!(locks(&session), 0);
@@ -593,7 +599,7 @@ pub(super) mod tests {
             let locks = session.claims().remove(0).locks;
             locks.iter().map(|lock| lock.kind).collect::<Vec<_>>()
         };
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let begun = begin(&mut session, &flock(LockKind::Exclusive), 1);
         assert_eq!(kinds(&session), []);
         session.finish(begun.id, &DONE);
@@ -612,7 +618,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_wait_is_settled_once_however_its_news_comes() {
-        let mut session: Session<u32> = Session::new(ClientId(9));
+        let mut session: Session<u32> = Session::new(ClientId(9), Peer::default());
         let wait = session.wait_for_lock(exclusive());
         let (first, lock) = asked(&mut session);
         assert_eq!((lock.wait, lock.settled_below), (Some(wait), wait));
@@ -633,7 +639,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_comes_to_somebody_who_has_given_up_goes_back() {
-        let mut session: Session<u32> = Session::new(ClientId(9));
+        let mut session: Session<u32> = Session::new(ClientId(9), Peer::default());
         let wait = session.wait_for_lock(exclusive());
         let (first, _) = asked(&mut session);
         assert!(session.give_up_waiting(wait));
@@ -670,7 +676,7 @@ pub(super) mod tests {
 
     #[test]
     fn only_mutating_requests_are_numbered() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let plain = request(&begin(&mut session, &getattr(), 1).frame);
         let first = request(&begin(&mut session, &open(), 2).frame);
         let second = request(&begin(&mut session, &open(), 3).frame);
@@ -681,7 +687,7 @@ pub(super) mod tests {
 
     #[test]
     fn answered_below_is_the_oldest_unanswered() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let requests: Vec<_> = (0..3).map(|n| begin(&mut session, &open(), n)).collect();
         assert_eq!(
             session.finish(requests[1].id, &Err(FsError::NotFound)),
@@ -703,7 +709,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_resent_frame_is_the_same_frame_in_the_same_order() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let frames: Vec<_> = [open(), getattr(), open()]
             .iter()
             .map(|operation| begin(&mut session, operation, 0))
@@ -718,7 +724,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_window_closes_and_opens_again() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let oldest = begin(&mut session, &open(), 0);
         while session.begin(&Credentials::ROOT, &open(), 1).is_ok() {
             let newest = *session.pending.keys().last().unwrap();
@@ -738,7 +744,7 @@ pub(super) mod tests {
 
     #[test]
     fn opens_are_declared_from_the_reply_until_the_close_begins() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         assert_eq!(opens(&session), [vec![]]);
         let first = begin(&mut session, &open(), 0);
         assert_eq!(opens(&session), [vec![]]);
@@ -755,7 +761,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_open_that_took_two_connections_is_declared_on_the_second() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let begun = begin(&mut session, &open(), 4);
         session.unanswered_frames();
         let held = Reopen {
@@ -771,7 +777,7 @@ pub(super) mod tests {
 
     #[test]
     fn many_opens_are_split() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         for open_id in 0..=REOPENS_PER_MESSAGE_MAX as u64 {
             let begun = begin(&mut session, &open(), 0);
             session.finish(begun.id, &opened(open_id));
@@ -786,7 +792,7 @@ pub(super) mod tests {
 
     #[test]
     fn late_and_unknown_replies_are_told_apart() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let begun = begin(&mut session, &open(), 0);
         session.abandon(begun.id);
         let late = session.finish(begun.id, &Err(FsError::Io));
@@ -803,7 +809,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_cannot_be_encoded_takes_no_number() {
-        let mut session = Session::new(ClientId(9));
+        let mut session = Session::new(ClientId(9), Peer::default());
         let value = vec![0; crate::limits::BODY_BYTES_MAX];
         let huge = MgrOperation::SetXattr {
             inode: InodeNumber(1),

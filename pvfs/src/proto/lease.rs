@@ -8,6 +8,7 @@ use crate::attr::Attr;
 use crate::error::FsError;
 use crate::ids::InodeNumber;
 use crate::name::Name;
+use crate::proto::mgr::IodStatus;
 
 /// What a client may keep of an inode. Its opens are another matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
@@ -108,4 +109,7 @@ pub enum Notice {
         /// `None`: it has the lock; otherwise it cannot have it.
         error: Option<FsError>,
     },
+    /// What mgr thinks of these iods from now on, or where they are. Told to clients that asked for
+    /// news in their greeting.
+    Iods(Vec<IodStatus>),
 }

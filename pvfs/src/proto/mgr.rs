@@ -13,6 +13,8 @@ use crate::proto::lease::Want;
 use crate::proto::lock::{
     HeldLock, LockFamily, LockHolder, LockKind, LockOwner, LockRange, LockRequest,
 };
+use crate::proto::peer::Peer;
+use crate::proto::report::{IodReport, IodState};
 
 /// A request to mgr.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -46,8 +48,15 @@ pub enum MgrOperation {
         locks: Vec<HeldLock>,
         /// Another greeting follows with more opens or locks.
         more: bool,
+        /// The client wants to be told of each change of an iod by
+        /// [`Notice::Iods`](crate::proto::lease::Notice::Iods).
+        news: bool,
+        /// Who it is, for people.
+        peer: Peer,
     },
-    /// Keeps the session alive; sent at least every third of the time in [`HelloResponse`].
+    /// A heartbeat: keeps the session alive; sent at least each
+    /// [`HEARTBEAT_INTERVAL_MS`](crate::limits::HEARTBEAT_INTERVAL_MS), and every third of the time
+    /// in [`HelloResponse`]. With the first one on a connection mgr counts on further ones.
     KeepAlive,
     /// Finds a name.
     Lookup {
@@ -258,14 +267,14 @@ pub enum MgrOperation {
         /// Where clients reach it: `host:port`.
         address: String,
         /// Its disk.
-        space: Space,
+        report: IodReport,
     },
-    /// An iod is alive.
+    /// An iod is alive; sent each [`HEARTBEAT_INTERVAL_MS`](crate::limits::HEARTBEAT_INTERVAL_MS).
     IodHeartbeat {
         /// Which.
         iod: IodId,
         /// Its disk.
-        space: Space,
+        report: IodReport,
     },
     /// Asks for a lease on a regular file; it comes in a
     /// [`Notice::Granted`](crate::proto::lease::Notice::Granted) before the reply.
@@ -285,7 +294,8 @@ pub enum MgrOperation {
         /// Inodes, each with the number of its last grant: a later grant stays.
         leases: Vec<(InodeNumber, u64)>,
     },
-    /// The client ends: with this request it loses its opens, leases and locks.
+    /// The client ends: with this request it loses its opens, leases and locks. From an iod, on the
+    /// connection on which it registered, it says that the iod stops.
     Goodbye,
     /// A page of mgr's records, for `pvfs fsck`. Only root may ask.
     Inspect {
@@ -508,10 +518,12 @@ pub struct IodStatus {
     pub iod: IodId,
     /// `host:port`.
     pub address: String,
-    /// It registered or sent a heartbeat lately.
-    pub alive: bool,
+    /// What mgr thinks of it.
+    pub state: IodState,
+    /// For how long, milliseconds.
+    pub state_ms: u64,
     /// Its disk, as it said last.
-    pub space: Space,
+    pub report: IodReport,
 }
 
 /// An open file.

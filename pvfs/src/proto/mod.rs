@@ -9,3 +9,5 @@ pub mod iod;
 pub mod lease;
 pub mod lock;
 pub mod mgr;
+pub mod peer;
+pub mod report;

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: MIT
 //! The bytes that docs/WIRE.md shows: a change here is a change of the protocol. Here are those of
-//! fsck and scrub, and of changes; [`super::codec`] has the others.
+//! greetings, heartbeats, fsck and scrub, and of changes; [`super::codec`] has the others.
 
 use bincode::{Decode, Encode};
 
 use super::codec::{decode, encode};
 use super::header::{FrameHeader, FrameKind};
-use crate::attr::{Credentials, FileKind, Timestamp};
+use crate::attr::{Credentials, FileKind, Space, Timestamp};
 use crate::error::FsError;
 use crate::ids::{ClientId, InodeNumber, IodId, ObjectId, SessionId};
 use crate::layout::{Layout, LayoutSlot};
 use crate::name::Name;
 use crate::proto::check::{Counted, Finding, Page, Section, Seen, Verdict};
 use crate::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef, Surveyed};
-use crate::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
+use crate::proto::lease::Notice;
+use crate::proto::mgr::{IodStatus, MgrOperation, MgrReply, MgrRequest, MgrResponse};
+use crate::proto::peer::Peer;
+use crate::proto::report::{DiskId, IodReport, IodState};
 
 const FIVE: ObjectId = ObjectId {
     inode: InodeNumber(5),
@@ -139,6 +142,50 @@ fn what_fsck_asks_mgr() {
     mgr_says(24, MgrResponse::Verdict(Verdict::Repairable));
     let stray = Finding::StrayObject { iod, object: SIX };
     ask_mgr(25, 2, MgrOperation::Repair(stray));
+}
+
+const REPORT: IodReport = IodReport {
+    space: Space {
+        bytes_total: 1 << 30,
+        bytes_free: 1 << 20,
+        bytes_available: 65_536,
+    },
+    inodes_total: 1000,
+    inodes_free: 10,
+    writable: true,
+    disk: Some(DiskId {
+        boot: 0x0102_0304,
+        device: 2049,
+    }),
+};
+
+#[test]
+fn greetings_and_heartbeats() {
+    let hello = MgrOperation::Hello {
+        opens: vec![],
+        leases: true,
+        locks: vec![],
+        more: false,
+        news: true,
+        peer: Peer {
+            host: "node3".into(),
+            place: Some("/mnt".into()),
+            program: "pvfs-fuse".into(),
+            pid: 123,
+        },
+    };
+    ask_mgr(40, 0, hello);
+    ask_mgr(41, 0, MgrOperation::KeepAlive);
+    let (iod, report) = (IodId(2), REPORT);
+    ask_mgr(42, 0, MgrOperation::IodHeartbeat { iod, report });
+    let status = IodStatus {
+        iod,
+        address: "node2:7000".into(),
+        state: IodState::Suspect,
+        state_ms: 4,
+        report,
+    };
+    golden(FrameKind::MgrNotice, 0, &Notice::Iods(vec![status]));
 }
 
 #[test]

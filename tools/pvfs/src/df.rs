@@ -105,7 +105,7 @@ fn ask(status: &IodStatus) -> Row {
         Ok(space) => Row::of_iod(status, space, true),
         Err(error) => {
             eprintln!("pvfs df: {error}");
-            Row::of_iod(status, status.space, false)
+            Row::of_iod(status, status.report.space, false)
         }
     }
 }
@@ -209,6 +209,7 @@ mod tests {
     use super::*;
     use pvfs::attr::Timestamp;
     use pvfs::ids::IodId;
+    use pvfs::proto::report::{IodReport, IodState};
 
     fn space(total: u64, free: u64) -> Space {
         Space {
@@ -223,8 +224,15 @@ mod tests {
         IodStatus {
             iod: IodId(id),
             address,
-            alive: true,
-            space: space(0, 0),
+            state: IodState::Alive,
+            state_ms: 0,
+            report: IodReport {
+                space: space(0, 0),
+                inodes_total: 0,
+                inodes_free: 0,
+                writable: true,
+                disk: None,
+            },
         }
     }
 

@@ -93,12 +93,13 @@ fn greet(
 fn ping_iod(status: &IodStatus, mgr: &Mgr) -> Result<String, String> {
     let who = format!("iod {} {}", status.iod, status.address);
     let trip = exchange(status, mgr.timeout(), mgr.hello.file_system).map_err(|e| e.to_string())?;
-    if status.alive {
+    if status.state.is_alive() {
         Ok(format!("{who} alive, {}", millis(trip)))
     } else {
         Err(format!(
-            "{who} answers here ({}) but mgr has no heartbeat from it: see its log",
-            millis(trip)
+            "{who} answers here ({}) but not mgr, to which it is {}: see its log",
+            millis(trip),
+            status.state.word()
         ))
     }
 }

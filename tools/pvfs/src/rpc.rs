@@ -15,6 +15,7 @@ use pvfs::error::FsError;
 use pvfs::ids::ClientId;
 use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
 use pvfs::proto::mgr::{HelloResponse, IodStatus, MgrOperation, MgrReply, MgrRequest, MgrResponse};
+use pvfs::proto::peer::Peer;
 use pvfs::wire::blocking::{ConnectionError, read_message, write_message};
 use pvfs::wire::header::{FrameError, FrameKind};
 use thiserror::Error;
@@ -120,8 +121,7 @@ impl Connection {
         (asked, answered): (FrameKind, FrameKind),
         request: &Request,
     ) -> Result<Reply, ConnectionError> {
-        self.request_id += 1;
-        write_message(&mut self.stream, asked, self.request_id, request, &[])?;
+        self.send(asked, request)?;
         let (header, reply) = read_message(&mut self.stream, answered, &mut self.scratch)?
             .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         if header.request_id != self.request_id {
@@ -131,6 +131,15 @@ impl Connection {
             return Err(FrameError::UnexpectedPayload(header.payload_length).into());
         }
         Ok(reply)
+    }
+
+    fn send<Request: bincode::Encode>(
+        &mut self,
+        kind: FrameKind,
+        request: &Request,
+    ) -> Result<(), ConnectionError> {
+        self.request_id += 1;
+        write_message(&mut self.stream, kind, self.request_id, request, &[])
     }
 
     /// From now on, answers may take so long.
@@ -190,6 +199,8 @@ impl Mgr {
             leases: false,
             locks: vec![],
             more: false,
+            news: false,
+            peer: Peer::of_this_process(None),
         };
         let request = request(client, 0, hello);
         let reply: MgrReply = connection.call(MGR_KINDS, &request)?;
@@ -257,6 +268,15 @@ impl Mgr {
     /// How long this session waits for a daemon.
     pub const fn timeout(&self) -> Duration {
         self.timeout
+    }
+}
+
+impl Drop for Mgr {
+    /// Says goodbye: mgr need not wait for this program, nor speak of it in its log.
+    fn drop(&mut self) {
+        let request = request(self.client, 0, MgrOperation::Goodbye);
+        // Nobody waits for the answer; where mgr does not hear it, its session times out.
+        let _ = self.connection.send(FrameKind::MgrRequest, &request);
     }
 }
 

@@ -82,7 +82,7 @@ fn scrub(args: &Args) -> anyhow::Result<Report> {
     for status in mgr.iods()? {
         match member(&status, mgr.hello.file_system) {
             Ok(iod) => {
-                let space = status.space;
+                let space = status.report.space;
                 bytes_about += space.bytes_total.saturating_sub(space.bytes_free);
                 iods.push((status.iod, iod));
             }

@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pvfs::attr::Space;
+use pvfs::proto::report::IodReport;
 
 use super::disk::{Disk, LocalFile};
 use file::SpanningFile;
@@ -152,8 +152,8 @@ impl Disk for SpanningDisk {
         self.disk.remove_directory(path)
     }
 
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        self.disk.space(path)
+    fn report(&self, path: &Path) -> io::Result<IodReport> {
+        self.disk.report(path)
     }
 }
 

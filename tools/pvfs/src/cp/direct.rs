@@ -19,6 +19,7 @@ use pvfs::layout::Layout;
 use pvfs::name::Name;
 use pvfs::proto::lease::NO_LEASE;
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, OpenResponse};
+use pvfs::proto::peer::Peer;
 
 use crate::rpc;
 use crate::target;
@@ -48,6 +49,7 @@ impl Gateway {
         }
         let options = ClientOptions {
             deadline: Some(PATIENCE),
+            peer: Peer::of_this_process(None),
         };
         let client = Arc::new(MgrClient::start(endpoint.clone(), options)?);
         client.wait_ready(REACH_TIMEOUT)?;
