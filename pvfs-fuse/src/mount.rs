@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
             tracing::warn!("{error:#}: after a kill -9, programs on the mount may hang");
         }
     }
-    pvfs.set_kernel(Box::new(PageDropper::new(session.notifier())));
+    pvfs.set_kernel(Arc::new(PageDropper::new(session.notifier())));
     let unmounter = session.unmount_callable();
     let connection = session
         .as_fd()

@@ -294,6 +294,16 @@ impl Cluster {
         Ok((status, std::fs::read_to_string(&daemon.log)?))
     }
 
+    /// Waits until a mount's process ends by itself, as after an unmount; gives its status.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not.
+    pub fn await_end_of_mount(&mut self, index: usize) -> anyhow::Result<ExitStatus> {
+        let daemon = self.mounts.get_mut(index).context("no such mount")?.take();
+        daemon.context("it does not run")?.wait(STOP_TIMEOUT)
+    }
+
     /// Kills an iod with SIGKILL.
     ///
     /// # Errors

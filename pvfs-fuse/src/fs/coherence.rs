@@ -15,7 +15,7 @@ use pvfs::runtime::time::{Duration, Instant};
 
 use super::inode::{Inode, InodeState};
 use super::lease::{Begin, GiveUp, Io, Permit};
-use super::{Pvfs, ReadRequest, WriteRequest, report_operation};
+use super::{Pvfs, report_operation};
 
 /// A request with pages that finds its lease being given up waits for so long: pages that are being
 /// dropped may in turn wait for it.
@@ -24,6 +24,14 @@ const PAGES_WAIT_MAX: Duration = Duration::from_millis(100);
 pub(super) const WAIT_SLICE: Duration = Duration::from_millis(500);
 /// mgr had no lease to give, as somebody was giving it up: it is asked again after so long.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Reads that wait for iods hold up whoever wants a lease back for so long at most.
+const READS_WAIT_MAX: Duration = Duration::from_millis(100);
+/// A lease that could not be given up after so long is lost instead, as one whose time is over: a write
+/// waits for an iod that is away. Other nodes wait meanwhile; an iod that is there answers sooner.
+const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(5);
+/// A pass over a file's pages looks so often whether it waits for a page that the kernel has asked for
+/// since it began.
+const PASS_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Where the connection to mgr is gone, it is made anew after so long at most, though something that
 /// is kept could not be dropped yet.
 const DROP_TIME_MAX: Duration = Duration::from_secs(2);
@@ -119,6 +127,12 @@ fn claim<'a>(
     }
 }
 
+/// Drops the kernel's pages of a range of bytes.
+fn drop_range(kernel: &dyn Kernel, inode: InodeNumber, (start, end): (u64, u64)) {
+    let length = (end != u64::MAX).then(|| end.saturating_sub(start));
+    kernel.drop_pages(inode.0, start, length);
+}
+
 impl Pvfs {
     /// Begins a read or write: asks mgr for a lease where none allows it.
     pub(super) fn begin(self: &Arc<Self>, inode: &Inode, io: Io) -> Result<Permit, FsError> {
@@ -149,7 +163,7 @@ impl Pvfs {
                 },
                 Begin::GiveUp => {
                     drop(state);
-                    self.give_up(inode, None);
+                    self.give_up(inode, Instant::now() + GIVE_UP_TIME_MAX);
                     state = inode.state();
                 }
                 Begin::Ask(want) => {
@@ -177,26 +191,6 @@ impl Pvfs {
                 return Err(FsError::Interrupted);
             }
         }
-    }
-
-    /// Whether a read finds the lease that it needs, so that it does not wait for other clients.
-    #[must_use]
-    pub fn may_read_at_once(&self, request: &ReadRequest) -> bool {
-        self.may_begin(request.handle, request.io())
-    }
-
-    /// The same for a write.
-    #[must_use]
-    pub fn may_write_at_once(&self, request: &WriteRequest<'_>) -> bool {
-        self.may_begin(request.handle, request.io())
-    }
-
-    fn may_begin(&self, handle: u64, io: Io) -> bool {
-        let valid = self.mgr.leases_left().is_some();
-        self.files.get(handle).is_ok_and(|file| {
-            let state = file.inode.state();
-            state.lease.may_begin(io, state.page_writers > 0, valid)
-        })
     }
 
     /// Ends a read or write of the bytes of `range`; false where its lease was lost meanwhile.
@@ -259,7 +253,7 @@ impl Pvfs {
             match recall.demand {
                 Demand::Report => self.report_for_others(&inode),
                 Demand::GiveUp => {
-                    self.give_up(&inode, None);
+                    self.give_up(&inode, Instant::now() + GIVE_UP_TIME_MAX);
                     self.report_for_others(&inode);
                     self.close_idle(&inode);
                     self.declare_streams(&inode);
@@ -273,7 +267,8 @@ impl Pvfs {
 
     /// Gives up what is kept of an inode; returns when nothing is. Past `deadline` it is lost
     /// instead, whatever is under way.
-    fn give_up(self: &Arc<Self>, inode: &Inode, deadline: Option<Instant>) {
+    fn give_up(self: &Arc<Self>, inode: &Inode, deadline: Instant) {
+        let since = Instant::now();
         let mut state = inode.state();
         state.forget();
         state.lease.start_giving_up();
@@ -281,30 +276,58 @@ impl Pvfs {
             match state.lease.give_up() {
                 GiveUp::Drop(start, end) => {
                     drop(state);
-                    self.drop_pages(inode.number, start, end);
+                    let gone = self.drop_pages(inode.number, (start, end), Some(deadline));
                     state = inode.state();
                     state.lease.dropped();
                     inode.wake();
+                    if !gone {
+                        break self.lose_late(inode, state, since);
+                    }
                 }
-                GiveUp::Wait if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                    drop(state);
-                    self.lose(inode);
-                    return;
+                GiveUp::Wait if Instant::now() >= deadline && !state.is_appending() => {
+                    break self.lose_late(inode, state, since);
+                }
+                GiveUp::Wait if since.elapsed() >= READS_WAIT_MAX && state.lease.revoke_reads() => {
                 }
                 GiveUp::Wait => {
-                    state = inode.wait(state, WAIT_SLICE).0;
+                    let slice = if since.elapsed() < READS_WAIT_MAX {
+                        READS_WAIT_MAX
+                    } else {
+                        WAIT_SLICE
+                    };
+                    state = inode.wait(state, slice).0;
                     if state.take_left_answer().is_some() {
                         // Nobody is there to use what it brought.
                         state.lease.disclaim();
                     }
                 }
-                GiveUp::Done => break,
+                GiveUp::Done => break self.gave_up(inode, state),
             }
         }
+    }
+
+    fn gave_up(&self, inode: &Inode, mut state: MutexGuard<'_, InodeState>) {
         // A mapping may have written to pages that were dropped just now; that has come in.
         state.forget();
         drop(state);
         inode.wake();
+    }
+
+    /// A lease could not be given up in time.
+    fn lose_late(
+        self: &Arc<Self>,
+        inode: &Inode,
+        state: MutexGuard<'_, InodeState>,
+        since: Instant,
+    ) {
+        drop(state);
+        tracing::warn!(
+            "inode {}: another node needs it, and something under way here has waited for {:.1} s, for \
+             an iod or for mgr: it goes on under another lease",
+            inode.number,
+            since.elapsed().as_secs_f64()
+        );
+        self.lose(inode);
     }
 
     /// A lease's time is over.
@@ -325,30 +348,69 @@ impl Pvfs {
         }
     }
 
-    /// Drops the kernel's pages of the bytes from `start` to `end`; `u64::MAX` is the file's end.
-    pub(super) fn drop_pages(&self, inode: InodeNumber, start: u64, end: u64) {
-        if let Some(inode) = self.files.inode(inode) {
-            inode.wait_for_questions();
-        }
-        if let Some(kernel) = self.kernel.get() {
-            let length = (end != u64::MAX).then(|| end.saturating_sub(start));
-            kernel.drop_pages(inode.0, start, length);
+    /// Drops the kernel's pages of the bytes from `start` to `end`; `u64::MAX` is the file's end. Goes
+    /// around pages that the kernel waits for: their bytes are fetched anew. False where pages that a
+    /// mapping wrote to could not be stored before `deadline`; they are dropped when they are.
+    pub(super) fn drop_pages(
+        &self,
+        inode: InodeNumber,
+        (start, end): (u64, u64),
+        deadline: Option<Instant>,
+    ) -> bool {
+        let Some(kernel) = self.kernel.get() else {
+            return true;
+        };
+        let Some(inode) = self.files.inode(inode) else {
+            drop_range(kernel.as_ref(), inode, (start, end));
+            return true;
+        };
+        inode.wait_for_questions();
+        let (done, is_done) = mpsc::channel();
+        loop {
+            let (gaps, last) = inode.state().fills.pass(start, end);
+            let (kernel, done, number) = (Arc::clone(kernel), done.clone(), inode.number);
+            self.passes.run(move || {
+                for gap in gaps {
+                    drop_range(kernel.as_ref(), number, gap);
+                }
+                // Whoever began it may have gone on without it.
+                let _ = done.send(());
+            });
+            loop {
+                if is_done.recv_timeout(PASS_LOOK_INTERVAL).is_ok() {
+                    return true;
+                }
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return false;
+                }
+                if inode.state().fills.began_after(last) {
+                    // It may be waiting for that; another pass goes around it.
+                    break;
+                }
+            }
         }
     }
 
     /// The same, some time soon, for a caller whose own pages are locked.
     pub(super) fn drop_pages_later(self: &Arc<Self>, inode: InodeNumber, start: u64, end: u64) {
         let fs = Arc::clone(self);
-        self.recalls.run(move || fs.drop_pages(inode, start, end));
+        self.recalls.run(move || {
+            fs.drop_pages(inode, (start, end), None);
+        });
     }
 
     /// Lets mgr know of a directory's streams when it answers again.
     fn declare_streams_later(self: &Arc<Self>, inode: InodeNumber) {
+        let Some(inode) = self.files.inode(inode) else {
+            return;
+        };
+        if std::mem::replace(&mut inode.state().declaring_streams, true) {
+            return;
+        }
         let fs = Arc::clone(self);
         self.recalls.run(move || {
-            if let Some(inode) = fs.files.inode(inode) {
-                fs.declare_streams(&inode);
-            }
+            fs.declare_streams(&inode);
+            inode.state().declaring_streams = false;
         });
     }
 
@@ -410,7 +472,7 @@ impl Pvfs {
     /// Gives a lease back that mgr has not asked for, with what it let this mount keep.
     pub(super) fn give_back(self: &Arc<Self>, inode: &Arc<Inode>) {
         let number = inode.state().lease.number();
-        self.give_up(inode, None);
+        self.give_up(inode, Instant::now() + GIVE_UP_TIME_MAX);
         self.report_for_others(inode);
         self.close_idle(inode);
         let leases = vec![(inode.number, number)];
@@ -466,12 +528,12 @@ impl Pvfs {
                 continue;
             }
             if !pages {
-                self.give_up(&inode, Some(deadline));
+                self.give_up(&inode, deadline);
                 continue;
             }
             let (fs, done) = (Arc::clone(self), done.clone());
             self.recalls.run(move || {
-                fs.give_up(&inode, Some(deadline));
+                fs.give_up(&inode, deadline);
                 drop(done);
             });
         }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use pvfs::attr::{Attr, Credentials, SetAttr};
+use pvfs::client::buffer::PooledBuffer;
+use pvfs::client::interrupt;
 use pvfs::client::pool::IodPool;
 use pvfs::client::striped;
 use pvfs::error::FsError;
@@ -12,7 +14,7 @@ use pvfs::limits::FILE_SIZE_BYTES_MAX;
 use pvfs::proto::lease::{Lease, NO_LEASE};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, OpenResponse};
 
-use super::inode::{Inode, MgrOpen, Unneeded, Writer};
+use super::inode::{Appending, Filling, Inode, MgrOpen, Unneeded, Writer};
 use super::lease::{Io, Permit};
 use super::open_files::OpenFile;
 use super::{Caller, Pvfs, REQUEST_BYTES_MAX, name, number};
@@ -58,7 +60,25 @@ pub struct ReadRequest {
     pub fills_pages: bool,
 }
 
+/// The bytes of a read.
+#[derive(Default)]
+struct Fetched {
+    buffer: Option<PooledBuffer>,
+    length: usize,
+}
+
+impl Fetched {
+    fn as_slice(&self) -> &[u8] {
+        let bytes = self.buffer.as_ref().and_then(|all| all.get(..self.length));
+        bytes.unwrap_or_default()
+    }
+}
+
 impl ReadRequest {
+    const fn pages(&self) -> (u64, u64) {
+        pages_of(self.offset, self.length as u64)
+    }
+
     pub(super) const fn io(&self) -> Io {
         match self.fills_pages {
             true => Io::PageRead,
@@ -325,48 +345,78 @@ impl Pvfs {
             Ok(file) => file,
             Err(error) => return Err((sink, error)),
         };
-        let io = request.io();
-        let permit = match self.begin(&file.inode, io) {
-            Ok(permit) => permit,
-            Err(error) => return Err((sink, error)),
-        };
-        // Bytes come from the iods, so they are right whatever becomes of the lease meanwhile; and
-        // pages that they fill are dropped after this reply, not before.
-        let outcome = match self.check_locks(request.handle) {
-            Ok(()) => self.read_under_lease(&file, request, sink),
-            Err(error) => Err((sink, error)),
-        };
-        let range = pages_of(request.offset, request.length as u64);
-        self.end(&file.inode, permit, io, range);
-        outcome
-    }
-
-    fn read_under_lease<S: ReadSink>(
-        &self,
-        file: &OpenFile,
-        request: &ReadRequest,
-        sink: S,
-    ) -> Result<(), (S, FsError)> {
-        let length = request.length.min(REQUEST_BYTES_MAX);
-        let length = match self.readable(file, request.offset, length) {
-            Ok(length) => length,
-            Err(error) => return Err((sink, error)),
-        };
-        if length == 0 {
-            sink.data(&[]);
-            return Ok(());
-        }
-        let mut buffer = self.buffers.take();
-        let Some(bytes) = buffer.get_mut(..length) else {
-            return Err((sink, FsError::Io));
-        };
-        match striped::read(&self.pool, &file.layout, file.object, request.offset, bytes) {
-            Ok(()) => {
-                sink.data(bytes);
+        match self.fetch(&file, request) {
+            Ok((permit, bytes)) => {
+                sink.data(bytes.as_slice());
+                self.end(&file.inode, permit, request.io(), request.pages());
                 Ok(())
             }
             Err(error) => Err((sink, error)),
         }
+    }
+
+    /// Gets the bytes of a read, and the permit under which they are right until it ends. While iods
+    /// are waited for the lease may be given up; what comes then may be old, and is fetched anew.
+    fn fetch(
+        self: &Arc<Self>,
+        file: &OpenFile,
+        request: &ReadRequest,
+    ) -> Result<(Permit, Fetched), FsError> {
+        let (inode, io, pages) = (&*file.inode, request.io(), request.pages());
+        let filling = request.fills_pages.then(|| Filling::begin(inode, pages));
+        let mut first = true;
+        loop {
+            let permit = self.begin(inode, io)?;
+            let loose = {
+                let mut state = inode.state();
+                if let Some(filling) = &filling {
+                    state.fills.fetch(filling.number());
+                }
+                // The iods were there a moment ago: it is waited for now, or it might never be done.
+                std::mem::take(&mut first).then(|| state.lease.loosen(permit))
+            };
+            let fetched = self
+                .check_locks(request.handle)
+                .and_then(|()| self.fetch_once(file, request));
+            let mut state = inode.state();
+            let kept = match loose {
+                Some(loose) => state.lease.tighten(loose),
+                None => Some(permit).filter(|permit| state.lease.is_current(*permit)),
+            };
+            let passed = filling.as_ref();
+            let passed = passed.is_some_and(|filling| state.fills.is_passed(filling.number()));
+            match (kept, fetched) {
+                (Some(permit), Ok(bytes)) if !passed => {
+                    if let Some(filling) = &filling {
+                        state.fills.end(filling.number());
+                    }
+                    return Ok((permit, bytes));
+                }
+                (kept, fetched) => {
+                    drop(state);
+                    if let Some(permit) = kept {
+                        self.end(inode, permit, io, pages);
+                    }
+                    fetched?;
+                }
+            }
+            if interrupt::is_interrupted() {
+                return Err(FsError::Interrupted);
+            }
+        }
+    }
+
+    fn fetch_once(&self, file: &OpenFile, request: &ReadRequest) -> Result<Fetched, FsError> {
+        let length = request.length.min(REQUEST_BYTES_MAX);
+        let length = self.readable(file, request.offset, length)?;
+        if length == 0 {
+            return Ok(Fetched::default());
+        }
+        let mut buffer = self.buffers.take();
+        let bytes = buffer.get_mut(..length).ok_or(FsError::Io)?;
+        striped::read(&self.pool, &file.layout, file.object, request.offset, bytes)?;
+        let buffer = Some(buffer);
+        Ok(Fetched { buffer, length })
     }
 
     /// How many of `length` bytes at `offset` lie before the file's end.
@@ -449,6 +499,10 @@ impl Pvfs {
         permit: Permit,
     ) -> Result<(), FsError> {
         let length = request.bytes.len() as u64;
+        let _appending = match request.append {
+            true => Some(Appending::begin(&file.inode, permit)?),
+            false => None,
+        };
         let offset = match request.append {
             true => file.inode.state().end(),
             false => request.offset,
@@ -483,7 +537,7 @@ impl Pvfs {
         if !request.io().has_pages() {
             // Other handles of this mount may have filled pages with what was there before.
             if pages {
-                self.drop_pages(file.inode.number, start, end);
+                self.drop_pages(file.inode.number, (start, end), None);
             }
         } else if offset != request.offset {
             // The kernel has put the bytes into other pages than those where they are now.

@@ -17,7 +17,8 @@ use pvfs::proto::mgr::{Access, MgrReply};
 use pvfs::runtime::sync::mpsc::{Receiver, TryRecvError};
 use pvfs::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::lease::FileLease;
+use super::fills::Fills;
+use super::lease::{FileLease, Permit};
 use super::turn::{Turn, TurnGuard};
 
 /// Less than an iod's disk gives out at a time is no hole.
@@ -165,6 +166,57 @@ impl Drop for Question {
     }
 }
 
+/// An append that is about to choose its place, until it is there.
+#[derive(Debug)]
+pub(super) struct Appending<'a>(&'a Inode);
+
+impl<'a> Appending<'a> {
+    /// Begins it under a lease.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Fenced`] where that is lost.
+    pub(super) fn begin(inode: &'a Inode, permit: Permit) -> Result<Self, FsError> {
+        let mut state = inode.state();
+        if !state.lease.is_current(permit) {
+            return Err(FsError::Fenced);
+        }
+        state.appends += 1;
+        Ok(Self(inode))
+    }
+}
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        self.0.state().appends -= 1;
+    }
+}
+
+/// A request of the kernel's for pages, until it is answered.
+#[derive(Debug)]
+pub(super) struct Filling<'a> {
+    inode: &'a Inode,
+    number: u64,
+}
+
+impl<'a> Filling<'a> {
+    pub(super) fn begin(inode: &'a Inode, range: (u64, u64)) -> Self {
+        let number = inode.state().fills.begin(range);
+        Self { inode, number }
+    }
+
+    /// Its number among the inode's [`Fills`].
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        self.inode.state().fills.end(self.number);
+    }
+}
+
 /// Pure: see the module.
 #[derive(Debug)]
 pub(super) struct InodeState {
@@ -194,6 +246,10 @@ pub(super) struct InodeState {
     questions: u32,
     /// What may be done without asking mgr.
     pub(super) lease: FileLease,
+    /// Pages that the kernel waits for.
+    pub(super) fills: Fills,
+    /// Appends that have chosen their place and are on their way to it.
+    appends: u32,
     /// Where the answer for a lease will be, whose asker was interrupted.
     pub(super) left_ask: Option<Receiver<MgrReply>>,
     /// As mgr said last, while the lease lets it be kept.
@@ -212,6 +268,8 @@ pub(super) struct InodeState {
     /// mgr's open for them, where it needed to know of them: it keeps the directory if that is
     /// removed.
     pub(super) stream_open: Option<OpenId>,
+    /// Somebody is about to let mgr know of them.
+    pub(super) declaring_streams: bool,
     /// Handles for reading only.
     pub(super) readers: usize,
     /// Handles for writing.
@@ -237,6 +295,8 @@ impl InodeState {
             reports: 0,
             questions: 0,
             lease: FileLease::new(),
+            fills: Fills::default(),
+            appends: 0,
             left_ask: None,
             attr: None,
             last: None,
@@ -245,6 +305,7 @@ impl InodeState {
             opens: Vec::new(),
             streams: 0,
             stream_open: None,
+            declaring_streams: false,
             readers: 0,
             writers: 0,
             page_writers: 0,
@@ -453,6 +514,12 @@ impl InodeState {
     /// The lease is lost.
     pub(super) fn lost(&mut self) {
         self.lost_unreported |= self.is_dirty();
+    }
+
+    /// Whether an append is on its way to the place that it has chosen: were the lease lost meanwhile,
+    /// another node would choose the same.
+    pub(super) const fn is_appending(&self) -> bool {
+        self.appends > 0
     }
 
     /// Whether a stream is open of which mgr does not know.

@@ -8,6 +8,10 @@
 //! served under it, after a pause, and what they bring in is dropped in another pass. Dropping starts
 //! when nothing is under way: a process that is killed while it waits for a page's lock in the
 //! kernel would leave the mount hanging.
+//!
+//! An iod may be away for long. A read that waits for one holds the lease only loosely: after a moment
+//! the lease is given up without it, passes go around its pages ([`super::fills`]), and it begins anew
+//! when it has its bytes. docs/decisions/0102 says why that is sound.
 
 use pvfs::proto::lease::{Grant, Lease, Want};
 
@@ -83,6 +87,13 @@ pub(super) struct Permit {
     pub(super) fence: u64,
 }
 
+/// A read that waits for iods: whoever wants its lease back does not wait for it for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loose {
+    permit: Permit,
+    round: u64,
+}
+
 /// What to do next in order to give a lease up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GiveUp {
@@ -105,6 +116,10 @@ pub(super) struct FileLease {
     giving_up: bool,
     /// Requests under way under the lease.
     uses: u32,
+    /// Reads that wait for iods under the lease.
+    reads: u32,
+    /// Raised when the lease was given up, or may have been, though such reads were under way.
+    round: u64,
     /// Somebody asks mgr for a lease. One at a time: a request that holds a page's lock while it
     /// waits for mgr must be the next to get a lease, or what another got could not be given up.
     asking: bool,
@@ -129,6 +144,8 @@ impl FileLease {
             fence: 0,
             giving_up: false,
             uses: 0,
+            reads: 0,
+            round: 0,
             asking: false,
             claims: 0,
             epoch: 0,
@@ -160,7 +177,7 @@ impl FileLease {
 
     /// Whether anything is left to give up.
     pub(super) const fn is_idle(&self) -> bool {
-        self.held.is_none() && self.uses == 0 && self.claims == 0
+        self.held.is_none() && self.uses == 0 && self.reads == 0 && self.claims == 0
     }
 
     /// Whether the kernel may have pages.
@@ -251,7 +268,40 @@ impl FileLease {
     pub(super) fn refused(&mut self, permit: Permit) {
         if self.held == Some(Lease::Shared) && self.fence == permit.fence {
             self.held = None;
+            self.revoke_reads();
         }
+    }
+
+    /// A read waits for iods from now on.
+    pub(super) const fn loosen(&mut self, permit: Permit) -> Loose {
+        if self.is_current(permit) {
+            self.uses = self.uses.saturating_sub(1);
+            self.reads += 1;
+        }
+        let round = self.round;
+        Loose { permit, round }
+    }
+
+    /// A read has its bytes, and is about to be answered; `None` where the lease was given up
+    /// meanwhile: others may have written, and the bytes may be from before and after that.
+    pub(super) const fn tighten(&mut self, loose: Loose) -> Option<Permit> {
+        if !self.is_current(loose.permit) || self.round != loose.round {
+            return None;
+        }
+        self.reads = self.reads.saturating_sub(1);
+        self.uses += 1;
+        Some(loose.permit)
+    }
+
+    /// Whoever wants the lease back does not wait for reads any more: they begin anew when they have
+    /// their bytes. True where there were some.
+    pub(super) const fn revoke_reads(&mut self) -> bool {
+        let some = self.reads > 0;
+        if some {
+            self.reads = 0;
+            self.round += 1;
+        }
+        some
     }
 
     /// A request is done, whose pages are those from `range`. False where the lease was lost
@@ -284,7 +334,7 @@ impl FileLease {
     /// The next step of giving up; [`FileLease::dropped`] follows each drop.
     pub(super) fn give_up(&mut self) -> GiveUp {
         let passes = if self.held.is_some() { self.passes } else { 0 };
-        if self.uses > 0 || self.claims > 0 || passes > 0 {
+        if self.uses > 0 || self.reads > 0 || self.claims > 0 || passes > 0 {
             return GiveUp::Wait;
         }
         if let Some((start, end)) = self.touched.take().filter(|_| self.held.is_some()) {
@@ -307,9 +357,10 @@ impl FileLease {
     /// dropped.
     pub(super) fn lose(&mut self) -> bool {
         let pages = self.pages;
-        let epoch = self.epoch + 1;
+        let (epoch, round) = (self.epoch + 1, self.round + 1);
         *self = Self {
             epoch,
+            round,
             number: self.number,
             fence: self.fence,
             asking: self.asking,
@@ -323,7 +374,10 @@ impl FileLease {
     pub(super) fn stopped_writing(&mut self) {
         match self.held {
             Some(Lease::Write) => self.held = Some(Lease::Read),
-            Some(Lease::Shared) => self.held = None,
+            Some(Lease::Shared) => {
+                self.held = None;
+                self.revoke_reads();
+            }
             Some(Lease::Read) | None => {}
         }
     }
@@ -510,6 +564,54 @@ pub(super) mod tests {
         assert!(matches!(file.give_up(), GiveUp::Drop(..)));
         file.lose();
         assert_eq!(file.give_up(), GiveUp::Done);
+    }
+
+    #[test]
+    fn a_read_that_waits_for_an_iod_is_not_waited_for_and_begins_anew() {
+        for io in [Io::PageRead, Io::DirectRead] {
+            let mut file = with(Some(Lease::Read));
+            let permit = go(&mut file, io);
+            let loose = file.loosen(permit);
+            file.start_giving_up();
+            assert_eq!(file.give_up(), GiveUp::Wait, "for a moment");
+            assert!(file.revoke_reads() && !file.revoke_reads());
+            if io.has_pages() {
+                assert!(matches!(file.give_up(), GiveUp::Drop(..)));
+                file.dropped();
+            }
+            assert_eq!(file.give_up(), GiveUp::Done);
+            assert_eq!(file.tighten(loose), None);
+            // Nor under a lease that came later.
+            file.granted(&grant(Lease::Write, 9), false);
+            assert_eq!(file.tighten(loose), None);
+            let permit = go(&mut file, io);
+            let loose = file.loosen(permit);
+            let permit = file.tighten(loose).unwrap();
+            file.start_giving_up();
+            assert_eq!(file.give_up(), GiveUp::Wait);
+            assert!(!file.revoke_reads(), "it is being answered");
+            assert!(file.end(permit, io, PAGE));
+        }
+    }
+
+    /// What others did meanwhile is not known.
+    #[test]
+    fn a_read_begins_anew_whatever_took_its_lease() {
+        let takes: [fn(&mut FileLease, Permit); 3] = [
+            |file, _| assert!(!file.lose()),
+            |file, permit| file.refused(permit),
+            |file, _| file.stopped_writing(),
+        ];
+        for take in takes {
+            let mut file = with(Some(Lease::Shared));
+            let permit = go(&mut file, Io::DirectRead);
+            let loose = file.loosen(permit);
+            take(&mut file, permit);
+            file.granted(&grant(Lease::Shared, 2), false);
+            assert_eq!(file.tighten(loose), None);
+            file.start_giving_up();
+            assert_eq!(file.give_up(), GiveUp::Done, "nothing is counted any more");
+        }
     }
 
     #[test]

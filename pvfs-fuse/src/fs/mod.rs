@@ -21,6 +21,7 @@ mod coherence;
 mod copy;
 mod data;
 mod directory;
+mod fills;
 mod inode;
 mod lease;
 mod locks;
@@ -71,10 +72,6 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// An answer of mgr that an own report has overtaken is asked for again, so often at most.
 const SETTLE_ATTEMPTS_MAX: u32 = 4;
-/// Leases that are given up at a time: each may wait for requests under way.
-const RECALL_THREADS_MAX: usize = 64;
-/// Answers of mgr to reports that are waited for at a time, besides those that requests wait for.
-const REPORT_THREADS_MAX: usize = 64;
 
 /// What a mount may choose about the file system.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +90,10 @@ pub struct Pvfs {
     buffers: BufferPool,
     files: OpenFiles,
     streams: Streams,
-    kernel: OnceLock<Box<dyn Kernel>>,
+    kernel: OnceLock<Arc<dyn Kernel>>,
     recalls: Workers,
+    /// Wait in the kernel for the locks of pages.
+    passes: Workers,
     /// Apart from `recalls`, whose jobs wait for these.
     reports: Workers,
     locks: LockBook,
@@ -116,20 +115,21 @@ impl Pvfs {
             mgr,
             pool: pool.with_patience(Patience::until_cancelled(&cancel)),
             cancel,
-            // One for each thread: a thread holds at most one.
+            // As many as are in use most of the time.
             buffers: BufferPool::new(REQUEST_BYTES_MAX, options.threads),
             files: OpenFiles::default(),
             streams: Streams::default(),
             kernel: OnceLock::new(),
-            recalls: Workers::new("recalls", RECALL_THREADS_MAX),
-            reports: Workers::new("reports", REPORT_THREADS_MAX),
+            recalls: Workers::new("recalls"),
+            passes: Workers::new("passes"),
+            reports: Workers::new("reports"),
             locks: LockBook::new(),
             options,
         }
     }
 
     /// The kernel's page cache, known once the mount is made.
-    pub fn set_kernel(&self, kernel: Box<dyn Kernel>) {
+    pub fn set_kernel(&self, kernel: Arc<dyn Kernel>) {
         // A second one would be of the same mount.
         let _ = self.kernel.set(kernel);
     }

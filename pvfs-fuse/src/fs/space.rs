@@ -148,7 +148,7 @@ impl Pvfs {
         };
         if dirty {
             // A mapping may have written to pages of which the iods know nothing yet.
-            self.drop_pages(file.inode.number, 0, u64::MAX);
+            self.drop_pages(file.inode.number, (0, u64::MAX), None);
         }
         let permit = self.begin(&file.inode, Io::DirectRead)?;
         let outcome = self.size_under_lease(&file).and_then(|size| {

@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: MIT
-//! Threads for what may have to wait: started when needed, kept for a while, bounded.
+//! Threads for what may have to wait: started when needed, kept for a while.
+//!
+//! Jobs wait for daemons, for pages and for each other, so no job is kept from running by others that
+//! wait: each has a thread of its own, up to a number that no machine's programs reach.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pvfs::runtime::sync::{Arc, Condvar, Mutex, PoisonError};
+use pvfs::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use pvfs::runtime::thread;
 
 /// A thread without work ends after so long.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Each waits for a program, or works for one that does: half of the process numbers that Linux gives
+/// out by default. Beyond it, jobs wait for a thread.
+const THREADS_MAX: usize = 16 << 10;
+/// Stack of a thread, bytes: address space, of which a few pages are touched.
+const STACK_BYTES: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -19,57 +27,86 @@ struct State {
     idle: usize,
 }
 
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Signals: there is a job.
+    wake: Condvar,
+}
+
+impl Shared {
+    /// A thread that panicked outside of its job left counts that are sound at every step.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Workers {
     name: &'static str,
-    threads_max: usize,
-    shared: Arc<(Mutex<State>, Condvar)>,
+    shared: Arc<Shared>,
 }
 
 impl Workers {
-    /// At most `threads_max` threads; further jobs wait for one.
-    pub(crate) fn new(name: &'static str, threads_max: usize) -> Self {
+    /// Threads of this name, none yet.
+    pub(crate) fn new(name: &'static str) -> Self {
         Self {
             name,
-            threads_max,
             shared: Arc::default(),
         }
     }
 
-    /// Runs `job`, now or as soon as a thread is free. Where the system gives no thread at all it
-    /// runs in this one.
+    /// Runs `job`, at once unless there are [`THREADS_MAX`] already. Where the system gives no more
+    /// threads it waits for one of those that are there; where there is none it runs in this one.
     pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
-        let (lock, wake) = &*self.shared;
         let start = {
-            let mut state = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.shared.lock();
             state.jobs.push_back(Box::new(job));
-            let start = state.idle < state.jobs.len() && state.threads < self.threads_max;
+            let start = state.idle < state.jobs.len() && state.threads < THREADS_MAX;
             state.threads += usize::from(start);
-            wake.notify_one();
+            self.shared.wake.notify_one();
             start
         };
-        if start {
-            let shared = Arc::clone(&self.shared);
-            let thread = thread::Builder::new().name(self.name.to_owned());
-            if let Err(error) = thread.spawn(move || work(&shared)) {
-                tracing::warn!("starting a thread: {error}");
-                work(&self.shared);
+        if !start {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new()
+            .name(self.name.to_owned())
+            .stack_size(STACK_BYTES);
+        let Err(error) = thread.spawn(move || work(&shared)) else {
+            return;
+        };
+        tracing::warn!("starting a thread: {error}");
+        let alone = {
+            let mut state = self.shared.lock();
+            state.threads = state.threads.saturating_sub(1);
+            state.threads == 0
+        };
+        if alone {
+            while let Some(job) = self.next() {
+                job();
             }
         }
     }
+
+    fn next(&self) -> Option<Job> {
+        self.shared.lock().jobs.pop_front()
+    }
 }
 
-fn work((lock, wake): &(Mutex<State>, Condvar)) {
-    let mut state = lock.lock().unwrap_or_else(PoisonError::into_inner);
+fn work(shared: &Shared) {
+    let mut state = shared.lock();
     loop {
         while let Some(job) = state.jobs.pop_front() {
             drop(state);
             job();
-            state = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            state = shared.lock();
         }
         state.idle += 1;
-        let (woken, timeout) = wake
+        let (woken, timeout) = shared
+            .wake
             .wait_timeout_while(state, IDLE_TIME_MAX, |state| state.jobs.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
         state = woken;
@@ -87,11 +124,13 @@ mod tests {
     use std::sync::Barrier;
     use std::sync::mpsc::channel;
 
+    /// However many wait, the next one does not wait for them.
     #[test]
     fn jobs_that_wait_for_each_other_run_side_by_side() {
-        let workers = Workers::new("test", 8);
-        let barrier = Arc::new(Barrier::new(9));
-        for _ in 0..8 {
+        const JOBS: usize = 600;
+        let workers = Workers::new("test");
+        let barrier = Arc::new(Barrier::new(JOBS + 1));
+        for _ in 0..JOBS {
             let barrier = Arc::clone(&barrier);
             workers.run(move || {
                 barrier.wait();
@@ -101,8 +140,8 @@ mod tests {
     }
 
     #[test]
-    fn more_jobs_than_threads_all_run() {
-        let workers = Workers::new("test", 2);
+    fn all_jobs_run() {
+        let workers = Workers::new("test");
         let (sender, receiver) = channel();
         for number in 0..100 {
             let sender = sender.clone();

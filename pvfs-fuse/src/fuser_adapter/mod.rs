@@ -34,9 +34,10 @@ use crate::fs::{
     REQUEST_BYTES_MAX, ReadRequest, ReadSink, WriteRequest,
 };
 
-/// Readahead and other background requests that the kernel may have under way: two readers with
-/// 16 MiB each.
-const BACKGROUND_REQUESTS_MAX: u16 = 64;
+/// Readahead and other background requests that the kernel may have under way. Where so many wait for
+/// an iod that is away, the next one waits in the kernel, with its pages locked, whatever it is about: so
+/// it is the largest number that there is. How much each reader asks for is bounded by its readahead.
+const BACKGROUND_REQUESTS_MAX: u16 = u16::MAX;
 /// Unit of `statfs(2)`.
 const STATFS_BLOCK_BYTES: u32 = 4096;
 
@@ -44,17 +45,17 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 /// entries than fit are asked for again.
 const DIRECTORY_REPLY_BYTES: usize = 32 << 10;
 
-/// Threads for requests that wait while half of the session's threads do: the others must stay free
-/// for the reads and writes that let leases be given up. Beyond it, requests wait for a thread.
-const OVERFLOW_THREADS_MAX: usize = 512;
+/// One session thread of so many takes requests and hands them to other threads while all others of
+/// them are busy. At least one does: a request that no thread takes waits for all who wait.
+const THREADS_PER_DISPATCHER: usize = 4;
 
 /// A file system for fuser.
 pub struct Adapter {
     fs: Arc<Pvfs>,
     /// How long the kernel may keep names and attributes.
     ttl: Duration,
-    /// Session threads with a request that may have to wait for mgr.
-    busy: Arc<AtomicUsize>,
+    /// Session threads that are serving a request, any of which may have to wait for a daemon.
+    busy: AtomicUsize,
     overflow: Workers,
 }
 
@@ -88,14 +89,13 @@ impl Adapter {
         Self {
             fs,
             ttl,
-            busy: Arc::default(),
-            overflow: Workers::new("overflow", OVERFLOW_THREADS_MAX),
+            busy: AtomicUsize::new(0),
+            overflow: Workers::new("overflow"),
         }
     }
 
-    /// Runs a request that may have to wait for mgr, and so for other clients: here, or in another
-    /// thread while too many of this kind are under way.
-    /// The caller may be interrupted while it waits.
+    /// Runs a request, which may have to wait for a daemon and so for other clients: here, or in another
+    /// thread while too many wait. The caller may be interrupted meanwhile.
     fn run(&self, request: &Request, job: impl FnOnce(&Arc<Pvfs>) + Send + 'static) {
         let caller = caller(request);
         self.run_for_nobody(move |fs| caller.serve(|| job(fs)));
@@ -103,15 +103,32 @@ impl Adapter {
 
     /// The same for a request whose caller does not wait.
     fn run_for_nobody(&self, job: impl FnOnce(&Arc<Pvfs>) + Send + 'static) {
-        let limit = self.fs.options().threads.div_ceil(2);
-        if self.busy.fetch_add(1, Ordering::AcqRel) < limit {
-            job(&self.fs);
-            self.busy.fetch_sub(1, Ordering::AcqRel);
-        } else {
-            self.busy.fetch_sub(1, Ordering::AcqRel);
-            let fs = Arc::clone(&self.fs);
-            self.overflow.run(move || job(&fs));
+        match self.stay() {
+            Some(_busy) => job(&self.fs),
+            None => self.hand_over(job),
         }
+    }
+
+    fn hand_over(&self, job: impl FnOnce(&Arc<Pvfs>) + Send + 'static) {
+        let fs = Arc::clone(&self.fs);
+        self.overflow.run(move || job(&fs));
+    }
+
+    /// Lets this session thread serve a request itself; `None` where too many do.
+    fn stay(&self) -> Option<Busy<'_>> {
+        let threads = self.fs.options().threads;
+        let limit = threads - threads.div_ceil(THREADS_PER_DISPATCHER);
+        let busy = Busy(&self.busy);
+        (self.busy.fetch_add(1, Ordering::AcqRel) < limit).then_some(busy)
+    }
+}
+
+/// A session thread that serves a request, or was about to.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -294,10 +311,10 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let caller = caller(request);
-        match caller.serve(|| self.fs.readlink(caller, ino.0)) {
+        self.run(request, move |fs| match fs.readlink(caller, ino.0) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     fn mknod(
@@ -434,16 +451,11 @@ impl Filesystem for Adapter {
             // Only a process that reads past the cache names itself.
             fills_pages: lock_owner.is_none(),
         };
-        let serve = move |fs: &Arc<Pvfs>| {
+        self.run(request, move |fs| {
             if let Err((reply, error)) = fs.read(&read, reply) {
                 reply.error(errno(error));
             }
-        };
-        if self.fs.may_read_at_once(&read) {
-            caller(request).serve(|| serve(&self.fs));
-        } else {
-            self.run(request, serve);
-        }
+        });
     }
 
     fn write(
@@ -470,19 +482,21 @@ impl Filesystem for Adapter {
             append: flags.0 & libc::O_APPEND != 0 && !write_back,
         };
         let caller = caller(request);
-        if self.fs.may_write_at_once(&write) {
+        if let Some(_busy) = self.stay() {
             let outcome = caller.serve(|| self.fs.write(caller, &write));
             return written(reply, data.len(), outcome);
         }
+        // What the kernel sent is written over by the next request that this thread takes.
         let bytes = data.to_vec();
         let rest = WriteRequest {
             bytes: &[],
             ..write
         };
-        self.run(request, move |fs| {
+        self.hand_over(move |fs| {
             let bytes = &bytes[..];
             let write = WriteRequest { bytes, ..rest };
-            written(reply, bytes.len(), fs.write(caller, &write));
+            let outcome = caller.serve(|| fs.write(caller, &write));
+            written(reply, bytes.len(), outcome);
         });
     }
 
@@ -544,8 +558,10 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.fs.close_directory(ino.0, fh.0);
-        reply.ok();
+        self.run_for_nobody(move |fs| {
+            fs.close_directory(ino.0, fh.0);
+            reply.ok();
+        });
     }
 
     fn readdir(
@@ -557,11 +573,12 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let room = (DIRECTORY_REPLY_BYTES, false);
-        let caller = caller(request);
-        match caller.serve(|| self.fs.readdir((ino.0, fh.0), offset, room, &mut reply)) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
-        }
+        self.run(request, move |fs| {
+            match fs.readdir((ino.0, fh.0), offset, room, &mut reply) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn readdirplus(
@@ -577,11 +594,12 @@ impl Filesystem for Adapter {
             ttl: self.ttl,
         };
         let room = (DIRECTORY_REPLY_BYTES, true);
-        let caller = caller(request);
-        match caller.serve(|| self.fs.readdir((ino.0, fh.0), offset, room, &mut sink)) {
-            Ok(()) => sink.reply.ok(),
-            Err(error) => sink.reply.error(errno(error)),
-        }
+        self.run(request, move |fs| {
+            match fs.readdir((ino.0, fh.0), offset, room, &mut sink) {
+                Ok(()) => sink.reply.ok(),
+                Err(error) => sink.reply.error(errno(error)),
+            }
+        });
     }
 
     fn fsyncdir(
@@ -597,7 +615,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match caller(request).serve(|| self.fs.statfs()) {
+        self.run(request, move |fs| match fs.statfs() {
             Ok(totals) => {
                 let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
                 reply.statfs(
@@ -612,7 +630,7 @@ impl Filesystem for Adapter {
                 );
             }
             Err(error) => reply.error(errno(error)),
-        }
+        });
     }
 
     fn setxattr(
@@ -625,11 +643,14 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let attribute = (name.as_bytes(), value);
         let caller = caller(request);
-        let set = xattr_mode(flags)
-            .and_then(|mode| caller.serve(|| self.fs.setxattr(caller, ino.0, attribute, mode)));
-        empty(reply, set);
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
+        self.run(request, move |fs| {
+            let attribute = (&name[..], &value[..]);
+            let set =
+                xattr_mode(flags).and_then(|mode| fs.setxattr(caller, ino.0, attribute, mode));
+            empty(reply, set);
+        });
     }
 
     fn getxattr(
@@ -640,24 +661,24 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let caller = caller(request);
-        let value = caller.serve(|| self.fs.getxattr(caller, ino.0, name.as_bytes()));
-        xattr(reply, size, value);
+        let (caller, name) = (caller(request), name.as_bytes().to_vec());
+        self.run(request, move |fs| {
+            xattr(reply, size, fs.getxattr(caller, ino.0, &name));
+        });
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let caller = caller(request);
-        xattr(
-            reply,
-            size,
-            caller.serve(|| self.fs.listxattr(caller, ino.0)),
-        );
+        self.run(request, move |fs| {
+            xattr(reply, size, fs.listxattr(caller, ino.0));
+        });
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let caller = caller(request);
-        let removed = caller.serve(|| self.fs.removexattr(caller, ino.0, name.as_bytes()));
-        empty(reply, removed);
+        let (caller, name) = (caller(request), name.as_bytes().to_vec());
+        self.run(request, move |fs| {
+            empty(reply, fs.removexattr(caller, ino.0, &name));
+        });
     }
 
     fn create(

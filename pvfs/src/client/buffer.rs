@@ -7,7 +7,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Alignment of every buffer, bytes: the page size of x86-64, and a part of larger pages.
 pub const BUFFER_ALIGNMENT_BYTES: usize = 4096;
@@ -53,10 +53,10 @@ impl DerefMut for AlignedBuffer {
     }
 }
 
-/// A bounded set of buffers of one size, shared by threads.
+/// Buffers of one size, kept for those who take one next.
 ///
-/// A thread that takes a buffer while all are in use waits for one: memory is bounded, and the
-/// waiting is the back-pressure. So no thread may hold one buffer while it takes another.
+/// Nobody waits for a buffer: whoever has one may wait for a daemon that is away. There are as many as
+/// there are takers at a time, and a bounded number is kept.
 #[derive(Clone, Debug)]
 pub struct BufferPool {
     shared: Arc<Shared>,
@@ -65,58 +65,29 @@ pub struct BufferPool {
 #[derive(Debug)]
 struct Shared {
     buffer_bytes: usize,
-    state: Mutex<State>,
-    returned: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    idle: Vec<AlignedBuffer>,
-    /// How many buffers may still be allocated.
-    unallocated: usize,
+    kept_max: usize,
+    idle: Mutex<Vec<AlignedBuffer>>,
 }
 
 impl BufferPool {
-    /// A pool of at most `buffers_max` buffers of `buffer_bytes` bytes, allocated as they are needed.
+    /// A pool of buffers of `buffer_bytes` bytes, that keeps at most `kept_max` which nobody uses.
     #[must_use]
-    pub fn new(buffer_bytes: usize, buffers_max: usize) -> Self {
-        let state = Mutex::new(State {
-            idle: Vec::new(),
-            unallocated: buffers_max.max(1),
-        });
+    pub fn new(buffer_bytes: usize, kept_max: usize) -> Self {
         Self {
             shared: Arc::new(Shared {
                 buffer_bytes,
-                state,
-                returned: Condvar::new(),
+                kept_max,
+                idle: Mutex::default(),
             }),
         }
     }
 
-    /// Takes a buffer, waiting while all are in use. Its content is whatever the last user left.
+    /// Takes a buffer. Its content is whatever the last user left.
     #[must_use]
     pub fn take(&self) -> PooledBuffer {
-        let mut state = self.shared.lock();
-        loop {
-            if let Some(buffer) = state.idle.pop() {
-                return self.hand_out(buffer);
-            }
-            if state.unallocated > 0 {
-                state.unallocated -= 1;
-                drop(state);
-                return self.hand_out(AlignedBuffer::new(self.shared.buffer_bytes));
-            }
-            state = self
-                .shared
-                .returned
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn hand_out(&self, buffer: AlignedBuffer) -> PooledBuffer {
+        let kept = self.shared.lock().pop();
         PooledBuffer {
-            buffer: Some(buffer),
+            buffer: Some(kept.unwrap_or_else(|| AlignedBuffer::new(self.shared.buffer_bytes))),
             shared: Arc::clone(&self.shared),
         }
     }
@@ -124,8 +95,8 @@ impl BufferPool {
 
 impl Shared {
     /// A thread that panicked with the lock held left a list of buffers that is as good as any.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<AlignedBuffer>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,8 +124,10 @@ impl DerefMut for PooledBuffer {
 impl Drop for PooledBuffer {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            self.shared.lock().idle.push(buffer);
-            self.shared.returned.notify_one();
+            let mut idle = self.shared.lock();
+            if idle.len() < self.shared.kept_max {
+                idle.push(buffer);
+            }
         }
     }
 }
@@ -190,19 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_pool_makes_the_taker_wait_for_a_returned_buffer() {
+    fn nobody_waits_for_a_buffer_and_few_are_kept() {
         let pool = BufferPool::new(16, 1);
-        let held = pool.take();
-        let address = held.as_ptr() as usize;
-        let waiter = std::thread::spawn({
-            let pool = pool.clone();
-            move || pool.take().as_ptr() as usize
-        });
-        drop(held);
-        assert_eq!(
-            waiter.join().unwrap(),
-            address,
-            "a second buffer was allocated"
-        );
+        let taken: Vec<_> = (0..100).map(|_| pool.take()).collect();
+        drop(taken);
+        assert_eq!(pool.shared.lock().len(), 1);
     }
 }

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+//! Pages that the kernel has asked for and not got yet: pure bookkeeping of one file's.
+//!
+//! The kernel holds the locks of such pages and shows them to nobody. Dropping pages waits for those
+//! locks, and the answer may have to wait for an iod that is away: so a pass goes around them, and
+//! what it would have dropped is fetched anew before it is answered.
+
+use std::collections::BTreeMap;
+
+/// One request that fills pages.
+#[derive(Clone, Copy, Debug)]
+struct Fill {
+    start: u64,
+    end: u64,
+    /// A pass has gone around it since its bytes began to be fetched.
+    passed: bool,
+}
+
+/// See the module. Bounded by the requests that the kernel has under way.
+#[derive(Debug, Default)]
+pub(super) struct Fills {
+    last: u64,
+    under_way: BTreeMap<u64, Fill>,
+}
+
+impl Fills {
+    /// A request for the pages from `start` to `end`; gives its number.
+    pub(super) fn begin(&mut self, (start, end): (u64, u64)) -> u64 {
+        self.last += 1;
+        let passed = false;
+        self.under_way
+            .insert(self.last, Fill { start, end, passed });
+        self.last
+    }
+
+    /// It is answered now, without further waiting; or it has been.
+    pub(super) fn end(&mut self, number: u64) {
+        self.under_way.remove(&number);
+    }
+
+    /// Its bytes are fetched from now on.
+    pub(super) fn fetch(&mut self, number: u64) {
+        if let Some(fill) = self.under_way.get_mut(&number) {
+            fill.passed = false;
+        }
+    }
+
+    /// Whether its bytes may be older than a pass that has gone around it.
+    pub(super) fn is_passed(&self, number: u64) -> bool {
+        self.under_way.get(&number).is_some_and(|fill| fill.passed)
+    }
+
+    /// Begins a pass from `start` to `end`: gives the ranges in which nothing is being filled, and the
+    /// number of the last request that it knows of.
+    pub(super) fn pass(&mut self, start: u64, end: u64) -> (Vec<(u64, u64)>, u64) {
+        let mut filled = Vec::new();
+        for fill in self.under_way.values_mut() {
+            if fill.start < end && start < fill.end {
+                fill.passed = true;
+                filled.push((fill.start, fill.end));
+            }
+        }
+        filled.sort_unstable();
+        let mut gaps = Vec::new();
+        let mut from = start;
+        for (fill_start, fill_end) in filled {
+            if from < fill_start {
+                gaps.push((from, fill_start));
+            }
+            from = from.max(fill_end);
+        }
+        if from < end {
+            gaps.push((from, end));
+        }
+        (gaps, self.last)
+    }
+
+    /// Whether a request that came after that of this number is under way: a pass may wait for it.
+    pub(super) fn began_after(&self, number: u64) -> bool {
+        self.under_way.range(number + 1..).next().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_goes_around_what_is_being_filled() {
+        let mut fills = Fills::default();
+        assert_eq!(fills.pass(0, u64::MAX), (vec![(0, u64::MAX)], 0));
+        let first = fills.begin((4096, 8192));
+        let second = fills.begin((16384, 20480));
+        let third = fills.begin((4096, 12288));
+        let (gaps, last) = fills.pass(0, u64::MAX);
+        assert_eq!(gaps, [(0, 4096), (12288, 16384), (20480, u64::MAX)]);
+        assert_eq!(last, third);
+        assert!([first, second, third].iter().all(|n| fills.is_passed(*n)));
+        assert_eq!(fills.pass(4096, 8192).0, []);
+        assert_eq!(fills.pass(6000, 16384).0, [(12288, 16384)]);
+        fills.end(second);
+        assert_eq!(fills.pass(12288, 20480).0, [(12288, 20480)]);
+    }
+
+    #[test]
+    fn what_a_pass_went_around_is_fetched_anew() {
+        let mut fills = Fills::default();
+        let number = fills.begin((0, 4096));
+        fills.fetch(number);
+        fills.pass(4096, 8192);
+        assert!(!fills.is_passed(number), "it was elsewhere");
+        fills.pass(0, 4096);
+        assert!(fills.is_passed(number));
+        fills.fetch(number);
+        assert!(!fills.is_passed(number));
+        let (_, last) = fills.pass(0, 4096);
+        assert!(!fills.began_after(last));
+        let later = fills.begin((0, 4096));
+        assert!(fills.began_after(last));
+        fills.end(later);
+        assert!(!fills.began_after(last));
+    }
+}

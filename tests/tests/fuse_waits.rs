@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT
+//! Whoever needs an iod or mgr that is away waits, and nobody else does, however many wait.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use cssns_tests::programs;
+use cssns_tests::proxy::Mood;
+use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
+use nix::mount::{MsFlags, mount};
+
+/// Many more than there are session threads, or requests that Linux has under way by default.
+const WAITERS: usize = 500;
+/// What does not need the iod that is away takes no longer, with a busy machine's share. Without the
+/// fault it takes some tenths of a second.
+const OTHERS_TIME_MAX: Duration = Duration::from_secs(20);
+/// A thread that only waits.
+const STACK_BYTES: usize = 64 << 10;
+const FILE_BYTES: usize = 8 << 10;
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+
+/// Two nodes and three iods; files in `a` lie on the first iod, those in `b` on the second.
+fn cluster(proxied: bool) -> Cluster {
+    let cluster = Cluster::start(Options {
+        mounts: 2,
+        proxied,
+        ..Options::default()
+    });
+    let cluster = cluster.unwrap();
+    for (name, base) in [("a", "0"), ("b", "1")] {
+        let directory = cluster.mount(0).join(name);
+        fs::create_dir(&directory).unwrap();
+        let status = Command::new(programs::find("pvfs").unwrap())
+            .args(["layout", "set", "--pcount", "1", "--base", base])
+            .arg(&directory)
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    }
+    cluster
+}
+
+fn content(number: usize) -> Vec<u8> {
+    let mut bytes = vec![u8::try_from(number % 251).unwrap(); FILE_BYTES];
+    bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    bytes
+}
+
+/// Requests that the kernel has under way on a mount.
+fn under_way(connection: u32) -> usize {
+    let path = format!("{CONNECTIONS}/{connection}/waiting");
+    fs::read_to_string(path).unwrap().trim().parse().unwrap()
+}
+
+fn connection_of(mountpoint: &Path) -> u32 {
+    if fs::read_dir(CONNECTIONS).unwrap().next().is_none() {
+        let none = None::<&str>;
+        mount(none, CONNECTIONS, Some("fusectl"), MsFlags::empty(), none).unwrap();
+    }
+    nix::libc::minor(fs::metadata(mountpoint).unwrap().dev())
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < OTHERS_TIME_MAX, "not so: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let thread = thread::Builder::new().stack_size(STACK_BYTES);
+    thread.spawn(work).unwrap()
+}
+
+/// Does `work` in time.
+fn in_time(what: &str, work: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = channel();
+    let worker = thread::spawn(move || {
+        work();
+        done.send(()).unwrap();
+    });
+    let start = Instant::now();
+    let outcome = is_done.recv_timeout(OTHERS_TIME_MAX);
+    assert!(
+        outcome.is_ok(),
+        "{what}: {:?} and going on",
+        start.elapsed()
+    );
+    worker.join().unwrap();
+    eprintln!("{what}: {:?}", start.elapsed());
+}
+
+/// What a user of a mount does elsewhere.
+fn work_elsewhere(root: &Path, tag: &str) {
+    for number in 0..10 {
+        let path = root.join("b").join(format!("{tag}{number}"));
+        fs::write(&path, content(number)).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), content(number));
+        File::open(&path).unwrap().sync_all().unwrap();
+        assert!(fs::read_dir(root.join("a")).unwrap().count() > 0);
+        assert!(fs::read_dir(root.join("b")).unwrap().count() > 0);
+        fs::rename(&path, root.join("b").join("renamed")).unwrap();
+        fs::remove_file(root.join("b").join("renamed")).unwrap();
+        fs::metadata(root.join("a/99")).unwrap();
+    }
+}
+
+/// What may be done to files whose content is not needed, each to files of its own.
+fn change_names(root: &Path, first: usize) {
+    let path = |number: usize| root.join("a").join(number.to_string());
+    for number in first..first + 5 {
+        fs::set_permissions(path(number), Permissions::from_mode(0o600)).unwrap();
+    }
+    for number in first + 5..first + 10 {
+        fs::remove_file(path(number)).unwrap();
+    }
+    for number in first + 10..first + 15 {
+        let new = root.join("a").join("new");
+        fs::File::create(&new).unwrap();
+        fs::rename(&new, path(number)).unwrap();
+    }
+}
+
+/// How an iod is away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Away {
+    Stopped,
+    Dead,
+    Silent,
+}
+
+fn set_away(cluster: &mut Cluster, how: Away, away: bool) {
+    let iod = Who::Iod(0);
+    match (how, away) {
+        (Away::Stopped, _) => cluster.freeze(iod, away).unwrap(),
+        (Away::Dead, true) => cluster.kill(iod).unwrap(),
+        (Away::Dead, false) => cluster.restart(iod).unwrap(),
+        (Away::Silent, true) => cluster.link(iod).unwrap().set(Mood::Still),
+        (Away::Silent, false) => cluster.link(iod).unwrap().set(Mood::Well),
+    }
+}
+
+fn readers_of_one_iod_stop_nobody_else(how: Away) {
+    let mut cluster = cluster(how == Away::Silent);
+    let [here, there] = [0, 1].map(|mount| cluster.mount(mount));
+    for number in 0..WAITERS {
+        fs::write(here.join("a").join(number.to_string()), content(number)).unwrap();
+    }
+    // Their names and attributes are known there, but none of their bytes.
+    assert_eq!(fs::read_dir(there.join("a")).unwrap().count(), WAITERS);
+    let connection = connection_of(&there);
+    set_away(&mut cluster, how, true);
+    let readers: Vec<_> = (0..WAITERS)
+        .map(|number| {
+            let path = there.join("a").join(number.to_string());
+            spawn(move || fs::read(path).unwrap())
+        })
+        .collect();
+    until("all wait", || under_way(connection) >= WAITERS);
+    for (root, tag, first) in [(&there, "there", 0), (&here, "here", 100)] {
+        let root: PathBuf = root.clone();
+        in_time(&format!("elsewhere, {tag}"), {
+            let root = root.clone();
+            move || work_elsewhere(&root, tag)
+        });
+        in_time(&format!("names, {tag}"), move || change_names(&root, first));
+    }
+    assert!(readers.iter().all(|reader| !reader.is_finished()));
+    set_away(&mut cluster, how, false);
+    for (number, reader) in readers.into_iter().enumerate() {
+        assert_eq!(reader.join().unwrap(), content(number), "file {number}");
+    }
+    cluster.finish().unwrap();
+}
+
+#[test]
+fn readers_of_a_stopped_iod_stop_nobody_else() {
+    readers_of_one_iod_stop_nobody_else(Away::Stopped);
+}
+
+#[test]
+fn readers_of_a_dead_iod_stop_nobody_else() {
+    readers_of_one_iod_stop_nobody_else(Away::Dead);
+}
+
+#[test]
+fn readers_behind_a_silent_link_stop_nobody_else() {
+    readers_of_one_iod_stop_nobody_else(Away::Silent);
+}
+
+#[test]
+fn writers_to_a_stopped_iod_stop_nobody_else() {
+    const WRITERS: usize = 100;
+    let cluster = cluster(false);
+    let [here, there] = [0, 1].map(|mount| cluster.mount(mount));
+    let path = |root: &Path, number: usize| root.join("a").join(number.to_string());
+    for number in 0..WRITERS {
+        File::create(path(&here, number)).unwrap();
+    }
+    let connection = connection_of(&there);
+    cluster.freeze(Who::Iod(0), true).unwrap();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|number| {
+            let file = OpenOptions::new().write(true).open(path(&there, number));
+            let file = file.unwrap();
+            spawn(move || file.write_all_at(&content(number), 0).unwrap())
+        })
+        .collect();
+    until("all wait", || under_way(connection) >= WRITERS);
+    for root in [there.clone(), here.clone()] {
+        in_time("elsewhere", move || work_elsewhere(&root, "w"));
+    }
+    // Another node need not wait for a write that may take for ever.
+    in_time("chmod", {
+        let path = path(&here, 3);
+        move || fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap()
+    });
+    cluster.freeze(Who::Iod(0), false).unwrap();
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    for number in 0..WRITERS {
+        assert_eq!(fs::read(path(&here, number)).unwrap(), content(number));
+    }
+    cluster.finish().unwrap();
+}
+
+/// A read that waits for one iod has the bytes of another one already, when those are written over.
+#[test]
+fn what_a_waiting_read_brings_is_not_older_than_what_others_wrote() {
+    const LENGTH: usize = 6 * 4096;
+    const PLACE: usize = 4096;
+    let cluster = cluster(false);
+    cluster.set_small_stripes().unwrap();
+    let [here, there] = [0, 1].map(|mount| cluster.mount(mount).join("file"));
+    let connection = connection_of(&cluster.mount(1));
+    for iod in 0..3 {
+        // Nothing of it is kept there.
+        fs::write(&here, vec![b'o'; LENGTH]).unwrap();
+        cluster.freeze(Who::Iod(iod), true).unwrap();
+        let before = under_way(connection);
+        let reader = spawn({
+            let there = there.clone();
+            move || fs::read(there).unwrap()
+        });
+        until("it waits", || under_way(connection) > before);
+        let byte = b'0' + u8::try_from(iod).unwrap();
+        let (done, is_done) = channel();
+        let writer = thread::spawn({
+            let here = here.clone();
+            move || {
+                let file = OpenOptions::new().write(true).open(here).unwrap();
+                for page in 0..LENGTH / PLACE {
+                    let place = (page * PLACE) as u64;
+                    file.write_all_at(&[byte; PLACE], place).unwrap();
+                    done.send(page).unwrap();
+                }
+            }
+        });
+        // Pages of the other iods are written, until one that lies on this iod comes.
+        let mut written = 0;
+        while written < 2 && is_done.recv_timeout(OTHERS_TIME_MAX / 4).is_ok() {
+            written += 1;
+        }
+        cluster.freeze(Who::Iod(iod), false).unwrap();
+        writer.join().unwrap();
+        let read = reader.join().unwrap();
+        assert_eq!(read.len(), LENGTH);
+        let again = fs::read(&there).unwrap();
+        assert!(again == vec![byte; LENGTH], "iod {iod}: old bytes are kept");
+    }
+    cluster.finish().unwrap();
+}
+
+#[test]
+fn an_unmount_waits_for_no_daemon() {
+    let mut cluster = cluster(false);
+    let root = cluster.mount(0);
+    fs::write(root.join("a/file"), content(1)).unwrap();
+    cluster.freeze(Who::Mgr, true).unwrap();
+    for iod in 0..3 {
+        cluster.freeze(Who::Iod(iod), true).unwrap();
+    }
+    in_time("umount", move || {
+        nix::mount::umount2(&root, nix::mount::MntFlags::empty()).unwrap();
+    });
+    assert!(cluster.await_end_of_mount(0).unwrap().success());
+    cluster.freeze(Who::Mgr, false).unwrap();
+    for iod in 0..3 {
+        cluster.freeze(Who::Iod(iod), false).unwrap();
+    }
+    cluster.finish().unwrap();
+}
