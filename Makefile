@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-posix test-histories test-faults test-clients test-programs check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood test-powercut soak fuzz simulate compare clean experiment
+.PHONY: help setup setup-test build demo test test-posix test-histories test-simulation test-faults test-clients test-programs check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood test-powercut soak fuzz simulate compare clean experiment
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,10 +30,14 @@ test: setup-test kmod ## every test: pure code, real daemons and mounts, the mod
 	$(CARGO) build --locked --workspace --bins
 	scripts/kmod-test.sh
 	$(CARGO) nextest run --locked --workspace
+	$(CARGO) nextest run --locked -p cssns-simulation --features simulation
 
 test-histories: setup-test ## HISTORIES (10000) random histories of calls on three nodes, with kills, each judged linearizable
 	$(CARGO) build --locked --release --workspace --bins
 	PVFS_HISTORIES=$(or $(HISTORIES),10000) $(CARGO) nextest run --locked --release -p cssns-tests --test pvfs_histories --no-capture
+
+test-simulation: setup-test ## mgr, iods and clients in one thread under a virtual clock: SEEDS (5000) from FIRST_SEED (1), or SEED=N alone and aloud
+	SEEDS=$(or $(SEEDS),5000) $(if $(SEED),SEED=$(SEED)) $(CARGO) test --locked --release -p cssns-simulation --features simulation -- --nocapture
 
 test-faults: setup-test ## FAULTS (2000) kills, stops and cut, slow and lossy links under load, replayable by PVFS_FAULTS_SEED
 	$(CARGO) build --locked --release --workspace --bins

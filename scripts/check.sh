@@ -11,6 +11,7 @@ run() { echo "check: $*" >&2; "$@"; }
 
 run cargo fmt --all --check
 run cargo clippy --locked --workspace --all-targets -- -D warnings
+run cargo clippy --locked -p cssns-simulation --features simulation --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" run cargo doc --locked --workspace --no-deps --quiet --lib
 run scripts/kmod-clippy.sh
 for script in scripts/*.sh .ci/run; do run bash -n "$script"; done

@@ -3,7 +3,7 @@
 //!
 //! [`pvfs_cluster`] starts real daemons and mounts. [`model`] is the simplest file system there
 //! is, [`operation`] what can be asked of it at random, and [`replay`] asks the same of a real one.
-//! [`workload`] is what runs while daemons are killed, [`linearizability`] judges what several nodes saw, of which
+//! [`workload`] is what runs while daemons are killed, `cssns_histories` judges what several nodes saw, of which
 //! [`history`] has many.
 //! [`leftovers`] is what a run of the cluster left. [`director_vm`] is the director in a guest, [`frames`] what is sent to it by hand.
 //! [`node`] is a machine with a network link of its own, [`proxy`] is a link that fails, [`pvfs_peer`] a hostile peer of
@@ -17,7 +17,6 @@ pub mod environment;
 pub mod frames;
 pub mod history;
 pub mod leftovers;
-pub mod linearizability;
 pub mod model;
 pub mod mount_helper;
 pub mod node;

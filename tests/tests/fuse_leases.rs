@@ -13,7 +13,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cssns_tests::linearizability::{self, Call, Event, Register};
+use cssns_histories::linearizability::{self, Call, Event, Register};
 use cssns_tests::proxy::Mood;
 use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
 use nix::errno::Errno;

@@ -6,7 +6,7 @@ mod deadline;
 mod failure_log;
 mod transfer;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +81,7 @@ struct Table {
 #[derive(Default)]
 struct Connections {
     next: u64,
-    open: HashMap<u64, (IpAddr, Arc<TcpStream>)>,
+    open: BTreeMap<u64, (IpAddr, Arc<TcpStream>)>,
 }
 
 impl Server {

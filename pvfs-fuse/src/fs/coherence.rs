@@ -134,6 +134,21 @@ fn drop_range(kernel: &dyn Kernel, inode: InodeNumber, (start, end): (u64, u64))
 }
 
 impl Pvfs {
+    /// Which leases this mount relies on at this moment: for the simulation, which looks between two
+    /// steps. What is being changed just then is left out.
+    #[cfg(feature = "simulation")]
+    pub fn believed_leases(&self) -> Vec<(InodeNumber, pvfs::proto::lease::Lease)> {
+        if self.mgr.leases_left().is_none() {
+            return Vec::new();
+        }
+        let inodes = self.files.inodes_if_free();
+        let held = inodes.iter().filter_map(|inode| {
+            let lease = inode.state_if_free()?.lease.held()?;
+            Some((inode.number, lease))
+        });
+        held.collect()
+    }
+
     /// Begins a read or write: asks mgr for a lease where none allows it.
     pub(super) fn begin(self: &Arc<Self>, inode: &Inode, io: Io) -> Result<Permit, FsError> {
         let since = Instant::now();

@@ -133,6 +133,12 @@ impl Inode {
         self.changed.notify_all();
     }
 
+    /// The state, where nobody is changing it.
+    #[cfg(feature = "simulation")]
+    pub(super) fn state_if_free(&self) -> Option<MutexGuard<'_, InodeState>> {
+        self.state.try_lock().ok()
+    }
+
     /// The state; a thread that panicked left it as good as any.
     pub(super) fn state(&self) -> MutexGuard<'_, InodeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -160,6 +160,16 @@ impl OpenFiles {
         inodes
     }
 
+    /// The same for a look from outside of all tasks: none where somebody is changing them.
+    #[cfg(feature = "simulation")]
+    pub(super) fn inodes_if_free(&self) -> Vec<Arc<Inode>> {
+        let inodes = self.inodes.try_lock();
+        inodes.map_or_else(
+            |_| Vec::new(),
+            |inodes| inodes.values().map(Arc::clone).collect(),
+        )
+    }
+
     /// Forgets an inode of which nothing is in use, `inode` being the caller's only reference to it.
     pub(super) fn forget_unused(&self, inode: &Arc<Inode>) {
         let mut inodes = self.lock_inodes();

@@ -5,7 +5,7 @@
 //! mount waits for ever, as a hard NFS mount does, and the log says once for whom. Each change has a
 //! name of its own ([`Change`]), by which the iod knows it again and makes it once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -57,7 +57,7 @@ struct Shared {
     directory: Arc<dyn IodDirectory>,
     options: PoolOptions,
     /// Has an entry for each iod ever asked for; ids come from checked layouts and from mgr.
-    iods: Mutex<HashMap<IodId, IodState>>,
+    iods: Mutex<BTreeMap<IodId, IodState>>,
 }
 
 #[derive(Default)]
@@ -192,7 +192,7 @@ impl IodPool {
         let shared = Shared {
             directory,
             options,
-            iods: Mutex::new(HashMap::new()),
+            iods: Mutex::new(BTreeMap::new()),
         };
         Self {
             shared: Arc::new(shared),
@@ -485,7 +485,7 @@ fn zero_beyond(parts: &mut [&mut [u8]], length: usize) {
 
 impl Shared {
     /// A thread that panicked with the lock held left lists that are sound at every step.
-    fn lock(&self) -> MutexGuard<'_, HashMap<IodId, IodState>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<IodId, IodState>> {
         self.iods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -14,11 +14,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use cssns_histories::linearizability::{Event, check};
+use cssns_histories::model::Files;
+use cssns_histories::{CELL_BYTES, CELLS_AT_FIRST, Call, DIRECTORIES, MAPPED};
 use fastrand::Rng;
 
-use super::model::Files;
-use super::{Answer, CELL_BYTES, CELLS_AT_FIRST, Call, DIRECTORIES, MAPPED, Note, Task};
-use crate::linearizability::{Event, check};
+use super::{Answer, Note, Task};
 use crate::programs;
 use crate::proxy::Mood;
 use crate::pvfs_cluster::{Cluster, Options, Who};

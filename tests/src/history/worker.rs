@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
+use cssns_histories::{
+    CELL_BYTES, CELLS_AT_FIRST, CELLS_MAX, Call, DIRECTORIES, Got, MAPPED, NAMES,
+};
 use fastrand::Rng;
 use nix::fcntl::AtFlags;
 use nix::time::{ClockId, clock_gettime};
 
-use super::{
-    Answer, CELL_BYTES, CELLS_AT_FIRST, CELLS_MAX, Call, DIRECTORIES, Got, MAPPED, NAMES, Note,
-    Task,
-};
+use super::{Answer, Note, Task};
 
 /// Open files of a worker at a time, besides the mapped one.
 const HANDLES_MAX: usize = 3;
@@ -547,8 +547,8 @@ fn value_of(bytes: &[u8]) -> Result<Option<u64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::model::Files;
-    use crate::linearizability::{Event, check};
+    use cssns_histories::linearizability::{Event, check};
+    use cssns_histories::model::Files;
 
     #[test]
     fn mixed_and_torn_cells_are_noticed() {

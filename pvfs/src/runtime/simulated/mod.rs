@@ -58,7 +58,7 @@ pub trait Machine {
     fn unpark(&self, task: TaskId);
 
     /// Starts a task in the process of the running one.
-    fn spawn(&self, name: &str, body: Box<dyn FnOnce()>);
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>);
 
     /// Connects.
     ///

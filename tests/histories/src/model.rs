@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{CELLS_AT_FIRST, Call, Got, NAMES};
 use crate::linearizability::Model;
+use crate::{CELLS_AT_FIRST, Call, Got, NAMES};
 
 /// Files whose number is not known, since the call that made them never returned, have numbers from
 /// here on: no inode number is that large.

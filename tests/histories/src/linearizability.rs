@@ -8,7 +8,7 @@
 //! P-Compositionality", FORTE 2015).
 //!
 //! What the object is says a [`Model`]: here [`Register`], and a small file system in
-//! [`crate::history`]. A call takes effect at one moment between its start and its end. One that never
+//! [`crate::model`]. A call takes effect at one moment between its start and its end. One that never
 //! returned may have taken effect at any moment after its start, or never.
 
 use std::collections::HashSet;
