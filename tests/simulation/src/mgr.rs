@@ -12,7 +12,7 @@ use pvfs::ids::{ClientId, FileSystemId};
 use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest};
 use pvfs::runtime::net::{TcpListener, TcpStream};
-use pvfs::runtime::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use pvfs::runtime::sync::mpsc::{Receiver, Sender, channel};
 use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pvfs::runtime::thread;
 use pvfs::runtime::time::Instant;
@@ -165,6 +165,12 @@ pub fn main(disk: MgrDisk) {
         Err(error) => return fail(&format!("mgr cannot listen: {error}")),
     };
     thread::spawn(move || accept(&listener, &accepting));
+    let ticking = owner.clone();
+    thread::spawn(move || {
+        while ticking.send(Input::Tick).is_ok() {
+            thread::sleep(TICK);
+        }
+    });
     if let Err(error) = own(&mut manager, &inputs, &owner, &iods) {
         fail(&format!("mgr's store: {error}"));
     }
@@ -241,10 +247,9 @@ fn own(
     let mut clients: BTreeMap<ClientId, Greeted> = BTreeMap::new();
     loop {
         let mut batch = Vec::new();
-        match inputs.recv_timeout(TICK) {
+        match inputs.recv() {
             Ok(input) => batch.push(input),
-            Err(RecvTimeoutError::Timeout) => batch.push(Input::Tick),
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(_) => return Ok(()),
         }
         while batch.len() < BATCH_INPUTS_MAX {
             match inputs.try_recv() {
