@@ -505,6 +505,42 @@ fn writes_and_truncations_that_come_too_late_are_refused() {
     assert_eq!(new.call(&read(1, 0, 9), &[]).1, b"");
 }
 
+/// What a client that is gone may still have on its way, also to an iod that has nothing of the file.
+#[test]
+fn a_fence_refuses_late_writes_where_there_is_no_object_too_and_tells_the_length() {
+    let iod = iod();
+    let mut peer = Peer::connect(&iod);
+    let late = Err(FsError::Fenced);
+    let fence = |inode, fence, number| IodRequest::Fence {
+        stripe: stripe(inode),
+        fence,
+        number,
+    };
+    let length = |reply| match reply {
+        Ok(IodResponse::Stat { length, .. }) => length,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        peer.call(&write_under(1, 10, 5), b"aaaa").0,
+        Ok(IodResponse::Done)
+    );
+    assert_eq!(length(peer.call(&fence(1, 6, 6), &[]).0), 14);
+    assert_eq!(length(peer.call(&fence(2, 6, 7), &[]).0), 0);
+    for inode in [1, 2] {
+        assert_eq!(peer.call(&write_under(inode, 14, 5), b"b").0, late);
+        assert_eq!(
+            peer.call(&fence(inode, 6, 5), &[]).0,
+            late,
+            "an earlier attempt"
+        );
+        assert_eq!(
+            peer.call(&write_under(inode, 0, 6), b"c").0,
+            Ok(IodResponse::Done)
+        );
+    }
+    assert_eq!(peer.call(&read(2, 0, 9), &[]).1, b"c");
+}
+
 /// A payload that dribbles in is stored piece by piece: those after the newer write are not.
 #[test]
 fn a_late_write_that_began_in_time_does_not_go_on() {

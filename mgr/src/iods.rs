@@ -9,10 +9,11 @@ use pvfs::address::{Endpoint, IOD_PORT_DEFAULT};
 use pvfs::client::iod::IodDirectory;
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
+use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, IodId, ObjectId};
-use pvfs::proto::iod::{Change, IodRequest, StripeRef};
+use pvfs::proto::iod::{Change, IodRequest, IodResponse, StripeRef};
 
-use crate::owner::work::Target;
+use crate::owner::work::{LocalFile, Target};
 use crate::stripes::StripeStore;
 
 /// A call that has no answer after so long is given up and tried again later, when the iod may have
@@ -79,16 +80,14 @@ impl Iods {
         }
     }
 
-    fn call(&self, target: &Target, request: &IodRequest) -> Result<(), String> {
+    fn call(&self, target: &Target, request: &IodRequest) -> Result<IodResponse, String> {
         if target.address.is_empty() {
             return Err("it has never registered".to_owned());
         }
         self.addresses.learn_if_unknown(target)?;
         let patience = Patience::until_cancelled(&self.cancel).at_most(CALL_TIMEOUT);
-        match self.pool.with_patience(patience).call(target.iod, request) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!("at {}: {error}", target.address)),
-        }
+        let reply = self.pool.with_patience(patience).call(target.iod, request);
+        reply.map_err(|error| format!("at {}: {error}", target.address))
     }
 }
 
@@ -116,9 +115,26 @@ impl StripeStore for Iods {
                 change: Change::UNNAMED,
             },
         )
+        .map(|_| ())
+    }
+
+    fn fence(&self, target: &Target, object: ObjectId) -> Result<LocalFile, String> {
+        let request = IodRequest::Fence {
+            stripe: StripeRef {
+                object,
+                place: target.place,
+            },
+            fence: target.fence,
+            number: target.number,
+        };
+        match self.call(target, &request)? {
+            IodResponse::Stat { length, allocated } => Ok(LocalFile { length, allocated }),
+            _ => Err(format!("at {}: {}", target.address, FsError::Protocol)),
+        }
     }
 
     fn remove(&self, target: &Target, object: ObjectId) -> Result<(), String> {
         self.call(target, &IodRequest::Remove { object })
+            .map(|_| ())
     }
 }

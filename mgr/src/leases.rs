@@ -297,6 +297,23 @@ impl Leases {
         }
     }
 
+    /// The inodes to which a client may write.
+    #[must_use]
+    pub fn written_by(&self, client: ClientId) -> Vec<InodeNumber> {
+        let range = (client, InodeNumber(0))..=(client, InodeNumber(u64::MAX));
+        let inodes = self.by_client.range(range).map(|(_, inode)| *inode);
+        inodes
+            .filter(|inode| self.held(client, *inode).is_some_and(Lease::writes))
+            .collect()
+    }
+
+    /// Whether anybody may write to the inode.
+    #[must_use]
+    pub fn is_written(&self, inode: InodeNumber) -> bool {
+        let range = (inode, ClientId(0))..=(inode, ClientId(u64::MAX));
+        self.held.range(range).any(|(_, held)| held.lease.writes())
+    }
+
     /// A client has nothing any more. Gives the demands that need no answer now, with what they
     /// were about.
     pub fn drop_client(&mut self, client: ClientId) -> Vec<(u64, InodeNumber)> {

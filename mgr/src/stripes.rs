@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::owner::Input;
 use crate::owner::thread::Command;
-use crate::owner::work::{Order, StripeWork, Target, WorkDone};
+use crate::owner::work::{LocalFile, Order, StripeWork, Target, WorkDone};
 
 /// Calls to iods at a time, each on a thread of its own.
 pub const CALLS_RUNNING_MAX: usize = 64;
@@ -28,6 +28,13 @@ pub trait StripeStore: Send + Sync + 'static {
     ///
     /// Says in words why it is not done.
     fn truncate(&self, target: &Target, object: ObjectId) -> Result<(), String>;
+
+    /// Has an iod refuse writes to an object under older leases, and measures its local file.
+    ///
+    /// # Errors
+    ///
+    /// Says in words why it is not done.
+    fn fence(&self, target: &Target, object: ObjectId) -> Result<LocalFile, String>;
 
     /// Removes an object's local file, if there is one.
     ///
@@ -85,6 +92,7 @@ impl Executor {
         // Only what an iod has acknowledged is done, whatever else may happen to a call.
         let unanswered = |target: &Target| (target.iod, "no answer".to_owned());
         let mut failed: BTreeMap<IodId, String> = targets.iter().map(unanswered).collect();
+        let mut measured = Vec::new();
         let mut calls = JoinSet::new();
         for target in targets {
             let executor = self.clone();
@@ -92,7 +100,10 @@ impl Executor {
         }
         while let Some(ended) = calls.join_next().await {
             match ended {
-                Ok((target, Ok(()))) => drop(failed.remove(&target.iod)),
+                Ok((target, Ok(found))) => {
+                    failed.remove(&target.iod);
+                    measured.extend(found.map(|found| (target.iod, found)));
+                }
                 Ok((target, Err(reason))) => drop(failed.insert(target.iod, reason)),
                 Err(error) => tracing::error!("a call to an iod ended badly: {error}"),
             }
@@ -102,6 +113,7 @@ impl Executor {
             object,
             order,
             failed,
+            measured,
         }
     }
 
@@ -110,15 +122,16 @@ impl Executor {
         order: Order,
         target: Target,
         object: ObjectId,
-    ) -> (Target, Result<(), String>) {
+    ) -> (Target, Result<Option<LocalFile>, String>) {
         let Ok(_permit) = self.permits.acquire().await else {
             return (target, Err("mgr is stopping".to_owned()));
         };
         let store = Arc::clone(&self.store);
         let at = target.clone();
         let call = move || match order {
-            Order::Truncate => store.truncate(&at, object),
-            Order::Remove => store.remove(&at, object),
+            Order::Truncate => store.truncate(&at, object).map(|()| None),
+            Order::Remove => store.remove(&at, object).map(|()| None),
+            Order::Fence => store.fence(&at, object).map(Some),
         };
         let result = self.runtime.spawn_blocking(call).await;
         (
@@ -158,12 +171,23 @@ mod tests {
             }
         }
 
+        fn fence(&self, target: &Target, _: ObjectId) -> Result<LocalFile, String> {
+            Ok(LocalFile {
+                length: target.length,
+                allocated: 4096,
+            })
+        }
+
         fn remove(&self, _: &Target, _: ObjectId) -> Result<(), String> {
             Ok(())
         }
     }
 
     async fn run(order: Order, iods: &[u32]) -> Vec<(IodId, String)> {
+        done(order, iods).await.failed
+    }
+
+    async fn done(order: Order, iods: &[u32]) -> WorkDone {
         let (owner, mut reports) = channel(1);
         let executor = Executor::new(Arc::new(Moody), Handle::current(), owner);
         let target = |iod: &u32| {
@@ -186,7 +210,7 @@ mod tests {
         match reports.recv().await {
             Some(Command::Input(Input::WorkDone(done))) => {
                 assert_eq!((done.object, done.order), (OBJECT, order));
-                done.failed
+                done
             }
             other => panic!("{other:?}"),
         }
@@ -203,5 +227,17 @@ mod tests {
         );
         assert_eq!(failed.first(), Some(&(IodId(2), "busy".to_owned())));
         assert_eq!(run(Order::Remove, &[1, 2, 3]).await, []);
+    }
+
+    #[tokio::test]
+    async fn what_was_measured_is_told() {
+        let mut measured = done(Order::Fence, &[1, 3]).await.measured;
+        measured.sort_by_key(|(iod, _)| *iod);
+        let lengths: Vec<_> = measured
+            .iter()
+            .map(|(iod, file)| (iod.0, file.length))
+            .collect();
+        assert_eq!(lengths, [(1, 10), (3, 30)]);
+        assert_eq!(done(Order::Truncate, &[1]).await.measured, []);
     }
 }

@@ -107,6 +107,7 @@ impl Desk {
                     object: work.object,
                     order: work.order,
                     failed: Vec::new(),
+                    measured: Vec::new(),
                 }),
                 Action::IodIsAt(..) | Action::Expired(_) => {}
             })

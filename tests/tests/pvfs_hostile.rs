@@ -304,6 +304,7 @@ fn requests_out_of_place_change_nothing_of_others() {
             open,
             known_change: 0,
             allocated: Some(u64::MAX),
+            torn: true,
         },
         MgrOperation::Acknowledge {
             recalls: (0..1000).collect(),

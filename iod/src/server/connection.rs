@@ -178,6 +178,17 @@ impl<'a> Connection<'a> {
                 });
                 self.reply_done(header, outcome)
             }
+            IodRequest::Fence {
+                stripe,
+                fence,
+                number,
+            } => match self.store.fences().pass_cut(stripe.object, *fence, *number) {
+                Ok(_passage) => {
+                    let reply = self.stat(stripe.object);
+                    self.reply(header, &reply)
+                }
+                Err(error) => self.reply(header, &Err(error)),
+            },
             IodRequest::Remove { object } => {
                 // No inode number comes twice: what arrives after this is of no use to anybody.
                 let passage = self.store.fences().pass(*object, u64::MAX);
@@ -190,11 +201,7 @@ impl<'a> Connection<'a> {
                 self.reply_outcome(header, "sync", stripe.object, outcome)
             }
             IodRequest::Stat { object } => {
-                let stat = self.store.stat(*object).map(|stat| IodResponse::Stat {
-                    length: stat.length,
-                    allocated: stat.allocated,
-                });
-                let reply = stat.map_err(|error| self.reporter.failed("stat", *object, &error));
+                let reply = self.stat(*object);
                 self.reply(header, &reply)
             }
             IodRequest::Allocate {
@@ -338,6 +345,14 @@ impl<'a> Connection<'a> {
                 admitted.map_err(|error| self.reporter.failed("open", stripe.object, &error))
             }),
         }
+    }
+
+    fn stat(&self, object: ObjectId) -> IodReply {
+        let stat = self.store.stat(object).map(|stat| IodResponse::Stat {
+            length: stat.length,
+            allocated: stat.allocated,
+        });
+        stat.map_err(|error| self.reporter.failed("stat", object, &error))
     }
 
     fn scrub(&self, object: ObjectId, offset: u64, length: u64) -> IodReply {

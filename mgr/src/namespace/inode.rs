@@ -276,9 +276,12 @@ impl Transaction<'_> {
             self.put(key::garbage(attr.object()), &garbage)?;
             self.delete(layout_key);
         }
-        // A cut that is still under way is of no more use: the stripes go altogether.
-        if self.has(&key::cut(attr.inode))? {
-            self.delete(key::cut(attr.inode));
+        // A cut that is still under way is of no more use, nor is what else is known of the stripes: they
+        // go altogether.
+        for key in [key::cut(attr.inode), key::intent(attr.inode)] {
+            if self.has(&key)? {
+                self.delete(key);
+            }
         }
         Ok(())
     }

@@ -39,6 +39,8 @@ pub enum Tag {
     Orphan = b'O',
     /// A file's stripes that are to be cut on the iods.
     Cut = b'T',
+    /// A file that somebody may be writing to, or may have been.
+    Intent = b'W',
     /// A removed file's stripes that are to be removed from the iods.
     Garbage = b'G',
     /// An iod.
@@ -126,6 +128,12 @@ pub fn orphan(inode: InodeNumber) -> Vec<u8> {
 #[must_use]
 pub fn cut(inode: InodeNumber) -> Vec<u8> {
     key(Tag::Cut, &[&inode.0.to_be_bytes()])
+}
+
+/// Of a file that somebody may be writing to.
+#[must_use]
+pub fn intent(inode: InodeNumber) -> Vec<u8> {
+    key(Tag::Intent, &[&inode.0.to_be_bytes()])
 }
 
 /// Of stripes to be removed.

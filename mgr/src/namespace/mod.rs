@@ -2,8 +2,8 @@
 //! The name space as pure code: a request, the state and a moment go in, a reply and records come
 //! out. No clock, no randomness, no I/O of its own: the store is behind [`crate::store::View`].
 //!
-//! One noun a file: [`inode`], [`dentry`], [`layout`], [`xattr`], [`opens`], [`lingering`]; what callers may do is
-//! in [`access`], what they do in [`attributes`], [`create`], [`link`], [`rename`], [`open`]. What
+//! One noun a file: [`inode`], [`dentry`], [`layout`], [`xattr`], [`opens`], [`lingering`],
+//! [`intent`]; what callers may do is in [`access`], what they do in [`attributes`], [`create`], [`link`], [`rename`], [`open`]. What
 //! fsck sees and mends is in [`check`] and [`repair`].
 
 pub mod access;
@@ -15,6 +15,7 @@ pub mod create;
 pub mod dentry;
 pub mod format;
 pub mod inode;
+pub mod intent;
 pub mod key;
 pub mod layout;
 pub mod layout_xattr;
@@ -147,12 +148,14 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             open,
             known_change,
             allocated,
+            torn,
         } => {
             let written = Written {
                 size_min: *size_min,
                 modified: *modified,
                 known_change: *known_change,
                 allocated: *allocated,
+                torn: *torn,
             };
             tx.report(*inode, *open, written)
         }

@@ -8,6 +8,7 @@ use pvfs::limits::FILE_SIZE_BYTES_MAX;
 use pvfs::proto::mgr::{Access, MgrResponse, OpenResponse};
 
 use super::access::Want;
+use super::intent::Doubt;
 use super::key;
 use super::opens::Open;
 use super::transaction::{Halt, Transaction};
@@ -23,6 +24,8 @@ pub struct Written {
     pub known_change: u64,
     /// Disk space that it takes now, where the writer asked the iods.
     pub allocated: Option<u64>,
+    /// A write failed: iods may hold a part of it beyond the file's end.
+    pub torn: bool,
 }
 
 impl Transaction<'_> {
@@ -91,6 +94,9 @@ impl Transaction<'_> {
             access,
         };
         let open = self.opens.insert(open).ok_or(FsError::TryAgain)?;
+        if access.write {
+            self.intend(attr)?;
+        }
         Ok(MgrResponse::Open(OpenResponse {
             open,
             attr: *attr,
@@ -148,6 +154,7 @@ impl Transaction<'_> {
             modified,
             known_change,
             allocated,
+            torn,
         } = written;
         let held = self.held(inode, open)?;
         let mut found = self.inode(inode)?;
@@ -158,7 +165,10 @@ impl Transaction<'_> {
         if size_min > FILE_SIZE_BYTES_MAX {
             return Err(FsError::FileTooLarge.into());
         }
-        self.check_settled(inode)?;
+        self.check_uncut(inode)?;
+        if torn {
+            self.raise_doubt(inode, Doubt::Torn)?;
+        }
         if self.context.unleased && known_change != change_before {
             tracing::warn!(
                 "client {} reports writes to inode {inode} after it lost its lease and others \
@@ -200,24 +210,11 @@ impl Transaction<'_> {
             Err(FsError::InvalidArgument.into())
         }
     }
-
-    /// Whether no truncation of the inode goes on.
-    ///
-    /// # Errors
-    ///
-    /// [`Halt::Blocked`] where one does.
-    pub fn check_settled(&self, inode: InodeNumber) -> Result<(), Halt> {
-        if self.has(&key::cut(inode))? {
-            Err(Halt::Blocked(inode))
-        } else {
-            Ok(())
-        }
-    }
 }
 
 /// Takes what iods said about a file's disk space. A file that takes what its size says is like any
 /// other again, and later writers need not ask.
-fn note_space(attr: &mut Attr, allocated: Option<u64>) {
+pub(super) fn note_space(attr: &mut Attr, allocated: Option<u64>) {
     if let Some(allocated) = allocated {
         attr.allocated = None;
         if attr.space() != allocated {

@@ -484,10 +484,11 @@ impl Transaction<'_> {
         if self.context.grace {
             return Err(FsError::TryAgain.into());
         }
-        Ok(match self.has(&key::cut(inode))? {
-            true => None,
-            false => Some(found),
-        })
+        match self.check_settled(inode) {
+            Ok(()) => Ok(Some(found)),
+            Err(Halt::Blocked(_)) => Ok(None),
+            Err(halt) => Err(halt),
+        }
     }
 
     fn is_short(

@@ -9,7 +9,8 @@ use pvfs::limits::GROUPS_MAX;
 use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
 
-use super::leases::{Parked, Reported, is_about_names};
+use super::leases::{Parked, Reported, attr_in, is_about_names, opens_for_writing};
+use super::work::Order;
 use super::{Action, Blocked, Input, Moment, State, Withheld, store_failed};
 use crate::namespace::layout::{Cut, IodSlot};
 use crate::namespace::lingering::Linger;
@@ -36,6 +37,16 @@ pub(super) struct Batch<W> {
     pub(super) registered: Vec<Before>,
     /// Truncations that iods have carried out altogether.
     pub(super) cuts_done: Vec<InodeNumber>,
+    /// Truncations that mgr begins of its own accord.
+    pub(super) cuts_begun: Vec<(InodeNumber, Cut)>,
+    /// Files that are in doubt since this batch.
+    pub(super) doubted: Vec<InodeNumber>,
+    /// Files that are no longer in doubt.
+    pub(super) settled: Vec<InodeNumber>,
+    /// Files whose intents were missing in the store.
+    pub(super) stored: Vec<InodeNumber>,
+    /// Files whose intents go.
+    pub(super) dropped: Vec<InodeNumber>,
     /// Clients whose sessions have ended.
     pub(super) expired: Vec<ClientId>,
     pub(super) tick: bool,
@@ -67,6 +78,11 @@ impl<W> Batch<W> {
             finished: Vec::new(),
             registered: Vec::new(),
             cuts_done: Vec::new(),
+            cuts_begun: Vec::new(),
+            doubted: Vec::new(),
+            settled: Vec::new(),
+            stored: Vec::new(),
+            dropped: Vec::new(),
             expired: Vec::new(),
             tick: false,
         }
@@ -118,6 +134,7 @@ impl<W> State<W> {
                 self.registry.disconnected(connection, batch.moment.ms);
                 Ok(())
             }
+            Input::WorkDone(done) if done.order == Order::Fence => self.fenced(view, batch, &done),
             Input::WorkDone(done) => {
                 if let Some(inode) = self.work.done(done, batch.moment.ms, &mut batch.records) {
                     batch.cuts_done.push(inode);
@@ -129,7 +146,7 @@ impl<W> State<W> {
                 batch.tick = true;
                 self.registry.pass(batch.moment.ms);
                 self.expire(view, batch)?;
-                self.expire_leases(batch);
+                self.expire_leases(view, batch)?;
                 self.reap_orphans(view, batch)
             }
         }
@@ -285,6 +302,7 @@ impl<W> State<W> {
                     request: parked.request,
                 };
                 self.blocked.entry(inode).or_default().push_back(blocked);
+                self.intents.want(inode);
                 Ok(())
             }
             Err(Halt::Fs(FsError::TryAgain)) => {
@@ -327,6 +345,7 @@ impl<W> State<W> {
                 notice: None,
             })));
         }
+        let stops_writing = self.closes_writer(request);
         let savepoint = self.opens.savepoint();
         let context = Context {
             unleased: self.reports_without_a_lease(request),
@@ -346,12 +365,28 @@ impl<W> State<W> {
                 return Err(halt);
             }
         };
+        if let Some(inode) = self.told_too_early(request, &response) {
+            self.opens.roll_back(savepoint);
+            return Err(Halt::Blocked(inode));
+        }
         let waits = self.demand_for(request, &response, &records, reported);
         if !waits.is_empty() {
             self.opens.roll_back(savepoint);
             return Ok(Outcome::Wait(waits));
         }
+        debug_assert!(
+            !opens_for_writing(&request.operation, &response, |inode| {
+                let key = key::intent(inode);
+                let added = records.contains_key(&key) || batch.records.contains_key(&key);
+                !added && view.get(&key).is_ok_and(|intent| intent.is_none())
+            }),
+            "an open for writing without an intent: {request:?}"
+        );
         let notice = self.grants_with(request, &response, &records)?;
+        self.note_doubts(&records, &mut batch.doubted)?;
+        if let Some(inode) = stops_writing.filter(|inode| !self.opens.has_writers(*inode)) {
+            self.intents.note_idle(inode, batch.moment.ms);
+        }
         Ok(Outcome::Ran(Box::new(Ran {
             reply: Ok(response),
             records,
@@ -410,6 +445,25 @@ impl<W> State<W> {
             notice,
         });
         Ok(())
+    }
+
+    /// The file of which a request closes an open for writing.
+    fn closes_writer(&self, request: &MgrRequest) -> Option<InodeNumber> {
+        let MgrOperation::Close { open, .. } = request.operation else {
+            return None;
+        };
+        let known = self.opens.get(request.client, open);
+        known
+            .filter(|open| open.access.write)
+            .map(|open| open.inode)
+    }
+
+    /// The file that a reply would tell of before it is settled, though that will be soon.
+    fn told_too_early(&self, request: &MgrRequest, response: &MgrResponse) -> Option<InodeNumber> {
+        // Whoever reports may be asked for just that so that the file can be settled.
+        let reports = matches!(request.operation, MgrOperation::Report { .. });
+        let told = attr_in(response).filter(|_| !reports)?.inode;
+        self.intents.holds_up_readers(told).then_some(told)
     }
 
     /// Runs what waited for a truncation, in the order in which it came.

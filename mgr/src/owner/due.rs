@@ -2,8 +2,10 @@
 //! What becomes due as time passes: silent clients lose their opens, and inodes without a name or an
 //! open go, when they have lingered and the grace that follows a start is over.
 
+use std::collections::BTreeSet;
+
 use pvfs::attr::Credentials;
-use pvfs::ids::{ClientId, InodeNumber};
+use pvfs::ids::{ClientId, InodeNumber, OpenId};
 
 use super::batch::Batch;
 use super::{Action, State};
@@ -23,6 +25,8 @@ const LINGERED_PER_BATCH_MAX: usize = 1024;
 /// What takes more than one part in so many of what the iods have available does not linger: somebody
 /// may be removing it because its space is needed.
 const LINGER_SPACE_PARTS: u64 = 16;
+
+static ROOT: Credentials = Credentials::ROOT;
 
 impl<W> State<W> {
     /// Ends the sessions of silent clients.
@@ -57,12 +61,38 @@ impl<W> State<W> {
         client: ClientId,
     ) -> Result<usize, StoreError> {
         let opens = self.opens.of_client(client);
+        let written = self.written_by(client, &opens);
         for (open, inode) in &opens {
             self.opens.remove(client, *open);
             self.reap(view, batch, *inode)?;
         }
+        for inode in written {
+            self.note_lost_writer(view, batch, inode)?;
+        }
         self.client_leaves(client);
         Ok(opens.len())
+    }
+
+    /// The files to which a client may have written without having reported it. What it has open for
+    /// writing without a lease, while somebody else has one, it has reported before that was granted;
+    /// unless it takes no leases at all.
+    fn written_by(
+        &self,
+        client: ClientId,
+        opens: &[(OpenId, InodeNumber)],
+    ) -> BTreeSet<InodeNumber> {
+        let mut written: BTreeSet<_> = self.leases.written_by(client).into_iter().collect();
+        let leased = self.holders.contains(&client);
+        for (open, inode) in opens {
+            let writes = self
+                .opens
+                .get(client, *open)
+                .is_some_and(|open| open.access.write);
+            if writes && !(leased && self.leases.is_written(*inode)) {
+                written.insert(*inode);
+            }
+        }
+        written
     }
 
     /// How what loses its last name now lingers.
@@ -117,23 +147,28 @@ impl<W> State<W> {
         Ok(())
     }
 
+    /// In which mgr does something of its own accord.
+    pub(super) fn own_context<'a>(&self, batch: &'a Batch<W>) -> Context<'a> {
+        Context {
+            now: batch.moment.now,
+            generation: self.config.generation,
+            grace: self.in_grace(batch.moment.ms),
+            linger: None,
+            room: true,
+            credentials: &ROOT,
+            client: ClientId(0),
+            unleased: false,
+            iods: &batch.slots,
+        }
+    }
+
     fn reap(
         &mut self,
         view: &dyn View,
         batch: &mut Batch<W>,
         inode: InodeNumber,
     ) -> Result<(), StoreError> {
-        let context = Context {
-            now: batch.moment.now,
-            generation: self.config.generation,
-            grace: self.in_grace(batch.moment.ms),
-            linger: None,
-            room: true,
-            credentials: &Credentials::ROOT,
-            client: ClientId(0),
-            unleased: false,
-            iods: &batch.slots,
-        };
+        let context = self.own_context(batch);
         let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
         match tx.reap(inode) {
             Ok(()) => {

@@ -29,6 +29,10 @@ pub(super) type Reported = BTreeSet<(ClientId, InodeNumber)>;
 /// Stands among the numbers of demands for "all clients from before the start are back".
 const CLIENTS_BACK: u64 = 0;
 
+/// Batches in which an intent may fail to be stored before whoever needs it is told that the store is
+/// full: one notes that it is missing, one stores it.
+const INTENT_TRIES_MAX: u8 = 3;
+
 /// A request that waits, or is about to run.
 #[derive(Debug)]
 pub(super) struct Parked<W> {
@@ -38,6 +42,8 @@ pub(super) struct Parked<W> {
     pub(super) request: Box<MgrRequest>,
     pub(super) reported: Reported,
     waits: BTreeSet<u64>,
+    /// Batches that were to store the intent that it needs.
+    tries: u8,
 }
 
 impl<W> Parked<W> {
@@ -48,6 +54,7 @@ impl<W> Parked<W> {
             request,
             reported: BTreeSet::new(),
             waits: BTreeSet::new(),
+            tries: 0,
         }
     }
 }
@@ -172,6 +179,11 @@ impl<W> State<W> {
             _ => self.look(view, batch, &parked.request),
         };
         let looked_at = looked_at(operation, &reply);
+        let unsettled = |inode: &&InodeNumber| self.intents.holds_up_readers(**inode);
+        if let Some(inode) = looked_at.iter().find(unsettled).copied() {
+            self.wait_until_settled(inode, parked);
+            return Ok(());
+        }
         let changing = |inode: &InodeNumber| batch.records.contains_key(&key::inode(*inode));
         if looked_at.iter().any(changing) {
             // Its answer is what this batch commits.
@@ -181,6 +193,10 @@ impl<W> State<W> {
         if let MgrOperation::Acquire { inode, want } = operation {
             // What it writes beyond the new end would be cut off after it was acknowledged.
             let writes = matches!(want, Want::Write | Want::WriteDirect);
+            if writes && self.intents.is_in_doubt(*inode) {
+                self.wait_until_settled(*inode, parked);
+                return Ok(());
+            }
             if writes && self.work.is_cutting(*inode) {
                 // Those who waited have been told already, where this batch ends it.
                 match batch.cuts_done.contains(inode) {
@@ -188,6 +204,10 @@ impl<W> State<W> {
                     false => self.acquiring.entry(*inode).or_default().push(parked),
                 }
                 return Ok(());
+            }
+            let open = self.opens.is_open_at(parked.request.client, *inode);
+            if writes && open && view.get(&key::intent(*inode))?.is_none() {
+                return self.store_intent_first(batch, *inode, parked);
             }
         }
         let outcome = match (operation, &reply) {
@@ -216,6 +236,34 @@ impl<W> State<W> {
         Ok(())
     }
 
+    /// Runs a request again when the file is settled.
+    fn wait_until_settled(&mut self, inode: InodeNumber, parked: Parked<W>) {
+        self.acquiring.entry(inode).or_default().push(parked);
+        self.intents.want(inode);
+    }
+
+    /// A lease to write is to be granted, and the note of it is on its way to the store, or must be
+    /// brought there.
+    fn store_intent_first(
+        &mut self,
+        batch: &mut Batch<W>,
+        inode: InodeNumber,
+        mut parked: Parked<W>,
+    ) -> Result<(), StoreError> {
+        if parked.tries >= INTENT_TRIES_MAX {
+            if let Some(waiter) = parked.waiter.take() {
+                batch.reply(waiter, Err(FsError::NoSpace));
+            }
+            return Ok(());
+        }
+        parked.tries += 1;
+        if !batch.records.contains_key(&key::intent(inode)) {
+            self.intents.note_missing(inode);
+        }
+        self.parking.again(parked);
+        Ok(())
+    }
+
     fn attr_of(&self, view: &dyn View, inode: InodeNumber) -> MgrReply {
         match read_inode(view, inode) {
             Ok(Some(found)) => Ok(MgrResponse::Attr(found.attr)),
@@ -238,11 +286,14 @@ impl<W> State<W> {
         if !self.opens.is_open_at(client, inode) {
             return Ok((Err(FsError::Stale), None));
         }
+        let unsettled = self.intents.is_in_doubt(inode) || self.work.is_cutting(inode);
         // Under a lease to write there may be writes that mgr has not heard of, and some on their way.
         let held = self.leases.held(client, inode);
         let held = held.filter(|held| *held != Lease::Read && self.opens.writes(client, inode));
         let lease = match (want, held) {
             (Want::ReadDirect, Some(held)) => held,
+            // It could write under that too.
+            (Want::ReadDirect, None) if unsettled => Lease::Read,
             (Want::ReadDirect, None) if self.opens.is_written_elsewhere(client, inode) => {
                 Lease::Shared
             }
@@ -257,6 +308,10 @@ impl<W> State<W> {
         if !waits.is_empty() {
             return Err(waits);
         }
+        debug_assert!(
+            !(lease.writes() && held.is_none() && unsettled),
+            "a lease to write to inode {inode}, which is not settled"
+        );
         let Some((number, fence)) = self.leases.grant(client, inode, lease) else {
             return Ok((Err(FsError::TryAgain), None));
         };
@@ -538,14 +593,19 @@ impl<W> State<W> {
 
     /// Takes the leases and locks of clients that owe an answer, or have locked what others wait
     /// for, and have been silent for too long.
-    pub(super) fn expire_leases(&mut self, batch: &mut Batch<W>) {
+    pub(super) fn expire_leases(
+        &mut self,
+        view: &dyn View,
+        batch: &mut Batch<W>,
+    ) -> Result<(), StoreError> {
         let timeout = u64::from(self.config.lease_timeout_ms);
         let Some(before_ms) = batch.moment.ms.checked_sub(timeout) else {
-            return;
+            return Ok(());
         };
         if !self.returning.is_empty() {
             let count = self.returning.len();
             tracing::info!("{count} clients from before the start are not back: their leases end");
+            self.note_lost_writers_of_all(view, batch)?;
             self.departed.append(&mut self.returning);
             self.parking.answered(CLIENTS_BACK, None);
         }
@@ -555,12 +615,16 @@ impl<W> State<W> {
         for client in silent_debtors {
             let name = self.sessions.name(client);
             tracing::warn!("{name} is silent while others wait: its leases end");
+            for inode in self.leases.written_by(client) {
+                self.note_lost_writer(view, batch, inode)?;
+            }
             self.drop_leases(client);
             self.drop_locks(client);
             self.lapsed.insert(client, None);
             // If it is there after all it greets anew, and knows that it holds nothing.
             batch.actions.push(Action::Expired(client));
         }
+        Ok(())
     }
 
     /// Notes in the store who may have leases, for the next start.
@@ -638,7 +702,7 @@ fn looked_at(operation: &MgrOperation, reply: &MgrReply) -> BTreeSet<InodeNumber
     inodes
 }
 
-const fn attr_in(response: &MgrResponse) -> Option<Attr> {
+pub(super) const fn attr_in(response: &MgrResponse) -> Option<Attr> {
     match response {
         MgrResponse::Attr(attr) | MgrResponse::Report { attr, .. } => Some(*attr),
         MgrResponse::Open(opened) => Some(opened.attr),
@@ -668,6 +732,16 @@ fn opened_for_writing(operation: &MgrOperation, response: &MgrResponse) -> Optio
         ) if access.write => Some(opened.attr),
         _ => None,
     }
+}
+
+/// Whether a request has opened a file for writing of which `so` is true.
+pub(super) fn opens_for_writing(
+    operation: &MgrOperation,
+    response: &MgrResponse,
+    so: impl FnOnce(InodeNumber) -> bool,
+) -> bool {
+    let attr = opened_for_writing(operation, response);
+    attr.is_some_and(|attr| attr.kind == FileKind::Regular && so(attr.inode))
 }
 
 fn of_tag(records: &Records, tag: Tag) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {

@@ -13,6 +13,7 @@ pub mod batch;
 pub mod due;
 pub mod leases;
 pub mod locks;
+pub mod reconcile;
 pub mod session_requests;
 pub mod settle;
 pub mod thread;
@@ -29,10 +30,12 @@ use pvfs::proto::mgr::{MgrReply, MgrRequest};
 use self::batch::Batch;
 use self::leases::{Parked, Parking};
 use self::locks::LockClients;
+use self::reconcile::Intents;
 use self::work::{StripeWork, Work, WorkDone};
 use crate::leases::Leases;
 use crate::locks::Locks;
 use crate::namespace::format::{self, Started};
+use crate::namespace::intent::Intent;
 use crate::namespace::key::{self, Tag};
 use crate::namespace::layout::Cut;
 use crate::namespace::opens::OpenTable;
@@ -113,7 +116,7 @@ pub enum Action<W> {
     Expired(ClientId),
 }
 
-/// A mutating request that waits for a truncation of an inode.
+/// A mutating request that waits until an inode is settled.
 #[derive(Debug)]
 struct Blocked {
     connection: u64,
@@ -137,6 +140,7 @@ struct State<W> {
     sessions: Sessions<W>,
     registry: Registry,
     work: Work,
+    intents: Intents,
     leases: Leases,
     locks: Locks,
     lock_clients: LockClients,
@@ -154,7 +158,7 @@ struct State<W> {
     returning: BTreeSet<ClientId>,
     blocked: HashMap<InodeNumber, VecDeque<Blocked>>,
     withheld: HashMap<InodeNumber, Vec<Withheld>>,
-    /// Who wants to write to a file that is being truncated.
+    /// Who wants to write to a file that is being truncated, or to use one that is in doubt.
     acquiring: HashMap<InodeNumber, Vec<Parked<W>>>,
     /// Until then, clients may still declare opens from before the start.
     grace_end_ms: u64,
@@ -188,6 +192,7 @@ impl<S: Store, W> Manager<S, W> {
             sessions: Sessions::default(),
             registry: Registry::default(),
             work: Work::default(),
+            intents: Intents::default(),
             leases: Leases::new(started.starts),
             locks: Locks::default(),
             lock_clients: LockClients::default(),
@@ -271,11 +276,14 @@ impl<S: Store, W> Manager<S, W> {
         batch.linger = self.state.linger(moment.ms, usage);
         {
             let view = self.store.view()?;
+            self.state.add_intents(&view, &mut batch)?;
             self.state.run_ready(&view, &mut batch)?;
             for input in inputs {
                 self.state.take(&view, &mut batch, input)?;
             }
             self.state.reap_lingering(&view, &mut batch)?;
+            self.state.reconcile(&view, &mut batch)?;
+            self.state.drop_intents(&view, &mut batch)?;
         }
         batch.actions.drain(..).for_each(&mut *act);
         self.state.add_trims(&mut batch);
@@ -318,6 +326,11 @@ impl<W> State<W> {
             let cut: Cut = value::decode(&key, &value)?;
             let inode = key::inode_of(&key).ok_or(StoreError::Corrupt { key })?;
             self.work.add_cut(inode, cut);
+        }
+        for (key, value) in all(view, Tag::Intent)? {
+            let intent: Intent = value::decode(&key, &value)?;
+            let inode = key::inode_of(&key).ok_or(StoreError::Corrupt { key })?;
+            self.intents.restore(inode, intent, self.grace_end_ms);
         }
         for (key, _) in all(view, Tag::Client)? {
             let client = key::client_of(&key).ok_or(StoreError::Corrupt { key })?;

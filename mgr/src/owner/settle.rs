@@ -25,13 +25,14 @@ impl<W> State<W> {
     }
 
     /// The batch is committed: its replies leave, but for those that wait for a truncation.
-    pub(super) fn finish(&mut self, batch: Batch<W>, actions: &mut Vec<Action<W>>) {
+    pub(super) fn finish(&mut self, mut batch: Batch<W>, actions: &mut Vec<Action<W>>) {
         self.opens.commit();
         if !batch.records.is_empty() {
             self.sessions.trimmed();
             self.unrecorded.clear();
             self.departed.clear();
         }
+        self.intents_committed(&mut batch);
         self.forget_cuts(&batch.cuts_done);
         for inode in batch.cuts_done {
             for withheld in self.withheld.remove(&inode).unwrap_or_default() {
@@ -84,11 +85,12 @@ impl<W> State<W> {
     }
 
     /// The store is full: nothing of the batch has happened, and nothing of it is remembered.
-    pub(super) fn roll_back(&mut self, batch: Batch<W>, actions: &mut Vec<Action<W>>) {
+    pub(super) fn roll_back(&mut self, mut batch: Batch<W>, actions: &mut Vec<Action<W>>) {
         if !self.full {
             tracing::error!("{}", full_message(batch.usage));
         }
         self.opens.roll_back_all();
+        self.intents_rolled_back(&mut batch);
         // What was to go is still there.
         self.orphans_after = Some(key::all(key::Tag::Orphan));
         for client in batch.expired {

@@ -40,6 +40,8 @@ pub enum Order {
     Truncate,
     /// Remove the local files.
     Remove,
+    /// Refuse writes under older leases, and say how much there is.
+    Fence,
 }
 
 /// An iod and what it should be left with.
@@ -49,13 +51,13 @@ pub struct Target {
     pub iod: IodId,
     /// Where it was at last.
     pub address: String,
-    /// For [`Order::Truncate`]: which stripes of the file it has.
+    /// For [`Order::Truncate`] and [`Order::Fence`]: which stripes of the file it has.
     pub place: LayoutSlot,
     /// Bytes of the local file that stay, for [`Order::Truncate`].
     pub length: u64,
-    /// For [`Order::Truncate`]: writes under smaller ones come too late.
+    /// For [`Order::Truncate`] and [`Order::Fence`]: writes under smaller ones come too late.
     pub fence: u64,
-    /// For [`Order::Truncate`]: which attempt this is; an earlier one comes too late.
+    /// For the same: which attempt this is; an earlier one comes too late.
     pub number: u64,
 }
 
@@ -68,6 +70,17 @@ pub struct WorkDone {
     pub order: Order,
     /// The iods that have not done it, each with the reason.
     pub failed: Vec<(IodId, String)>,
+    /// For [`Order::Fence`]: what the others have.
+    pub measured: Vec<(IodId, LocalFile)>,
+}
+
+/// What an iod has of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalFile {
+    /// Length of the local file, bytes; 0 where there is none.
+    pub length: u64,
+    /// Disk space that it takes, bytes.
+    pub allocated: u64,
 }
 
 #[derive(Debug)]
@@ -120,6 +133,12 @@ impl Work {
         self.retry_now = true;
     }
 
+    /// Whether what waits for iods is to be tried again in this batch.
+    #[must_use]
+    pub const fn is_to_retry_now(&self) -> bool {
+        self.retry_now
+    }
+
     /// Starts a finished truncation again, whose record could not be removed.
     pub fn again(&mut self, inode: InodeNumber, ms: u64) {
         if let Some(cutting) = self.cuts.get_mut(&inode) {
@@ -141,6 +160,8 @@ impl Work {
                 None
             }
             Order::Truncate => self.cut_done(done, ms, records),
+            // That is for [`super::reconcile`].
+            Order::Fence => None,
         }
     }
 

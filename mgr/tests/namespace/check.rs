@@ -103,6 +103,7 @@ pub fn check(view: &impl View) {
     for key in all(view, Tag::Xattr)
         .keys()
         .chain(all(view, Tag::Cut).keys())
+        .chain(all(view, Tag::Intent).keys())
     {
         assert!(
             inodes.contains_key(&key::inode_of(key).unwrap()),

@@ -9,7 +9,7 @@ use pvfs_mgr::namespace::key::{self, Tag};
 use pvfs_mgr::owner::Input;
 
 use crate::check::check;
-use crate::world::{ALICE, BOB, BOTH, SESSION_TIMEOUT_MS, World, name};
+use crate::world::{ALICE, BOB, BOTH, READ, SESSION_TIMEOUT_MS, World, name};
 
 fn unlink(text: &str) -> MgrOperation {
     MgrOperation::Unlink {
@@ -121,7 +121,7 @@ fn replies_go_when_the_client_has_them() {
 #[test]
 fn what_changes_nothing_costs_no_commit() {
     let mut world = World::new();
-    let file = world.mkfile(ROOT_INODE, "f");
+    let file = world.file_of(ROOT_INODE, "f", 10);
     world.tick(0);
     let commits = world.store().commits;
     let opened = world.open(ALICE, file, BOTH, false).unwrap();
@@ -151,14 +151,22 @@ fn a_batch_is_one_commit() {
 #[test]
 fn a_full_store_refuses_and_goes_on() {
     let mut world = World::new();
-    let file = world.mkfile(ROOT_INODE, "f");
+    let file = world.file_of(ROOT_INODE, "f", 10);
+    let unwritten = world.mkfile(ROOT_INODE, "u");
     world.manager().store_mut().full = true;
     let (made, request) = world.send(ALICE, create("g"));
     assert_eq!(world.replies[&made], Err(FsError::NoSpace));
     assert!(world.lookup(ROOT_INODE, "f").is_ok());
     assert!(
         world.open(ALICE, file, BOTH, false).is_ok(),
-        "opens need no record"
+        "opens need no record where there was a writer lately"
+    );
+    assert!(world.open(ALICE, unwritten, READ, false).is_ok());
+    let writer = world.open(ALICE, unwritten, BOTH, false);
+    assert_eq!(
+        writer,
+        Err(FsError::NoSpace),
+        "nobody writes without an intent"
     );
     let register = world.register(None, "iod4:7000");
     assert_eq!(register, Err(FsError::NoSpace));

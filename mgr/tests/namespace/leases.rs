@@ -14,10 +14,10 @@ use crate::world::{
     ALICE, BOB, BOTH, LEASE_TIMEOUT_MS, Memory, READ, SESSION_TIMEOUT_MS, WRITE, World, name,
 };
 
-const CAROL: ClientId = ClientId(3);
+pub const CAROL: ClientId = ClientId(3);
 
 /// A world whose clients take leases.
-fn world() -> Memory {
+pub fn world() -> Memory {
     let mut world = World::new();
     for client in [ALICE, BOB, CAROL] {
         greet(&mut world, client, vec![]);
@@ -25,7 +25,7 @@ fn world() -> Memory {
     world
 }
 
-fn greet(world: &mut Memory, client: ClientId, opens: Vec<Reopen>) {
+pub fn greet(world: &mut Memory, client: ClientId, opens: Vec<Reopen>) {
     let hello = MgrOperation::Hello {
         opens,
         leases: true,
@@ -39,7 +39,7 @@ fn greet(world: &mut Memory, client: ClientId, opens: Vec<Reopen>) {
 }
 
 /// Sends a request that is answered at once.
-fn ask(world: &mut Memory, client: ClientId, operation: MgrOperation) -> MgrReply {
+pub fn ask(world: &mut Memory, client: ClientId, operation: MgrOperation) -> MgrReply {
     let (waiter, _) = world.send(client, operation);
     world
         .replies
@@ -48,13 +48,18 @@ fn ask(world: &mut Memory, client: ClientId, operation: MgrOperation) -> MgrRepl
 }
 
 /// Sends a request that has to wait.
-fn park(world: &mut Memory, client: ClientId, operation: MgrOperation) -> u32 {
+pub fn park(world: &mut Memory, client: ClientId, operation: MgrOperation) -> u32 {
     let (waiter, _) = world.send(client, operation);
     assert!(!world.replies.contains_key(&waiter), "it waits for nobody");
     waiter
 }
 
-fn open(world: &mut Memory, client: ClientId, inode: InodeNumber, access: Access) -> OpenResponse {
+pub fn open(
+    world: &mut Memory,
+    client: ClientId,
+    inode: InodeNumber,
+    access: Access,
+) -> OpenResponse {
     let operation = MgrOperation::Open {
         inode,
         access,
@@ -63,7 +68,7 @@ fn open(world: &mut Memory, client: ClientId, inode: InodeNumber, access: Access
     Memory::open_of(ask(world, client, operation)).unwrap()
 }
 
-fn create(world: &mut Memory, client: ClientId, text: &str) -> OpenResponse {
+pub fn create(world: &mut Memory, client: ClientId, text: &str) -> OpenResponse {
     let operation = MgrOperation::Create {
         parent: ROOT_INODE,
         name: name(text),
@@ -76,7 +81,7 @@ fn create(world: &mut Memory, client: ClientId, text: &str) -> OpenResponse {
 }
 
 /// Closes, under the last lease on the inode that the client has heard of.
-fn close(world: &mut Memory, client: ClientId, inode: InodeNumber, open: OpenId) {
+pub fn close(world: &mut Memory, client: ClientId, inode: InodeNumber, open: OpenId) {
     let notices = world.notices.iter().rev();
     let grants = notices.filter_map(|(to, notice)| match notice {
         Notice::Granted { grants, .. } if *to == client => Some(grants),
@@ -88,7 +93,7 @@ fn close(world: &mut Memory, client: ClientId, inode: InodeNumber, open: OpenId)
 }
 
 /// What a client was granted since the last look.
-fn grants(world: &mut Memory, client: ClientId) -> Vec<Grant> {
+pub fn grants(world: &mut Memory, client: ClientId) -> Vec<Grant> {
     let mut found = Vec::new();
     world.notices.retain(|(to, notice)| match notice {
         Notice::Granted { grants, .. } if *to == client => {
@@ -100,14 +105,14 @@ fn grants(world: &mut Memory, client: ClientId) -> Vec<Grant> {
     found
 }
 
-fn granted(world: &mut Memory, client: ClientId, inode: InodeNumber) -> Option<Lease> {
+pub fn granted(world: &mut Memory, client: ClientId, inode: InodeNumber) -> Option<Lease> {
     let grants = grants(world, client);
     let last = grants.iter().rev().find(|grant| grant.attr.inode == inode);
     last.map(|grant| grant.lease)
 }
 
 /// What a client was asked since the last look.
-fn recalls(world: &mut Memory, client: ClientId) -> Vec<Recall> {
+pub fn recalls(world: &mut Memory, client: ClientId) -> Vec<Recall> {
     let mut found = Vec::new();
     world.notices.retain(|(to, notice)| match notice {
         Notice::Recalled(recalls) if *to == client => {
@@ -119,31 +124,31 @@ fn recalls(world: &mut Memory, client: ClientId) -> Vec<Recall> {
     found
 }
 
-fn answer(world: &mut Memory, client: ClientId, recalls: &[Recall]) {
+pub fn answer(world: &mut Memory, client: ClientId, recalls: &[Recall]) {
     let numbers = recalls.iter().map(|recall| recall.number).collect();
     let operation = MgrOperation::Acknowledge { recalls: numbers };
     assert_eq!(ask(world, client, operation), Ok(MgrResponse::Done));
 }
 
-fn getattr(inode: InodeNumber) -> MgrOperation {
+pub fn getattr(inode: InodeNumber) -> MgrOperation {
     MgrOperation::GetAttr { inode }
 }
 
-fn lookup(text: &str) -> MgrOperation {
+pub fn lookup(text: &str) -> MgrOperation {
     MgrOperation::Lookup {
         parent: ROOT_INODE,
         name: Some(name(text)),
     }
 }
 
-fn attr(reply: MgrReply) -> Attr {
+pub fn attr(reply: MgrReply) -> Attr {
     match reply {
         Ok(MgrResponse::Attr(attr)) => attr,
         other => panic!("{other:?}"),
     }
 }
 
-fn report(file: &OpenResponse, size_min: u64) -> MgrOperation {
+pub fn report(file: &OpenResponse, size_min: u64) -> MgrOperation {
     MgrOperation::Report {
         inode: file.attr.inode,
         size_min,
@@ -151,6 +156,7 @@ fn report(file: &OpenResponse, size_min: u64) -> MgrOperation {
         open: file.open,
         known_change: file.attr.change,
         allocated: None,
+        torn: false,
     }
 }
 
@@ -368,7 +374,7 @@ fn a_lease_needs_an_open() {
 }
 
 /// To 10 bytes.
-fn truncation(inode: InodeNumber) -> MgrOperation {
+pub fn truncation(inode: InodeNumber) -> MgrOperation {
     MgrOperation::SetAttr {
         inode,
         set: SetAttr {

@@ -23,6 +23,7 @@ mod names;
 mod on_disk;
 mod opens;
 mod renames;
+mod settling;
 mod truncation;
 mod world;
 mod xattrs;

@@ -81,6 +81,7 @@ fn grid(world: &World) -> Vec<String> {
         Tag::Xattr,
         Tag::Orphan,
         Tag::Cut,
+        Tag::Intent,
         Tag::Garbage,
         Tag::Iod,
         Tag::Reply,
@@ -113,7 +114,7 @@ fn the_document_shows_the_bytes() {
 fn every_record_is_of_a_known_kind_and_version() {
     let world = sample();
     for (key, value) in world.store().records() {
-        assert!(b"FCIDKLSXOTGVR".contains(&key[0]), "{key:?}");
+        assert!(b"FCIDKLSXOTWGVR".contains(&key[0]), "{key:?}");
         assert_eq!(value[0], VALUE_VERSION);
     }
     let sizes = [

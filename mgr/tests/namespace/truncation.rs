@@ -69,6 +69,7 @@ fn an_iod_that_is_away_is_waited_for() {
         object: work.object,
         order: work.order,
         failed,
+        measured: vec![],
     };
     world.batch(vec![pvfs_mgr::owner::Input::WorkDone(done)]);
     world.tick(RETRY_MS);
@@ -92,6 +93,7 @@ fn other_writers_of_the_inode_wait_and_nobody_else() {
         open,
         known_change: 0,
         allocated: None,
+        torn: false,
     };
     let (second, _) = world.send(BOB, report);
     let (third, _) = world.send(BOB, truncate(file, 20));

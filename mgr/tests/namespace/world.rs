@@ -14,7 +14,7 @@ use pvfs::proto::mgr::{
     RenameMode,
 };
 use pvfs::proto::report::IodReport;
-use pvfs_mgr::owner::work::{StripeWork, WorkDone};
+use pvfs_mgr::owner::work::{LocalFile, Order, StripeWork, Target, WorkDone};
 use pvfs_mgr::owner::{Action, Config, Input, Manager, Moment};
 use pvfs_mgr::store::Store;
 use pvfs_mgr::store::memory::MemoryStore;
@@ -84,6 +84,8 @@ pub struct World<S: Store = MemoryStore> {
     pub work: Vec<StripeWork>,
     /// Work that they have done.
     pub done: Vec<StripeWork>,
+    /// What each iod has of whatever file it is asked about, bytes; nothing where it is not in here.
+    pub local: HashMap<IodId, u64>,
     /// The iods do all work at once.
     pub diligent: bool,
     pub expired: Vec<ClientId>,
@@ -129,6 +131,7 @@ impl<S: Store> World<S> {
             replies: HashMap::new(),
             work: Vec::new(),
             done: Vec::new(),
+            local: HashMap::new(),
             diligent: true,
             expired: Vec::new(),
             notices: Vec::new(),
@@ -243,10 +246,20 @@ impl<S: Store> World<S> {
     }
 
     pub fn note_done(&mut self, work: StripeWork) -> Input<u32> {
+        let local = |target: &Target| {
+            let length = self.local.get(&target.iod).copied().unwrap_or_default();
+            let allocated = length.next_multiple_of(4096);
+            (target.iod, LocalFile { length, allocated })
+        };
+        let measured = match work.order {
+            Order::Fence => work.targets.iter().map(local).collect(),
+            Order::Truncate | Order::Remove => vec![],
+        };
         let done = WorkDone {
             object: work.object,
             order: work.order,
             failed: vec![],
+            measured,
         };
         self.done.push(work);
         Input::WorkDone(done)
@@ -267,6 +280,7 @@ impl<S: Store> World<S> {
                     object,
                     order,
                     failed,
+                    measured: vec![],
                 })
             } else {
                 self.note_done(work)
@@ -498,6 +512,7 @@ impl<S: Store> World<S> {
             open,
             known_change: 0,
             allocated: None,
+            torn: false,
         };
         match self.call_as(client, &who, operation)? {
             MgrResponse::Report {

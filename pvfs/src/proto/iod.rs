@@ -86,6 +86,16 @@ pub enum IodRequest {
         /// Makes it once.
         change: Change,
     },
+    /// Refuses writes under smaller fences from now on, also where there is no local file; answered
+    /// with [`IodResponse::Stat`] when none is under way any more.
+    Fence {
+        /// Which stripes.
+        stripe: StripeRef,
+        /// As in [`IodRequest::Truncate`].
+        fence: u64,
+        /// As in [`IodRequest::Truncate`], in the same count.
+        number: u64,
+    },
     /// Removes the local file; no error where there is none. Writes under a lease are refused from
     /// now on.
     Remove {
@@ -200,6 +210,7 @@ impl IodRequest {
             | Self::Copy { change, .. } => Some(change),
             Self::Ping
             | Self::Read { .. }
+            | Self::Fence { .. }
             | Self::Remove { .. }
             | Self::Sync { .. }
             | Self::Stat { .. }
@@ -219,6 +230,7 @@ impl IodRequest {
             Self::Read { stripe, .. }
             | Self::Write { stripe, .. }
             | Self::Truncate { stripe, .. }
+            | Self::Fence { stripe, .. }
             | Self::Sync { stripe }
             | Self::Allocate { stripe, .. }
             | Self::Punch { stripe, .. }
@@ -261,7 +273,7 @@ pub enum IodResponse {
     Data,
     /// To a request that returns nothing.
     Done,
-    /// To [`IodRequest::Stat`].
+    /// To [`IodRequest::Stat`] and [`IodRequest::Fence`].
     Stat {
         /// Length of the local file, bytes.
         length: u64,

@@ -22,6 +22,17 @@ pub enum Lease {
     Shared,
 }
 
+impl Lease {
+    /// Whether its holder may write.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        match self {
+            Self::Read => false,
+            Self::Write | Self::Shared => true,
+        }
+    }
+}
+
 /// For what a client wants a lease on a regular file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Want {

@@ -256,6 +256,7 @@ impl DirectFile {
                 // Without leases, nothing is judged by it.
                 known_change: 0,
                 allocated: None,
+                torn: false,
             })?;
         }
         Ok(())
