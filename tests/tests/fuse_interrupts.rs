@@ -194,8 +194,17 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A reader waits for an iod that hangs, with its pages locked; mgr hangs as well, so the mount loses
-/// its leases and drops the pages, for which it waits past any signal. Then it is killed.
+/// Writes to a page of `mount1/f`, says so by a file of this name, and stores it when told to.
+const MAPPER: &str = "python3 -c 'import mmap, sys
+file = open(\"mount1/f\", \"r+b\")
+pages = mmap.mmap(file.fileno(), 4096)
+pages[0] = 2
+open(\"written\", \"w\")
+sys.stdin.readline()
+pages.flush()'";
+
+/// What a mapping wrote waits for an iod that hangs; mgr hangs as well, so the mount loses its leases and
+/// drops the pages, for which it waits past any signal. Then it is killed.
 #[test]
 fn a_mount_that_is_killed_while_it_waits_for_a_page_ends() {
     const KILLS: usize = 4;
@@ -208,13 +217,18 @@ fn a_mount_that_is_killed_while_it_waits_for_a_page_ends() {
     .unwrap();
     for round in 0..KILLS {
         fs::write(cluster.mount(0).join("f"), vec![1; 400_000]).unwrap();
+        let mut mapper = start(&cluster, MAPPER);
+        let written = cluster.scratch().join("written");
+        until("the page is written to", || written.exists());
+        fs::remove_file(written).unwrap();
         cluster.freeze(Who::Iod(0), true).unwrap();
-        let reader = start(&cluster, "cat mount1/f");
+        let stdin = mapper.stdin.as_mut().unwrap();
+        stdin.write_all(b"store it\n").unwrap();
         let waits = || {
-            let stack = fs::read_to_string(format!("/proc/{}/wchan", reader.id()));
+            let stack = fs::read_to_string(format!("/proc/{}/wchan", mapper.id()));
             stack.is_ok_and(|at| at.contains("folio") || at.contains("page"))
         };
-        until("the reader waits for a page", waits);
+        until("it waits for the page", waits);
         cluster.freeze(Who::Mgr, true).unwrap();
         let process = cluster.mount_pid(1).unwrap();
         until("a thread of the mount does", || has_stuck_thread(process));
@@ -222,7 +236,7 @@ fn a_mount_that_is_killed_while_it_waits_for_a_page_ends() {
         let start = Instant::now();
         cluster.kill_mount(1).unwrap();
         assert!(start.elapsed() < END_TIME_MAX, "round {round}");
-        ends(reader, &format!("the reader of round {round}"));
+        ends(mapper, &format!("the mapper of round {round}"));
         let error = fs::read(cluster.mount(1).join("f")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTCONN));
         cluster.freeze(Who::Mgr, false).unwrap();
