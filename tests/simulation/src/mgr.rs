@@ -325,19 +325,26 @@ fn start_work(work: StripeWork, owner: &Sender<Input<Waiter>>, iods: &Arc<Iods>)
                 let iods = Arc::clone(&iods);
                 thread::spawn(move || {
                     let outcome = match order {
-                        Order::Truncate => iods.truncate(&target, object),
-                        Order::Remove => iods.remove(&target, object),
+                        Order::Truncate => iods.truncate(&target, object).map(|()| None),
+                        Order::Remove => iods.remove(&target, object).map(|()| None),
+                        Order::Fence => iods.fence(&target, object).map(Some),
                     };
                     (target.iod, outcome)
                 })
             })
             .collect();
-        let ended = calls.into_iter().filter_map(|call| call.join().ok());
-        let failed = ended.filter_map(|(iod, outcome)| Some((iod, outcome.err()?)));
+        let (mut failed, mut measured) = (Vec::new(), Vec::new());
+        for (iod, outcome) in calls.into_iter().filter_map(|call| call.join().ok()) {
+            match outcome {
+                Ok(found) => measured.extend(found.map(|found| (iod, found))),
+                Err(reason) => failed.push((iod, reason)),
+            }
+        }
         let done = WorkDone {
             object,
             order,
-            failed: failed.collect(),
+            failed,
+            measured,
         };
         // The owner is gone only when the process ends.
         let _ = owner.send(Input::WorkDone(done));
