@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! One mount's life: find mgr, mount, serve, unmount.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
@@ -97,6 +97,7 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
         let pvfs = Arc::downgrade(&pvfs);
         move || interrupt_lock_waits(&pvfs)
     })?;
+    let gone = device.clone();
     spawn("farewell", {
         let (pvfs, mgr) = (Arc::clone(&pvfs), Arc::clone(&mgr));
         move || bound_farewell(device.as_ref(), &connection, &ended, &pvfs, &mgr)
@@ -106,7 +107,18 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     pvfs.report_all();
     pvfs.say_goodbye();
     drop(served);
-    outcome.context("serving the kernel's requests")
+    match outcome {
+        Err(error) if was_unmounted(&error, gone.as_ref()) => Ok(()),
+        outcome => outcome.context("serving the kernel's requests"),
+    }
+}
+
+/// Whether serving ended because the mount did. The kernel says of a mount that was detached or
+/// unmounted by force that its connection was aborted, as it says of one that somebody aborted while
+/// it stays mounted.
+fn was_unmounted(error: &io::Error, device: Option<&Device>) -> bool {
+    error.kind() == io::ErrorKind::ConnectionAborted
+        && device.is_some_and(|device| mountinfo::is_gone(device).unwrap_or(false))
 }
 
 /// Changes the flags of the mount on the mount point. What else was asked for stays as it is.
@@ -213,8 +225,9 @@ fn ending_signals() -> SigSet {
     signals
 }
 
-/// Unmounts at the first signal. A mount that is in use is detached, and ends with its last user or
-/// when [`DETACHED_TIME_MAX`] is over, or with the second signal.
+/// Unmounts at the first signal. A mount that is in use is detached. It ends with its last user, or
+/// when [`DETACHED_TIME_MAX`] is over, or with the second signal; so does a mount that another mount
+/// namespace has too, and that nothing here can unmount there.
 fn unmount_on_signal(
     signals: SigSet,
     mut unmounter: SessionUnmounter,
@@ -223,18 +236,17 @@ fn unmount_on_signal(
 ) {
     let Ok(signal) = signals.wait() else { return };
     tracing::info!("{signal}: unmounting {}", mountpoint.display());
-    let Err(error) = unmounter.unmount() else {
-        return;
-    };
-    tracing::warn!(
-        "{} is in use ({error}): detaching it; its users have {} s left",
-        mountpoint.display(),
-        DETACHED_TIME_MAX.as_secs()
-    );
-    if let Err(error) = umount2(mountpoint, MntFlags::MNT_DETACH) {
-        tracing::error!("detaching {}: {error}", mountpoint.display());
+    if let Err(error) = unmounter.unmount() {
+        tracing::warn!(
+            "{} is in use ({error}): detaching it; its users have {} s left",
+            mountpoint.display(),
+            DETACHED_TIME_MAX.as_secs()
+        );
+        if let Err(error) = umount2(mountpoint, MntFlags::MNT_DETACH) {
+            tracing::error!("detaching {}: {error}", mountpoint.display());
+        }
     }
-    // Both may be overtaken by the end of the process.
+    // The end of the process may come before any of what follows.
     let second = spawn("second signal", move || {
         if signals.wait().is_ok() {
             std::process::exit(1);
@@ -244,6 +256,7 @@ fn unmount_on_signal(
         tracing::warn!("{error:#}");
     }
     std::thread::sleep(DETACHED_TIME_MAX);
+    tracing::warn!("the mount is still in use, perhaps in another mount namespace: it ends now");
     let farewell = spawn("last exit", || {
         std::thread::sleep(FAREWELL_TIMEOUT);
         std::process::exit(0);

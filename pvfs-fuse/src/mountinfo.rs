@@ -42,6 +42,15 @@ pub fn device_at(mountpoint: &Path) -> io::Result<Option<Device>> {
     ))
 }
 
+/// Whether no mount of `device` is in this mount namespace.
+///
+/// # Errors
+///
+/// Where the table cannot be read.
+pub fn is_gone(device: &Device) -> io::Result<bool> {
+    Ok(!has_device(&std::fs::read_to_string(MOUNTINFO)?, device))
+}
+
 /// Returns when no mount of `device` is left in this mount namespace.
 ///
 /// # Errors

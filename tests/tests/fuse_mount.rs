@@ -4,17 +4,22 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use cssns_tests::programs;
 use cssns_tests::pvfs_cluster::{Cluster, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A background process ends soon after its mount.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a mount that is in use goes on after SIGTERM.
+const DETACHED_TIME: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
 /// An ordinary user, and a group that only the kernel knows it is in.
 const USER: u32 = 54_321;
 const GROUP: u32 = 54_322;
@@ -72,11 +77,18 @@ fn processes(target: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(serves).collect()
 }
 
+/// The process that serves the mount on `target`.
+fn process_of(target: &Path) -> Pid {
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
+    let numbers = processes(target);
+    Pid::from_raw(numbers.iter().filter_map(number).max().unwrap())
+}
+
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + END_TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(POLL);
     }
 }
 
@@ -193,16 +205,7 @@ fn sigterm_unmounts_even_a_mount_in_use() {
     let point = cluster.mount(0);
     fs::write(point.join("f"), b"x").unwrap();
     let held = fs::File::open(point.join("f")).unwrap();
-    let pid = processes(&point)
-        .iter()
-        .filter_map(|path| path.file_name()?.to_str()?.parse::<i32>().ok())
-        .max()
-        .unwrap();
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGTERM,
-    )
-    .unwrap();
+    kill(process_of(&point), Signal::SIGTERM).unwrap();
     wait_until("it is detached", || mounted(&point).is_none());
     let mut byte = [0];
     std::os::unix::fs::FileExt::read_exact_at(&held, &mut byte, 0).unwrap();
@@ -212,6 +215,88 @@ fn sigterm_unmounts_even_a_mount_in_use() {
     cluster.restart_mount(0).unwrap();
     assert_eq!(fs::read(point.join("f")).unwrap(), b"x");
     // The first process of this mount ended with status 0, but `finish` expects it to run.
+    cluster.finish().unwrap();
+}
+
+/// A container or a service with a mount namespace of its own keeps a copy of every mount.
+#[test]
+fn sigterm_ends_a_mount_that_another_mount_namespace_has_too() {
+    let cluster = cluster(1);
+    let target = cluster.scratch().join("shared");
+    fs::create_dir(&target).unwrap();
+    let source = format!("{}:/", cluster.mgr_address());
+    for signals in [1, 2] {
+        let output = helper(&cluster, "allow_other", &source, &target);
+        assert!(output.status.success(), "{output:?}");
+        let mut other = Command::new("unshare")
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                "echo; read line",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let ready = other.stdout.take().unwrap();
+        BufReader::new(ready).read_line(&mut line).unwrap();
+        let mount = process_of(&target);
+        let start = Instant::now();
+        kill(mount, Signal::SIGTERM).unwrap();
+        wait_until("unmounted here", || mounted(&target).is_none());
+        if signals == 2 {
+            // It is blocked until the thread that waits for it does.
+            while kill(mount, Signal::SIGTERM).is_ok() {
+                std::thread::sleep(POLL);
+                assert!(
+                    start.elapsed() < END_TIMEOUT,
+                    "it ignores the second signal"
+                );
+            }
+            assert!(start.elapsed() < DETACHED_TIME, "it waited all the same");
+        }
+        wait_until("the process has ended", || processes(&target).is_empty());
+        let _ = other.kill();
+        other.wait().unwrap();
+    }
+    cluster.finish().unwrap();
+}
+
+/// Whoever waits for the end of a pipe, or for a lock, does not wait for the unmount.
+#[test]
+fn a_mount_in_the_background_keeps_nothing_that_its_caller_had_open() {
+    let cluster = cluster(1);
+    let target = cluster.scratch().join("target");
+    fs::create_dir(&target).unwrap();
+    let source = format!("{}:/", cluster.mgr_address());
+    let program = programs::find("pvfs-fuse").unwrap();
+    // The shell gives descriptor 9 on; the pipe that `output` reads ends when the last has closed it.
+    let script = format!(
+        "exec 9>&1 1>/dev/null; {} {source} {}",
+        program.display(),
+        target.display()
+    );
+    let mut shell = Command::new("sh");
+    let shell = shell
+        .args(["-c", &script])
+        .stderr(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut child = shell.spawn().unwrap();
+    let mut rest = Vec::new();
+    let mut pipe = child.stdout.take().unwrap();
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(pipe.read_to_end(&mut rest).unwrap()));
+    assert!(child.wait().unwrap().success());
+    let read = ended
+        .recv_timeout(END_TIMEOUT)
+        .expect("the background process has the pipe");
+    assert_eq!(read, 0);
+    umount(&target);
+    wait_until("the process has ended", || processes(&target).is_empty());
     cluster.finish().unwrap();
 }
 
