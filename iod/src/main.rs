@@ -3,6 +3,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use pvfs::address::{Endpoint, IOD_PORT_DEFAULT, MGR_PORT_DEFAULT};
+use pvfs::log_filter::LogFilter;
 use pvfs::runtime::net::TcpListener;
 use pvfs_iod::registration::{Registrar, Registration};
 use pvfs_iod::server::{Server, ServerLimits};
@@ -43,9 +45,10 @@ struct Arguments {
     /// Where clients reach this iod, if not at the address from which it reaches mgr.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = iod_endpoint)]
     advertise: Option<Endpoint>,
-    /// What to log to stderr: error, warn, info, debug, trace, or a filter by module.
+    /// What to log to stderr: error, warn, info, debug, trace, off, or MODULE=LEVEL,
+    /// with commas between several.
     #[arg(long, value_name = "LEVEL", env = "PVFS_LOG", default_value = "info")]
-    log: tracing_subscriber::EnvFilter,
+    log: LogFilter,
 }
 
 fn mgr_endpoint(text: &str) -> Result<Endpoint, pvfs::address::AddressError> {
@@ -56,8 +59,18 @@ fn iod_endpoint(text: &str) -> Result<Endpoint, pvfs::address::AddressError> {
     Endpoint::parse(text, IOD_PORT_DEFAULT)
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Whether the log is set up or not, the reason is on standard error.
+            let _ = writeln!(std::io::stderr(), "pvfs-iod: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
     // Whatever is made belongs to this daemon alone.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     if arguments.init {
@@ -65,7 +78,8 @@ fn main() -> Result<()> {
     }
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
     let log = log.with_ansi(std::io::stderr().is_terminal());
-    log.with_env_filter(arguments.log).init();
+    let filter = tracing_subscriber::EnvFilter::new(arguments.log.as_str());
+    log.with_env_filter(filter).init();
     // Blocked before any thread starts, so that all inherit it and only `wait` below takes them.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block().context("block signals")?;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use pvfs::log_filter::LogFilter;
 
 use crate::session::{LEASE_TIMEOUT_MS_DEFAULT, SESSION_TIMEOUT_MS_DEFAULT};
 use crate::store::lmdb::{METADATA_BYTES_MAX_DEFAULT, METADATA_BYTES_MIN};
@@ -59,9 +60,10 @@ pub struct Arguments {
     )]
     pub lease_timeout_ms: u32,
 
-    /// Log level: error, warn, info, debug, trace, or a filter as of tracing-subscriber.
+    /// What to log to stderr: error, warn, info, debug, trace, off, or MODULE=LEVEL, with commas
+    /// between several.
     #[arg(long, value_name = "LEVEL", env = "PVFS_LOG", default_value = "info")]
-    pub log: String,
+    pub log: LogFilter,
 }
 
 /// A process has 128 TiB of addresses; LMDB maps the whole store, and its reserve, among them.
@@ -89,5 +91,6 @@ mod tests {
         assert!(parse(&["--session-timeout-ms", "10"]).is_err());
         assert!(parse(&["--lease-timeout-ms", "10"]).is_err());
         assert!(parse(&["--listen", "nonsense"]).is_err());
+        assert!(parse(&["--log", "nonsense"]).is_err());
     }
 }

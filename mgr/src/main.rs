@@ -16,6 +16,7 @@ use pvfs::attr::Timestamp;
 use pvfs::client::patience::Cancel;
 use pvfs::ids::FileSystemId;
 use pvfs::limits::SILENCE_LOOK_MS;
+use pvfs::log_filter::LogFilter;
 use pvfs_mgr::cli::Arguments;
 use pvfs_mgr::iods::Iods;
 use pvfs_mgr::namespace::lingering::LINGER_MS_DEFAULT;
@@ -56,7 +57,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if arguments.init {
         return make(&arguments.data);
     }
-    set_up_log(&arguments.log)?;
+    set_up_log(&arguments.log);
     raise_descriptor_limit();
     let store = LmdbStore::open(&arguments.data, arguments.metadata_bytes_max)?;
     let mut manager = start(store, arguments).with_context(|| store_failed(arguments))?;
@@ -121,16 +122,12 @@ fn store_failed(arguments: &Arguments) -> String {
     )
 }
 
-fn set_up_log(level: &str) -> Result<()> {
-    let filter = EnvFilter::try_new(level).with_context(|| {
-        format!("--log {level}: write error, warn, info, debug, trace or a filter")
-    })?;
+fn set_up_log(level: &LogFilter) {
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new(level.as_str()))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    Ok(())
 }
 
 /// Each connection takes a descriptor; the usual soft limit of 1024 is for programs that select(2).

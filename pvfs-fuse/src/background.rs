@@ -2,7 +2,7 @@
 //! A mount that outlives the command that made it, without fork(2): the command starts this
 //! program again, and waits until that says on its standard output that the mount is usable.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -25,12 +25,31 @@ pub fn launch(arguments: &Arguments) -> ExitCode {
     }
 }
 
+/// The first descriptor beside the standard streams.
+const DESCRIPTOR_FIRST: i32 = 3;
+
+/// Closes what the caller had open and did not mean for a process that lives on: a lock, a pipe whose
+/// reader waits for its end. This process has opened nothing itself yet.
+fn close_inherited() -> io::Result<()> {
+    let number = |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+    let numbers: Vec<i32> = fs::read_dir("/proc/self/fd")?.filter_map(number).collect();
+    for number in numbers
+        .into_iter()
+        .filter(|number| *number >= DESCRIPTOR_FIRST)
+    {
+        // One of them was that of the directory, which is closed by now.
+        let _ = nix::unistd::close(number);
+    }
+    Ok(())
+}
+
 fn start(arguments: &Arguments) -> io::Result<bool> {
+    close_inherited()?;
     let mut command = Command::new(std::env::current_exe()?);
     command
         .arg(&arguments.source.text)
         .arg(&arguments.mountpoint);
-    command.args(["--detached", "--log", &arguments.log]);
+    command.args(["--detached", "--log", arguments.log.as_str()]);
     for text in &arguments.option_texts {
         command.args(["-o", text]);
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pvfs::address::MountSource;
+use pvfs::log_filter::LogFilter;
 
 use crate::options::MountOptions;
 
@@ -42,7 +43,7 @@ pub struct Arguments {
     /// See there.
     pub how: How,
     /// Log level.
-    pub log: String,
+    pub log: LogFilter,
 }
 
 /// Mounts a PVFS file system.
@@ -59,9 +60,9 @@ struct Own {
     /// Stay in the foreground; prints `ready MOUNTPOINT` when usable
     #[arg(short = 'f', long)]
     foreground: bool,
-    /// Log level: error, warn, info, debug or trace
+    /// What to log: error, warn, info, debug, trace, off, or MODULE=LEVEL, with commas between several
     #[arg(long, env = "PVFS_LOG", default_value = "info", value_name = "LEVEL")]
-    log: String,
+    log: LogFilter,
     /// Detach from the terminal when usable (how the background process is started)
     #[arg(long, hide = true)]
     detached: bool,
@@ -138,9 +139,12 @@ fn try_parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
         } else {
             How::Background
         };
-        let log = if helper.verbose { "debug" } else { "info" };
+        let log = match helper.verbose {
+            true => LogFilter::DEBUG,
+            false => LogFilter::INFO,
+        };
         let place = (helper.source, helper.mountpoint);
-        understand(place, helper.options, helper.sloppy, how, log.to_owned())
+        understand(place, helper.options, helper.sloppy, how, log)
     } else {
         let own = Own::try_parse_from(words)?;
         let how = match (own.detached, own.foreground) {
@@ -164,7 +168,7 @@ fn understand(
     option_texts: Vec<String>,
     sloppy: bool,
     how: How,
-    log: String,
+    log: LogFilter,
 ) -> Result<Arguments, clap::Error> {
     let options =
         MountOptions::parse(option_texts.iter().map(String::as_str), sloppy).map_err(|error| {

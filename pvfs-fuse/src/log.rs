@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
+use pvfs::log_filter::LogFilter;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -18,9 +19,8 @@ const SYSTEM_LOG: &str = "/dev/log";
 const PRIORITY: &str = "<29>";
 
 /// Starts logging at `level`. Where there is no system log, a background process stays silent.
-pub fn start(level: &str, background: bool) {
-    let filter = EnvFilter::try_new(format!("{level},fuser=error"))
-        .unwrap_or_else(|_| EnvFilter::new("info,fuser=error"));
+pub fn start(level: &LogFilter, background: bool) {
+    let filter = EnvFilter::new(format!("{},fuser=error", level.as_str()));
     let messages = tracing_subscriber::fmt::layer().with_target(false);
     if background {
         let socket = UnixDatagram::unbound().and_then(|socket| {

@@ -47,7 +47,7 @@ pub const ROOT_INODE: InodeNumber = InodeNumber(1);
 
 /// The name of a file's stripes on an iod: the same on each iod that holds some.
 ///
-/// The generation tells apart the stripes of a file system that was restored from an older
+/// It is written in hexadecimal, as in the names of an iod's local files. The generation tells apart the stripes of a file system that was restored from an older
 /// metadata backup from those written after that backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ObjectId {
@@ -59,6 +59,6 @@ pub struct ObjectId {
 
 impl std::fmt::Display for ObjectId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.inode, self.generation)
+        write!(f, "{:016x}.{:08x}", self.inode.0, self.generation)
     }
 }

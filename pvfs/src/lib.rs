@@ -14,6 +14,7 @@ pub mod ids;
 pub mod layout;
 pub mod limits;
 pub mod lock_ranges;
+pub mod log_filter;
 pub mod name;
 pub mod proto;
 pub mod runtime;

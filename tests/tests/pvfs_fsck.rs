@@ -38,7 +38,7 @@ impl Checked {
     fn found(&self) -> Vec<&str> {
         let list = self.json["findings"].as_array();
         let list = list.into_iter().flatten();
-        list.filter_map(|finding| finding["what"].as_str())
+        list.filter_map(|finding| finding["words"].as_str())
             .collect()
     }
 }
@@ -170,9 +170,9 @@ fn damage_of_every_kind_is_found_repaired_and_gone() -> anyhow::Result<()> {
         "is of no inode".to_owned(),
         "says it has 5 entries and has 4".to_owned(),
         "mgr says that there are 7 inodes and there are 6".to_owned(),
-        format!("of stripes {small}.",),
-        format!("has lost the data of stripes {lost}."),
-        format!("has stripes {dangling}."),
+        format!("of stripes {small:016x}."),
+        format!("has lost the data of stripes {lost:016x}."),
+        format!("has stripes {dangling:016x}."),
     ] {
         ensure!(found.contains(&expected), "`{expected}` is not in\n{found}");
     }

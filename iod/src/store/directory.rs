@@ -149,8 +149,7 @@ impl DataDirectory {
     }
 
     pub(super) fn object_path(&self, object: ObjectId) -> PathBuf {
-        self.parent(object)
-            .join(format!("{:016x}.{:08x}", object.inode.0, object.generation))
+        self.parent(object).join(object.to_string())
     }
 
     fn sums_path(&self, object: ObjectId) -> PathBuf {

@@ -60,6 +60,11 @@ pub fn place(policy: LayoutPolicy, iods: &[IodSlot], turn: u64) -> Option<Layout
     Layout::new(policy.stripe_size, u32::try_from(position).ok()?, chosen).ok()
 }
 
+/// Whether there are as many iods as the policy asks for, and one at its base.
+fn can_be_met(policy: LayoutPolicy, iods: usize) -> bool {
+    policy.pcount as usize <= iods && policy.base.is_none_or(|base| (base as usize) < iods)
+}
+
 impl Transaction<'_> {
     /// Gives a new file in `directory` its layout.
     ///
@@ -143,8 +148,8 @@ impl Transaction<'_> {
     ///
     /// # Errors
     ///
-    /// [`FsError::InvalidArgument`] for a policy outside its limits, no policy for a file, or an
-    /// inode of another kind; [`FsError::Busy`] for a file with content or open for writing;
+    /// [`FsError::InvalidArgument`] for a policy outside its limits or beyond the iods that there
+    /// are, no policy for a file, or an inode of another kind; [`FsError::Busy`] for a file with content or open for writing;
     /// [`FsError::AccessDenied`].
     pub fn set_layout(
         &mut self,
@@ -152,6 +157,9 @@ impl Transaction<'_> {
         policy: Option<LayoutPolicy>,
     ) -> Result<MgrResponse, Halt> {
         let policy = policy.map(LayoutPolicy::validate).transpose()?;
+        if policy.is_some_and(|policy| !can_be_met(policy, self.context.iods.len())) {
+            return Err(FsError::InvalidArgument.into());
+        }
         let mut found = self.inode(inode)?;
         self.permit(&found.attr, Want::WRITE)?;
         found.attr.ctime = self.context.now;
@@ -240,6 +248,24 @@ mod tests {
                 expected,
                 "{pcount} {base:?} {turn}"
             );
+        }
+    }
+
+    #[test]
+    fn a_policy_asks_for_no_more_iods_than_there_are() {
+        for (pcount, base, met) in [
+            (0, None, true),
+            (3, Some(2), true),
+            (4, None, false),
+            (1, Some(3), false),
+            (9, Some(7), false),
+        ] {
+            let policy = LayoutPolicy {
+                pcount,
+                base,
+                ..LayoutPolicy::default()
+            };
+            assert_eq!(can_be_met(policy, 3), met, "{pcount} {base:?}");
         }
     }
 

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use pvfs::log_filter::LogFilter;
+
+use crate::output::{self, OutputError};
 use crate::{cp, dev, df, fsck, layout, man, ping, scrub, stat};
 
 /// Run, inspect and fill a PVFS file system
@@ -43,8 +46,10 @@ enum Verb {
     /// Copy files into, out of or within PVFS, all iods in parallel
     ///
     /// A file on PVFS is read and written through mgr and the iods themselves where they can be
-    /// reached from here, else through its mount. The last line says what was copied at how many MB/s
-    /// (of a million bytes). Status 1 where something was not copied.
+    /// reached from here, else through its mount. A new file is called `.NAME.NUMBER.part` until it is
+    /// whole; Ctrl-C removes it, kill -9 leaves it. A file that was there is written over in place. The
+    /// last line says what was copied at how many MB/s (of a million bytes). Status 1 where something
+    /// was not copied, 128 and the signal's number where a signal ended it.
     Cp(cp::Args),
     /// Show the space on each iod and in all
     ///
@@ -80,16 +85,14 @@ enum Verb {
     Tether(dev::tether::Args),
 }
 
-/// Runs the command line; errors are printed here and become status 1.
+/// The environment variable that says what is logged.
+const LOG_VARIABLE: &str = "PVFS_LOG";
+
+/// Runs the command line; errors are printed here and become status 1. A reader of a pipe that has
+/// seen enough is no error.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PVFS_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    start_log();
     let (name, result) = match &cli.verb {
         Verb::Dev(args) => ("dev", dev::run(args)),
         Verb::Ping(args) => ("ping", ping::run(args)),
@@ -103,8 +106,28 @@ pub fn main() -> ExitCode {
         Verb::Man(args) => ("man", man::run(args)),
         Verb::Tether(args) => ("tether", dev::tether::run(args)),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("pvfs {name}: {error:#}");
-        ExitCode::FAILURE
-    })
+    match result {
+        Ok(status) => status,
+        Err(error) if OutputError::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(format!("pvfs {name}: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the client library logs goes to standard error.
+fn start_log() {
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) => text.parse::<LogFilter>().unwrap_or_else(|error| {
+            output::note(format!("pvfs: {LOG_VARIABLE}: {error}"));
+            LogFilter::WARN
+        }),
+        Err(_) => LogFilter::WARN,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter.as_str()))
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }

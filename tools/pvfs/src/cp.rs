@@ -4,12 +4,15 @@
 //! [`plan`] says what is copied where, [`content`] opens both ends of a file: a PVFS file through
 //! the client library where mgr and iods can be reached, anything else through the kernel.
 //! [`transfer`] moves blocks between the ends with several threads, [`progress`] shows how it goes.
+//! A new file has a temporary name until it is whole ([`unfinished`]).
 
 mod content;
 mod direct;
+mod interruption;
 mod plan;
 mod progress;
 mod transfer;
+mod unfinished;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,9 +20,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use content::Gateways;
+use interruption::Interruption;
 use plan::{Item, Plan};
 use progress::Progress;
 use transfer::Transfer;
+
+use crate::output;
 
 /// Command line of `pvfs cp`.
 #[derive(Debug, clap::Args)]
@@ -58,16 +64,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let plan = Plan::make(sources, destination, args.recursive)?;
     let progress = Progress::new(plan.bytes(), args.quiet);
-    let gateways = Gateways::new(!args.no_direct);
+    let interruption = Interruption::watch().context("cannot take signals")?;
+    let gateways = Gateways::new(!args.no_direct, &interruption);
     let transfer = Transfer {
         gateways: &gateways,
         progress: &progress,
+        interruption: &interruption,
         jobs: args.jobs,
         sync: args.sync,
     };
     let mut failures = plan.problems.clone();
     failures.extend(make_directories(&plan));
-    failures.extend(transfer.copy(&plan.files));
+    let not_copied = transfer.copy(&plan.files);
+    let copied = plan.files.len() - not_copied.len();
+    failures.extend(not_copied);
     failures.extend(make_links(&plan));
     if args.verify && failures.is_empty() {
         progress.restart("verifying");
@@ -77,23 +87,27 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         failures.extend(preserve(&plan));
     }
     progress.finish();
-    for failure in &failures {
-        eprintln!("pvfs cp: {failure}");
+    match interruption.status() {
+        // Each file that was not copied would say the same.
+        Some(_) => output::note(format!("pvfs cp: interrupted; {copied} files are whole")),
+        None => failures
+            .iter()
+            .for_each(|failure| output::note(format!("pvfs cp: {failure}"))),
     }
     let how = if gateways.used_direct() {
         "direct"
     } else {
         "through the mount"
     };
-    println!(
+    output::line(format!(
         "{}{}",
-        progress.summary(plan.files.len(), how),
+        progress.summary(copied, how),
         verified(args, &failures)
-    );
-    Ok(if failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    ))?;
+    Ok(match interruption.status() {
+        Some(status) => status,
+        None if failures.is_empty() => ExitCode::SUCCESS,
+        None => ExitCode::FAILURE,
     })
 }
 

@@ -30,6 +30,8 @@ use child::{Daemon, Ready, Running};
 use mountpoint::MountpointError;
 use plan::{Making, Programs};
 
+use crate::output;
+
 /// How long the daemons may take to get ready, each group.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the daemons of a killed run may take to end.
@@ -84,7 +86,7 @@ async fn supervise(args: &Args) -> anyhow::Result<ExitCode> {
     let outcome = tokio::select! {
         result = cluster.run(args) => result,
         name = signals.wanted() => {
-            eprintln!("pvfs dev: {name}: stopping");
+            output::note(format!("pvfs dev: {name}: stopping"));
             Ok(())
         }
     };
@@ -190,10 +192,10 @@ impl Cluster {
             points.join(" ")
         )?;
         out.flush()?;
-        eprintln!(
+        output::note(format!(
             "pvfs dev: logs in {}; Ctrl-C stops everything",
             self.log_dir.display()
-        );
+        ));
         Ok(())
     }
 
@@ -234,10 +236,10 @@ impl Cluster {
     async fn stop(&mut self) {
         while let Some(mut running) = self.running.pop() {
             if !running.stop().await {
-                eprintln!(
+                output::note(format!(
                     "pvfs dev: {}",
                     running.describe("did not stop and was killed")
-                );
+                ));
             }
         }
         for point in &self.points {
@@ -245,11 +247,14 @@ impl Cluster {
                 continue;
             }
             match mountpoint::detach(point) {
-                Ok(()) => eprintln!("pvfs dev: {} was busy and is detached", point.display()),
-                Err(error) => eprintln!(
+                Ok(()) => output::note(format!(
+                    "pvfs dev: {} was busy and is detached",
+                    point.display()
+                )),
+                Err(error) => output::note(format!(
                     "pvfs dev: {} is still mounted ({error}): run umount -l on it",
                     point.display()
-                ),
+                )),
             }
         }
     }
@@ -356,10 +361,10 @@ fn lock(data: &Path) -> anyhow::Result<Flock<File>> {
             Ok(locked) => return Ok(locked),
             Err((file, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
                 if !told {
-                    eprintln!(
+                    output::note(format!(
                         "pvfs dev: {} is in use: waiting for that run to end",
                         data.display()
-                    );
+                    ));
                     told = true;
                 }
                 unlocked = file;

@@ -4,13 +4,14 @@
 use std::process::ExitCode;
 
 use pvfs::attr::Space;
+use pvfs::ids::FileSystemId;
 use pvfs::proto::iod::{IodRequest, IodResponse};
 use pvfs::proto::mgr::{IodStatus, MgrOperation, MgrResponse, StatFs};
 use serde::Serialize;
 
-use crate::human;
 use crate::rpc::{Iod, Mgr, TIMEOUT_DEFAULT};
 use crate::target;
+use crate::{human, output};
 
 /// Command line of `pvfs df`.
 #[derive(Debug, clap::Args)]
@@ -78,13 +79,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         MgrResponse::StatFs(statfs) => statfs,
         _ => return Err(mgr.unexpected().into()),
     };
-    let rows: Vec<Row> = mgr.iods()?.iter().map(ask).collect();
+    let file_system = mgr.hello.file_system;
+    let iods = mgr.iods()?;
+    let rows: Vec<Row> = iods.iter().map(|status| ask(status, file_system)).collect();
     let all_alive = rows.iter().all(|row| row.alive == Some(true));
     let table = table(endpoint.to_string(), rows, statfs);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&table)?);
+        output::json(&table)?;
     } else {
-        print!("{}", render(&table));
+        output::lines(render(&table).lines())?;
     }
     Ok(if all_alive {
         ExitCode::SUCCESS
@@ -94,8 +97,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The iod's own word on its disk, or what mgr heard last.
-fn ask(status: &IodStatus) -> Row {
-    let answer = Iod::connect(status, TIMEOUT_DEFAULT).and_then(|mut iod| {
+fn ask(status: &IodStatus, file_system: FileSystemId) -> Row {
+    let answer = Iod::connect(status, file_system, TIMEOUT_DEFAULT).and_then(|mut iod| {
         match iod.call(&IodRequest::Space)? {
             IodResponse::Space(space) => Ok(space),
             _ => Err(iod.unexpected()),
@@ -104,7 +107,7 @@ fn ask(status: &IodStatus) -> Row {
     match answer {
         Ok(space) => Row::of_iod(status, space, true),
         Err(error) => {
-            eprintln!("pvfs df: {error}");
+            output::note(format!("pvfs df: {error}"));
             Row::of_iod(status, status.report.space, false)
         }
     }

@@ -6,6 +6,7 @@
 //! examines each finding once more, and only what is still so counts.
 
 mod census;
+mod fields;
 pub mod objects;
 pub mod paths;
 mod report;
@@ -20,7 +21,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
 use crate::progress::Progress;
 use crate::rpc::{Mgr, RpcError, TIMEOUT_DEFAULT};
-use crate::target;
+use crate::{output, target};
 use report::{Outcome, Report};
 
 /// After a start of mgr, clients may for so long declare what they have open: some findings cannot be
@@ -54,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(report.status()))
         }
         Err(error) => {
-            eprintln!("pvfs fsck: {error:#}");
+            output::note(format!("pvfs fsck: {error:#}"));
             Ok(ExitCode::from(report::OPERATIONAL_ERROR))
         }
     }

@@ -23,6 +23,25 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+const DECIMAL_UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+
+/// `bytes` with up to three digits and a unit of 1000, as rates are written.
+pub fn decimal(bytes: u64) -> String {
+    let mut value = bytes;
+    let mut tenths = 0;
+    let mut unit = 0;
+    while value >= 1000 {
+        tenths = value % 1000 / 100;
+        value /= 1000;
+        unit += 1;
+    }
+    let name = DECIMAL_UNITS.get(unit).copied().unwrap_or("B");
+    match (unit, value) {
+        (1.., 0..=9) => format!("{value}.{tenths} {name}"),
+        _ => format!("{value} {name}"),
+    }
+}
+
 /// What is wrong with a size.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SizeError {
@@ -78,6 +97,20 @@ mod tests {
             (u64::MAX, "15E"),
         ] {
             assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn sizes_beside_rates_are_decimal() {
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (1_999_999, "1.9 MB"),
+            (12_000_000, "12 MB"),
+            (u64::MAX, "18 EB"),
+        ] {
+            assert_eq!(decimal(count), text);
         }
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::human;
 use crate::rpc::{Mgr, TIMEOUT_DEFAULT};
-use crate::target;
+use crate::{output, target};
 
 /// Command line of `pvfs layout`.
 #[derive(Debug, clap::Subcommand)]
@@ -155,9 +155,9 @@ fn get(path: &std::path::Path, json: bool) -> anyhow::Result<()> {
         },
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&shown)?);
+        output::json(&shown)?;
     } else {
-        println!("{}", line(&shown));
+        output::line(line(&shown))?;
     }
     Ok(())
 }
@@ -195,17 +195,19 @@ fn set(path: &std::path::Path, change: &Change) -> anyhow::Result<()> {
         };
         Some(changed(before, change))
     };
-    match mgr.call(MgrOperation::SetLayout {
+    let operation = MgrOperation::SetLayout {
         inode: target.inode,
         policy,
-    }) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(anyhow::Error::new(error).context(format!(
-            "the layout of {} is not changed (a file must be empty; a base or pcount must be below \
-             the number of iods)",
-            path.display()
-        ))),
-    }
+    };
+    let Err(error) = mgr.call(operation) else {
+        return Ok(());
+    };
+    let count = mgr.iods()?.len();
+    Err(anyhow::Error::new(error).context(format!(
+        "the layout of {} is not changed (a file must be empty; there are {count} iods, so that \
+         --pcount is at most {count} and --base below it)",
+        path.display()
+    )))
 }
 
 fn changed(before: LayoutPolicy, change: &Change) -> LayoutPolicy {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! `pvfs`: run, inspect and fill a PVFS file system from the command line.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod cli;
 mod cp;
 mod dev;
@@ -11,6 +13,7 @@ mod layout;
 mod left_out;
 mod man;
 mod mountinfo;
+mod output;
 mod ping;
 mod progress;
 mod rpc;

@@ -2,7 +2,6 @@
 //! `pvfs man` and `pvfs completions`: made from the command line's own description so that they
 //! stay true. A test compares the manual pages with those in docs/man.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use anyhow::Context;
 use clap::CommandFactory;
 
 use crate::cli::Cli;
+use crate::output;
 
 /// Command line of `pvfs man`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     // clap_complete panics if its output fails, so it writes into memory.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "pvfs", &mut script);
-    std::io::stdout().write_all(&script)?;
+    output::raw(&script)?;
     Ok(ExitCode::SUCCESS)
 }
 

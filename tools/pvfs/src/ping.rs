@@ -5,11 +5,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pvfs::ids::FileSystemId;
-use pvfs::proto::iod::{IodRequest, IodResponse};
 use pvfs::proto::mgr::IodStatus;
 
 use crate::rpc::{Iod, Mgr, RpcError};
-use crate::target;
+use crate::{output, target};
 
 /// Command line of `pvfs ping`.
 #[derive(Debug, clap::Args)]
@@ -37,7 +36,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let endpoint = match target::mgr(args.mgr.as_deref()) {
         Ok(endpoint) => endpoint,
         Err(error) => {
-            eprintln!("pvfs ping: {error}");
+            output::note(format!("pvfs ping: {error}"));
             return Ok(ExitCode::from(USAGE_STATUS));
         }
     };
@@ -46,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let (mut mgr, iods) = match greet(&endpoint, timeout) {
         Ok(answered) => answered,
         Err(error) => {
-            println!("{error}");
+            output::line(error)?;
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -55,23 +54,25 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let again = mgr.iods();
     let trip = start.elapsed();
-    println!(
+    output::line(format!(
         "mgr {endpoint} alive, {} (connected in {})",
         millis(trip),
         millis(connected)
-    );
+    ))?;
     let mut all_alive = again.is_ok();
     for status in &iods {
         match ping_iod(status, &mgr) {
-            Ok(line) => println!("{line}"),
+            Ok(line) => output::line(line)?,
             Err(line) => {
                 all_alive = false;
-                println!("{line}");
+                output::line(line)?;
             }
         }
     }
     if iods.is_empty() {
-        println!("no iod has registered with mgr {endpoint}: start pvfs-iod --mgr {endpoint}");
+        output::line(format!(
+            "no iod has registered with mgr {endpoint}: start pvfs-iod --mgr {endpoint}"
+        ))?;
         all_alive = false;
     }
     Ok(if all_alive {
@@ -104,21 +105,17 @@ fn ping_iod(status: &IodStatus, mgr: &Mgr) -> Result<String, String> {
     }
 }
 
-/// One round trip; a daemon of another file system or another iod at that address is refused.
+/// The time of one round trip; a daemon that is another one than mgr says is refused.
 fn exchange(
     status: &IodStatus,
     timeout: Duration,
     expected: FileSystemId,
 ) -> Result<Duration, RpcError> {
-    let mut iod = Iod::connect(status, timeout)?;
+    let mut iod = Iod::connect(status, expected, timeout)?;
+    // Connecting was more than one round trip.
     let start = Instant::now();
-    match iod.call(&IodRequest::Ping)? {
-        IodResponse::Pong {
-            iod: Some(id),
-            file_system: Some(file_system),
-        } if id == status.iod && file_system == expected => Ok(start.elapsed()),
-        _ => Err(iod.unexpected()),
-    }
+    iod.ping(status.iod, expected)?;
+    Ok(start.elapsed())
 }
 
 fn millis(time: Duration) -> String {

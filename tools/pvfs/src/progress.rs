@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output;
+
 /// Time between two lines where the output is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between two pictures of a bar that does not know its end.
@@ -66,7 +68,8 @@ impl Progress {
             self.next_line = Instant::now() + LINE_INTERVAL;
             let of = self.total.map(|total| format!(" of {total}"));
             let of = of.unwrap_or_default();
-            eprintln!("{}: {}: {}{of}", self.program, self.phase, self.done);
+            let (program, phase) = (self.program, self.phase);
+            output::note(format!("{program}: {phase}: {}{of}", self.done));
         }
     }
 
@@ -76,7 +79,7 @@ impl Progress {
             Some(bar) => bar.set_message(format!("{} ({what})", self.phase)),
             None if !self.quiet && Instant::now() >= self.next_line => {
                 self.next_line = Instant::now() + LINE_INTERVAL;
-                eprintln!("{}: {}: {what}", self.program, self.phase);
+                output::note(format!("{}: {}: {what}", self.program, self.phase));
             }
             None => {}
         }

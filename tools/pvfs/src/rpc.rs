@@ -12,7 +12,7 @@ use std::time::Duration;
 use pvfs::address::Endpoint;
 use pvfs::attr::Credentials;
 use pvfs::error::FsError;
-use pvfs::ids::ClientId;
+use pvfs::ids::{ClientId, FileSystemId, IodId};
 use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
 use pvfs::proto::mgr::{HelloResponse, IodStatus, MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use pvfs::proto::peer::Peer;
@@ -57,6 +57,14 @@ pub enum RpcError {
     Unexpected {
         /// Which daemon.
         who: String,
+    },
+    /// Another daemon is at its address.
+    #[error("{who} is not there: {found} answers at that address; see its log and that of mgr")]
+    Other {
+        /// Which daemon was looked for.
+        who: String,
+        /// Which was found.
+        found: String,
     },
     /// It said no.
     #[error("{who} refuses: {error}")]
@@ -305,7 +313,7 @@ pub fn caller() -> Credentials {
 }
 
 /// A number that no other process draws: the standard library seeds its hashers from the kernel.
-fn random() -> u64 {
+pub fn random() -> u64 {
     std::collections::hash_map::RandomState::new()
         .build_hasher()
         .finish()
@@ -317,12 +325,17 @@ pub struct Iod {
 }
 
 impl Iod {
-    /// Connects.
+    /// Connects, and makes sure that it is this iod of this file system that answers: another one's
+    /// answers would pass for its own.
     ///
     /// # Errors
     ///
-    /// [`RpcError::Resolve`] or [`RpcError::Connect`].
-    pub fn connect(status: &IodStatus, timeout: Duration) -> Result<Self, RpcError> {
+    /// Any [`RpcError`].
+    pub fn connect(
+        status: &IodStatus,
+        file_system: FileSystemId,
+        timeout: Duration,
+    ) -> Result<Self, RpcError> {
         let who = format!("iod {} {}", status.iod, status.address);
         let endpoint =
             Endpoint::parse(&status.address, pvfs::address::IOD_PORT_DEFAULT).map_err(|error| {
@@ -331,9 +344,40 @@ impl Iod {
                     why: io::Error::other(error),
                 }
             })?;
-        Ok(Self {
+        let mut iod = Self {
             connection: Connection::open(who, &endpoint, timeout)?,
-        })
+        };
+        iod.ping(status.iod, file_system)?;
+        Ok(iod)
+    }
+
+    /// Asks who it is.
+    ///
+    /// # Errors
+    ///
+    /// [`RpcError::Other`] where it is not `id` of `file_system`, and those of [`Self::call`].
+    pub fn ping(&mut self, id: IodId, file_system: FileSystemId) -> Result<(), RpcError> {
+        match self.call(&IodRequest::Ping)? {
+            IodResponse::Pong {
+                iod: Some(found),
+                file_system: Some(of),
+            } => match (found == id, of == file_system) {
+                (true, true) => Ok(()),
+                (false, true) => Err(self.other(format!("iod {found}"))),
+                (_, false) => Err(self.other(format!("iod {found} of another file system"))),
+            },
+            IodResponse::Pong { .. } => {
+                Err(self.other("an iod that has not registered with its mgr yet".to_owned()))
+            }
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn other(&self, found: String) -> RpcError {
+        RpcError::Other {
+            who: self.connection.who.clone(),
+            found,
+        }
     }
 
     /// Asks the iod.

@@ -15,12 +15,12 @@ use pvfs::limits::SCRUB_BYTES_MAX;
 use pvfs::proto::iod::{IodRequest, IodResponse};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
-use crate::fsck::objects::{list, member};
+use crate::fsck::objects::list;
 use crate::fsck::paths;
 use crate::human;
 use crate::progress::Progress;
 use crate::rpc::{Iod, Mgr, RpcError, TIMEOUT_DEFAULT};
-use crate::target;
+use crate::{output, target};
 use report::{Damaged, Report, What};
 
 /// A session with mgr lives for a minute; this is far below.
@@ -66,13 +66,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(report.status()))
         }
         Err(error) => {
-            eprintln!("pvfs scrub: {error:#}");
+            output::note(format!("pvfs scrub: {error:#}"));
             Ok(ExitCode::from(report::OPERATIONAL_ERROR))
         }
     }
 }
 
 fn scrub(args: &Args) -> anyhow::Result<Report> {
+    // It keeps all disks busy and names files that not everybody may see.
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "only root may scrub a file system"
+    );
     let endpoint = target::mgr(args.mgr.as_deref())?;
     let mut mgr = Mgr::connect(&endpoint, TIMEOUT_DEFAULT)?;
     let mut report = Report::default();
@@ -80,13 +85,13 @@ fn scrub(args: &Args) -> anyhow::Result<Report> {
     let mut iods = Vec::new();
     let mut bytes_about = 0;
     for status in mgr.iods()? {
-        match member(&status, mgr.hello.file_system) {
+        match Iod::connect(&status, mgr.hello.file_system, TIMEOUT_DEFAULT) {
             Ok(iod) => {
                 let space = status.report.space;
                 bytes_about += space.bytes_total.saturating_sub(space.bytes_free);
                 iods.push((status.iod, iod));
             }
-            Err(why) => report.leave_out(status.iod, why),
+            Err(error) => report.leave_out(status.iod, error.to_string()),
         }
     }
     let pace = Pace::new(args.rate);

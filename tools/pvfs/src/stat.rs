@@ -4,15 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pvfs::ids::{IodId, ObjectId};
+use pvfs::ids::{FileSystemId, IodId, ObjectId};
 use pvfs::layout::{Layout, LayoutPolicy};
 use pvfs::proto::iod::{IodRequest, IodResponse};
 use pvfs::proto::mgr::{IodStatus, MgrOperation, MgrResponse};
 use serde::Serialize;
 
-use crate::human;
 use crate::rpc::{Iod, Mgr, RpcError, TIMEOUT_DEFAULT};
 use crate::target::{self, PvfsPath};
+use crate::{human, output};
 
 /// Command line of `pvfs stat`.
 #[derive(Debug, clap::Args)]
@@ -63,10 +63,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         reports.push(examine(path)?);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&reports)?);
+        output::json(&reports)?;
     } else {
         for report in &reports {
-            print!("{}", render(report));
+            output::lines(render(report).lines())?;
         }
     }
     let complete = reports
@@ -98,7 +98,8 @@ fn examine(path: &Path) -> anyhow::Result<Report> {
             ..
         } => {
             let iods = mgr.iods()?;
-            Ok(of_file(&target, size, &layout.validate()?, object, &iods))
+            let (layout, file_system) = (layout.validate()?, mgr.hello.file_system);
+            Ok(of_file(&target, size, &layout, object, file_system, &iods))
         }
         MgrResponse::Layout {
             layout: None,
@@ -120,6 +121,7 @@ fn of_file(
     size: u64,
     layout: &Layout,
     object: ObjectId,
+    file_system: FileSystemId,
     iods: &[IodStatus],
 ) -> Report {
     Report {
@@ -133,7 +135,7 @@ fn of_file(
         iods: layout
             .iods()
             .iter()
-            .map(|iod| part(*iod, object, iods))
+            .map(|iod| part(*iod, file_system, object, iods))
             .collect(),
         directory: false,
     }
@@ -153,7 +155,7 @@ fn of_directory(target: &PvfsPath, policy: LayoutPolicy) -> Report {
     }
 }
 
-fn part(iod: IodId, object: ObjectId, iods: &[IodStatus]) -> Part {
+fn part(iod: IodId, file_system: FileSystemId, object: ObjectId, iods: &[IodStatus]) -> Part {
     let Some(status) = iods.iter().find(|status| status.iod == iod) else {
         let error = Some(format!("mgr does not know iod {iod}"));
         return Part {
@@ -164,7 +166,7 @@ fn part(iod: IodId, object: ObjectId, iods: &[IodStatus]) -> Part {
             error,
         };
     };
-    let answer = ask(status, object);
+    let answer = ask(status, file_system, object);
     let (bytes, allocated, error) = match answer {
         Ok((length, allocated)) => (Some(length), Some(allocated), None),
         Err(error) => (None, None, Some(error.to_string())),
@@ -178,8 +180,12 @@ fn part(iod: IodId, object: ObjectId, iods: &[IodStatus]) -> Part {
     }
 }
 
-fn ask(status: &IodStatus, object: ObjectId) -> Result<(u64, u64), RpcError> {
-    let mut iod = Iod::connect(status, TIMEOUT_DEFAULT)?;
+fn ask(
+    status: &IodStatus,
+    file_system: FileSystemId,
+    object: ObjectId,
+) -> Result<(u64, u64), RpcError> {
+    let mut iod = Iod::connect(status, file_system, TIMEOUT_DEFAULT)?;
     match iod.call(&IodRequest::Stat { object }) {
         Ok(IodResponse::Stat { length, allocated }) => Ok((length, allocated)),
         Ok(_) => Err(iod.unexpected()),
@@ -194,7 +200,7 @@ fn ask(status: &IodStatus, object: ObjectId) -> Result<(u64, u64), RpcError> {
 
 fn render(report: &Report) -> String {
     let stripe = human::bytes(u64::from(report.stripe_size));
-    let mut text = format!("{}: ", report.path);
+    let mut text = format!("{}: ", output::escaped(&report.path));
     if report.directory {
         let pcount = if report.pcount == 0 {
             "all iods".to_owned()

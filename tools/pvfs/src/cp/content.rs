@@ -2,7 +2,7 @@
 //! The content of one file, whichever way leads to it.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,9 @@ use nix::sys::stat::{Mode, umask};
 use pvfs::ids::InodeNumber;
 
 use super::direct::{DirectFile, Gateway};
-use crate::target;
+use super::interruption::Interruption;
+use super::unfinished::Unfinished;
+use crate::{output, target};
 
 /// The ways into the PVFS file systems of this copy, each opened when it is first needed.
 pub struct Gateways {
@@ -22,11 +24,12 @@ pub struct Gateways {
     open: Mutex<HashMap<String, Option<Arc<Gateway>>>>,
     used: AtomicBool,
     umask: u32,
+    interruption: Interruption,
 }
 
 impl Gateways {
     /// Without `enabled`, everything goes through the kernel.
-    pub fn new(enabled: bool) -> Self {
+    pub fn new(enabled: bool, interruption: &Interruption) -> Self {
         // The mask can only be read by setting it; no other thread runs yet.
         let mask = umask(Mode::empty());
         umask(mask);
@@ -35,6 +38,7 @@ impl Gateways {
             open: Mutex::default(),
             used: AtomicBool::new(false),
             umask: mask.bits(),
+            interruption: interruption.clone(),
         }
     }
 
@@ -51,10 +55,10 @@ impl Gateways {
         let target = target::pvfs_path(path).ok()?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let gateway = open.entry(target.mgr.to_string()).or_insert_with(|| {
-            match Gateway::open(&target.mgr) {
+            match Gateway::open(&target.mgr, self.interruption.cancel()) {
                 Ok(gateway) => Some(Arc::new(gateway)),
                 Err(error) => {
-                    eprintln!("pvfs cp: {error:#}; copying through the mount");
+                    output::note(format!("pvfs cp: {error:#}; copying through the mount"));
                     None
                 }
             }
@@ -76,39 +80,58 @@ impl Gateways {
         }
     }
 
-    /// Makes or empties a file; a new one gets the permissions of `mode` that the umask leaves.
+    /// Empties a file that is there; makes a new one, under a temporary name, with the permissions
+    /// of `mode` that the umask leaves.
     ///
     /// # Errors
     ///
     /// As open(2), or mgr's.
-    pub fn write(&self, path: &Path, mode: u32) -> anyhow::Result<Content> {
-        let existing = std::fs::metadata(path).ok();
-        if let Some(metadata) = &existing {
-            if metadata.is_file() {
-                if let Some((gateway, _)) = self.of(path) {
-                    return gateway
-                        .overwrite(InodeNumber(metadata.ino()))
-                        .map(Content::Direct);
-                }
-            }
-        } else if !path.is_symlink() {
-            let parent = path
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty());
-            if let Some((gateway, _)) = self.of(parent.unwrap_or(Path::new("."))) {
-                let mode = u16::try_from(mode & 0o777 & !self.umask)?;
-                return gateway.create(path, mode).map(Content::Direct);
+    pub fn write(&self, path: &Path, mode: u32) -> anyhow::Result<(Content, Option<Unfinished>)> {
+        match std::fs::metadata(path) {
+            Ok(existing) => Ok((self.overwrite(path, &existing, mode)?, None)),
+            // A link that leads nowhere: what it leads to is made.
+            Err(_) if path.is_symlink() => Ok((through_the_kernel(path, mode)?, None)),
+            Err(_) => {
+                let unfinished = Unfinished::new(path);
+                let content = self.create(unfinished.temporary(), mode)?;
+                Ok((content, Some(unfinished)))
             }
         }
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode & 0o777);
-        Ok(Content::Kernel(options.open(path)?))
     }
+
+    fn overwrite(&self, path: &Path, existing: &Metadata, mode: u32) -> anyhow::Result<Content> {
+        let direct = existing.is_file().then(|| self.of(path)).flatten();
+        match direct {
+            Some((gateway, _)) => gateway
+                .overwrite(InodeNumber(existing.ino()))
+                .map(Content::Direct),
+            None => through_the_kernel(path, mode),
+        }
+    }
+
+    fn create(&self, path: &Path, mode: u32) -> anyhow::Result<Content> {
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        match self.of(parent.unwrap_or(Path::new("."))) {
+            Some((gateway, _)) => {
+                let mode = u16::try_from(mode & 0o777 & !self.umask)?;
+                gateway.create(path, mode).map(Content::Direct)
+            }
+            None => through_the_kernel(path, mode),
+        }
+    }
+}
+
+fn through_the_kernel(path: &Path, mode: u32) -> anyhow::Result<Content> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode & 0o777);
+    Ok(Content::Kernel(options.open(path)?))
 }
 
 /// An open file.

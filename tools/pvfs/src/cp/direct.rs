@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use pvfs::address::Endpoint;
 use pvfs::attr::{Credentials, SetAttr};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
-use pvfs::client::patience::Patience;
+use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::client::striped;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
@@ -34,18 +34,19 @@ pub struct Gateway {
     mgr: Arc<MgrClient>,
     pool: IodPool,
     credentials: Credentials,
+    cancel: Cancel,
 }
 
 impl Gateway {
-    /// Reaches mgr and every iod.
+    /// Reaches mgr and every iod; `cancel` ends the waiting for those that go away later.
     ///
     /// # Errors
     ///
     /// Which daemon cannot be reached from here.
-    pub fn open(endpoint: &Endpoint) -> anyhow::Result<Self> {
+    pub fn open(endpoint: &Endpoint, cancel: &Cancel) -> anyhow::Result<Self> {
         let mut mgr = rpc::Mgr::connect(endpoint, REACH_TIMEOUT)?;
         for status in mgr.iods()? {
-            rpc::Iod::connect(&status, REACH_TIMEOUT)?;
+            rpc::Iod::connect(&status, mgr.hello.file_system, REACH_TIMEOUT)?;
         }
         let options = ClientOptions {
             deadline: Some(PATIENCE),
@@ -58,6 +59,7 @@ impl Gateway {
             mgr: client,
             pool,
             credentials: rpc::caller(),
+            cancel: cancel.clone(),
         })
     }
 
@@ -166,7 +168,7 @@ impl Gateway {
 
     fn pool(&self) -> IodPool {
         self.pool
-            .with_patience(Patience::endless().at_most(PATIENCE))
+            .with_patience(Patience::until_cancelled(&self.cancel).at_most(PATIENCE))
     }
 }
 

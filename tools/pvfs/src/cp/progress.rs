@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::human;
+use crate::{human, output};
 
 /// Time between two lines where the output is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -55,7 +55,8 @@ impl Progress {
             let now = Instant::now();
             if now >= *next {
                 *next = now + LINE_INTERVAL;
-                eprintln!("pvfs cp: {}", line(done, self.total, self.start.elapsed()));
+                let text = line(done, self.total, self.start.elapsed());
+                output::note(format!("pvfs cp: {text}"));
             }
         }
     }
@@ -85,7 +86,8 @@ impl Progress {
         }
     }
 
-    /// The last line: what was copied, how fast (u2p's MB/s, of a million bytes), and which way.
+    /// The last line: `files` were copied whole, and how many bytes how fast, which way. Units are
+    /// decimal, as in u2p's MB/s.
     pub fn summary(&self, files: usize, how: &str) -> String {
         let copied = self.copied.lock().ok().and_then(|copied| *copied);
         let (bytes, time) = copied.unwrap_or((0, Duration::ZERO));
@@ -96,15 +98,15 @@ impl Progress {
             0.0
         };
         let plural = if files == 1 { "" } else { "s" };
-        let size = human::bytes(bytes);
+        let size = human::decimal(bytes);
         format!("{files} file{plural}, {size} in {seconds:.2} s: {rate:.1} MB/s {how}")
     }
 }
 
 fn bar(total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
-    let template = "{msg:9} {wide_bar} {binary_bytes}/{binary_total_bytes} \
-                    {binary_bytes_per_sec} ETA {eta}";
+    let template = "{msg:9} {wide_bar} {decimal_bytes}/{decimal_total_bytes} \
+                    {decimal_bytes_per_sec} ETA {eta}";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
@@ -118,9 +120,9 @@ fn line(done: u64, total: u64, elapsed: Duration) -> String {
     let left = total.saturating_sub(done) as f64 / rate.max(1.0);
     format!(
         "{} of {} ({percent}%), {}/s, ETA {left:.0} s",
-        human::bytes(done),
-        human::bytes(total),
-        human::bytes(rate as u64)
+        human::decimal(done),
+        human::decimal(total),
+        human::decimal(rate as u64)
     )
 }
 
@@ -131,8 +133,11 @@ mod tests {
     #[test]
     fn a_line_says_rate_and_time_left() {
         let text = line(1 << 20, 4 << 20, Duration::from_secs(2));
-        assert_eq!(text, "1.0M of 4.0M (25%), 512K/s, ETA 6 s");
-        assert_eq!(line(0, 0, Duration::ZERO), "0B of 0B (0%), 0B/s, ETA 0 s");
+        assert_eq!(text, "1.0 MB of 4.1 MB (25%), 524 kB/s, ETA 6 s");
+        assert_eq!(
+            line(0, 0, Duration::ZERO),
+            "0 B of 0 B (0%), 0 B/s, ETA 0 s"
+        );
     }
 
     #[test]
@@ -143,6 +148,6 @@ mod tests {
         progress.add(7);
         progress.finish();
         let text = progress.summary(1, "direct");
-        assert!(text.starts_with("1 file, 10B in "), "{text}");
+        assert!(text.starts_with("1 file, 10 B in "), "{text}");
     }
 }

@@ -10,8 +10,10 @@ use pvfs::client::buffer::AlignedBuffer;
 use pvfs::limits::PAYLOAD_BYTES_MAX;
 
 use super::content::{Content, Gateways};
+use super::interruption::Interruption;
 use super::plan::Item;
 use super::progress::Progress;
+use super::unfinished::Unfinished;
 
 /// Bytes of a block: one round of requests to all iods.
 const BLOCK_BYTES: u64 = PAYLOAD_BYTES_MAX as u64;
@@ -22,6 +24,8 @@ pub struct Transfer<'a> {
     pub gateways: &'a Gateways,
     /// Where bytes are counted.
     pub progress: &'a Progress,
+    /// What ends it early.
+    pub interruption: &'a Interruption,
     /// Threads, and so blocks on their way.
     pub jobs: u16,
     /// Whether each copy is made durable.
@@ -47,7 +51,8 @@ impl Transfer<'_> {
     ) -> Vec<String> {
         let failures = Mutex::new(Vec::new());
         let attempt = |item: &Item, jobs| {
-            if let Err(error) = action(item, jobs) {
+            let outcome = self.interruption.check().and_then(|()| action(item, jobs));
+            if let Err(error) = outcome {
                 failures
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -85,7 +90,7 @@ impl Transfer<'_> {
         };
         let from = self.gateways.read(&item.from).with_context(context)?;
         let mode = std::os::unix::fs::MetadataExt::mode(&item.metadata);
-        let to = self.gateways.write(&item.to, mode).with_context(context)?;
+        let (to, unfinished) = self.gateways.write(&item.to, mode).with_context(context)?;
         let moved = self.blocks(item.metadata.len(), jobs, |offset, buffer| {
             from.read_at(offset, buffer)?;
             to.write_at(offset, buffer)
@@ -96,7 +101,10 @@ impl Transfer<'_> {
             Ok(())
         };
         let closed = close_both(from, to);
-        moved.and(synced).and(closed).with_context(context)
+        let copied = moved.and(synced).and(closed);
+        copied
+            .and_then(|()| unfinished.map_or(Ok(()), Unfinished::finish))
+            .with_context(context)
     }
 
     fn verify_file(&self, item: &Item, jobs: u16) -> anyhow::Result<()> {
@@ -133,6 +141,7 @@ impl Transfer<'_> {
                 if offset >= size {
                     break;
                 }
+                self.interruption.check()?;
                 let length = BLOCK_BYTES.min(size - offset);
                 let block = buffer
                     .get_mut(..usize::try_from(length)?)

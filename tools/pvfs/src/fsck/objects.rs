@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use pvfs::attr::Timestamp;
-use pvfs::ids::{FileSystemId, IodId, ObjectId};
+use pvfs::ids::{IodId, ObjectId};
 use pvfs::limits::{OBJECTS_PER_PAGE_MAX, OBJECTS_PER_QUESTION_MAX};
 use pvfs::proto::check::{Finding, Section, Seen};
 use pvfs::proto::iod::{IodRequest, IodResponse, Surveyed};
-use pvfs::proto::mgr::{IodStatus, MgrOperation, MgrResponse};
+use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
 use super::Fsck;
 use crate::rpc::{Iod, RpcError, TIMEOUT_DEFAULT};
@@ -28,9 +28,9 @@ impl Fsck {
     pub(super) fn check_objects(&mut self) -> anyhow::Result<()> {
         let mut iods = BTreeMap::new();
         for status in self.mgr.iods()? {
-            match member(&status, self.mgr.hello.file_system) {
+            match Iod::connect(&status, self.mgr.hello.file_system, TIMEOUT_DEFAULT) {
                 Ok(iod) => drop(iods.insert(status.iod, iod)),
-                Err(why) => self.report.leave_out(status.iod, why),
+                Err(error) => self.report.leave_out(status.iod, error.to_string()),
             }
         }
         for (id, iod) in &mut iods {
@@ -51,12 +51,9 @@ impl Fsck {
                     continue;
                 };
                 for part in expected.chunks(OBJECTS_PER_QUESTION_MAX) {
-                    match survey(iod, part) {
-                        Ok(answers) => fsck.compare(id, part, &answers)?,
-                        Err(error) => {
-                            fsck.report.unseen += part.len() as u64;
-                            fsck.report.leave_out(id, error.to_string());
-                        }
+                    if let Err(error) = fsck.compare(id, iod, part)? {
+                        fsck.report.unseen += part.len() as u64;
+                        fsck.report.leave_out(id, error.to_string());
                     }
                 }
             }
@@ -77,7 +74,10 @@ impl Fsck {
                 let question = MgrOperation::FindStray { iod: id, objects };
                 match self.mgr.call(question)? {
                     MgrResponse::Objects(stray) => {
-                        for object in stray {
+                        // A file may have been removed since its objects were listed.
+                        let answers = survey(iod, &stray)?;
+                        let still = stray.into_iter().zip(answers);
+                        for (object, _) in still.filter(|(_, found)| *found != Surveyed::Absent) {
                             self.judge(Finding::StrayObject { iod: id, object })?;
                         }
                     }
@@ -90,20 +90,37 @@ impl Fsck {
         }
     }
 
+    /// Compares what an iod has with what it should have. What contradicts mgr is looked at once
+    /// more: a change that went on is over by then, or mgr sees by the file's ctime that it was.
     fn compare(
         &mut self,
-        iod: IodId,
+        id: IodId,
+        iod: &mut Iod,
         expected: &[Expected],
-        answers: &[Surveyed],
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Result<(), RpcError>> {
+        let objects: Vec<ObjectId> = expected.iter().map(|expected| expected.object).collect();
+        let answers = match survey(iod, &objects) {
+            Ok(answers) => answers,
+            Err(error) => return Ok(Err(error)),
+        };
         for (expected, answer) in expected.iter().zip(answers) {
-            match contradiction(iod, *expected, *answer) {
-                Some(finding) => self.judge(finding)?,
-                None if *answer == Surveyed::Failed => self.report.unseen += 1,
-                None => {}
+            let first = contradiction(id, *expected, answer);
+            if first.is_none() {
+                self.report.unseen += u64::from(answer == Surveyed::Failed);
+                continue;
+            }
+            let again = match survey(iod, &[expected.object]) {
+                Ok(again) => again,
+                Err(error) => return Ok(Err(error)),
+            };
+            let still = again
+                .first()
+                .and_then(|answer| contradiction(id, *expected, *answer));
+            if let Some(finding) = still {
+                self.judge(finding)?;
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 }
 
@@ -116,28 +133,15 @@ pub fn list(iod: &mut Iod, after: Option<ObjectId>) -> Result<(Vec<ObjectId>, bo
     }
 }
 
-/// A connection to an iod that is what mgr says it is; else the reason in words.
-pub fn member(status: &IodStatus, file_system: FileSystemId) -> Result<Iod, String> {
-    let said = |error: RpcError| error.to_string();
-    let mut iod = Iod::connect(status, TIMEOUT_DEFAULT).map_err(said)?;
-    match iod.call(&IodRequest::Ping).map_err(said)? {
-        IodResponse::Pong {
-            iod: Some(id),
-            file_system: Some(of),
-        } if id == status.iod && of == file_system => Ok(iod),
-        IodResponse::Pong { .. } => Err(format!(
-            "at {} is another iod, or none of this file system",
-            status.address
-        )),
-        _ => Err(said(iod.unexpected())),
+fn survey(iod: &mut Iod, objects: &[ObjectId]) -> Result<Vec<Surveyed>, RpcError> {
+    if objects.is_empty() {
+        return Ok(Vec::new());
     }
-}
-
-fn survey(iod: &mut Iod, expected: &[Expected]) -> Result<Vec<Surveyed>, RpcError> {
-    let objects: Vec<ObjectId> = expected.iter().map(|expected| expected.object).collect();
-    let count = objects.len();
-    match iod.call(&IodRequest::Survey { objects })? {
-        IodResponse::Surveyed(answers) if answers.len() == count => Ok(answers),
+    let question = IodRequest::Survey {
+        objects: objects.to_vec(),
+    };
+    match iod.call(&question)? {
+        IodResponse::Surveyed(answers) if answers.len() == objects.len() => Ok(answers),
         _ => Err(iod.unexpected()),
     }
 }

@@ -7,9 +7,12 @@ use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, IodId};
 use pvfs::proto::check::Finding;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::left_out::{JsonIod, LeftOut};
+use crate::output;
 
+use super::fields::fields;
 use super::paths::Paths;
 
 /// Exit statuses of fsck(8).
@@ -73,12 +76,12 @@ struct Json<'a> {
 
 #[derive(Serialize)]
 struct JsonFinding {
-    what: String,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    inode: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
+    words: String,
 }
 
 impl Report {
@@ -125,19 +128,19 @@ impl Report {
     /// Prints it.
     pub fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
-            println!("{}", serde_json::to_string_pretty(&self.json())?);
+            output::json(&self.json())?;
         } else {
-            print!("{}", self.text());
+            output::lines(self.lines())?;
         }
         Ok(())
     }
 
     fn json(&self) -> Json<'_> {
         let findings = self.findings.iter().map(|(finding, outcome)| JsonFinding {
-            what: words(finding),
-            outcome: outcome_word(*outcome),
-            inode: inode(finding).map(|inode| inode.0),
+            fields: fields(finding),
+            outcome: outcome_field(*outcome),
             path: inode(finding).and_then(|inode| self.paths.path(inode)),
+            words: words(finding),
         });
         Json {
             repair: self.repair,
@@ -153,12 +156,9 @@ impl Report {
         }
     }
 
-    fn text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |what: String| {
-            text.push_str(&what);
-            text.push('\n');
-        };
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut line = |what: String| lines.push(what);
         for (finding, outcome) in &self.findings {
             let path = inode(finding).and_then(|inode| self.paths.path(inode));
             let path = path.map(|path| format!(" ({path})")).unwrap_or_default();
@@ -184,7 +184,7 @@ impl Report {
             }
             (repaired, left) => format!("{counts}: {repaired} repaired, {left} left"),
         });
-        text
+        lines
     }
 }
 
@@ -194,6 +194,15 @@ const fn outcome_word(outcome: Outcome) -> &'static str {
         Outcome::Repaired => "repaired",
         Outcome::Lost => "cannot be repaired",
         Outcome::Failed(_) => "could not be repaired, mgr's log may say why",
+    }
+}
+
+const fn outcome_field(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Found => "repairable",
+        Outcome::Repaired => "repaired",
+        Outcome::Lost => "lost",
+        Outcome::Failed(_) => "failed",
     }
 }
 
@@ -345,11 +354,11 @@ mod tests {
         assert_eq!(report.status(), 5);
         report.leave_out(IodId(2), "is away".into());
         assert_eq!(report.status(), 13);
-        let text = report.text();
+        let text = report.lines().join("\n");
         assert!(text.contains("inode 5 says it has 2 links and has 1: repaired\n"));
         assert!(text.contains("iod 2 was left out: is away\n"));
         assert!(
-            text.ends_with("0 inodes, 0 objects: 1 repaired, 1 left\n"),
+            text.ends_with("0 inodes, 0 objects: 1 repaired, 1 left"),
             "{text}"
         );
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::human;
 use crate::left_out::{JsonIod, LeftOut};
+use crate::output;
 
 /// Exit statuses, as those of fsck(8).
 const DAMAGED: u8 = 4;
@@ -135,21 +136,21 @@ impl Report {
     /// Prints it.
     pub fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
-            println!("{}", serde_json::to_string_pretty(&self.json())?);
-            return Ok(());
+            return output::json(&self.json());
         }
-        for damaged in &self.damaged {
-            println!("{}", damaged.words());
-        }
+        output::lines(self.damaged.iter().map(Damaged::words))?;
         if self.untold > 0 {
-            println!("and {} more", self.untold);
+            output::line(format!("and {} more", self.untold))?;
         }
         for (iod, why) in self.left_out.iter() {
-            println!("iod {iod} was left out: {why}");
+            output::line(format!("iod {iod} was left out: {why}"))?;
         }
         let size = human::bytes(self.bytes);
         let damaged = self.damaged.len() as u64 + self.untold;
-        println!("{size} of {} objects: {damaged} damaged", self.objects);
+        output::line(format!(
+            "{size} of {} objects: {damaged} damaged",
+            self.objects
+        ))?;
         Ok(())
     }
 
