@@ -2,7 +2,7 @@
 //! pvfs-mgr: names, attributes, layouts and opens of a PVFS file system.
 //!
 //! Read in this order: [`namespace`] (pure: what each request does), [`store`] (where records are
-//! kept), then the owner of it all, [`owner`], with its [`session`]s and its [`registry`] of iods;
+//! kept), then the owner of it all, [`owner`], with its [`session`]s and its [`registry`] of iods, which [`placement`] chooses from;
 //! at the rim [`server`] (clients' connections) and [`stripes`] (work on the iods).
 
 pub mod cli;
@@ -11,6 +11,7 @@ pub mod leases;
 pub mod locks;
 pub mod namespace;
 pub mod owner;
+pub mod placement;
 pub mod registry;
 pub mod server;
 pub mod session;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use pvfs::address::{Endpoint, IOD_PORT_DEFAULT};
-use pvfs::attr::Space;
 use pvfs::client::silence::{Stage, stage};
 use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, IodId};
@@ -15,6 +14,7 @@ use pvfs::proto::mgr::IodStatus;
 use pvfs::proto::report::{IodReport, IodState};
 
 use crate::namespace::layout::IodSlot;
+use crate::placement::{self, Candidate, Totals};
 
 /// An address is a host name, at most 253 bytes, and a port.
 pub const ADDRESS_BYTES_MAX: usize = 300;
@@ -56,6 +56,13 @@ impl Known {
     /// It may be busy, but there is no reason to believe that it is gone.
     const fn is_here(&self) -> bool {
         matches!(self.state, IodState::Alive | IodState::Suspect)
+    }
+
+    const fn candidate(&self) -> Candidate {
+        Candidate {
+            state: self.state,
+            report: self.report,
+        }
     }
 
     fn status(&self, iod: IodId, now_ms: u64) -> IodStatus {
@@ -330,11 +337,10 @@ impl Registry {
     /// All iods in the order of their ids, as the name space sees them.
     #[must_use]
     pub fn slots(&self) -> Vec<IodSlot> {
-        let slot = |(iod, known): (&IodId, &Known)| IodSlot {
-            iod: *iod,
-            alive: known.state.is_alive(),
-        };
-        self.iods.iter().map(slot).collect()
+        let candidates: Vec<Candidate> = self.iods.values().map(Known::candidate).collect();
+        let usable = placement::usable(&candidates);
+        let slot = |(iod, usable): (&IodId, bool)| IodSlot { iod: *iod, usable };
+        self.iods.keys().zip(usable).map(slot).collect()
     }
 
     /// All iods, as clients see them.
@@ -344,25 +350,17 @@ impl Registry {
         self.iods.iter().map(status).collect()
     }
 
-    /// Space of all iods that are there, together.
+    /// What the iods that are there have and can take, together.
     #[must_use]
-    pub fn space(&self) -> Space {
-        let here = self.iods.values().filter(|known| known.is_here());
-        here.fold(Space::default(), |sum, known| add(sum, known.report.space))
-    }
-}
-
-const fn add(sum: Space, space: Space) -> Space {
-    Space {
-        bytes_total: sum.bytes_total.saturating_add(space.bytes_total),
-        bytes_free: sum.bytes_free.saturating_add(space.bytes_free),
-        bytes_available: sum.bytes_available.saturating_add(space.bytes_available),
+    pub fn totals(&self) -> Totals {
+        placement::totals(self.iods.values().map(Known::candidate))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pvfs::attr::Space;
     use pvfs::limits::{LOST_AFTER_MS, SUSPECT_AFTER_MS};
 
     const OURS: FileSystemId = FileSystemId(7);
@@ -373,6 +371,7 @@ mod tests {
     };
     const REPORT: IodReport = IodReport {
         space: SPACE,
+        writable: true,
         ..IodReport::UNKNOWN
     };
 
@@ -438,19 +437,23 @@ mod tests {
         registry.restore(IodId(2), IodRecord { address });
         assert_eq!(registry.heartbeat(IodId(2), REPORT, 5), Err(FsError::Stale));
         assert_eq!(state(&registry, 2), IodState::Away);
-        assert_eq!(registry.space(), Space::default());
+        assert_eq!(registry.totals().space, Space::default());
         registry.register(IodId(2), "h:1", REPORT, 1, 0);
         pass(&mut registry, SUSPECT_AFTER_MS - 1);
         assert_eq!(state(&registry, 2), IodState::Alive);
         pass(&mut registry, SUSPECT_AFTER_MS);
         assert_eq!(state(&registry, 2), IodState::Suspect);
-        assert_eq!(registry.space(), SPACE, "it is busy, as far as is known");
+        assert_eq!(
+            registry.totals().space,
+            SPACE,
+            "it is busy, as far as is known"
+        );
         let lost = LOST_AFTER_MS;
         pass(&mut registry, lost - 1);
         assert!(registry.is_here(IodId(2)));
         pass(&mut registry, lost);
         assert_eq!(state(&registry, 2), IodState::Away);
-        assert_eq!(registry.space(), Space::default());
+        assert_eq!(registry.totals().space, Space::default());
         registry.heartbeat(IodId(2), REPORT, lost + 7).unwrap();
         assert_eq!(state(&registry, 2), IodState::Alive);
         let told = registry.take_news(lost + 10);

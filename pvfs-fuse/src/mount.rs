@@ -59,6 +59,10 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
         .with_context(|| format!("cannot mount {}", arguments.source.text))?;
     let pvfs = Arc::new(Pvfs::new(Arc::clone(&mgr), fs_options(options)));
     keeper.serve(&pvfs);
+    // So that df(1) has an answer whatever becomes of mgr.
+    if let Err(error) = pvfs.statfs() {
+        tracing::warn!("the totals of the file system: {error}");
+    }
     let adapter = Adapter::new(Arc::clone(&pvfs), options.cache_time);
     let config = session_config(&arguments.source.text, options);
     let mut session = Session::new(adapter, &mountpoint, &config).with_context(|| {

@@ -23,8 +23,8 @@ const DEPTH_MAX: usize = 65_536;
 pub struct IodSlot {
     /// Which.
     pub iod: IodId,
-    /// It was heard of lately.
-    pub alive: bool,
+    /// New files may use it.
+    pub usable: bool,
 }
 
 /// Stripes to be cut on the iods of a file. The record goes when every iod has done it.
@@ -38,8 +38,8 @@ pub struct Cut {
     pub size: u64,
 }
 
-/// The layout of a new file: the live ones of `iods` (in the order of their ids), starting at the
-/// policy's base or, where it has none, with `turn`. `None` where no iod is alive.
+/// The layout of a new file: the usable ones of `iods` (in the order of their ids), starting at the
+/// policy's base or, where it has none, with `turn`. `None` where none is usable.
 #[must_use]
 pub fn place(policy: LayoutPolicy, iods: &[IodSlot], turn: u64) -> Option<Layout> {
     let count = iods.len() as u64;
@@ -51,7 +51,7 @@ pub fn place(policy: LayoutPolicy, iods: &[IodSlot], turn: u64) -> Option<Layout
     };
     let dealt = iods.iter().cycle().skip(base).take(iods.len());
     let chosen: Vec<IodId> = dealt
-        .filter(|slot| slot.alive)
+        .filter(|slot| slot.usable)
         .map(|slot| slot.iod)
         .take(wanted)
         .collect();
@@ -70,7 +70,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     ///
-    /// [`FsError::TryAgain`] while no iod is alive.
+    /// [`FsError::TryAgain`] while no iod is there.
     pub fn lay_out(&mut self, inode: InodeNumber, directory: &OpenDirectory) -> Result<(), Halt> {
         let found = Inode {
             attr: directory.attr,
@@ -209,12 +209,12 @@ impl Transaction<'_> {
 mod tests {
     use super::*;
 
-    fn slots(alive: &[bool]) -> Vec<IodSlot> {
-        let slot = |(n, alive): (usize, &bool)| IodSlot {
+    fn slots(usable: &[bool]) -> Vec<IodSlot> {
+        let slot = |(n, usable): (usize, &bool)| IodSlot {
             iod: IodId(n as u32 + 1),
-            alive: *alive,
+            usable: *usable,
         };
-        alive.iter().enumerate().map(slot).collect()
+        usable.iter().enumerate().map(slot).collect()
     }
 
     fn placed(pcount: u32, base: Option<u32>, alive: &[bool], turn: u64) -> Option<Vec<u32>> {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn deals_in_turn_over_live_iods() {
+    fn deals_in_turn_over_usable_iods() {
         let all = [true; 3];
         for (pcount, base, alive, turn, expected) in [
             (0, None, &all[..], 0, Some(vec![1, 2, 3])),

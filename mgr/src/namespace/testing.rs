@@ -7,19 +7,19 @@ use pvfs::ids::{ClientId, InodeNumber, IodId};
 use super::Context;
 use super::layout::IodSlot;
 
-/// Three live iods.
+/// Three iods for new files.
 pub const IODS: [IodSlot; 3] = [
     IodSlot {
         iod: IodId(1),
-        alive: true,
+        usable: true,
     },
     IodSlot {
         iod: IodId(2),
-        alive: true,
+        usable: true,
     },
     IodSlot {
         iod: IodId(3),
-        alive: true,
+        usable: true,
     },
 ];
 

@@ -100,7 +100,7 @@ impl<W> State<W> {
         let linger_ms = u64::from(self.config.linger_ms);
         let linger = || Linger {
             until_ms: ms.saturating_add(linger_ms),
-            bytes_max: self.registry.space().bytes_available / LINGER_SPACE_PARTS,
+            bytes_max: self.registry.totals().space.bytes_available / LINGER_SPACE_PARTS,
         };
         (linger_ms > 0 && usage.has_room()).then(linger)
     }

@@ -17,6 +17,7 @@ use super::{Action, State, inodes_free, store_failed};
 use crate::namespace::inode::Counters;
 use crate::namespace::transaction::Halt;
 use crate::namespace::{key, value};
+use crate::placement::Totals;
 use crate::registry::{Introduction, IodRecord};
 use crate::store::{Records, StoreError, View};
 
@@ -129,10 +130,12 @@ impl<W> State<W> {
 
     fn stat_fs(&self, view: &dyn View, batch: &Batch<W>) -> MgrReply {
         let counters = read_counters(view, &Records::new()).map_err(|e| store_failed(&e))?;
+        let Totals { space, files_free } = self.registry.totals();
+        let inodes_free = inodes_free(batch.usage);
         Ok(MgrResponse::StatFs(StatFs {
-            space: self.registry.space(),
+            space,
             inodes_used: counters.inodes_used,
-            inodes_free: inodes_free(batch.usage),
+            inodes_free: files_free.map_or(inodes_free, |files| files.min(inodes_free)),
             now: batch.moment.now,
         }))
     }

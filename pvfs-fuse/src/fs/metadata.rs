@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: MIT
 //! Names and attributes: every answer is mgr's, given now or kept under a lease.
 
+use std::time::Duration;
+
 use pvfs::attr::{Attr, FileKind, SetAttr};
 use pvfs::error::FsError;
 use pvfs::ids::InodeNumber;
+use pvfs::limits::SUSPECT_AFTER_MS;
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode, StatFs};
+use pvfs::runtime::sync::PoisonError;
 
 use super::inode::{Inode, Question};
 use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
+
+/// Who asks how full the file system is waits for mgr's answer no longer than it may be silent.
+const STATFS_TIMEOUT: Duration = Duration::from_millis(SUSPECT_AFTER_MS);
 
 /// What mknod and mkdir make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,15 +250,25 @@ impl Pvfs {
         expect_done(self.ask(caller, operation)?)
     }
 
-    /// Totals of the file system.
+    /// Totals of the file system: mgr's, or, where it is away or does not answer soon, what it said
+    /// last. Whoever only looks how full a file system is does not wait for it.
     ///
     /// # Errors
     ///
-    /// mgr's.
+    /// mgr's; [`FsError::TryAgain`] where it is away and has never said.
     pub fn statfs(&self) -> Result<StatFs, FsError> {
-        match self.ask_as_root(MgrOperation::StatFs)? {
-            MgrResponse::StatFs(totals) => Ok(totals),
-            _ => Err(FsError::Protocol),
+        let reply = match self.mgr.is_away() {
+            true => Err(FsError::TryAgain),
+            false => self.mgr.call_within(MgrOperation::StatFs, STATFS_TIMEOUT),
+        };
+        let mut last = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        match reply {
+            Ok(MgrResponse::StatFs(totals)) => {
+                *last = Some(totals);
+                Ok(totals)
+            }
+            Ok(_) => Err(FsError::Protocol),
+            Err(error) => last.ok_or(error),
         }
     }
 }

@@ -47,7 +47,8 @@ use pvfs::error::FsError;
 use pvfs::ids::InodeNumber;
 use pvfs::limits::ACL_ACCESS_XATTR;
 use pvfs::name::Name;
-use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
+use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse, StatFs};
+use pvfs::runtime::sync::Mutex;
 
 pub use caller::Caller;
 use coherence::WAIT_SLICE;
@@ -98,6 +99,8 @@ pub struct Pvfs {
     reports: Workers,
     locks: LockBook,
     options: FsOptions,
+    /// What mgr said last of the whole.
+    totals: Mutex<Option<StatFs>>,
 }
 
 impl Pvfs {
@@ -125,6 +128,7 @@ impl Pvfs {
             reports: Workers::new("reports"),
             locks: LockBook::new(),
             options,
+            totals: Mutex::default(),
         }
     }
 

@@ -282,6 +282,24 @@ impl MgrClient {
         }
     }
 
+    /// Asks mgr once, on behalf of root, and waits for its answer no longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`].
+    pub fn call_within(&self, operation: MgrOperation, timeout: Duration) -> MgrReply {
+        let deadline = Some(Instant::now() + timeout);
+        self.shared
+            .attempt(&Credentials::ROOT, &operation, deadline)
+    }
+
+    /// Whether mgr is away, as far as is known: there is no connection, or it has fallen silent.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        let state = self.shared.lock();
+        state.link.is_none() || state.away_since.is_some()
+    }
+
     /// Begins a request without waiting for its answer; [`Answer::wait`] does.
     ///
     /// # Errors

@@ -558,11 +558,12 @@ pub struct DirectoryEntry {
 /// Totals of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct StatFs {
-    /// Of all live iods together.
+    /// Of the disks of all iods that are there, each once; free is what new files can use.
     pub space: Space,
     /// Inodes in use.
     pub inodes_used: u64,
-    /// Inodes that may still be made: mgr's free space over the size of an inode's records.
+    /// Files that may still be made: as mgr's free space over the size of an inode's records and the
+    /// iods' free inodes allow.
     pub inodes_free: u64,
     /// mgr's clock.
     pub now: Timestamp,

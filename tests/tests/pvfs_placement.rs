@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+//! Where new files go, and what df(1) says: by what iods report of themselves.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use cssns_tests::pvfs_cluster::{Cluster, Options, SmallDisk, Who};
+use nix::sys::statvfs::{Statvfs, statvfs};
+
+const SMALL_BYTES: u64 = 24 << 20;
+const FILE_BYTES: usize = 4 << 20;
+
+/// Three iods of which one has a small disk, and the others share a large one.
+fn cluster() -> anyhow::Result<Cluster> {
+    Cluster::start(Options {
+        disks: vec![SmallDisk {
+            directory: "iod0".into(),
+            bytes: SMALL_BYTES,
+        }],
+        ..Options::default()
+    })
+}
+
+#[test]
+fn a_small_disk_that_fills_up_stops_nobody_and_df_counts_each_disk_once() -> anyhow::Result<()> {
+    let cluster = cluster()?;
+    let large = statvfs(cluster.scratch())?;
+    let large_bytes = large.blocks() * large.fragment_size();
+    // Striped over all three, these would take twice what the small disk has.
+    let content = vec![5; FILE_BYTES];
+    for n in 0..36 {
+        fs::write(cluster.mount(0).join(format!("f{n}")), &content)?;
+    }
+    let seen = statvfs(&cluster.mount(0))?;
+    let seen_bytes = seen.blocks() * seen.fragment_size();
+    ensure!(
+        (large_bytes..=large_bytes + SMALL_BYTES + (1 << 20)).contains(&seen_bytes),
+        "df says {seen_bytes} bytes, of which the large disk has {large_bytes}"
+    );
+    cluster.finish()
+}
+
+#[test]
+fn files_made_after_an_iod_was_stopped_do_not_wait_for_it() -> anyhow::Result<()> {
+    let mut cluster = cluster()?;
+    cluster.stop_iod(1)?;
+    let start = Instant::now();
+    for n in 0..6 {
+        fs::write(cluster.mount(0).join(format!("f{n}")), [5; 200_000])?;
+    }
+    // It took 10 s, until mgr believed that the iod was gone, and for ever for these files.
+    ensure!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    cluster.restart_iod(1)?;
+    cluster.finish()
+}
+
+#[test]
+fn df_answers_at_once_while_mgr_is_stopped_or_dead() -> anyhow::Result<()> {
+    let mut cluster = cluster()?;
+    let before = statvfs(&cluster.mount(0))?;
+    cluster.freeze(Who::Mgr, true)?;
+    same_soon(&cluster, &before)?;
+    cluster.freeze(Who::Mgr, false)?;
+    cluster.kill_mgr()?;
+    same_soon(&cluster, &before)?;
+    cluster.restart_mgr()?;
+    cluster.finish()
+}
+
+fn same_soon(cluster: &Cluster, before: &Statvfs) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let seen = statvfs(&cluster.mount(0))?;
+    let took = start.elapsed();
+    ensure!(took < Duration::from_secs(3), "it took {took:?}");
+    ensure!(seen.blocks() == before.blocks() && seen.files() == before.files());
+    Ok(())
+}
