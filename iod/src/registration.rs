@@ -397,7 +397,15 @@ impl Link {
         self.stream.set_read_timeout(Some(timeout))?;
         match self.reader.fill_buf() {
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            // A process that was stopped and goes on has its wait ended early (signal(7)).
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error.into()),
         }
     }
