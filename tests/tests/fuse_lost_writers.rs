@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Writers that end or hang before mgr has heard of what they wrote, and writes that fail in part:
+//! Writers that end or hang before mgr has heard of what they wrote:
 //! whoever extends the file afterwards finds what was written, or zeros, and nothing else
 //! (docs/SEMANTICS.md, "What a writer leaves behind").
 
