@@ -232,6 +232,59 @@ fn a_first_copy_that_arrives_after_the_second_changes_nothing() {
     }
 }
 
+/// An iod that is started again still knows what it has made.
+#[test]
+fn a_change_is_not_made_again_after_a_restart_of_the_iod() {
+    for (name, after, act) in ACTS {
+        let tap = Tap::default();
+        let (cluster, layout, client) = start(&tap);
+        let write = others_write(&cluster, &layout, after);
+        let cluster = Arc::new(Mutex::new(cluster));
+        let restart = {
+            let cluster = Arc::clone(&cluster);
+            move || {
+                let iod = &mut cluster.lock().unwrap().iods[0];
+                iod.stop();
+                iod.run();
+                write();
+            }
+        };
+        tap.next(Fate::ReplyLost(Box::new(restart)));
+        assert_eq!(act(&client, &layout), Ok(()), "{name}");
+        let pool = cluster.lock().unwrap().pool.clone();
+        assert_eq!(content(&pool, &layout), [3; LENGTH], "{name}");
+    }
+}
+
+/// Where the iod has forgotten what it has made, as after a restart of its machine, a change that
+/// others may have seen is not made anew, and its caller is told; one that nobody else can have seen is.
+#[test]
+fn where_it_is_forgotten_a_change_is_made_anew_only_by_whoever_is_alone() {
+    for is_alone in [false, true] {
+        let tap = Tap::default();
+        let (cluster, layout, client) = start(&tap);
+        let client = client.while_held(Arc::new(|| true), is_alone);
+        let cluster = Arc::new(Mutex::new(cluster));
+        let forget = {
+            let cluster = Arc::clone(&cluster);
+            move || {
+                let iod = &mut cluster.lock().unwrap().iods[0];
+                iod.stop();
+                std::fs::remove_file(iod.directory.path().join("sessions")).unwrap();
+                iod.run();
+            }
+        };
+        tap.next(Fate::ReplyLost(Box::new(forget)));
+        let expected = match is_alone {
+            true => Ok(()),
+            false => Err(FsError::SessionLost),
+        };
+        let (_, _, write) = ACTS[0];
+        assert_eq!(write(&client, &layout), expected);
+        assert_eq!(write(&client, &layout), Ok(()), "in a new session");
+    }
+}
+
 /// What its caller has given up is over when the same client changes anything else.
 #[test]
 fn a_change_that_was_given_up_is_not_made_after_the_next_one() {
@@ -258,7 +311,7 @@ fn a_change_under_a_lost_lease_is_asked_for_and_not_sent_again() {
         let held = Arc::new(AtomicBool::new(true));
         let under_lease = {
             let held = Arc::clone(&held);
-            client.while_held(Arc::new(move || held.load(Ordering::SeqCst)))
+            client.while_held(Arc::new(move || held.load(Ordering::SeqCst)), false)
         };
         let lose = {
             let (held, write) = (Arc::clone(&held), others_write(&cluster, &layout, after));

@@ -12,11 +12,14 @@ use pvfs::data_directory::{DataDirectoryError, Kind};
 use pvfs::ids::{ClientId, ObjectId};
 use pvfs::proto::report::IodReport;
 use pvfs::runtime::random_u64;
+use pvfs::runtime::time::Instant;
 use thiserror::Error;
 
 use super::disk::{DIRECTORY_MODE, Disk, FILE_MODE};
 use super::identity::{Identity, IdentityError};
 use super::object_file::{ObjectFile, is_full};
+use super::session_log::SessionLog;
+use super::sessions::Sessions;
 use super::sums::{Damage, claims_data};
 use super::unsettled::Unsettled;
 
@@ -25,6 +28,7 @@ pub(super) const HASH_DIRECTORIES: u64 = 256;
 const IDENTITY: &str = "identity";
 const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
+const SESSIONS: &str = "sessions";
 const OBJECTS: &str = "objects";
 /// An object's checksums are named as its data, and this.
 pub(super) const SUMS_SUFFIX: &str = ".sums";
@@ -129,6 +133,13 @@ impl DataDirectory {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is known of changes that were made.
+    pub(super) fn open_sessions(&self) -> Result<Sessions, OpenError> {
+        let path = self.path.join(SESSIONS);
+        let (log, records) = SessionLog::open(&path).map_err(failed("open", &path))?;
+        Ok(Sessions::restore(log, records, Instant::now()))
     }
 
     pub(super) fn report(&self) -> io::Result<IodReport> {

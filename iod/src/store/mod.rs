@@ -18,6 +18,7 @@ pub mod memory_disk;
 mod object_file;
 mod report;
 mod scrub;
+mod session_log;
 mod sessions;
 mod settler;
 mod spanning;
@@ -118,6 +119,7 @@ impl Store {
         open_objects_max: usize,
     ) -> Result<Self, OpenError> {
         let (directory, identity) = DataDirectory::open(path, disk)?;
+        let sessions = directory.open_sessions()?;
         Ok(Self {
             directory,
             identity: Mutex::new(identity),
@@ -125,7 +127,7 @@ impl Store {
             unsynced: BoundedSet::new(FAILED_OBJECTS_MAX),
             suspect: BoundedSet::new(FAILED_OBJECTS_MAX),
             fences: Fences::new(),
-            sessions: Sessions::new(),
+            sessions,
             unsettled: Arc::default(),
         })
     }

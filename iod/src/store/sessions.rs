@@ -12,11 +12,16 @@
 //!
 //! A session that is forgotten is never known again, so a copy that comes afterwards is refused.
 //!
+//! What a slot knows is written to the log before its lock is given up, that is before a reply is
+//! sent: an iod that is killed and started again knows all that was acknowledged, and all that
+//! others have seen, but for what was stored in the microseconds before it was killed.
+//!
 //! Locks are taken in this order: a slot's, then what the change itself takes ([`super::fences`], an
 //! object's). The table's lock is never held while another is waited for.
 
 use std::collections::HashMap;
 
+use bincode::{Decode, Encode};
 use pvfs::error::FsError;
 use pvfs::ids::SessionId;
 use pvfs::limits::SLOTS_PER_SESSION_MAX;
@@ -24,20 +29,27 @@ use pvfs::proto::iod::{Change, IodReply, IodResponse};
 use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pvfs::runtime::time::{Duration, Instant};
 
+use super::session_log::{Place, Record, SessionLog};
+
 /// Sessions at once, 150 bytes each: every mount and every tool that writes has one, and leaves it
 /// behind when it ends.
 const SESSIONS_MAX: usize = 1 << 16;
-/// Slots of all sessions together, 100 bytes each: two for each session that there may be.
+/// Slots of all sessions together, 150 bytes each and 64 in the log: two for each session that there
+/// may be.
 const SLOTS_MAX: usize = 1 << 17;
 /// A session that was used within this time is not forgotten: a client that waits for a reply still
 /// tries. Longer than a request may take to arrive ([`crate::server::ServerLimits`]).
 const IDLE_SECONDS_MIN: u64 = 600;
+
+/// A session has it from the beginning.
+const FIRST_SLOT: u32 = 0;
 
 /// See the module.
 pub struct Sessions {
     sessions_max: usize,
     slots_max: usize,
     table: Mutex<Table>,
+    log: Option<Arc<SessionLog>>,
 }
 
 #[derive(Default)]
@@ -51,8 +63,12 @@ struct Session {
     used: Instant,
 }
 
-#[derive(Default)]
-struct Slot(Mutex<State>);
+struct Slot {
+    session: SessionId,
+    number: u32,
+    log: Option<(Arc<SessionLog>, Place)>,
+    state: Mutex<State>,
+}
 
 /// What a slot knows of its last change.
 #[derive(Default)]
@@ -63,8 +79,9 @@ struct State {
     end: End,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum End {
+/// What became of a change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(super) enum End {
     /// It is to be made, or being made.
     #[default]
     Open,
@@ -81,15 +98,54 @@ pub struct Attempt {
 }
 
 impl Sessions {
-    pub(super) fn new() -> Self {
-        Self::with_capacity(SESSIONS_MAX, SLOTS_MAX)
+    /// Those that the log tells of.
+    pub(super) fn restore(log: SessionLog, records: Vec<(Place, Record)>, now: Instant) -> Self {
+        let log = Arc::new(log);
+        let mut table = Table::default();
+        for (place, record) in records {
+            let session = table.sessions.entry(record.session);
+            let session = session.or_insert_with(|| Session::new(now));
+            let slot = Slot {
+                session: record.session,
+                number: record.slot,
+                log: Some((Arc::clone(&log), place)),
+                state: Mutex::new(State {
+                    sequence: record.sequence,
+                    stored: record.stored,
+                    end: record.end,
+                }),
+            };
+            session.slots.insert(record.slot, Arc::new(slot));
+        }
+        // One whose first slot is missing was about to be forgotten.
+        let whole = |_: &SessionId, session: &mut Session| {
+            let is_whole = session.slots.contains_key(&FIRST_SLOT);
+            if !is_whole {
+                session.remove_records();
+            }
+            is_whole
+        };
+        table.sessions.retain(whole);
+        table.slots = table
+            .sessions
+            .values()
+            .map(|session| session.slots.len())
+            .sum();
+        Self {
+            sessions_max: SESSIONS_MAX,
+            slots_max: SLOTS_MAX,
+            table: Mutex::new(table),
+            log: Some(log),
+        }
     }
 
+    #[cfg(test)]
     fn with_capacity(sessions_max: usize, slots_max: usize) -> Self {
         Self {
             sessions_max,
             slots_max,
             table: Mutex::default(),
+            log: None,
         }
     }
 
@@ -108,12 +164,12 @@ impl Sessions {
         if table.sessions.len() >= self.sessions_max {
             table.forget_one(id, now)?;
         }
-        let session = Session {
-            slots: HashMap::new(),
-            used: now,
-        };
-        table.sessions.insert(id, session);
-        Ok(())
+        table.sessions.insert(id, Session::new(now));
+        let added = self.add_slot(&mut table, id, FIRST_SLOT, now);
+        if added.is_err() {
+            table.sessions.remove(&id);
+        }
+        added.map(drop)
     }
 
     /// A copy of `change` has arrived. Waits while an earlier one of the same slot stores a piece.
@@ -152,14 +208,30 @@ impl Sessions {
         if let Some(slot) = session.slots.get(&change.slot) {
             return Ok(Arc::clone(slot));
         }
+        self.add_slot(&mut table, change.session, change.slot, now)
+    }
+
+    fn add_slot(
+        &self,
+        table: &mut Table,
+        id: SessionId,
+        number: u32,
+        now: Instant,
+    ) -> Result<Arc<Slot>, FsError> {
         if table.slots >= self.slots_max {
-            table.forget_one(change.session, now)?;
+            table.forget_one(id, now)?;
         }
-        let slot = Arc::<Slot>::default();
-        if let Some(session) = table.sessions.get_mut(&change.session) {
-            session.slots.insert(change.slot, Arc::clone(&slot));
-            table.slots += 1;
-        }
+        let session = table.sessions.get_mut(&id).ok_or(FsError::SessionLost)?;
+        let log = self.log.as_ref().map(|log| (Arc::clone(log), log.take()));
+        let slot = Arc::new(Slot {
+            session: id,
+            number,
+            log,
+            state: Mutex::default(),
+        });
+        slot.note(&slot.lock());
+        session.slots.insert(number, Arc::clone(&slot));
+        table.slots += 1;
         Ok(slot)
     }
 }
@@ -171,23 +243,53 @@ impl Table {
         let idle = Duration::from_secs(IDLE_SECONDS_MIN);
         let may_go = |session: &Session| {
             let is_idle = now.saturating_duration_since(session.used) >= idle;
-            session.slots.is_empty() || (is_idle && !session.is_in_use())
+            session.changed_nothing() || (is_idle && !session.is_in_use())
         };
         let candidates = self
             .sessions
             .iter()
             .filter(|(id, session)| **id != but && may_go(session));
         let oldest =
-            candidates.min_by_key(|(id, session)| (!session.slots.is_empty(), session.used, **id));
+            candidates.min_by_key(|(id, session)| (!session.changed_nothing(), session.used, **id));
         let oldest = oldest.map(|(id, _)| *id).ok_or(FsError::TryAgain)?;
         if let Some(forgotten) = self.sessions.remove(&oldest) {
             self.slots -= forgotten.slots.len();
+            forgotten.remove_records();
         }
         Ok(())
     }
 }
 
 impl Session {
+    fn new(now: Instant) -> Self {
+        Self {
+            slots: HashMap::new(),
+            used: now,
+        }
+    }
+
+    /// Whether no change has ever come.
+    fn changed_nothing(&self) -> bool {
+        self.slots.len() <= 1 && !self.is_in_use() && {
+            let mut slots = self.slots.values();
+            slots.all(|slot| slot.lock().sequence == 0)
+        }
+    }
+
+    /// Takes it out of the log. The first slot's goes first: without it the others count for nothing,
+    /// so a session is never known in part.
+    fn remove_records(&self) {
+        let first = self.slots.get(&FIRST_SLOT).into_iter();
+        let others = self.slots.values().filter(|slot| slot.number != FIRST_SLOT);
+        for slot in first.chain(others) {
+            if let Some((log, place)) = &slot.log {
+                if !log.clear(*place) {
+                    return;
+                }
+            }
+        }
+    }
+
     /// Whether a copy of a change is here: a disk may hang for longer than a client tries.
     fn is_in_use(&self) -> bool {
         let mut slots = self.slots.values();
@@ -198,7 +300,20 @@ impl Session {
 impl Slot {
     /// A piece whose storing panicked counts as not stored.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, state: &State) {
+        if let Some((log, place)) = &self.log {
+            let record = Record {
+                session: self.session,
+                slot: self.number,
+                sequence: state.sequence,
+                stored: state.stored,
+                end: state.end,
+            };
+            log.write(*place, &record);
+        }
     }
 }
 
@@ -219,7 +334,10 @@ impl Attempt {
     /// Those of `change`, now or then; [`FsError::AlreadyAnswered`] where it is over.
     pub fn make(&self, change: impl FnOnce() -> Result<(), FsError>) -> Result<(), FsError> {
         let mut state = self.lock()?;
-        state.run(|_| change())?;
+        if state.end == End::Open {
+            state.end = End::Made(change());
+            self.slot.note(&state);
+        }
         state.finish()
     }
 
@@ -262,11 +380,13 @@ impl Attempt {
         let Some(rest) = piece.get(skip..).filter(|rest| !rest.is_empty()) else {
             return Ok(());
         };
-        state.run(|stored| {
+        let outcome = state.run(|stored| {
             store(rest, *stored)?;
             *stored += rest.len() as u64;
             Ok(())
-        })
+        });
+        self.slot.note(&state);
+        outcome
     }
 
     /// The whole payload has been handed over: says what came of it.
@@ -285,6 +405,7 @@ impl Attempt {
             return outcome.map(|()| IodResponse::Done);
         }
         state.end = End::Settled;
+        self.slot.note(&state);
         Ok(IodResponse::Unmade {
             stored: state.stored,
         })

@@ -18,7 +18,7 @@ fn change(slot: u32, sequence: u64) -> Change {
 }
 
 fn sessions() -> Sessions {
-    let sessions = Sessions::new();
+    let sessions = Sessions::with_capacity(SESSIONS_MAX, SLOTS_MAX);
     sessions.open(SESSION, Instant::now()).unwrap();
     sessions
 }
@@ -138,7 +138,7 @@ fn sessions_are_bounded_and_one_in_use_is_not_forgotten() {
     // The third is idle for long as well, but a disk holds it up.
     sessions.open(SessionId(4), later).unwrap();
     assert!(lost(1));
-    assert_eq!(sessions.lock().slots, 1);
+    assert_eq!(sessions.lock().slots, 2);
     sessions.open(SessionId(5), later).unwrap();
     assert!(lost(4));
     drop(begin(5, 0, later).unwrap());

@@ -549,8 +549,9 @@ impl Pvfs {
     /// The iods, for changes of a file that are not sent again once the lease is lost.
     pub(super) fn pool_under(&self, file: &OpenFile, permit: Permit) -> IodPool {
         let inode = Arc::clone(&file.inode);
-        self.pool
-            .while_held(Arc::new(move || inode.state().lease.is_current(permit)))
+        let is_alone = inode.state().lease.is_alone();
+        let is_held = move || inode.state().lease.is_current(permit);
+        self.pool.while_held(Arc::new(is_held), is_alone)
     }
 
     /// close(2) of one of a file's descriptors: mgr hears of what was written.

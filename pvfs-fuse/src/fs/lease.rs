@@ -175,6 +175,11 @@ impl FileLease {
         matches!(self.held, Some(Lease::Read | Lease::Write))
     }
 
+    /// Whether no other client writes or reads the file.
+    pub(super) fn is_alone(&self) -> bool {
+        self.held == Some(Lease::Write)
+    }
+
     /// Whether anything is left to give up.
     pub(super) const fn is_idle(&self) -> bool {
         self.held.is_none() && self.uses == 0 && self.reads == 0 && self.claims == 0

@@ -50,7 +50,15 @@ impl Default for PoolOptions {
 pub struct IodPool {
     shared: Arc<Shared>,
     patience: Patience,
-    is_held: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    lease: Option<UnderLease>,
+}
+
+/// Under what changes are sent.
+#[derive(Clone)]
+struct UnderLease {
+    is_held: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Nobody else changes the file while it is held.
+    is_alone: bool,
 }
 
 struct Shared {
@@ -97,6 +105,8 @@ pub(super) struct Exchange<'a> {
     pub(super) reply: Option<IodReply>,
     /// Of a change that has been sent, or is about to be.
     ticket: Option<Ticket>,
+    /// How often it was sent under this ticket.
+    copies: u32,
 }
 
 impl Exchange<'_> {
@@ -109,6 +119,7 @@ impl Exchange<'_> {
             scatter: Vec::new(),
             reply: None,
             ticket: None,
+            copies: 0,
         }
     }
 
@@ -197,7 +208,7 @@ impl IodPool {
         Self {
             shared: Arc::new(shared),
             patience: Patience::endless(),
-            is_held: None,
+            lease: None,
         }
     }
 
@@ -207,7 +218,7 @@ impl IodPool {
         Self {
             shared: Arc::clone(&self.shared),
             patience,
-            is_held: self.is_held.clone(),
+            lease: self.lease.clone(),
         }
     }
 
@@ -215,12 +226,15 @@ impl IodPool {
     /// change is sent again. An iod that was restarted meanwhile would not know that it comes too
     /// late. Whether a change that was sent has been made is asked until it is known: to make it
     /// anew, under another lease, could change a second time what others have changed since.
+    ///
+    /// `is_alone`: while it is held nobody else changes the file. Where others may, a change is not
+    /// sent anew when the iod has forgotten whether it made it: that is [`FsError::SessionLost`].
     #[must_use]
-    pub fn while_held(&self, is_held: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
+    pub fn while_held(&self, is_held: Arc<dyn Fn() -> bool + Send + Sync>, is_alone: bool) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
             patience: self.patience.clone(),
-            is_held: Some(is_held),
+            lease: Some(UnderLease { is_held, is_alone }),
         }
     }
 
@@ -289,7 +303,7 @@ impl IodPool {
                     self.shared.directory.refresh();
                 }
             }
-            if !is_settling && self.is_held.as_ref().is_some_and(|is_held| !is_held()) {
+            if !is_settling && self.lease.as_ref().is_some_and(|lease| !(lease.is_held)()) {
                 is_settling = true;
                 let unanswered = exchanges.iter_mut().filter(|one| one.reply.is_none());
                 unanswered.for_each(Exchange::settle);
@@ -331,6 +345,7 @@ impl IodPool {
                 exchange.ticket = Some(ticket);
             }
         }
+        exchange.copies = exchange.copies.saturating_add(1);
         let parts = exchange.gather.iter();
         let payload: Vec<IoSlice<'_>> = parts.map(|part| IoSlice::new(part)).collect();
         Ok(connection.send(&exchange.request, &payload)?)
@@ -383,15 +398,19 @@ impl IodPool {
         }
     }
 
-    /// The iod has been restarted, or has forgotten this client.
+    /// The iod's machine has been restarted, or the iod has forgotten this client. The copy that it
+    /// refused has changed nothing, one before it may have.
     fn session_lost(&self, exchange: &mut Exchange<'_>) -> Result<(), Retry> {
         if let Some(ticket) = exchange.ticket.take() {
             self.shared.end_session(exchange.iod, ticket.change.session);
         }
-        if matches!(exchange.request, IodRequest::Settle { .. }) {
-            exchange.answered(Err(FsError::Fenced));
+        let is_alone = self.lease.as_ref().is_none_or(|lease| lease.is_alone);
+        let is_settling = matches!(exchange.request, IodRequest::Settle { .. });
+        if is_settling || (exchange.copies > 1 && !is_alone) {
+            exchange.answered(Err(FsError::SessionLost));
             return Ok(());
         }
+        exchange.copies = 0;
         Err(Retry::AtOnce)
     }
 
