@@ -6,13 +6,13 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
+use cssns_tests::pvfs_cluster::{Cluster, Options, SmallDisk, Who};
 use nix::fcntl::{FallocateFlags, fallocate};
 
 const LEASE_TIMEOUT_MS: u32 = 3000;
@@ -107,7 +107,7 @@ fn assert_kept(found: &[u8], how: Extension) {
     assert!(rest.iter().all(|byte| *byte == 0), "{how:?}: no zeros");
 }
 
-fn paths(directory: &Path) -> Vec<std::path::PathBuf> {
+fn paths(directory: &Path) -> Vec<PathBuf> {
     let name = |how: &Extension| directory.join(format!("{how:?}"));
     EXTENSIONS.iter().map(name).collect()
 }
@@ -213,6 +213,109 @@ fn while_an_iod_is_away_a_file_that_lost_its_writer_is_read_and_not_extended() {
     assert_kept(&found, Extension::Truncate);
     cluster.restart(Who::Mount(0)).unwrap();
     drop(other);
+    cluster.finish().unwrap();
+}
+
+/// Takes all the room on an iod's disk, until it is dropped.
+struct Filler(PathBuf);
+
+impl Filler {
+    fn new(path: PathBuf) -> Self {
+        let mut file = File::create(&path).unwrap();
+        for size in [1 << 20, 4096] {
+            let error = loop {
+                if let Err(error) = file
+                    .write_all(&vec![1; size])
+                    .and_then(|()| file.sync_all())
+                {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::StorageFull);
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// One iod of three has no room: what the others took of a write must not come back.
+#[test]
+fn what_is_left_of_a_write_that_failed_is_not_in_the_file_when_it_grows() {
+    const DISK_BYTES: u64 = 24 << 20;
+    let cluster = Cluster::start(Options {
+        mounts: 2,
+        lease_timeout_ms: LEASE_TIMEOUT_MS,
+        disks: vec![SmallDisk {
+            directory: "iod0".to_owned(),
+            bytes: DISK_BYTES,
+        }],
+        ..Options::default()
+    })
+    .unwrap();
+    cluster.set_small_stripes().unwrap();
+    let (mut short, mut refused) = (0, 0);
+    // Each file begins at another iod than the one before.
+    for round in 0..9 {
+        for (extender, how) in [0, 1]
+            .into_iter()
+            .zip([Extension::Truncate, Extension::Write])
+        {
+            let name = format!("{round}-{extender}");
+            let path = cluster.mount(0).join(&name);
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true);
+            if round % 2 == 1 {
+                options.custom_flags(nix::libc::O_DIRECT);
+            }
+            let file = options.open(&path).unwrap();
+            let filler = Filler::new(cluster.scratch().join("iod0/filler"));
+            let bytes = vec![b'S'; 98_304];
+            let stored = match file.write_at(&bytes, 0) {
+                Ok(stored) => {
+                    assert!(stored < bytes.len(), "the disk is full");
+                    short += 1;
+                    stored
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::StorageFull);
+                    refused += 1;
+                    0
+                }
+            };
+            assert_eq!(file.metadata().unwrap().size(), stored as u64);
+            if extender == 1 {
+                // The one who failed writes on at once.
+                let beyond = if round % 2 == 1 {
+                    vec![b'e'; 4096]
+                } else {
+                    vec![b'e']
+                };
+                let end = EXTENDED / 4096 * 4096;
+                drop(filler);
+                file.write_all_at(&beyond, end).unwrap();
+                let mut found = fs::read(&path).unwrap();
+                found.truncate(end as usize);
+                let (written, rest) = found.split_at(stored);
+                assert!(written.iter().all(|byte| *byte == b'S'));
+                assert!(rest.iter().all(|byte| *byte == 0), "{name}: no zeros");
+                continue;
+            }
+            drop(filler);
+            let found = extend(&cluster.mount(1).join(&name), how);
+            let (written, rest) = found.split_at(stored);
+            assert!(written.iter().all(|byte| *byte == b'S'));
+            assert!(rest.iter().all(|byte| *byte == 0), "{name}: no zeros");
+        }
+    }
+    assert!(
+        short > 0 && refused > 0,
+        "{short} short writes, {refused} refused"
+    );
     cluster.finish().unwrap();
 }
 

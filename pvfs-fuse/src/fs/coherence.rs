@@ -182,7 +182,13 @@ impl Pvfs {
                     state = inode.state();
                 }
                 Begin::Ask(want) => {
+                    let torn = state.is_torn();
                     drop(state);
+                    if torn {
+                        // Or it could be granted before mgr knows what is to be cut off first. Where
+                        // this fails, the question will.
+                        let _ = self.send_report(inode);
+                    }
                     let operation = MgrOperation::Acquire {
                         inode: inode.number,
                         want,

@@ -66,17 +66,22 @@ impl Pvfs {
                 return Err(FsError::FileTooLarge);
             }
             if length > 0 {
-                let under = (self.pool_under(&target, permit), permit.fence);
-                self.copy_bytes(
-                    &under,
-                    &place(&source, from.offset),
-                    &place(&target, to.offset),
-                    length,
-                )?;
                 let writer = Writer {
                     open: target.open,
                     credentials: caller.credentials(),
                 };
+                self.mend(&target, permit, end)?;
+                let under = (self.pool_under(&target, permit), permit.fence);
+                let copied = self.copy_bytes(
+                    &under,
+                    &place(&source, from.offset),
+                    &place(&target, to.offset),
+                    length,
+                );
+                if let Err(error) = copied {
+                    self.write_failed(&target, permit, (end, error), writer);
+                    return Err(error);
+                }
                 target.inode.state().wrote(to.offset..end, writer);
             }
             Ok(length)
@@ -89,7 +94,9 @@ impl Pvfs {
         };
         let range = (to.offset, to.offset.saturating_add(length));
         let writing = |copy: &dyn Fn(Permit) -> Result<u64, FsError>| {
-            self.change_range(&target.inode, Io::DirectWrite, range, copy)
+            let copied = self.change_range(&target.inode, Io::DirectWrite, range, copy);
+            self.tell_torn(&target.inode);
+            copied
         };
         // Whoever holds a lease in use and waits for another one waits for one of a higher number,
         // so two copies never wait for each other.

@@ -2,10 +2,12 @@
 //! Open files: their bytes go to and come from the iods directly.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pvfs::attr::{Attr, Credentials, SetAttr};
 use pvfs::client::buffer::PooledBuffer;
 use pvfs::client::interrupt;
+use pvfs::client::patience::Patience;
 use pvfs::client::pool::IodPool;
 use pvfs::client::striped;
 use pvfs::error::FsError;
@@ -124,6 +126,9 @@ impl WriteRequest<'_> {
 /// A write that comes too late for its lease so often fails: no cluster takes leases away at such a
 /// rate, so iod and mgr disagree about whose turn it is.
 const LATE_WRITES_MAX: usize = 16;
+/// A write that failed waits for so long at most until what it left beyond the end is cut off; after
+/// that mgr sees to it.
+const TAIL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pages are of this size, or larger and aligned to theirs.
 const PAGE_BYTES: u64 = 4096;
 
@@ -436,16 +441,17 @@ impl Pvfs {
         Ok(within(self.getattr(file.inode.number.0)?.size))
     }
 
-    /// Writes; the bytes are on the iods when it returns.
+    /// Writes; the bytes are on the iods when it returns. Where an iod refuses its part, those before
+    /// that part count, as with any write(2) that ends early.
     ///
     /// # Errors
     ///
-    /// The iods'.
+    /// The iods', where not even the first byte is stored.
     pub fn write(
         self: &Arc<Self>,
         caller: Caller,
         request: &WriteRequest<'_>,
-    ) -> Result<(), FsError> {
+    ) -> Result<usize, FsError> {
         let file = self.file_for_io(request.handle)?;
         let io = request.io();
         // Even out of pages, an append needs the file for itself: then its end is known.
@@ -458,6 +464,7 @@ impl Pvfs {
             self.check_locks(request.handle)?;
             self.write_under_lease(caller, &file, request, permit)
         });
+        self.tell_torn(&file.inode);
         // A write that was on its way while its lock was lost may have come too late.
         self.check_locks(request.handle).and(written)
     }
@@ -497,7 +504,7 @@ impl Pvfs {
         file: &OpenFile,
         request: &WriteRequest<'_>,
         permit: Permit,
-    ) -> Result<(), FsError> {
+    ) -> Result<usize, FsError> {
         let length = request.bytes.len() as u64;
         let _appending = match request.append {
             true => Some(Appending::begin(&file.inode, permit)?),
@@ -511,28 +518,43 @@ impl Pvfs {
         if end > FILE_SIZE_BYTES_MAX {
             return Err(FsError::FileTooLarge);
         }
-        striped::write_under(
+        let credentials = if request.drops_privileges {
+            caller.credentials()
+        } else {
+            Credentials::ROOT
+        };
+        let writer = Writer {
+            open: file.open,
+            credentials,
+        };
+        self.mend(file, permit, end)?;
+        let (stored, outcome) = striped::write_prefix(
             &self.pool_under(file, permit),
             &file.layout,
             file.object,
             permit.fence,
             offset,
             request.bytes,
-        )?;
-        let credentials = if request.drops_privileges {
-            caller.credentials()
-        } else {
-            Credentials::ROOT
+        );
+        // Of a write past its cache that ends early, the kernel may make EIO; and of a write out of
+        // pages of its own it does not look how much was stored.
+        let may_end_early = matches!(request.io(), Io::PageWrite | Io::Append);
+        let short = match outcome {
+            Ok(()) => None,
+            Err(FsError::Fenced) => return Err(FsError::Fenced),
+            Err(error) => Some(error),
         };
-        let pages = {
-            let mut state = file.inode.state();
-            let writer = Writer {
-                open: file.open,
-                credentials,
-            };
-            state.wrote(offset..end, writer);
-            state.lease.has_pages()
-        };
+        if short.is_none() || (may_end_early && stored > 0) {
+            let done = offset..offset + stored as u64;
+            file.inode.state().wrote(done, writer.clone());
+        }
+        if let Some(error) = short {
+            self.write_failed(file, permit, (end, error), writer);
+            if !may_end_early || stored == 0 {
+                return Err(error);
+            }
+        }
+        let pages = file.inode.state().lease.has_pages();
         let (start, end) = pages_of(offset, length);
         if !request.io().has_pages() {
             // Other handles of this mount may have filled pages with what was there before.
@@ -543,7 +565,85 @@ impl Pvfs {
             // The kernel has put the bytes into other pages than those where they are now.
             self.drop_pages_later(file.inode.number, 0, u64::MAX);
         }
+        Ok(stored)
+    }
+
+    /// Cuts off what a failed write has left beyond the file's end, before a change that ends at `end`.
+    pub(super) fn mend(&self, file: &OpenFile, permit: Permit, end: u64) -> Result<(), FsError> {
+        let known = {
+            let state = file.inode.state();
+            if !state.lease.is_torn() || end <= state.end() {
+                return Ok(());
+            }
+            state.end()
+        };
+        self.cut_tail(&self.pool_under(file, permit), file, permit, known)?;
+        file.inode.state().lease.mended();
         Ok(())
+    }
+
+    fn cut_tail(
+        &self,
+        pool: &IodPool,
+        file: &OpenFile,
+        permit: Permit,
+        end: u64,
+    ) -> Result<(), FsError> {
+        striped::cut_tail(pool, &file.layout, file.object, permit.fence, end)
+    }
+
+    /// A change of bytes up to `end` failed. What iods may hold of it beyond the file's end must not
+    /// come back when the file grows. This mount cuts it off where nobody else may write and the iods
+    /// have answered; otherwise something may still be on its way, and mgr sees to it.
+    pub(super) fn write_failed(
+        &self,
+        file: &OpenFile,
+        permit: Permit,
+        (end, error): (u64, FsError),
+        writer: Writer,
+    ) {
+        // It is made anew.
+        if error == FsError::Fenced {
+            return;
+        }
+        let (known, alone) = {
+            let state = file.inode.state();
+            (state.end(), state.lease.writes_alone())
+        };
+        if alone && end <= known {
+            return;
+        }
+        let answered = !matches!(error, FsError::Interrupted | FsError::Io);
+        if alone && answered {
+            let patience = Patience::until_cancelled(&self.cancel).at_most(TAIL_TIMEOUT);
+            let pool = self.pool_under(file, permit).with_patience(patience);
+            match self.cut_tail(&pool, file, permit, known) {
+                Ok(()) => return,
+                Err(error) => tracing::debug!("end of inode {}: {error}", file.inode.number),
+            }
+        }
+        file.inode.state().tear(writer);
+    }
+
+    /// Tells mgr of a failed write, if there is something to tell. Where that fails it is told later,
+    /// and before anybody else gets the file. A request that may hold a page's lock does not wait for
+    /// that: this mount writes nothing behind the torn end meanwhile.
+    pub(super) fn tell_torn(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let (torn, alone) = {
+            let state = inode.state();
+            (state.is_torn(), state.lease.is_torn())
+        };
+        let (fs, inode) = (Arc::clone(self), Arc::clone(inode));
+        let tell = move || {
+            if let Err(error) = fs.send_report(&inode) {
+                tracing::warn!("report of inode {} to mgr: {error}", inode.number);
+            }
+        };
+        match (torn, alone) {
+            (true, true) => self.reports.run(tell),
+            (true, false) => tell(),
+            (false, _) => {}
+        }
     }
 
     /// The iods, for changes of a file that are not sent again once the lease is lost.

@@ -51,6 +51,8 @@ pub(super) struct Report {
     pub(super) writer: Writer,
     /// The file has, or may have, holes or reserved space: only the iods know how much it takes.
     pub(super) asks_for_space: bool,
+    /// A write failed, and iods may hold a part of it beyond the end.
+    pub(super) torn: bool,
 }
 
 /// An open that mgr granted; several handles of the kernel's may share it.
@@ -240,6 +242,8 @@ pub(super) struct InodeState {
     lost_unreported: bool,
     /// mgr heard of writes too late: the next fsync(2) or close(2) is to say so.
     lost_writes: bool,
+    /// A write failed, and iods may hold a part of it beyond the end, of which mgr has not heard.
+    torn: bool,
     /// Something may be on an iod that is not on its disk.
     unsynced: bool,
     /// As mgr said last, the file does not take the space that its size says.
@@ -294,6 +298,7 @@ impl InodeState {
             writer: None,
             lost_unreported: false,
             lost_writes: false,
+            torn: false,
             // An open that was closed before may have written.
             unsynced: true,
             sparse: attr.allocated.is_some(),
@@ -496,6 +501,19 @@ impl InodeState {
         }
     }
 
+    /// A write failed, and what iods may hold of it beyond the end could not be cut off: mgr is to hear
+    /// of it, and until this mount has given its lease up nothing is written behind it.
+    pub(super) fn tear(&mut self, writer: Writer) {
+        self.wrote(0..0, writer);
+        self.torn = true;
+        self.lease.tear();
+    }
+
+    /// Whether mgr is to hear of a write that failed.
+    pub(super) const fn is_torn(&self) -> bool {
+        self.torn
+    }
+
     /// The lease was lost with writes unreported, and is there again with these attributes: where
     /// somebody else has changed the content meanwhile, the reports are of no more use.
     pub(super) fn regained(&mut self, attr: &Attr) {
@@ -550,6 +568,7 @@ impl InodeState {
             known_change: self.change,
             writer,
             asks_for_space: space_unknown || self.sparse,
+            torn: std::mem::take(&mut self.torn),
         })
     }
 
@@ -574,6 +593,7 @@ impl InodeState {
         self.wrote(0..report.size_min, report.writer);
         self.unsynced = unsynced;
         self.space_unknown |= report.asks_for_space;
+        self.torn |= report.torn;
     }
 
     /// Takes attributes from mgr; false where newer ones came before them.
@@ -745,6 +765,24 @@ mod tests {
         state.report_failed(report);
         assert_eq!(state.end(), 100);
         assert_eq!(state.begin_report().unwrap().size_min, 100);
+    }
+
+    #[test]
+    fn a_torn_end_is_told_until_mgr_has_heard_of_it() {
+        let mut state = InodeState::new(&attr(50, 1));
+        state.lease.granted(&grant(Lease::Write, 1), false);
+        state.tear(writer(1, 0));
+        assert!(state.is_dirty() && state.lease.is_torn());
+        let report = state.begin_report().unwrap();
+        assert!(report.torn && report.size_min == 0);
+        state.report_failed(report);
+        let report = state.begin_report().unwrap();
+        assert!(report.torn && !state.is_torn());
+        state.report_done(&report, &attr(50, 2));
+        assert!(state.lease.is_torn(), "until the lease is given up");
+        state.lease.start_giving_up();
+        state.lease.give_up();
+        assert!(!state.lease.is_torn());
     }
 
     #[test]

@@ -134,6 +134,8 @@ pub(super) struct FileLease {
     /// Passes under way, which wait for pages' locks: a recall, and a request that needs more than is
     /// held, may give the same lease up side by side.
     passes: u32,
+    /// A write under the lease failed, and iods may hold a part of it beyond the end.
+    torn: bool,
 }
 
 impl FileLease {
@@ -152,7 +154,32 @@ impl FileLease {
             pages: false,
             touched: None,
             passes: 0,
+            torn: false,
         }
+    }
+
+    /// A write failed, and what iods hold of it beyond the end is still there. A lease under which
+    /// others may write too is of no more use: mgr grants another when that is cut off.
+    pub(super) fn tear(&mut self) {
+        self.torn = self.held == Some(Lease::Write);
+        if self.held == Some(Lease::Shared) {
+            self.held = None;
+        }
+    }
+
+    /// Whether something may be beyond the end that must go before anything is written behind it.
+    pub(super) const fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// That is gone.
+    pub(super) const fn mended(&mut self) {
+        self.torn = false;
+    }
+
+    /// Whether nobody else can write under a lease of its own.
+    pub(super) fn writes_alone(&self) -> bool {
+        self.held == Some(Lease::Write)
     }
 
     /// The lease, while it may be relied on for something new.
@@ -350,6 +377,7 @@ impl FileLease {
         self.giving_up = false;
         self.pages = false;
         self.touched = None;
+        self.torn = false;
         GiveUp::Done
     }
 

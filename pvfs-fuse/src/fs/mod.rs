@@ -336,7 +336,7 @@ fn report_operation(inode: &Inode, report: &Report, allocated: Option<u64>) -> M
         open: report.writer.open,
         known_change: report.known_change,
         allocated,
-        torn: false,
+        torn: report.torn,
     }
 }
 

@@ -85,6 +85,9 @@ impl Pvfs {
         }
         self.change_range(&file.inode, Io::DirectWrite, (offset, end), |permit| {
             self.check_locks(handle)?;
+            if allocation.grows() {
+                self.mend(&file, permit, end)?;
+            }
             if allocation.punches() {
                 self.punch(&file, permit, offset..end)?;
             }

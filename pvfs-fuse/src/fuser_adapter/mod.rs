@@ -155,9 +155,9 @@ const fn open_flags(opened: &Opened) -> FopenFlags {
     }
 }
 
-fn written(reply: ReplyWrite, length: usize, outcome: Result<(), FsError>) {
+fn written(reply: ReplyWrite, outcome: Result<usize, FsError>) {
     match outcome {
-        Ok(()) => reply.written(u32::try_from(length).unwrap_or(u32::MAX)),
+        Ok(length) => reply.written(u32::try_from(length).unwrap_or(u32::MAX)),
         Err(error) => reply.error(errno(error)),
     }
 }
@@ -484,7 +484,7 @@ impl Filesystem for Adapter {
         let caller = caller(request);
         if let Some(_busy) = self.stay() {
             let outcome = caller.serve(|| self.fs.write(caller, &write));
-            return written(reply, data.len(), outcome);
+            return written(reply, outcome);
         }
         // What the kernel sent is written over by the next request that this thread takes.
         let bytes = data.to_vec();
@@ -495,8 +495,7 @@ impl Filesystem for Adapter {
         self.hand_over(move |fs| {
             let bytes = &bytes[..];
             let write = WriteRequest { bytes, ..rest };
-            let outcome = caller.serve(|| fs.write(caller, &write));
-            written(reply, bytes.len(), outcome);
+            written(reply, caller.serve(|| fs.write(caller, &write)));
         });
     }
 

@@ -73,16 +73,55 @@ pub fn write_under(
     offset: u64,
     bytes: &[u8],
 ) -> Result<(), FsError> {
-    let mut position = offset;
+    write_prefix(pool, layout, object, fence, offset, bytes).1
+}
+
+/// The same; says besides how many bytes from the first one on are stored, whatever became of the
+/// others.
+pub fn write_prefix(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    fence: u64,
+    offset: u64,
+    bytes: &[u8],
+) -> (usize, Result<(), FsError>) {
+    let mut done = 0;
     for piece in bytes.chunks(PAYLOAD_BYTES_MAX) {
-        let mut exchanges = gather(layout, object, (fence, position), piece)?;
-        pool.run(&mut exchanges)?;
+        let position = offset + done as u64;
+        let mut exchanges = match gather(layout, object, (fence, position), piece) {
+            Ok(exchanges) => exchanges,
+            Err(error) => return (done, Err(error)),
+        };
+        let ran = pool.run(&mut exchanges);
+        let mut failed = Vec::new();
+        let mut worst = ran.err();
         for exchange in exchanges {
-            expect(exchange, &IodResponse::Done)?;
+            let iod = exchange.iod;
+            if let Err(error) = expect(exchange, &IodResponse::Done) {
+                failed.push(iod);
+                // Who comes too late writes all of it anew.
+                if worst.is_none() || error == FsError::Fenced {
+                    worst = Some(error);
+                }
+            }
         }
-        position += piece.len() as u64;
+        let Some(error) = worst else {
+            done += piece.len();
+            continue;
+        };
+        let is_failed = |slot: usize| {
+            layout
+                .iods()
+                .get(slot)
+                .is_none_or(|iod| failed.contains(iod))
+        };
+        let mut extents = layout.extents(position, piece.len()).into_iter().flatten();
+        let first = extents.find(|extent| is_failed(extent.slot));
+        let stored = first.map_or(0, |extent| extent.request_offset);
+        return (done + stored, Err(error));
     }
-    Ok(())
+    (done, Ok(()))
 }
 
 /// Returns when everything that the file's iods have acknowledged is on their disks.
@@ -114,6 +153,29 @@ pub fn truncate(
         length: layout.local_size(slot, file_size),
         fence: 0,
         number: 0,
+        change: Change::UNNAMED,
+    })
+}
+
+/// The same for the one client that may write to the file: cuts off what a write of its own left
+/// beyond the end. `fence` is as in [`write_under`].
+///
+/// # Errors
+///
+/// As [`write_under`]; also where the file has been truncated under the same lease.
+pub fn cut_tail(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    fence: u64,
+    file_size: u64,
+) -> Result<(), FsError> {
+    let stripes = layout.stripes_of(object);
+    on_all(pool, layout, |slot| IodRequest::Truncate {
+        stripe: stripes(slot),
+        length: layout.local_size(slot, file_size),
+        fence,
+        number: fence,
         change: Change::UNNAMED,
     })
 }

@@ -452,5 +452,9 @@ fn write_request(
         write_back: false,
         append: file.append,
     };
-    ROOT.serve(|| fs.write(ROOT, &request))
+    // A write that ends early ends with an error when the kernel sends the rest.
+    match ROOT.serve(|| fs.write(ROOT, &request))? {
+        stored if stored < bytes.len() => Err(FsError::NoSpace),
+        _ => Ok(()),
+    }
 }
