@@ -26,7 +26,8 @@ pub enum Need {
     Look,
     /// To change attributes or names.
     Change,
-    /// To change the size or the layout by a request to mgr.
+    /// To change the size or the layout by a request to mgr, or what has privileges: whoever shares the
+    /// file writes on in the belief that it has none.
     Resize,
     /// To tell mgr of its writes.
     Report,
@@ -240,10 +241,10 @@ impl Leases {
         (number, number)
     }
 
-    /// Lets `client` keep the attributes that it is told anyway, where nothing stands against it.
+    /// Lets `client` keep the attributes that it is told anyway, where nothing stands against it. Under a
+    /// shared lease it keeps none, but learns whether the file has privileges.
     pub fn offer(&mut self, client: ClientId, inode: InodeNumber) -> Option<((u64, u64), Lease)> {
         let lease = match self.held(client, inode) {
-            Some(Lease::Shared) => return None,
             Some(lease) => lease,
             None if self.held.len() >= LEASES_MAX => return None,
             None => Lease::Read,

@@ -114,7 +114,29 @@ pub struct Attr {
     pub allocated: Option<u64>,
     /// It has an access control list, of itself or for what is made in it.
     pub has_acl: bool,
+    /// It has the extended attribute `security.capability`.
+    pub has_capability: bool,
 }
+
+/// What a file gives to whoever executes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// A set-uid or set-gid bit.
+    pub mode_bits: bool,
+    /// A capability.
+    pub capability: bool,
+}
+
+impl Privileges {
+    /// Whether there are any.
+    #[must_use]
+    pub const fn is_some(self) -> bool {
+        self.mode_bits || self.capability
+    }
+}
+
+/// Set-uid and set-gid.
+const PRIVILEGE_BITS: u16 = 0o6000;
 
 /// Space is given out in units of this size, bytes, as by most local file systems.
 const ALLOCATION_UNIT_BYTES: u64 = 4096;
@@ -131,6 +153,15 @@ impl Attr {
                 .saturating_mul(ALLOCATION_UNIT_BYTES),
             // Names and links are mgr's, in its store.
             (None, _) => 0,
+        }
+    }
+
+    /// What it gives to whoever executes it.
+    #[must_use]
+    pub const fn privileges(&self) -> Privileges {
+        Privileges {
+            mode_bits: self.mode & PRIVILEGE_BITS != 0,
+            capability: self.has_capability,
         }
     }
 

@@ -25,6 +25,8 @@ pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
 pub const ACL_ACCESS_XATTR: &[u8] = b"system.posix_acl_access";
 /// The one that holds what new inodes in a directory get.
 pub const ACL_DEFAULT_XATTR: &[u8] = b"system.posix_acl_default";
+/// Extended attribute of a file's capability: a change of its content or its owner takes it away.
+pub const CAPABILITY_XATTR: &[u8] = b"security.capability";
 /// Hard links to one inode, as ext4 has it.
 pub const LINKS_MAX: u32 = 65_000;
 /// Supplementary groups sent with one request; NFS carries 16, no distribution gives a user more than this.

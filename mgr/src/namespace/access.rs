@@ -103,16 +103,14 @@ pub fn check_sticky(directory: &Attr, victim: &Attr, who: &Credentials) -> Resul
     }
 }
 
-/// The mode that is left when the content or the owner changes: no set-user-ID, and no set-group-ID
-/// where it means execution. (Without the group's execution bit it once meant mandatory locking.)
+/// The mode that is left when `who` changes the content or the owner: no set-user-ID, and no
+/// set-group-ID where it means execution. Without the group's execution bit, which once meant mandatory
+/// locking, it stays for root and the group's members: `setattr_should_drop_sgid` in fs/attr.c.
 #[must_use]
-pub const fn without_privilege(mode: u16) -> u16 {
-    let mode = mode & !SET_UID;
-    if mode & GROUP_EXECUTE != 0 {
-        mode & !SET_GID
-    } else {
-        mode
-    }
+pub fn without_privilege(attr: &Attr, who: &Credentials) -> u16 {
+    let mode = attr.mode & !SET_UID;
+    let keeps_group = mode & GROUP_EXECUTE == 0 && (is_root(who) || who.in_group(attr.gid));
+    if keeps_group { mode } else { mode & !SET_GID }
 }
 
 #[cfg(test)]
@@ -209,8 +207,20 @@ mod tests {
 
     #[test]
     fn privilege_goes_with_execution() {
-        assert_eq!(without_privilege(0o6755), 0o755);
-        assert_eq!(without_privilege(0o6745), 0o2745);
-        assert_eq!(without_privilege(0o1777), 0o1777);
+        let (root, member, other) = (who(0, 0, &[]), who(7, 7, &[50]), who(7, 7, &[]));
+        for (mode, by_root, by_member, by_other) in [
+            (0o6755, 0o755, 0o755, 0o755),
+            (0o6745, 0o2745, 0o2745, 0o745),
+            (0o1777, 0o1777, 0o1777, 0o1777),
+        ] {
+            let file = Attr {
+                mode,
+                gid: 50,
+                ..attr(FileKind::Regular)
+            };
+            assert_eq!(without_privilege(&file, &root), by_root);
+            assert_eq!(without_privilege(&file, &member), by_member);
+            assert_eq!(without_privilege(&file, &other), by_other);
+        }
     }
 }

@@ -4,10 +4,11 @@
 use pvfs::attr::{Attr, FileKind, SetAttr, SetTime, Timestamp};
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, OpenId};
-use pvfs::limits::FILE_SIZE_BYTES_MAX;
+use pvfs::limits::{CAPABILITY_XATTR, FILE_SIZE_BYTES_MAX};
 use pvfs::proto::mgr::MgrResponse;
 
 use super::access::{self, Want};
+use super::key;
 use super::transaction::{Halt, Transaction};
 
 impl Transaction<'_> {
@@ -44,7 +45,7 @@ impl Transaction<'_> {
     }
 
     /// chown: root gives files away; an owner may hand a file to a group of its own.
-    fn change_owner(&self, before: &Attr, attr: &mut Attr, set: &SetAttr) -> Result<(), Halt> {
+    fn change_owner(&mut self, before: &Attr, attr: &mut Attr, set: &SetAttr) -> Result<(), Halt> {
         let who = self.context.credentials;
         if set.uid.is_none() && set.gid.is_none() {
             return Ok(());
@@ -56,11 +57,11 @@ impl Transaction<'_> {
         if !access::is_root(who) && !owner_may {
             return Err(FsError::NotPermitted.into());
         }
+        if before.kind != FileKind::Directory {
+            self.drop_privileges(attr, true);
+        }
         attr.uid = uid;
         attr.gid = gid;
-        if before.kind != FileKind::Directory {
-            attr.mode = access::without_privilege(attr.mode);
-        }
         Ok(())
     }
 
@@ -143,17 +144,51 @@ impl Transaction<'_> {
             (false, _) => None,
         };
         self.content_changed(attr);
+        self.drop_privileges(attr, !access::is_root(self.context.credentials));
         Ok(())
     }
 
-    /// Advances times and the change counter, and drops privileges as write(2) does.
-    pub fn content_changed(&self, attr: &mut Attr) {
+    /// Advances times and the change counter.
+    pub const fn content_changed(&self, attr: &mut Attr) {
         attr.mtime = self.context.now;
         attr.ctime = self.context.now;
         attr.change += 1;
-        if !access::is_root(self.context.credentials) {
-            attr.mode = access::without_privilege(attr.mode);
+    }
+
+    /// Takes an inode's capability away, and with `mode_bits` set-uid and set-gid too. The caller stores
+    /// the inode.
+    fn drop_privileges(&mut self, attr: &mut Attr, mode_bits: bool) {
+        if mode_bits {
+            attr.mode = access::without_privilege(attr, self.context.credentials);
         }
+        if attr.has_capability {
+            attr.has_capability = false;
+            self.delete(key::xattr(attr.inode, CAPABILITY_XATTR));
+        }
+    }
+
+    /// What a file loses before a client changes its content.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Stale`] for an unknown open, [`FsError::AccessDenied`] for one that is not for writing.
+    pub fn drop_before_write(
+        &mut self,
+        inode: InodeNumber,
+        open: OpenId,
+        mode_bits: bool,
+    ) -> Result<MgrResponse, Halt> {
+        if !self.held(inode, open)?.access.write {
+            return Err(FsError::AccessDenied.into());
+        }
+        let mut found = self.inode(inode)?;
+        let before = found.attr.privileges();
+        self.drop_privileges(&mut found.attr, mode_bits);
+        if found.attr.privileges() != before {
+            found.attr.ctime = self.context.now;
+            self.put_inode(&found)?;
+        }
+        Ok(MgrResponse::Attr(found.attr))
     }
 
     /// Whether the caller may write to an inode by its mode.

@@ -7,7 +7,9 @@ use pvfs::attr::FileKind;
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, IodId, ObjectId};
 use pvfs::layout::Layout;
-use pvfs::limits::{ACL_ACCESS_XATTR, ACL_DEFAULT_XATTR, OBJECTS_PER_QUESTION_MAX};
+use pvfs::limits::{
+    ACL_ACCESS_XATTR, ACL_DEFAULT_XATTR, CAPABILITY_XATTR, OBJECTS_PER_QUESTION_MAX,
+};
 use pvfs::proto::check::{Counted, Finding, Page, Section, Seen};
 use pvfs::proto::mgr::MgrResponse;
 
@@ -269,8 +271,8 @@ impl Transaction<'_> {
         if attr.kind == FileKind::Symlink && !self.has(&key::symlink(inode))? {
             page.findings.push(Finding::NoTarget { inode });
         }
-        if self.has_lists(inode)? != attr.has_acl {
-            page.findings.push(Finding::WrongAclMark { inode });
+        if self.marks(inode)? != (attr.has_acl, attr.has_capability) {
+            page.findings.push(Finding::WrongXattrMark { inode });
         }
         page.seen.push(Seen::Inode {
             inode,
@@ -283,10 +285,13 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Whether there is an access control list of an inode.
-    pub(super) fn has_lists(&self, inode: InodeNumber) -> Result<bool, Halt> {
-        Ok(self.has(&key::xattr(inode, ACL_ACCESS_XATTR))?
-            || self.has(&key::xattr(inode, ACL_DEFAULT_XATTR))?)
+    /// Whether there is an access control list of an inode, and whether a capability.
+    pub(super) fn marks(&self, inode: InodeNumber) -> Result<(bool, bool), Halt> {
+        let has = |name| self.has(&key::xattr(inode, name));
+        Ok((
+            has(ACL_ACCESS_XATTR)? || has(ACL_DEFAULT_XATTR)?,
+            has(CAPABILITY_XATTR)?,
+        ))
     }
 
     /// An inode, if there is one.

@@ -92,6 +92,7 @@ const fn root(now: Timestamp) -> Inode {
             change: 0,
             allocated: None,
             has_acl: false,
+            has_capability: false,
         },
         directory: Some(Directory::new(ROOT_INODE)),
     }

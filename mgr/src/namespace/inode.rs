@@ -187,6 +187,7 @@ impl Transaction<'_> {
             change: 0,
             allocated: None,
             has_acl: false,
+            has_capability: false,
         };
         self.inherit_acl(parent, &mut attr, new.umask)?;
         Ok(Inode { attr, directory })

@@ -159,6 +159,11 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             };
             tx.report(*inode, *open, written)
         }
+        Op::DropPrivileges {
+            inode,
+            open,
+            mode_bits,
+        } => tx.drop_before_write(*inode, *open, *mode_bits),
         Op::ReadDirectory {
             inode,
             after,
@@ -218,6 +223,7 @@ const fn needs_room(operation: &MgrOperation) -> bool {
         | Op::Open { .. }
         | Op::Close { .. }
         | Op::Report { .. }
+        | Op::DropPrivileges { .. }
         | Op::ReadDirectory { .. }
         | Op::StatFs
         | Op::GetXattr { .. }

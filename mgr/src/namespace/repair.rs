@@ -51,7 +51,7 @@ impl Transaction<'_> {
             } => self.set_parent(*inode, *directory, name),
             Finding::StrayRecord { key } => self.drop_record(key),
             Finding::LiveGarbage { object } => self.spare(*object),
-            Finding::WrongAclMark { inode } => self.mark_acl(*inode),
+            Finding::WrongXattrMark { inode } => self.mark_xattrs(*inode),
             Finding::NoLayout { inode } => self.lacks(*inode, FileKind::Regular),
             Finding::NoTarget { inode } => self.lacks(*inode, FileKind::Symlink),
             Finding::UnknownIod { inode, iod } => self.lacks_iod(*inode, *iod),
@@ -308,11 +308,11 @@ impl Transaction<'_> {
         Ok(Verdict::Repairable)
     }
 
-    fn mark_acl(&mut self, inode: InodeNumber) -> Result<Verdict, Halt> {
-        let has_acl = self.has_lists(inode)?;
+    fn mark_xattrs(&mut self, inode: InodeNumber) -> Result<Verdict, Halt> {
+        let marks = self.marks(inode)?;
         match self.find_inode(inode)? {
-            Some(mut found) if found.attr.has_acl != has_acl => {
-                found.attr.has_acl = has_acl;
+            Some(mut found) if (found.attr.has_acl, found.attr.has_capability) != marks => {
+                (found.attr.has_acl, found.attr.has_capability) = marks;
                 found.attr.ctime = self.context.now;
                 self.put_inode(&found)?;
                 Ok(Verdict::Repairable)

@@ -42,6 +42,7 @@ pub fn attr(kind: FileKind) -> Attr {
         change: 0,
         allocated: None,
         has_acl: false,
+        has_capability: false,
     }
 }
 

@@ -4,7 +4,9 @@
 use pvfs::attr::{Attr, FileKind};
 use pvfs::error::FsError;
 use pvfs::ids::InodeNumber;
-use pvfs::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use pvfs::limits::{
+    CAPABILITY_XATTR, XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
+};
 use pvfs::proto::mgr::{MgrResponse, XattrMode};
 
 use super::access::{self, Want};
@@ -100,6 +102,7 @@ impl Transaction<'_> {
             (XattrMode::Set | XattrMode::Replace, true) => {}
         }
         self.put(record, &value)?;
+        found.attr.has_capability |= name == CAPABILITY_XATTR;
         found.attr.ctime = self.context.now;
         self.put_inode(&found)?;
         Ok(MgrResponse::Done)
@@ -143,6 +146,7 @@ impl Transaction<'_> {
             return Err(FsError::NoAttribute.into());
         }
         self.delete(record);
+        found.attr.has_capability &= name != CAPABILITY_XATTR;
         found.attr.ctime = self.context.now;
         self.put_inode(&found)?;
         Ok(MgrResponse::Done)

@@ -139,7 +139,9 @@ impl<W> State<W> {
         // What was written before the start counts before anything new.
         let first = matches!(
             operation,
-            MgrOperation::RegisterIod { .. } | MgrOperation::Report { .. }
+            MgrOperation::RegisterIod { .. }
+                | MgrOperation::Report { .. }
+                | MgrOperation::DropPrivileges { .. }
         );
         !self.returning.is_empty() && !first
     }
@@ -407,18 +409,19 @@ impl<W> State<W> {
         let resized = resized(&request.operation);
         let mut waits = BTreeSet::new();
         let mut changed = BTreeSet::new();
-        for (inode, _) in changed_inodes(records) {
+        for (inode, value) in changed_inodes(records) {
             changed.insert(inode);
-            let need = match &request.operation {
-                MgrOperation::Report { .. } => Need::Report,
-                _ if resized == Some(inode) => Need::Resize,
-                _ => Need::Change,
+            let need = if tells_of_writes(&request.operation) {
+                Need::Report
+            } else if resized == Some(inode) || has_privileges(inode, value) {
+                Need::Resize
+            } else {
+                Need::Change
             };
             waits.append(&mut self.leases.demand(client, inode, need, reported));
         }
         // Whoever reports is not to wait for others' reports: they may wait for this one.
-        let reports = matches!(request.operation, MgrOperation::Report { .. });
-        let looked_at = attr_in(response).filter(|_| !reports);
+        let looked_at = attr_in(response).filter(|_| !tells_of_writes(&request.operation));
         if let Some(attr) = looked_at.filter(|attr| !changed.contains(&attr.inode)) {
             let need = Need::Look;
             waits.append(&mut self.leases.demand(client, attr.inode, need, reported));
@@ -686,6 +689,22 @@ fn read_inode(view: &dyn View, inode: InodeNumber) -> Result<Option<Inode>, Stor
     let key = key::inode(inode);
     let bytes = view.get(&key)?;
     bytes.map(|bytes| value::decode(&key, bytes)).transpose()
+}
+
+/// Whether an operation is a part of its client's own writing, which others need not wait for.
+const fn tells_of_writes(operation: &MgrOperation) -> bool {
+    matches!(
+        operation,
+        MgrOperation::Report { .. } | MgrOperation::DropPrivileges { .. }
+    )
+}
+
+/// Whether a changed inode may have privileges.
+fn has_privileges(inode: InodeNumber, value: Option<&[u8]>) -> bool {
+    value.is_some_and(|bytes| {
+        let found = value::decode::<Inode>(&key::inode(inode), bytes);
+        found.map_or(true, |found| found.attr.privileges().is_some())
+    })
 }
 
 /// The inodes whose attributes or names are in a reply.

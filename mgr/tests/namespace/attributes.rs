@@ -3,9 +3,11 @@
 
 use pvfs::attr::{Credentials, FileKind, SetAttr, SetTime, Timestamp};
 use pvfs::error::FsError;
-use pvfs::ids::{InodeNumber, ROOT_INODE};
+use pvfs::ids::{InodeNumber, OpenId, ROOT_INODE};
+use pvfs::limits::CAPABILITY_XATTR;
+use pvfs::proto::mgr::{MgrOperation, MgrResponse, XattrMode};
 
-use crate::world::{ALICE, WRITE, World, time, user};
+use crate::world::{ALICE, READ, WRITE, World, time, user};
 
 const NOW: Option<SetTime> = Some(SetTime::Now);
 
@@ -143,18 +145,131 @@ fn who_may_set_times() {
     );
 }
 
+/// A program of user 7 that others may change, with all privileges that there are.
+fn privileged() -> (World, InodeNumber) {
+    let (mut world, file) = owned_by(7, 7, 0o6757);
+    set_capability(&mut world, file).unwrap();
+    world.ms += 5;
+    (world, file)
+}
+
+fn set_capability(world: &mut World, inode: InodeNumber) -> Result<(), FsError> {
+    let operation = MgrOperation::SetXattr {
+        inode,
+        name: CAPABILITY_XATTR.to_vec(),
+        value: vec![1, 2, 3],
+        mode: XattrMode::Set,
+    };
+    world.call(operation).map(drop)
+}
+
+fn capability(world: &mut World, inode: InodeNumber) -> Result<MgrResponse, FsError> {
+    let name = CAPABILITY_XATTR.to_vec();
+    world.call(MgrOperation::GetXattr { inode, name })
+}
+
 #[test]
-fn writing_drops_privilege_unless_root_writes() {
-    for (who, expected) in [(user(8), 0o755), (Credentials::ROOT, 0o6755)] {
-        let (mut world, file) = owned_by(7, 7, 0o6757);
-        world.who = who.clone();
-        let open = world.open(ALICE, file, WRITE, false).unwrap();
-        // The world's mode bits are read anew: 0o6757 has execution for all.
-        let (attr, before) = world.report(ALICE, file, open.open, 10).unwrap();
-        assert_eq!(attr.mode & 0o7755, expected, "{who:?}");
+fn what_is_dropped_before_a_write_is_gone_and_a_report_drops_nothing() {
+    for mode_bits in [false, true] {
+        let (mut world, file) = privileged();
+        let attr = world.stat(file).unwrap();
+        assert!(attr.has_capability && capability(&mut world, file).is_ok());
+        world.who = user(8);
+        let open = world.open(ALICE, file, WRITE, false).unwrap().open;
+        let dropped = world.drop_privileges(ALICE, file, open, mode_bits).unwrap();
+        let mode = if mode_bits { 0o757 } else { 0o6757 };
+        assert_eq!((dropped.mode, dropped.has_capability), (mode, false));
+        assert_eq!((dropped.ctime, dropped.mtime), (world.now(), attr.mtime));
+        assert_eq!((dropped.size, dropped.change), (attr.size, attr.change));
+        let gone = capability(&mut world, file);
+        assert_eq!(gone, Err(FsError::NoAttribute));
+        world.ms += 5;
+        let again = world.drop_privileges(ALICE, file, open, mode_bits);
+        assert_eq!(again, Ok(dropped), "nothing is left that could change");
+        // What is given later stays: it is for the bytes that a report tells of.
+        world.who = Credentials::ROOT;
+        world.chmod(file, 0o6757);
+        set_capability(&mut world, file).unwrap();
+        world.who = user(8);
+        let (attr, before) = world.report(ALICE, file, open, 10).unwrap();
+        assert_eq!((attr.mode, attr.has_capability), (0o6757, true));
         assert_eq!((attr.size, attr.change), (10, before + 1));
         assert_eq!((attr.mtime, attr.ctime), (world.now(), world.now()));
     }
+}
+
+#[test]
+fn privileges_are_dropped_for_whoever_may_write_alone() {
+    let (mut world, file) = privileged();
+    let read = world.open(ALICE, file, READ, false).unwrap().open;
+    let refused = world.drop_privileges(ALICE, file, read, true);
+    assert_eq!(refused, Err(FsError::AccessDenied));
+    let refused = world.drop_privileges(ALICE, file, OpenId(12_345), true);
+    assert_eq!(refused, Err(FsError::Stale));
+    assert!(world.stat(file).unwrap().has_capability);
+}
+
+#[test]
+fn truncations_and_chown_drop_privileges() {
+    let size = |size| SetAttr {
+        size: Some(size),
+        ..SetAttr::default()
+    };
+    for (who, mode) in [(user(8), 0o757), (Credentials::ROOT, 0o6757)] {
+        for set in [size(0), size(10)] {
+            let (mut world, file) = privileged();
+            world.who = who.clone();
+            let attr = world.set(file, set).unwrap();
+            assert_eq!((attr.mode, attr.has_capability), (mode, false), "{who:?}");
+            let gone = capability(&mut world, file);
+            assert_eq!(gone, Err(FsError::NoAttribute));
+        }
+        let (mut world, file) = privileged();
+        world.who = who;
+        let attr = world.open(ALICE, file, WRITE, true).unwrap().attr;
+        assert_eq!((attr.mode, attr.has_capability), (mode, false));
+    }
+    for (who, set) in [
+        (user(7), chown(None, Some(7))),
+        (Credentials::ROOT, chown(Some(9), None)),
+    ] {
+        let (mut world, file) = privileged();
+        world.who = who;
+        let attr = world.set(file, set).unwrap();
+        assert_eq!((attr.mode, attr.has_capability), (0o757, false));
+        let gone = capability(&mut world, file);
+        assert_eq!(gone, Err(FsError::NoAttribute));
+    }
+}
+
+#[test]
+fn set_group_id_without_execution_stays_for_members_alone() {
+    let mut member = user(8);
+    member.groups = vec![7];
+    for (who, mode) in [
+        (user(8), 0o666),
+        (member, 0o2666),
+        (Credentials::ROOT, 0o2666),
+    ] {
+        let (mut world, file) = owned_by(7, 7, 0o2666);
+        world.who = who;
+        let open = world.open(ALICE, file, WRITE, false).unwrap().open;
+        let dropped = world.drop_privileges(ALICE, file, open, true);
+        assert_eq!(dropped.map(|attr| attr.mode), Ok(mode));
+    }
+}
+
+#[test]
+fn a_capability_is_marked_as_long_as_it_is_there() {
+    let (mut world, file) = privileged();
+    let name = CAPABILITY_XATTR.to_vec();
+    let remove = MgrOperation::RemoveXattr { inode: file, name };
+    world.call(remove).unwrap();
+    assert!(!world.stat(file).unwrap().has_capability);
+    world.who = user(7);
+    let refused = set_capability(&mut world, file);
+    assert_eq!(refused, Err(FsError::NotPermitted));
+    assert!(!world.stat(file).unwrap().has_capability);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use pvfs::attr::{Credentials, FileKind};
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, IodId, ObjectId, ROOT_INODE};
+use pvfs::limits::CAPABILITY_XATTR;
 use pvfs::proto::check::{Counted, Finding, Section, Seen, Verdict};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 use pvfs_mgr::namespace::dentry::{CookieEntry, Dentry};
@@ -318,7 +319,16 @@ const LOCAL_DAMAGE: &[Damage] = &[
             let records = [(key, Some(value::encode(&found).unwrap()))];
             store(&mut tree.world, records);
         },
-        |tree, finding| matches!(finding, Finding::WrongAclMark { inode } if *inode == tree.file),
+        |tree, finding| matches!(finding, Finding::WrongXattrMark { inode } if *inode == tree.file),
+    ),
+    (
+        "a missing mark of a capability",
+        |tree| {
+            let key = key::xattr(tree.file, CAPABILITY_XATTR);
+            let value = value::encode(&b"\x01".to_vec()).unwrap();
+            store(&mut tree.world, [(key, Some(value))]);
+        },
+        |tree, finding| matches!(finding, Finding::WrongXattrMark { inode } if *inode == tree.file),
     ),
 ];
 

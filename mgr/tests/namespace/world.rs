@@ -523,6 +523,26 @@ impl<S: Store> World<S> {
         }
     }
 
+    /// What a mount does before it writes.
+    pub fn drop_privileges(
+        &mut self,
+        client: ClientId,
+        inode: InodeNumber,
+        open: OpenId,
+        mode_bits: bool,
+    ) -> Result<Attr, FsError> {
+        let who = self.who.clone();
+        let operation = MgrOperation::DropPrivileges {
+            inode,
+            open,
+            mode_bits,
+        };
+        match self.call_as(client, &who, operation)? {
+            MgrResponse::Attr(attr) => Ok(attr),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// A file with content, closed.
     pub fn file_of(&mut self, parent: InodeNumber, text: &str, size: u64) -> InodeNumber {
         let opened = self.create(parent, text).unwrap();

@@ -10,7 +10,6 @@ use pvfs::client::striped::{self, Place};
 use pvfs::error::FsError;
 use pvfs::limits::{COPY_BYTES_MAX, FILE_SIZE_BYTES_MAX};
 
-use super::inode::Writer;
 use super::lease::{Io, Permit};
 use super::open_files::OpenFile;
 use super::{Caller, Pvfs, REQUEST_BYTES_MAX};
@@ -66,11 +65,8 @@ impl Pvfs {
                 return Err(FsError::FileTooLarge);
             }
             if length > 0 {
-                let writer = Writer {
-                    open: target.open,
-                    credentials: caller.credentials(),
-                };
                 self.mend(&target, permit, end)?;
+                self.drop_privileges(&target, caller.if_ordinary())?;
                 let under = (self.pool_under(&target, permit), permit.fence);
                 let copied = self.copy_bytes(
                     &under,
@@ -79,10 +75,10 @@ impl Pvfs {
                     length,
                 );
                 if let Err(error) = copied {
-                    self.write_failed(&target, permit, (end, error), writer);
+                    self.write_failed(&target, permit, (end, error));
                     return Err(error);
                 }
-                target.inode.state().wrote(to.offset..end, writer);
+                target.inode.state().wrote(to.offset..end, target.open);
             }
             Ok(length)
         };

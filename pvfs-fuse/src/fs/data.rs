@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pvfs::attr::{Attr, Credentials, SetAttr};
+use pvfs::attr::{Attr, SetAttr};
 use pvfs::client::buffer::PooledBuffer;
 use pvfs::client::interrupt;
 use pvfs::client::patience::Patience;
@@ -16,7 +16,7 @@ use pvfs::limits::FILE_SIZE_BYTES_MAX;
 use pvfs::proto::lease::{Lease, NO_LEASE};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, OpenResponse};
 
-use super::inode::{Appending, Filling, Inode, MgrOpen, Unneeded, Writer};
+use super::inode::{Appending, Filling, Inode, MgrOpen, Unneeded};
 use super::lease::{Io, Permit};
 use super::open_files::OpenFile;
 use super::{Caller, Pvfs, REQUEST_BYTES_MAX, name, number};
@@ -98,7 +98,8 @@ pub struct WriteRequest<'a> {
     pub offset: u64,
     /// What.
     pub bytes: &'a [u8],
-    /// The writer may not keep set-uid and set-gid bits on the file.
+    /// The writer may not keep set-uid and set-gid bits on the file. Not known of what was written to
+    /// pages by a mapping.
     pub drops_privileges: bool,
     /// It comes out of pages that the kernel keeps.
     pub from_pages: bool,
@@ -163,6 +164,7 @@ impl Pvfs {
             .filter(|_| !truncate)
             .and_then(|known| self.open_here(known, how))
         {
+            self.note_pages_user(caller, opened.handle);
             return Ok(opened);
         }
         let operation = MgrOperation::Open {
@@ -181,7 +183,9 @@ impl Pvfs {
             }
             None => expect_open(self.ask(caller, operation)?)?,
         };
-        self.opened(granted, how)
+        let opened = self.opened(granted, how)?;
+        self.note_pages_user(caller, opened.handle);
+        Ok(opened)
     }
 
     /// Opens a file without asking mgr, where a lease and an open that mgr granted before allow it.
@@ -235,6 +239,7 @@ impl Pvfs {
         };
         let granted = expect_open(self.ask(caller, operation)?)?;
         let opened = self.opened(granted, how)?;
+        self.note_pages_user(caller, opened.handle);
         // Somebody else made it since the kernel looked, and it has content already.
         if how.truncate && opened.attr.size > 0 {
             let set = SetAttr {
@@ -518,16 +523,8 @@ impl Pvfs {
         if end > FILE_SIZE_BYTES_MAX {
             return Err(FsError::FileTooLarge);
         }
-        let credentials = if request.drops_privileges {
-            caller.credentials()
-        } else {
-            Credentials::ROOT
-        };
-        let writer = Writer {
-            open: file.open,
-            credentials,
-        };
         self.mend(file, permit, end)?;
+        self.drop_privileges(file, Self::writing_user(file, request, caller))?;
         let (stored, outcome) = striped::write_prefix(
             &self.pool_under(file, permit),
             &file.layout,
@@ -546,10 +543,10 @@ impl Pvfs {
         };
         if short.is_none() || (may_end_early && stored > 0) {
             let done = offset..offset + stored as u64;
-            file.inode.state().wrote(done, writer.clone());
+            file.inode.state().wrote(done, file.open);
         }
         if let Some(error) = short {
-            self.write_failed(file, permit, (end, error), writer);
+            self.write_failed(file, permit, (end, error));
             if !may_end_early || stored == 0 {
                 return Err(error);
             }
@@ -600,7 +597,6 @@ impl Pvfs {
         file: &OpenFile,
         permit: Permit,
         (end, error): (u64, FsError),
-        writer: Writer,
     ) {
         // It is made anew.
         if error == FsError::Fenced {
@@ -622,7 +618,7 @@ impl Pvfs {
                 Err(error) => tracing::debug!("end of inode {}: {error}", file.inode.number),
             }
         }
-        file.inode.state().tear(writer);
+        file.inode.state().tear(file.open);
     }
 
     /// Tells mgr of a failed write, if there is something to tell. Where that fails it is told later,

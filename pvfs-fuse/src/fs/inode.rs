@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use pvfs::attr::{Attr, Credentials};
+use pvfs::attr::{Attr, Privileges};
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
@@ -17,6 +17,7 @@ use pvfs::proto::mgr::{Access, MgrReply};
 use pvfs::runtime::sync::mpsc::{Receiver, TryRecvError};
 use pvfs::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::Caller;
 use super::fills::Fills;
 use super::lease::{FileLease, Permit};
 use super::turn::{Turn, TurnGuard};
@@ -31,15 +32,6 @@ const QUESTIONS_WAIT_MAX: Duration = Duration::from_millis(50);
 /// Names of one directory that are kept; beyond it, all are forgotten.
 const NAMES_MAX: usize = 1 << 16;
 
-/// A writer, in whose name mgr hears of the writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Writer {
-    /// Its open.
-    pub(super) open: OpenId,
-    /// Whose writes: mgr drops set-uid and set-gid bits unless they are root's.
-    pub(super) credentials: Credentials,
-}
-
 /// What mgr is to hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Report {
@@ -47,8 +39,8 @@ pub(super) struct Report {
     pub(super) size_min: u64,
     /// The `change` counter that this mount knows.
     pub(super) known_change: u64,
-    /// Who says so.
-    pub(super) writer: Writer,
+    /// The open through which it was written.
+    pub(super) writer: OpenId,
     /// The file has, or may have, holes or reserved space: only the iods know how much it takes.
     pub(super) asks_for_space: bool,
     /// A write failed, and iods may hold a part of it beyond the end.
@@ -236,8 +228,8 @@ pub(super) struct InodeState {
     written_end: u64,
     /// End of the furthest write that the report under way tells of.
     reporting_end: u64,
-    /// Who wrote since the last report began.
-    writer: Option<Writer>,
+    /// The open through which something was written since the last report began.
+    writer: Option<OpenId>,
     /// A lease was lost while mgr was to hear of writes under it.
     lost_unreported: bool,
     /// mgr heard of writes too late: the next fsync(2) or close(2) is to say so.
@@ -266,6 +258,11 @@ pub(super) struct InodeState {
     attr: Option<Attr>,
     /// The same, also where this mount has written since.
     last: Option<Attr>,
+    /// What the file gives to whoever executes it, as the last grant said. It holds under any lease;
+    /// `None` is not known.
+    privileges: Option<Privileges>,
+    /// An ordinary user who may have written to pages by a mapping.
+    pages_user: Option<Caller>,
     /// Access control lists by the names of their attributes, as of the last grant; `None` is a list
     /// that does not exist.
     acls: HashMap<Box<[u8]>, Option<Vec<u8>>>,
@@ -311,6 +308,8 @@ impl InodeState {
             left_ask: None,
             attr: None,
             last: None,
+            privileges: None,
+            pages_user: None,
             acls: HashMap::new(),
             names: HashMap::new(),
             opens: Vec::new(),
@@ -338,9 +337,39 @@ impl InodeState {
     /// Takes attributes that the lease lets this mount keep.
     pub(super) fn keep(&mut self, attr: &Attr) {
         self.acls.clear();
+        self.privileges = Some(attr.privileges());
         if self.learn(attr) && self.lease.keeps() {
             self.attr = Some(*attr);
             self.last = Some(*attr);
+        }
+    }
+
+    /// Under a lease: what the file gives to whoever executes it, where that is known.
+    pub(super) const fn privileges(&self) -> Option<Privileges> {
+        self.privileges
+    }
+
+    /// mgr says that something has changed, but not what.
+    pub(super) fn stale(&mut self) {
+        self.forget();
+        self.privileges = None;
+    }
+
+    /// Notes who may write to pages by a mapping.
+    pub(super) fn may_map(&mut self, user: Option<Caller>) {
+        self.pages_user = user.or(self.pages_user);
+    }
+
+    /// An ordinary user who may have written to pages by a mapping.
+    pub(super) const fn pages_user(&self) -> Option<Caller> {
+        self.pages_user
+    }
+
+    /// A handle through which pages could be written is closed.
+    pub(super) fn closed_page_writer(&mut self) {
+        self.page_writers = self.page_writers.saturating_sub(1);
+        if self.page_writers == 0 {
+            self.pages_user = None;
         }
     }
 
@@ -454,11 +483,11 @@ impl InodeState {
     /// open for writing. Where there is none, what was written is lost, and whoever syncs is told:
     /// gives whether that is so.
     pub(super) fn report_refused(&mut self, mut report: Report) -> bool {
-        let stale = report.writer.open;
+        let stale = report.writer;
         let mut opens = self.opens.iter();
         match opens.find(|open| open.access.write && open.open != stale) {
             Some(other) => {
-                report.writer.open = other.open;
+                report.writer = other.open;
                 self.report_failed(report);
                 false
             }
@@ -481,29 +510,18 @@ impl InodeState {
     }
 
     /// Notes an acknowledged write of these bytes.
-    pub(super) fn wrote(&mut self, range: Range<u64>, writer: Writer) {
+    pub(super) fn wrote(&mut self, range: Range<u64>, writer: OpenId) {
         self.attr = None;
         // Between the end and what was written beyond it there is a hole.
         self.space_unknown |= range.start > self.end().saturating_add(HOLE_BYTES_MIN);
         self.written_end = self.written_end.max(range.end);
         self.unsynced = true;
-        // Privileges are dropped if any of several writers makes it so.
-        let keeps_older = self
-            .writer
-            .as_ref()
-            .is_some_and(|old| old.credentials.uid != 0 && writer.credentials.uid == 0);
-        if keeps_older {
-            if let Some(old) = &mut self.writer {
-                old.open = writer.open;
-            }
-        } else {
-            self.writer = Some(writer);
-        }
+        self.writer = Some(writer);
     }
 
     /// A write failed, and what iods may hold of it beyond the end could not be cut off: mgr is to hear
     /// of it, and until this mount has given its lease up nothing is written behind it.
-    pub(super) fn tear(&mut self, writer: Writer) {
+    pub(super) fn tear(&mut self, writer: OpenId) {
         self.wrote(0..0, writer);
         self.torn = true;
         self.lease.tear();
@@ -643,18 +661,7 @@ mod tests {
             change,
             allocated: None,
             has_acl: false,
-        }
-    }
-
-    fn writer(open: u64, uid: u32) -> Writer {
-        let credentials = Credentials {
-            uid,
-            gid: uid,
-            groups: Vec::new(),
-        };
-        Writer {
-            open: OpenId(open),
-            credentials,
+            has_capability: false,
         }
     }
 
@@ -673,7 +680,7 @@ mod tests {
     #[test]
     fn a_write_is_seen_here_before_mgr_hears_of_it() {
         let mut state = InodeState::new(&attr(10, 1));
-        state.wrote(0..100, writer(1, 0));
+        state.wrote(0..100, OpenId(1));
         assert_eq!(state.end(), 100);
         let report = state.begin_report().unwrap();
         assert_eq!((report.size_min, state.end()), (100, 100));
@@ -685,9 +692,9 @@ mod tests {
     #[test]
     fn a_write_during_a_report_is_reported_later() {
         let mut state = InodeState::new(&attr(0, 1));
-        state.wrote(0..100, writer(1, 0));
+        state.wrote(0..100, OpenId(1));
         let report = state.begin_report().unwrap();
-        state.wrote(0..50, writer(1, 0));
+        state.wrote(0..50, OpenId(1));
         state.report_done(&report, &attr(100, 2));
         assert!(state.is_dirty());
         assert_eq!(
@@ -700,13 +707,13 @@ mod tests {
     #[test]
     fn a_report_that_came_too_late_is_told_of_once() {
         let mut state = InodeState::new(&attr(0, 1));
-        state.wrote(0..100, writer(1, 0));
+        state.wrote(0..100, OpenId(1));
         let report = state.begin_report().unwrap();
         state.report_done(&report, &attr(7, 9));
         assert_eq!(state.end(), 7, "as others left it");
         assert!(state.tell_lost_writes() && !state.tell_lost_writes());
         // The lease comes back before the report is made.
-        state.wrote(7..100, writer(1, 0));
+        state.wrote(7..100, OpenId(1));
         state.lost();
         state.regained(&attr(8, 11));
         assert!(state.tell_lost_writes() && state.begin_report().is_none());
@@ -716,7 +723,7 @@ mod tests {
     fn an_open_that_a_report_names_stays_until_mgr_has_heard_it() {
         let mut state = InodeState::new(&attr(0, 1));
         state.opens = vec![mgr_open(1), mgr_open(2)];
-        state.wrote(0..100, writer(1, 0));
+        state.wrote(0..100, OpenId(1));
         assert_eq!(state.take_unneeded().opens, [], "it is to be reported");
         let report = state.begin_report().unwrap();
         assert_eq!(state.take_unneeded().opens, [], "it is being reported");
@@ -730,7 +737,7 @@ mod tests {
         let mut state = InodeState::new(&attr(0, 1));
         state.opens = vec![mgr_open(1)];
         state.lease.granted(&grant(Lease::Write, 1), false);
-        state.wrote(0..100, writer(1, 0));
+        state.wrote(0..100, OpenId(1));
         assert!(state.take_unneeded().opens.is_empty());
         assert_eq!(state.lease.held(), Some(Lease::Write));
         let report = state.begin_report().unwrap();
@@ -746,11 +753,11 @@ mod tests {
     fn a_report_under_an_open_that_is_gone_is_made_under_another_or_lost_once() {
         let mut state = InodeState::new(&attr(0, 1));
         state.opens = vec![mgr_open(1), mgr_open(2)];
-        state.wrote(0..100, writer(1, 0));
+        state.wrote(0..100, OpenId(1));
         let report = state.begin_report().unwrap();
         assert!(!state.report_refused(report));
         let report = state.begin_report().unwrap();
-        assert_eq!((report.writer.open, report.size_min), (OpenId(2), 100));
+        assert_eq!((report.writer, report.size_min), (OpenId(2), 100));
         state.opens.clear();
         assert!(state.report_refused(report));
         assert!(!state.is_dirty() && !state.is_reporting());
@@ -760,7 +767,7 @@ mod tests {
     #[test]
     fn a_failed_report_is_made_again() {
         let mut state = InodeState::new(&attr(0, 1));
-        state.wrote(0..100, writer(1, 0));
+        state.wrote(0..100, OpenId(1));
         let report = state.begin_report().unwrap();
         state.report_failed(report);
         assert_eq!(state.end(), 100);
@@ -771,7 +778,7 @@ mod tests {
     fn a_torn_end_is_told_until_mgr_has_heard_of_it() {
         let mut state = InodeState::new(&attr(50, 1));
         state.lease.granted(&grant(Lease::Write, 1), false);
-        state.tear(writer(1, 0));
+        state.tear(OpenId(1));
         assert!(state.is_dirty() && state.lease.is_torn());
         let report = state.begin_report().unwrap();
         assert!(report.torn && report.size_min == 0);
@@ -796,15 +803,43 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_writer_drops_privileges_whatever_root_writes_beside_it() {
+    fn privileges_are_known_by_grants_alone() {
         let mut state = InodeState::new(&attr(0, 5));
-        state.wrote(0..1, writer(1, 1000));
-        state.wrote(0..2, writer(2, 0));
-        let report = state.begin_report().unwrap();
-        assert_eq!(
-            (report.writer.credentials.uid, report.writer.open),
-            (1000, OpenId(2))
-        );
+        assert_eq!(state.privileges(), None);
+        state.lease.granted(&grant(Lease::Shared, 1), false);
+        state.keep(&attr(0, 5));
+        assert_eq!(state.privileges(), Some(Privileges::default()));
+        let program = Attr {
+            mode: 0o4755,
+            ..attr(0, 5)
+        };
+        state.keep(&program);
+        assert!(state.privileges().is_some_and(|known| known.mode_bits));
+        // Until a lease has been given up nobody else gives the file any.
+        state.forget();
+        assert!(state.privileges().is_some());
+        state.stale();
+        assert_eq!(state.privileges(), None);
+    }
+
+    #[test]
+    fn who_may_write_to_pages_is_known_as_long_as_anybody_may() {
+        let user = |uid| Caller {
+            uid,
+            gid: 1,
+            pid: 1,
+        };
+        let mut state = InodeState::new(&attr(0, 5));
+        state.page_writers = 2;
+        state.may_map(user(0).if_ordinary());
+        assert_eq!(state.pages_user(), None);
+        state.may_map(user(7).if_ordinary());
+        state.may_map(user(0).if_ordinary());
+        assert_eq!(state.pages_user(), Some(user(7)));
+        state.closed_page_writer();
+        assert_eq!(state.pages_user(), Some(user(7)));
+        state.closed_page_writer();
+        assert_eq!(state.pages_user(), None);
     }
 
     #[test]
@@ -812,7 +847,7 @@ mod tests {
         let mut state = InodeState::new(&attr(0, 5));
         assert!(state.begin_sync(), "an earlier open may have written");
         assert!(!state.begin_sync());
-        state.wrote(0..1, writer(1, 0));
+        state.wrote(0..1, OpenId(1));
         assert!(state.begin_sync());
         state.sync_failed();
         assert!(state.begin_sync());
@@ -821,9 +856,9 @@ mod tests {
     #[test]
     fn the_iods_are_asked_for_space_where_a_hole_may_be() {
         let mut state = InodeState::new(&attr(10_000, 5));
-        state.wrote(10_000..20_000, writer(1, 0));
+        state.wrote(10_000..20_000, OpenId(1));
         assert!(!state.begin_report().unwrap().asks_for_space);
-        state.wrote(30_000..30_001, writer(1, 0));
+        state.wrote(30_000..30_001, OpenId(1));
         let report = state.begin_report().unwrap();
         assert!(report.asks_for_space);
         state.report_failed(report);
@@ -834,7 +869,7 @@ mod tests {
             ..attr(30_001, 6)
         };
         state.report_done(&report, &sparse);
-        state.wrote(0..1, writer(1, 0));
+        state.wrote(0..1, OpenId(1));
         assert!(state.begin_report().unwrap().asks_for_space);
     }
 }

@@ -449,6 +449,7 @@ pub(super) mod tests {
             change: 0,
             allocated: None,
             has_acl: false,
+            has_capability: false,
         };
         Grant {
             number,

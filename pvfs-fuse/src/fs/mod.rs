@@ -27,6 +27,7 @@ mod lease;
 mod locks;
 mod metadata;
 mod open_files;
+mod privileges;
 mod space;
 mod streams;
 mod turn;
@@ -223,7 +224,7 @@ impl Pvfs {
         };
         let allocated = self.space_for_report(inode, &report);
         let operation = report_operation(inode, &report, allocated);
-        let reply = self.mgr.call(&report.writer.credentials, operation);
+        let reply = self.ask_as_root(operation);
         self.reported(inode, report, reply)
     }
 
@@ -291,10 +292,11 @@ impl Pvfs {
 fn operation_needs_groups(operation: &MgrOperation) -> bool {
     const SET_GID: u16 = 0o2000;
     match operation {
-        MgrOperation::SetAttr { set, .. } => match set.mode {
-            Some(mode) => mode & SET_GID != 0,
-            None => false,
-        },
+        MgrOperation::SetAttr { set, .. } => {
+            let drops = set.size.is_some() || set.uid.is_some() || set.gid.is_some();
+            drops || set.mode.is_some_and(|mode| mode & SET_GID != 0)
+        }
+        MgrOperation::Open { truncate, .. } => *truncate,
         MgrOperation::Create { mode, .. } | MgrOperation::MakeNode { mode, .. } => {
             *mode & SET_GID != 0
         }
@@ -333,7 +335,7 @@ fn report_operation(inode: &Inode, report: &Report, allocated: Option<u64>) -> M
         inode: inode.number,
         size_min: report.size_min,
         modified: true,
-        open: report.writer.open,
+        open: report.writer,
         known_change: report.known_change,
         allocated,
         torn: report.torn,
@@ -344,6 +346,7 @@ fn report_operation(inode: &Inode, report: &Report, allocated: Option<u64>) -> M
 mod tests {
     use super::*;
     use pvfs::attr::SetAttr;
+    use pvfs::proto::mgr::Access;
 
     #[test]
     fn groups_decide_over_set_gid_bits_only() {
@@ -360,6 +363,15 @@ mod tests {
         };
         assert!(operation_needs_groups(&chmod(0o2755)));
         assert!(!operation_needs_groups(&chmod(0o4755)));
+        let open = |truncate| MgrOperation::Open {
+            inode: InodeNumber(1),
+            access: Access {
+                read: false,
+                write: true,
+            },
+            truncate,
+        };
+        assert!(operation_needs_groups(&open(true)) && !operation_needs_groups(&open(false)));
         assert!(!operation_needs_groups(&MgrOperation::StatFs));
     }
 }

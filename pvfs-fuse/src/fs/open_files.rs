@@ -34,7 +34,7 @@ pub(super) struct OpenFile {
 impl OpenFile {
     /// Whether the kernel may write to pages through this handle: as it writes through its cache, or
     /// as it is mapped.
-    const fn writes_pages(&self) -> bool {
+    pub(super) const fn writes_pages(&self) -> bool {
         self.access.write && (self.access.read || !self.direct)
     }
 }
@@ -144,7 +144,9 @@ impl OpenFiles {
         let mut state = file.inode.state();
         state.readers -= usize::from(!file.access.write).min(state.readers);
         state.writers -= usize::from(file.access.write).min(state.writers);
-        state.page_writers -= usize::from(file.writes_pages()).min(state.page_writers);
+        if file.writes_pages() {
+            state.closed_page_writer();
+        }
         state.take_unneeded()
     }
 
@@ -214,6 +216,7 @@ mod tests {
             change: 1,
             allocated: None,
             has_acl: false,
+            has_capability: false,
         }
     }
 

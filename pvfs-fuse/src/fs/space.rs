@@ -11,7 +11,7 @@ use pvfs::error::FsError;
 use pvfs::limits::FILE_SIZE_BYTES_MAX;
 use pvfs::proto::iod::SeekTarget;
 
-use super::inode::{Inode, Report, Writer};
+use super::inode::{Inode, Report};
 use super::lease::{Io, Permit};
 use super::open_files::OpenFile;
 use super::{Caller, Pvfs};
@@ -88,20 +88,17 @@ impl Pvfs {
             if allocation.grows() {
                 self.mend(&file, permit, end)?;
             }
+            self.drop_privileges(&file, caller.if_ordinary())?;
             if allocation.punches() {
                 self.punch(&file, permit, offset..end)?;
             }
             if allocation.reserves() {
                 self.reserve(&file, permit, offset..end)?;
             }
-            let writer = Writer {
-                open: file.open,
-                credentials: caller.credentials(),
-            };
             let mut state = file.inode.state();
             // Nothing is written beyond the end unless the file grows.
             let written_end = if allocation.grows() { end } else { 0 };
-            state.wrote(0..written_end, writer);
+            state.wrote(0..written_end, file.open);
             state.ask_for_space();
             drop(state);
             Ok(())
@@ -185,7 +182,7 @@ impl Pvfs {
         let open = {
             let state = inode.state();
             let mut opens = state.opens.iter();
-            opens.find(|open| open.open == report.writer.open).cloned()
+            opens.find(|open| open.open == report.writer).cloned()
         }?;
         let patience = Patience::until_cancelled(&self.cancel).at_most(SPACE_TIMEOUT);
         let pool = self.pool.with_patience(patience);

@@ -3,7 +3,7 @@
 //! kernel asks for those at each permission check, so they are kept under a lease.
 
 use pvfs::error::FsError;
-use pvfs::limits::{ACL_ACCESS_XATTR, ACL_DEFAULT_XATTR};
+use pvfs::limits::{ACL_ACCESS_XATTR, ACL_DEFAULT_XATTR, CAPABILITY_XATTR};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, XattrMode};
 
 use super::{Caller, Pvfs, expect_done, number};
@@ -22,7 +22,21 @@ impl Pvfs {
         if is_acl(key) {
             return self.acl(node, key);
         }
+        if key == CAPABILITY_XATTR && self.has_no_capability(node) {
+            return Err(FsError::NoAttribute);
+        }
         self.xattr_of_mgr(caller, node, key)
+    }
+
+    /// Whether a lease says so: the kernel asks at each exec, and before many a write.
+    fn has_no_capability(&self, node: u64) -> bool {
+        let inode = self.files.inode(number(node));
+        let inode = inode.filter(|_| self.mgr.leases_left().is_some());
+        inode.is_some_and(|inode| {
+            let state = inode.state();
+            let known = state.privileges().filter(|_| state.lease.held().is_some());
+            known.is_some_and(|known| !known.capability)
+        })
     }
 
     fn xattr_of_mgr(&self, caller: Caller, node: u64, key: &[u8]) -> Result<Vec<u8>, FsError> {
@@ -116,7 +130,17 @@ impl Pvfs {
             inode: number(node),
             name: key.to_vec(),
         };
-        expect_done(self.ask(caller, operation)?)
+        if key != CAPABILITY_XATTR {
+            return expect_done(self.ask(caller, operation)?);
+        }
+        // The kernel lets nobody else remove a capability, but removes one itself on behalf of whoever
+        // writes to the file. Another writer may have made it go since it looked.
+        let writers = self.files.inode(number(node));
+        let writes = writers.is_some_and(|inode| inode.state().writers > 0);
+        match self.ask_as_root(operation) {
+            Err(FsError::NoAttribute) if writes || caller.uid != 0 => Ok(()),
+            removed => expect_done(removed?),
+        }
     }
 }
 

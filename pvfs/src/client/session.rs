@@ -505,6 +505,7 @@ pub(super) mod tests {
             change: 0,
             allocated: None,
             has_acl: false,
+            has_capability: false,
         };
         Ok(MgrResponse::Open(OpenResponse {
             open: OpenId(open),

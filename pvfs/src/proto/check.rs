@@ -179,8 +179,9 @@ pub enum Finding {
         /// Which.
         object: ObjectId,
     },
-    /// An inode that says wrongly whether it has an access control list. Repair: it is told.
-    WrongAclMark {
+    /// An inode that says wrongly whether it has an access control list, or a capability. Repair: it
+    /// is told.
+    WrongXattrMark {
         /// Which.
         inode: InodeNumber,
     },

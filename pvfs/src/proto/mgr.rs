@@ -185,8 +185,7 @@ pub enum MgrOperation {
         inode: InodeNumber,
         /// The file is at least this long, bytes.
         size_min: u64,
-        /// Content changed since the last report: advances mtime and `change`, drops set-uid and
-        /// set-gid bits as write(2) does.
+        /// Content changed since the last report: advances mtime and `change`.
         modified: bool,
         /// The open through which it wrote.
         open: OpenId,
@@ -341,6 +340,16 @@ pub enum MgrOperation {
         /// How.
         kind: LockKind,
     },
+    /// A file's content is about to be changed, and its privileges go before that (mutating): none of
+    /// the new bytes is ever executed with them. A truncation by mgr does the same by itself.
+    DropPrivileges {
+        /// Which file.
+        inode: InodeNumber,
+        /// The open through which it will be written.
+        open: OpenId,
+        /// Set-uid and set-gid bits go as well as the capability, as with a write by an ordinary user.
+        mode_bits: bool,
+    },
 }
 
 impl MgrOperation {
@@ -379,6 +388,7 @@ impl MgrOperation {
             | Self::Open { .. }
             | Self::Close { .. }
             | Self::Report { .. }
+            | Self::DropPrivileges { .. }
             | Self::SetXattr { .. }
             | Self::SetLayout { .. }
             | Self::RemoveXattr { .. }

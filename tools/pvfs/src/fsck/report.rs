@@ -219,7 +219,7 @@ const fn inode(finding: &Finding) -> Option<InodeNumber> {
         | Finding::StrayPlace { directory, .. } => Some(*directory),
         Finding::NameWithoutDirectory { inode, .. }
         | Finding::WrongParent { inode, .. }
-        | Finding::WrongAclMark { inode }
+        | Finding::WrongXattrMark { inode }
         | Finding::NoLayout { inode }
         | Finding::NoTarget { inode }
         | Finding::UnknownIod { inode, .. }
@@ -269,8 +269,10 @@ fn words(finding: &Finding) -> String {
         Finding::LiveGarbage { object } => {
             format!("stripes {object} of a living file are marked for removal")
         }
-        Finding::WrongAclMark { inode } => {
-            format!("inode {inode} says wrongly whether it has an access control list")
+        Finding::WrongXattrMark { inode } => {
+            format!(
+                "inode {inode} says wrongly whether it has access control lists or a capability"
+            )
         }
         Finding::NoLayout { inode } => format!("file {inode} has no layout"),
         Finding::NoTarget { inode } => format!("symbolic link {inode} has no target"),
