@@ -6,7 +6,7 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup setup-test build demo test test-posix test-histories test-simulation test-faults test-clients test-programs check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood test-powercut soak fuzz simulate compare clean experiment
+.PHONY: help setup setup-test build demo test test-posix test-histories test-simulation test-faults test-clients test-programs check kmod install install-module uninstall bench-director bench-pvfs test-kasan test-flood test-powercut test-damage soak fuzz simulate compare clean experiment
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ soak: setup kmod ## everything at once at the module in the VM, for MINUTES (2)
 test-powercut: setup-test ## images of power cuts, RUNS (20000): of an iod's store four each, of mgr's one, from SEED (1)
 	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked -p pvfs-iod --lib crash_tests -- --nocapture
 	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked -p cssns-tests --test mgr_powercut -- --nocapture
+
+test-damage: setup-test ## images of mgr's store with flipped bits, IMAGES (10000), from SEED (1)
+	PVFS_DAMAGE_IMAGES=$(or $(IMAGES),10000) PVFS_DAMAGE_SEED=$(or $(SEED),1) $(CARGO) test --locked -p pvfs-mgr --test damaged_store -- --nocapture
 
 fuzz: setup ## fuzz the director's pure code and what PVFS takes from the network, SECONDS (60) for each target; finds go to build/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),$(FUZZ_SECONDS),60) scripts/fuzz.sh

@@ -75,7 +75,12 @@ impl Transaction<'_> {
                 inodes_used: counters.inodes_used,
             },
         };
-        let records = self.scan(&prefix, after, RECORDS_MAX)?;
+        let (records, damaged) = match self.scan(&prefix, after, RECORDS_MAX) {
+            Err(Halt::Store(StoreError::Corrupt { key })) => {
+                (self.scan_until(after, Some(&key), RECORDS_MAX)?, Some(key))
+            }
+            outcome => (outcome?, None),
+        };
         let full = records.len() == RECORDS_MAX;
         let mut bytes = 0;
         for record in records {
@@ -87,7 +92,11 @@ impl Transaction<'_> {
             self.inspect_record(section, &record, &mut page)?;
             page.next = Some(record.0);
         }
-        if !full {
+        if let Some(key) = damaged {
+            page.records += 1;
+            page.findings.push(Finding::Unreadable { key: key.clone() });
+            page.next = Some(key);
+        } else if !full {
             page.next = None;
         }
         Ok(MgrResponse::Page(page))

@@ -133,9 +133,10 @@ impl Transaction<'_> {
     ///
     /// [`FsError::InvalidArgument`] for anything but a symbolic link.
     pub fn read_link(&self, inode: InodeNumber) -> Result<MgrResponse, Halt> {
-        self.inode(inode)?;
-        let target = self.get(&key::symlink(inode))?;
-        Ok(MgrResponse::Bytes(target.ok_or(FsError::InvalidArgument)?))
+        if self.inode(inode)?.attr.kind != FileKind::Symlink {
+            return Err(FsError::InvalidArgument.into());
+        }
+        Ok(MgrResponse::Bytes(self.required(key::symlink(inode))?))
     }
 
     /// The directory `parent`, in which the caller may make `name` and which does not have it.

@@ -168,7 +168,7 @@ impl Transaction<'_> {
             None => None,
         };
         let inode = found.ok_or(FsError::NotFound)?;
-        Ok(MgrResponse::Attr(self.inode(inode)?.attr))
+        Ok(MgrResponse::Attr(self.named_inode(inode)?.attr))
     }
 
     /// A part of a directory, after one cookie and up to another; without one, up to the last that
@@ -198,7 +198,7 @@ impl Transaction<'_> {
             let entry: CookieEntry = value::decode(&key, &bytes)?;
             let cookie = key::cookie_of(&key).unwrap_or_default();
             let attr = if plus {
-                Some(self.inode(entry.inode)?.attr)
+                Some(self.named_inode(entry.inode)?.attr)
             } else {
                 None
             };

@@ -39,13 +39,24 @@ pub fn start(
     drawn: FileSystemId,
     now: Timestamp,
 ) -> Result<Started, StoreError> {
-    let (known, mut counters) = {
+    let (known, counters) = {
         let view = store.view()?;
         let counters = read::<Counters>(&view, &key::counters())?;
-        (
-            read::<FileSystem>(&view, &key::file_system())?,
-            counters.unwrap_or(Counters::FIRST),
-        )
+        (read::<FileSystem>(&view, &key::file_system())?, counters)
+    };
+    let mut counters = match (&known, counters) {
+        (None, None) => Counters::FIRST,
+        (Some(_), Some(counters)) => counters,
+        (Some(_), None) => {
+            return Err(StoreError::Missing {
+                key: key::counters(),
+            });
+        }
+        (None, Some(_)) => {
+            return Err(StoreError::Missing {
+                key: key::file_system(),
+            });
+        }
     };
     counters.starts = counters.starts.saturating_add(1);
     let mut records = Records::new();

@@ -102,6 +102,15 @@ impl Transaction<'_> {
             .ok_or(Halt::Fs(FsError::Stale))
     }
 
+    /// The inode that a name stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`Halt::Store`], also where there is none.
+    pub fn named_inode(&self, inode: InodeNumber) -> Result<Inode, Halt> {
+        self.required(key::inode(inode))
+    }
+
     /// A directory that is still in the tree or still open.
     ///
     /// # Errors
@@ -153,7 +162,7 @@ impl Transaction<'_> {
     ///
     /// [`Halt::Store`].
     pub fn counters(&self) -> Result<Counters, Halt> {
-        Ok(self.get(&key::counters())?.unwrap_or(Counters::FIRST))
+        self.required(key::counters())
     }
 
     /// Numbers a new inode in the directory `parent`, whose attributes decide its group. The inode

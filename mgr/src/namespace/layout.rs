@@ -127,7 +127,7 @@ impl Transaction<'_> {
         let (mut layout, mut object, mut policy) = (None, None, None);
         match found.attr.kind {
             FileKind::Regular => {
-                layout = self.get(&key::layout(inode))?;
+                layout = Some(self.required(key::layout(inode))?);
                 object = Some(found.attr.object());
             }
             FileKind::Directory => policy = Some(self.policy_of(&found)?),
@@ -193,9 +193,7 @@ impl Transaction<'_> {
     ///
     /// [`Halt::Store`].
     pub fn note_cut(&mut self, attr: &Attr, size: u64) -> Result<(), Halt> {
-        let Some(layout) = self.get::<Layout>(&key::layout(attr.inode))? else {
-            return Ok(());
-        };
+        let layout = self.required(key::layout(attr.inode))?;
         let cut = Cut {
             generation: attr.generation,
             layout,

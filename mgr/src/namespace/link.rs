@@ -98,7 +98,7 @@ impl Transaction<'_> {
         self.searchable(parent)?;
         let dentry = self.find(parent, name)?.ok_or(FsError::NotFound)?;
         let directory = self.changeable(parent)?;
-        let found = self.inode(dentry.inode)?;
+        let found = self.named_inode(dentry.inode)?;
         access::check_sticky(&directory.attr, &found.attr, self.context.credentials)?;
         Ok((directory, dentry, found))
     }

@@ -85,7 +85,7 @@ impl Transaction<'_> {
     /// Adds an open to the table.
     pub(super) fn grant(&mut self, attr: &Attr, access: Access) -> Result<MgrResponse, Halt> {
         let layout = match attr.kind {
-            FileKind::Regular => self.get(&key::layout(attr.inode))?,
+            FileKind::Regular => Some(self.required(key::layout(attr.inode))?),
             _ => None,
         };
         let open = Open {

@@ -100,7 +100,7 @@ impl Transaction<'_> {
         let Some(dentry) = self.find(parent, name)? else {
             return Ok(None);
         };
-        let inode = self.inode(dentry.inode)?;
+        let inode = self.named_inode(dentry.inode)?;
         let directory = &parents.new_mut().attr;
         access::check_sticky(directory, &inode.attr, self.context.credentials)?;
         Ok(Some(Side {

@@ -92,6 +92,18 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// The value under `key`, which other records say is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Halt::Store`], also where it is not.
+    pub fn required<T: Decode<()>>(&self, key: Vec<u8>) -> Result<T, Halt> {
+        match self.get(&key)? {
+            Some(value) => Ok(value),
+            None => Err(StoreError::Missing { key }.into()),
+        }
+    }
+
     /// Whether there is a value under `key`.
     ///
     /// # Errors
@@ -128,17 +140,29 @@ impl<'a> Transaction<'a> {
         after: &[u8],
         records_max: usize,
     ) -> Result<Vec<Record>, Halt> {
-        let end = end_of_prefix(prefix);
-        let changed = self.changed_between(after, end.as_deref());
+        self.scan_until(after, end_of_prefix(prefix).as_deref(), records_max)
+    }
+
+    /// At most `records_max` records after `after` and before `end`, in the order of their keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Halt::Store`].
+    pub fn scan_until(
+        &self,
+        after: &[u8],
+        end: Option<&[u8]>,
+        records_max: usize,
+    ) -> Result<Vec<Record>, Halt> {
+        let changed = self.changed_between(after, end);
         // Each changed key hides at most one committed record.
         let committed_max = records_max.saturating_add(changed.len());
         let mut found = BTreeMap::new();
         if committed_max > 0 {
-            self.committed
-                .scan(after, end.as_deref(), &mut |key, value| {
-                    found.insert(Cow::<[u8]>::Owned(key.to_vec()), value.to_vec());
-                    found.len() < committed_max
-                })?;
+            self.committed.scan(after, end, &mut |key, value| {
+                found.insert(Cow::<[u8]>::Owned(key.to_vec()), value.to_vec());
+                found.len() < committed_max
+            })?;
         }
         for (key, value) in changed {
             match value {

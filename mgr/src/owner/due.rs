@@ -176,6 +176,15 @@ impl<W> State<W> {
                 batch.records.append(&mut records);
                 Ok(())
             }
+            // It stays, and nobody waits for it: damage of one inode is no reason to serve none.
+            Err(Halt::Store(
+                error @ (StoreError::Corrupt { .. }
+                | StoreError::Missing { .. }
+                | StoreError::Version { .. }),
+            )) => {
+                tracing::error!("inode {inode} without a name cannot be removed: {error}");
+                Ok(())
+            }
             Err(Halt::Store(error)) => Err(error),
             Err(Halt::Fs(error)) => {
                 tracing::error!("inode {inode} without a name cannot be removed: {error}");

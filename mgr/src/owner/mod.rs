@@ -336,6 +336,9 @@ impl<W> State<W> {
             let client = key::client_of(&key).ok_or(StoreError::Corrupt { key })?;
             self.returning.insert(client);
         }
+        // Work that is done in the background: whoever could be told of damage is here now.
+        all(view, Tag::Orphan)?;
+        all(view, Tag::Garbage)?;
         Ok(())
     }
 
@@ -383,7 +386,10 @@ fn store_failed(error: &StoreError) -> FsError {
     match error {
         StoreError::TooLong => FsError::MessageTooLong,
         StoreError::Full => FsError::NoSpace,
-        StoreError::Corrupt { .. } | StoreError::Version { .. } | StoreError::Backend(_) => {
+        StoreError::Corrupt { .. }
+        | StoreError::Missing { .. }
+        | StoreError::Version { .. }
+        | StoreError::Backend(_) => {
             tracing::error!("{error}");
             FsError::Io
         }

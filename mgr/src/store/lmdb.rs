@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! The store on disk: LMDB, one database, one file.
+//! The store on disk: LMDB, one database, one file. It is looked at as a whole before LMDB opens it,
+//! and each record is looked at when it is read (docs/decisions/0109).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,12 +9,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
-use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 use pvfs::data_directory::{DataDirectoryError, Kind};
 use thiserror::Error;
 
+use super::integrity::{IntegrityError, Verified, verify};
+use super::seal::{self, Digest, PROOF_KEY, Proof, Sums};
 use super::{Records, Store, StoreError, Usage, View};
 
 /// LMDB maps its file with this much room unless told otherwise, 64 GiB: address space only, the
@@ -78,6 +81,16 @@ pub enum OpenError {
         /// Why.
         error: heed::Error,
     },
+    /// The file is not what was committed.
+    #[error(
+        "the metadata store {path} is damaged: {error}; restore the data directory from a backup"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: IntegrityError,
+    },
 }
 
 /// A data directory, locked and open.
@@ -86,6 +99,8 @@ pub struct LmdbStore {
     env: Env<WithoutTls>,
     database: Database<Bytes, Bytes>,
     bytes_max: u64,
+    /// Of what is committed.
+    digest: Digest,
     /// Held as long as the store is: see [`OpenError::InUse`].
     _lock: Flock<File>,
 }
@@ -125,15 +140,38 @@ impl LmdbStore {
             .next_multiple_of(MAP_GRANULE_BYTES);
         let map = usize::try_from(map).unwrap_or(usize::MAX);
         sync_names(directory)?;
+        let verified = verify_data(directory, map as u64)?;
         let env = open_env(directory, map, EnvFlags::empty()).map_err(failed)?;
         let database = create_database(&env).map_err(failed)?;
         Ok(Self {
             env,
             database,
             bytes_max,
+            digest: verified.digest,
             _lock: lock,
         })
     }
+}
+
+/// LMDB believes its file, so it is looked at before. What is damaged within single records is
+/// refused when it is used.
+fn verify_data(directory: &Path, map_bytes: u64) -> Result<Verified, OpenError> {
+    let path = directory.join(DATA);
+    let file = OpenOptions::new().read(true).write(true).open(&path);
+    let file = file.map_err(|error| OpenError::Directory {
+        path: path.clone(),
+        error,
+    })?;
+    let verified = verify(&file, map_bytes).map_err(|error| OpenError::Damaged { path, error })?;
+    for key in &verified.damaged {
+        let damaged = StoreError::Corrupt { key: key.clone() };
+        tracing::error!("{damaged}");
+    }
+    if verified.damaged_records > 0 {
+        let (damaged, all) = (verified.damaged_records, verified.digest.records);
+        tracing::error!("{damaged} of {all} metadata records are damaged: what needs them fails");
+    }
+    Ok(verified)
 }
 
 /// Makes the names of the store's files durable, and that of their directory: LMDB flushes only what
@@ -177,6 +215,10 @@ fn make_data(directory: &Path) -> Result<(), heed::Error> {
     remove_if_there(&new)?;
     remove_if_there(&lock)?;
     let env = open_env(&new, MAP_NEW_BYTES, EnvFlags::NO_SUB_DIR)?;
+    let database = create_database(&env)?;
+    let mut transaction = env.write_txn()?;
+    put_proof(&database, &mut transaction, Digest::default())?;
+    transaction.commit()?;
     env.force_sync()?;
     env.prepare_for_closing().wait();
     remove_if_there(&lock)?;
@@ -217,6 +259,21 @@ fn create_database(env: &Env<WithoutTls>) -> Result<Database<Bytes, Bytes>, heed
     Ok(database)
 }
 
+/// Puts the proof of what a transaction leaves in the store.
+fn put_proof(
+    database: &Database<Bytes, Bytes>,
+    transaction: &mut RwTxn<'_>,
+    digest: Digest,
+) -> Result<(), heed::Error> {
+    let proof = Proof {
+        transaction: transaction.id() as u64,
+        digest,
+    };
+    let mut sealed = Vec::new();
+    seal::seal(PROOF_KEY, &proof.encode(), &mut sealed);
+    database.put(transaction, PROOF_KEY, &sealed)
+}
+
 fn store_error(error: heed::Error) -> StoreError {
     match error {
         heed::Error::Mdb(MdbError::MapFull) => StoreError::Full,
@@ -235,9 +292,9 @@ pub struct LmdbView<'a> {
 
 impl View for LmdbView<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
-        self.database
-            .get(&self.transaction, key)
-            .map_err(store_error)
+        let sealed = self.database.get(&self.transaction, key);
+        let sealed = sealed.map_err(store_error)?;
+        sealed.map(|sealed| seal::open(key, sealed)).transpose()
     }
 
     fn scan(
@@ -258,8 +315,8 @@ impl View for LmdbView<'_> {
             .range(&self.transaction, &range)
             .map_err(store_error)?
         {
-            let (key, value) = record.map_err(store_error)?;
-            if !visit(key, value) {
+            let (key, sealed) = record.map_err(store_error)?;
+            if key != PROOF_KEY && !visit(key, seal::open(key, sealed)?) {
                 break;
             }
         }
@@ -279,12 +336,13 @@ impl Store for LmdbStore {
     }
 
     fn commit(&mut self, records: &Records) -> Result<(), StoreError> {
-        self.put_all(records).map_err(|error| match error {
+        self.digest = self.put_all(records).map_err(|error| match error {
             // LMDB says EIO where only a part of a write found room. It has given the transaction up
             // then; had it failed later, at the page that ends a commit, it would refuse all others.
             heed::Error::Io(_) if self.is_disk_full() => StoreError::Full,
             other => store_error(other),
-        })
+        })?;
+        Ok(())
     }
 
     /// The limit is the one given, or the end of the disk less a reserve where that comes first.
@@ -302,15 +360,34 @@ impl Store for LmdbStore {
 }
 
 impl LmdbStore {
-    fn put_all(&self, records: &Records) -> Result<(), heed::Error> {
+    /// Stores the records and the proof of what is there then; returns its digest.
+    fn put_all(&self, records: &Records) -> Result<Digest, heed::Error> {
         let mut transaction = self.env.write_txn()?;
+        let mut digest = self.digest;
+        let mut sealed = Vec::new();
         for (key, value) in records {
             match value {
-                Some(value) => self.database.put(&mut transaction, key, value)?,
-                None => self.database.delete(&mut transaction, key).map(drop)?,
+                Some(value) => {
+                    let sums = seal::seal(key, value, &mut sealed);
+                    let older = self.database.get_or_put(&mut transaction, key, &sealed)?;
+                    if let Some(older) = older.map(|older| sums.of_older(older)) {
+                        digest.remove(older);
+                        self.database.put(&mut transaction, key, &sealed)?;
+                    }
+                    digest.add(sums);
+                }
+                None => {
+                    let older = self.database.get(&transaction, key)?;
+                    if let Some(older) = older.map(|older| Sums::of(key, &[]).of_older(older)) {
+                        digest.remove(older);
+                        self.database.delete(&mut transaction, key)?;
+                    }
+                }
             }
         }
-        transaction.commit()
+        put_proof(&self.database, &mut transaction, digest)?;
+        transaction.commit()?;
+        Ok(digest)
     }
 
     fn is_disk_full(&self) -> bool {

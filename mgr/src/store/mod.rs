@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 //! The key-value store under the name space: a small trait, LMDB on disk, a map in tests.
 
+pub mod integrity;
 pub mod lmdb;
 pub mod memory;
+pub mod pages;
+mod seal;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +27,15 @@ pub enum StoreError {
     )]
     Corrupt {
         /// Where it stands.
+        key: Vec<u8>,
+    },
+    /// A record that another one says must be there.
+    #[error(
+        "metadata record {} is missing: restore the data directory from a backup, or see pvfs fsck",
+        escape(key)
+    )]
+    Missing {
+        /// Where it should stand.
         key: Vec<u8>,
     },
     /// A value that another version wrote.

@@ -6,15 +6,16 @@ use std::path::Path;
 
 use pvfs::error::FsError;
 use pvfs::ids::ROOT_INODE;
+use pvfs::proto::check::{Finding, Section};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, XattrMode};
 use pvfs_mgr::namespace::key::{self, Tag};
 use pvfs_mgr::store::lmdb::{LmdbStore, METADATA_BYTES_MIN, OpenError};
 use pvfs_mgr::store::memory::MemoryStore;
-use pvfs_mgr::store::{Records, Store, View};
+use pvfs_mgr::store::{Records, Store, StoreError, View};
 use tempfile::TempDir;
 
 use crate::check::check;
-use crate::world::{World, name};
+use crate::world::{FILE_SYSTEM, World, name, time};
 
 fn open(directory: &Path) -> LmdbStore {
     if !directory.join("data.mdb").exists() {
@@ -129,6 +130,83 @@ fn a_file_system_on_disk_survives() {
     check(&world.store().view().unwrap());
     world.tick(2000);
     check(&world.store().view().unwrap());
+}
+
+#[test]
+fn a_damaged_record_is_an_error_and_the_rest_is_served() {
+    let directory = TempDir::new().unwrap();
+    let mut world = World::over(open(directory.path())).with_iods(1);
+    let files: Vec<_> = (0..5)
+        .map(|n| world.mkfile(ROOT_INODE, &format!("f{n}")))
+        .collect();
+    drop(world.take_store());
+    // The first byte behind each copy of the key: old ones are on pages that are free.
+    let data = directory.path().join("data.mdb");
+    let mut content = std::fs::read(&data).unwrap();
+    let bad = key::inode(files[2]);
+    let places: Vec<_> = (0..content.len() - bad.len())
+        .filter(|at| content[*at..].starts_with(&bad))
+        .collect();
+    for at in places {
+        content[at + bad.len()] ^= 4;
+    }
+    std::fs::write(&data, content).unwrap();
+    world.restart_over(open(directory.path()));
+    for (n, file) in files.iter().enumerate() {
+        let expected = match n {
+            2 => Err(FsError::Io),
+            _ => Ok(*file),
+        };
+        let found = world.lookup(ROOT_INODE, &format!("f{n}"));
+        assert_eq!(found.map(|attr| attr.inode), expected);
+    }
+    assert_eq!(world.unlink(ROOT_INODE, "f2"), Err(FsError::Io));
+    world.unlink(ROOT_INODE, "f3").unwrap();
+    // What looks at all records tells of this one, and sees those behind it.
+    let inspect = MgrOperation::Inspect {
+        section: Section::Inodes,
+        after: Vec::new(),
+    };
+    let Ok(MgrResponse::Page(page)) = world.call(inspect) else {
+        panic!("no page")
+    };
+    assert_eq!(page.findings, [Finding::Unreadable { key: bad.clone() }]);
+    assert_eq!(page.next, Some(bad.clone()));
+    let inspect = MgrOperation::Inspect {
+        section: Section::Inodes,
+        after: bad,
+    };
+    let Ok(MgrResponse::Page(page)) = world.call(inspect) else {
+        panic!("no page")
+    };
+    assert!(page.records > 0 && page.findings.is_empty() && page.next.is_none());
+}
+
+/// A name whose inode is gone is not a name that is not there.
+#[test]
+fn a_missing_record_is_an_error() {
+    let mut world = World::new().with_iods(1);
+    let file = world.mkfile(ROOT_INODE, "file");
+    let other = world.mkfile(ROOT_INODE, "other");
+    let mut store = world.take_store();
+    let gone = [key::inode(file), key::layout(other)];
+    store
+        .commit(&gone.into_iter().map(|key| (key, None)).collect())
+        .unwrap();
+    world.restart_over(store);
+    assert_eq!(world.lookup(ROOT_INODE, "file").map(drop), Err(FsError::Io));
+    assert_eq!(world.unlink(ROOT_INODE, "file"), Err(FsError::Io));
+    assert_eq!(
+        world.lookup(ROOT_INODE, "other").map(|attr| attr.inode),
+        Ok(other)
+    );
+    let layout = MgrOperation::GetLayout { inode: other };
+    assert_eq!(world.call(layout), Err(FsError::Io));
+    let mut store = world.take_store();
+    let counters = Records::from([(key::counters(), None)]);
+    store.commit(&counters).unwrap();
+    let started = pvfs_mgr::namespace::format::start(&mut store, FILE_SYSTEM, time(1));
+    assert!(matches!(started, Err(StoreError::Missing { key }) if key == key::counters()));
 }
 
 #[test]
