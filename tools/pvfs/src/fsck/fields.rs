@@ -38,7 +38,7 @@ pub fn fields(finding: &Finding) -> Map<String, Value> {
         Finding::LiveGarbage { object } => {
             ("live_garbage", json!({ "object": object.to_string() }))
         }
-        Finding::WrongAclMark { inode } => ("wrong_acl_mark", json!({ "inode": inode.0 })),
+        Finding::WrongXattrMark { inode } => ("wrong_xattr_mark", json!({ "inode": inode.0 })),
         Finding::NoLayout { inode } => ("no_layout", json!({ "inode": inode.0 })),
         Finding::NoTarget { inode } => ("no_target", json!({ "inode": inode.0 })),
         Finding::UnknownIod { inode, iod } => {
