@@ -116,7 +116,6 @@ fn a_program_that_waits_for_mgr_ends_by_a_signal() {
             ("mv mount0/grow mount0/grown", Signal::SIGHUP),
             ("truncate -s 5 mount0/trunc", Signal::SIGKILL),
             ("flock mount0/read true", Signal::SIGINT),
-            ("stat -f mount0/", Signal::SIGINT),
             ("getfattr -n user.pvfs.base mount0/read", Signal::SIGINT),
         ],
     );

@@ -48,8 +48,13 @@ impl Change {
         Self::Copied,
     ];
 
+    /// Another one for each change: the kernel may have kept what a name of the last one stood for.
+    fn new_name(self, name: &str) -> String {
+        "x".repeat(self as usize + 1) + name
+    }
+
     fn make(self, dir: &Path, name: &str) -> io::Result<()> {
-        let (file, other) = (dir.join(name), dir.join(format!("x{name}")));
+        let (file, other) = (dir.join(name), dir.join(self.new_name(name)));
         let elsewhere = dir.with_extension("elsewhere");
         match self {
             Self::Replaced => {
@@ -77,7 +82,8 @@ impl Change {
     /// Takes away the names that it has made, or gives the old ones back.
     fn undo(self, dir: &Path) -> anyhow::Result<()> {
         for name in names(fs::read_dir(dir)?)?.keys() {
-            if let Some(old) = name.strip_prefix('x') {
+            if name.starts_with('x') {
+                let old = name.trim_start_matches('x');
                 match self {
                     Self::Renamed => fs::rename(dir.join(name), dir.join(old))?,
                     _ => fs::remove_file(dir.join(name))?,
