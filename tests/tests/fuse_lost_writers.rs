@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use cssns_tests::pvfs_cluster::{Cluster, Options, SmallDisk, Who};
 use nix::fcntl::{FallocateFlags, fallocate};
 
+/// How long mgr may take to hear of a disk's room.
+const ROOM_TIME_MAX: Duration = Duration::from_secs(30);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const LEASE_TIMEOUT_MS: u32 = 3000;
 /// Spans the stripes of all three iods.
 const WRITTEN: usize = 50_000;
@@ -243,6 +246,25 @@ impl Drop for Filler {
     }
 }
 
+/// Makes a file that has stripes on the small disk too: mgr gives it none until it has heard that
+/// there is room again.
+fn on_all_iods(options: &OpenOptions, path: &Path) -> File {
+    let start = Instant::now();
+    loop {
+        let file = options.open(path).unwrap();
+        let iods = xattr::get(path, "user.pvfs.iods").unwrap().unwrap();
+        if iods.split(|byte| *byte == b',').count() == Options::default().iods {
+            return file;
+        }
+        fs::remove_file(path).unwrap();
+        assert!(
+            start.elapsed() < ROOM_TIME_MAX,
+            "mgr does not hear of the room"
+        );
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
 /// One iod of three has no room: what the others took of a write must not come back.
 #[test]
 fn what_is_left_of_a_write_that_failed_is_not_in_the_file_when_it_grows() {
@@ -272,7 +294,7 @@ fn what_is_left_of_a_write_that_failed_is_not_in_the_file_when_it_grows() {
             if round % 2 == 1 {
                 options.custom_flags(nix::libc::O_DIRECT);
             }
-            let file = options.open(&path).unwrap();
+            let file = on_all_iods(&options, &path);
             let filler = Filler::new(cluster.scratch().join("iod0/filler"));
             let bytes = vec![b'S'; 98_304];
             let stored = match file.write_at(&bytes, 0) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use cssns_tests::pvfs_cluster::{Cluster, Options, SmallDisk, Who};
 use nix::sys::statvfs::{Statvfs, statvfs};
+use pvfs::limits::HEARTBEAT_INTERVAL_MS;
 
 const SMALL_BYTES: u64 = 24 << 20;
 const FILE_BYTES: usize = 4 << 20;
@@ -31,6 +32,8 @@ fn a_small_disk_that_fills_up_stops_nobody_and_df_counts_each_disk_once() -> any
     let content = vec![5; FILE_BYTES];
     for n in 0..36 {
         fs::write(cluster.mount(0).join(format!("f{n}")), &content)?;
+        // mgr hears of the room with each heartbeat; nobody fills a disk between two of them here.
+        std::thread::sleep(Duration::from_millis(HEARTBEAT_INTERVAL_MS));
     }
     let seen = statvfs(&cluster.mount(0))?;
     let seen_bytes = seen.blocks() * seen.fragment_size();

@@ -157,7 +157,7 @@ impl Transaction<'_> {
 
     /// Takes an inode's capability away, and with `mode_bits` set-uid and set-gid too. The caller stores
     /// the inode.
-    fn drop_privileges(&mut self, attr: &mut Attr, mode_bits: bool) {
+    pub(super) fn drop_privileges(&mut self, attr: &mut Attr, mode_bits: bool) {
         if mode_bits {
             attr.mode = access::without_privilege(attr, self.context.credentials);
         }

@@ -5,10 +5,9 @@
 //! mgr knows are those that have one. See docs/decisions/0104-write-intents.md.
 
 use bincode::{Decode, Encode};
-use pvfs::attr::{Attr, Credentials, FileKind};
+use pvfs::attr::{Attr, FileKind};
 use pvfs::ids::InodeNumber;
 
-use super::access::without_privilege;
 use super::inode::Inode;
 use super::key;
 use super::open::note_space;
@@ -42,15 +41,6 @@ pub struct Measure {
     pub end: u64,
     /// Disk space that it takes, bytes.
     pub allocated: u64,
-}
-
-/// A user with no rights of his own.
-const fn somebody() -> Credentials {
-    Credentials {
-        uid: u32::MAX,
-        gid: u32::MAX,
-        groups: Vec::new(),
-    }
 }
 
 impl Transaction<'_> {
@@ -144,8 +134,8 @@ impl Transaction<'_> {
             attr.size = measure.end;
             note_space(attr, Some(measure.allocated));
             self.content_changed(attr);
-            // An ordinary user's write has taken them away before; whose this was is not known.
-            attr.mode = without_privilege(attr, &somebody());
+            // Whose write it was is not known any more.
+            self.drop_privileges(attr, true);
             self.put_inode(&found)?;
         }
         self.end_doubt(&found.attr)

@@ -9,7 +9,9 @@ use pvfs::limits::GROUPS_MAX;
 use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
 
-use super::leases::{Parked, Reported, attr_in, is_about_names, opens_for_writing};
+use super::leases::{
+    Parked, Reported, attr_in, is_about_names, opens_for_writing, tells_of_writes,
+};
 use super::work::Order;
 use super::{Action, Blocked, Input, Moment, State, Withheld, store_failed};
 use crate::namespace::layout::{Cut, IodSlot};
@@ -461,8 +463,9 @@ impl<W> State<W> {
     /// The file that a reply would tell of before it is settled, though that will be soon.
     fn told_too_early(&self, request: &MgrRequest, response: &MgrResponse) -> Option<InodeNumber> {
         // Whoever reports may be asked for just that so that the file can be settled.
-        let reports = matches!(request.operation, MgrOperation::Report { .. });
-        let told = attr_in(response).filter(|_| !reports)?.inode;
+        let told = attr_in(response)
+            .filter(|_| !tells_of_writes(&request.operation))?
+            .inode;
         self.intents.holds_up_readers(told).then_some(told)
     }
 

@@ -692,7 +692,7 @@ fn read_inode(view: &dyn View, inode: InodeNumber) -> Result<Option<Inode>, Stor
 }
 
 /// Whether an operation is a part of its client's own writing, which others need not wait for.
-const fn tells_of_writes(operation: &MgrOperation) -> bool {
+pub(super) const fn tells_of_writes(operation: &MgrOperation) -> bool {
     matches!(
         operation,
         MgrOperation::Report { .. } | MgrOperation::DropPrivileges { .. }
