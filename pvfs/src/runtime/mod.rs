@@ -4,7 +4,7 @@
 //! In production these are the standard library's own types under other paths: nothing is added and
 //! nothing is lost. They have these paths so that a simulation can put others in their place: with
 //! the feature `simulation`, which nothing but `tests/simulation` turns on, they are those of
-//! [`simulated`].
+//! `simulated`.
 //!
 //! Product code that sleeps, waits, locks, reads a clock, draws a random number or opens a connection
 //! does it through this module. `Arc`, `Weak`, `OnceLock` and the atomic types wait for nobody, so any

@@ -3,9 +3,9 @@
 //! everything that happens follows from a seed. docs/SIMULATION.md says what is simulated, what is
 //! not, and how a failing seed is replayed.
 //!
-//! [`machine`] runs tasks one at a time over [`network`]; [`mgr`], [`iod`] and [`node`] are the
-//! processes, with the real code in them; [`kernel`] is the page cache of a node, [`program`] what runs
-//! there; [`run`] is one seed from its beginning to its judgement.
+//! `machine` runs tasks one at a time over `network`; `mgr`, `iod` and `node` are the
+//! processes, with the real code in them; `kernel` is the page cache of a node, `program` what runs
+//! there; `run` is one seed from its beginning to its judgement.
 
 #![cfg(feature = "simulation")]
 
