@@ -89,8 +89,8 @@ test-powercut: setup-test ## images of power cuts, RUNS (20000): of an iod's sto
 	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked -p pvfs-iod --lib crash_tests -- --nocapture
 	PVFS_POWERCUT_RUNS=$(or $(RUNS),20000) PVFS_POWERCUT_SEED=$(or $(SEED),1) $(CARGO) test --locked -p cssns-tests --test mgr_powercut -- --nocapture
 
-test-damage: setup-test ## images of mgr's store with flipped bits, IMAGES (10000), from SEED (1)
-	PVFS_DAMAGE_IMAGES=$(or $(IMAGES),10000) PVFS_DAMAGE_SEED=$(or $(SEED),1) $(CARGO) test --locked -p pvfs-mgr --test damaged_store -- --nocapture
+test-damage: setup-test ## images with flipped bits, of mgr's store and of an iod's data: IMAGES (10000) of each, from SEED (1)
+	PVFS_DAMAGE_IMAGES=$(or $(IMAGES),10000) PVFS_DAMAGE_SEED=$(or $(SEED),1) $(CARGO) test --locked -p pvfs-mgr -p pvfs-iod --test damaged_store -- --nocapture
 
 fuzz: setup ## fuzz the director's pure code and what PVFS takes from the network, SECONDS (60) for each target; finds go to build/fuzz
 	FUZZ_SECONDS=$(or $(SECONDS),$(FUZZ_SECONDS),60) scripts/fuzz.sh

@@ -67,21 +67,17 @@ impl SessionLog {
         let mut head = format!("{TITLE}{}", boot.trim()).into_bytes();
         head.resize(RECORD_BYTES, 0);
         let bytes = fs::read(path)?;
-        let mut records = Vec::new();
-        let mut places = Places::default();
-        if bytes.get(..RECORD_BYTES) == Some(&head) {
-            let chunks = bytes.chunks(RECORD_BYTES).skip(1);
-            for (place, chunk) in (0..).zip(chunks) {
-                places.next = place + 1;
-                match parse(chunk) {
-                    Some(record) => records.push((place, record)),
-                    None => places.free.push(place),
-                }
-            }
+        let content = match bytes.split_at_checked(RECORD_BYTES) {
+            Some((found, records)) if found == head => read(records),
+            Some(_) | None => None,
+        };
+        let (places, records) = if let Some(content) = content {
+            content
         } else {
             file.set_len(0)?;
             file.write_all_at(&head, 0)?;
-        }
+            Default::default()
+        };
         let places = Mutex::new(places);
         Ok((Self { file, places }, records))
     }
@@ -132,6 +128,27 @@ fn bytes_of(record: &Record) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What the log has behind its head. `None` where a record is damaged: nobody knows whose it was, and
+/// a session that has forgotten a change would make it again.
+fn read(bytes: &[u8]) -> Option<(Places, Vec<(Place, Record)>)> {
+    let mut records = Vec::new();
+    let mut places = Places::default();
+    for (place, chunk) in (0..).zip(bytes.chunks(RECORD_BYTES)) {
+        places.next = place + 1;
+        if let Some(record) = parse(chunk) {
+            records.push((place, record));
+        } else if chunk.iter().all(|byte| *byte == 0) {
+            places.free.push(place);
+        } else {
+            tracing::warn!(
+                "what changes have been made is forgotten: record {place} of it is damaged"
+            );
+            return None;
+        }
+    }
+    Some((places, records))
+}
+
 fn parse(bytes: &[u8]) -> Option<Record> {
     let (sum, rest) = bytes.split_first_chunk::<4>()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
@@ -177,6 +194,24 @@ mod tests {
         assert_eq!(found, []);
         let (_, found) = SessionLog::open_in(&path, "one\n").unwrap();
         assert_eq!(found, []);
+    }
+
+    /// A change whose record is damaged must not be made again, whichever it was.
+    #[test]
+    fn a_damaged_record_makes_the_log_begin_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions");
+        let (log, _) = SessionLog::open_in(&path, "one\n").unwrap();
+        for slot in 0..3 {
+            log.write(log.take(), &record(slot));
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2 * RECORD_BYTES + 9] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        for _ in 0..2 {
+            let (log, found) = SessionLog::open_in(&path, "one\n").unwrap();
+            assert_eq!((found, log.take()), (Vec::new(), 0));
+        }
     }
 
     #[test]
