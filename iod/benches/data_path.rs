@@ -29,7 +29,7 @@ use pvfs::address::Endpoint;
 use pvfs::client::buffer::AlignedBuffer;
 use pvfs::client::iod::IodDirectory;
 use pvfs::client::pool::{IodPool, PoolOptions};
-use pvfs::client::striped;
+use pvfs::client::striped::{self, Place};
 use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId};
 use pvfs::layout::Layout;
 use pvfs_iod::server::{Server, ServerLimits};
@@ -254,7 +254,13 @@ fn run(
             if is_write {
                 striped::write(pool, layout, object, offset, &buffer).expect("write");
             } else {
-                striped::read(pool, layout, object, offset, &mut buffer).expect("read");
+                let from = Place {
+                    layout,
+                    object,
+                    filled: 0,
+                    offset,
+                };
+                striped::read(pool, &from, &mut buffer).expect("read");
             }
             moved += REQUEST_BYTES as u64;
         }

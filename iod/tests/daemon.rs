@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use common::{FILE_SYSTEM, FakeMgr, TEST_TIMEOUT, Table, object, pattern};
+use common::{FILE_SYSTEM, FakeMgr, TEST_TIMEOUT, Table, object, pattern, place};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -353,7 +353,12 @@ fn acknowledged_writes_survive_kill_9() {
     let mut buffer = vec![0; BLOCK_BYTES];
     for block in 0..blocks {
         let offset = block * BLOCK_BYTES as u64;
-        striped::read(&pool, &layout, object(block % 3), offset, &mut buffer).unwrap();
+        striped::read(
+            &pool,
+            &place(&layout, object(block % 3), offset),
+            &mut buffer,
+        )
+        .unwrap();
         assert!(
             buffer == pattern(block, BLOCK_BYTES),
             "block {block} of {blocks}"
@@ -403,7 +408,7 @@ fn a_hanging_iod_is_waited_for_and_given_up_by_a_deadline() {
     stop(process);
     let deadline = Patience::endless().at_most(Duration::from_millis(200));
     let hurried = pool.with_patience(deadline);
-    let outcome = striped::read(&hurried, &layout, object(1), 0, &mut [0; 100]);
+    let outcome = striped::read(&hurried, &place(&layout, object(1), 0), &mut [0; 100]);
     assert_eq!(outcome, Err(FsError::Io));
     let writer = std::thread::spawn({
         let (pool, layout, bytes) = (pool.clone(), layout.clone(), bytes.clone());
@@ -412,6 +417,6 @@ fn a_hanging_iod_is_waited_for_and_given_up_by_a_deadline() {
     kill(process, Signal::SIGCONT).unwrap();
     assert_eq!(writer.join().unwrap(), Ok(()));
     let mut buffer = vec![0; bytes.len()];
-    striped::read(&pool, &layout, object(2), 0, &mut buffer).unwrap();
+    striped::read(&pool, &place(&layout, object(2), 0), &mut buffer).unwrap();
     assert!(buffer == bytes);
 }

@@ -22,10 +22,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::peer::{Peer, read, write};
-use common::{Cluster, object, pattern, stripe};
+use common::{Cluster, object, pattern, place, stripe};
 use pvfs::address::Endpoint;
 use pvfs::client::pool::{IodPool, PoolOptions};
-use pvfs::client::striped::{self, Place};
+use pvfs::client::striped;
 use pvfs::client::transport::{ByteStream, Tcp, Transport};
 use pvfs::error::FsError;
 use pvfs::layout::Layout;
@@ -149,14 +149,6 @@ impl Write for Tapped {
 const LENGTH: usize = 6000;
 const RANGE: std::ops::Range<u64> = 0..LENGTH as u64;
 
-fn place(layout: &Layout, inode: u64) -> Place<'_> {
-    Place {
-        layout,
-        object: object(inode),
-        offset: 0,
-    }
-}
-
 /// All that changes bytes of a file, each with what is there afterwards. File 2 has bytes of 2.
 const ACTS: [(&str, u8, Act); 4] = [
     ("write", 1, |pool, layout| {
@@ -166,7 +158,7 @@ const ACTS: [(&str, u8, Act); 4] = [
         striped::punch(pool, layout, object(1), 0, RANGE)
     }),
     ("copy", 2, |pool, layout| {
-        let (from, to) = (place(layout, 2), place(layout, 1));
+        let (from, to) = (place(layout, object(2), 0), place(layout, object(1), 0));
         striped::copy_at_iods(pool, &from, &to, 0, LENGTH as u64)
     }),
     ("truncate", 0, |pool, layout| {
@@ -176,7 +168,7 @@ const ACTS: [(&str, u8, Act); 4] = [
 
 fn content(pool: &IodPool, layout: &Layout) -> Vec<u8> {
     let mut bytes = vec![9; LENGTH];
-    striped::read(pool, layout, object(1), 0, &mut bytes).unwrap();
+    striped::read(pool, &place(layout, object(1), 0), &mut bytes).unwrap();
     bytes
 }
 

@@ -304,6 +304,7 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
                 },
                 offset: o,
                 length: l,
+                filled: o,
             }
         }),
         (any::<u64>(), any::<u64>()).prop_map(|(i, length)| IodRequest::Truncate {
@@ -417,6 +418,7 @@ fn a_request_for_another_place_of_the_layout_is_refused() {
                 stripe,
                 offset,
                 length: 3,
+                filled: 0,
             },
             IodRequest::Write {
                 stripe,
@@ -441,6 +443,7 @@ fn a_request_for_another_place_of_the_layout_is_refused() {
             IodRequest::Copy {
                 from: stripe,
                 from_offset: offset,
+                from_filled: 0,
                 to: self::stripe(2),
                 to_offset: offset,
                 length,

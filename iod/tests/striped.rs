@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, Iod, local_lengths, object, pattern};
+use common::{Cluster, Iod, local_lengths, object, pattern, place};
 use proptest::prelude::*;
 use pvfs::address::Endpoint;
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
-use pvfs::client::striped::{self, Place};
+use pvfs::client::striped;
 use pvfs::client::transport::{ByteStream, Tcp, Transport};
 use pvfs::error::FsError;
 use pvfs::ids::{IodId, ObjectId};
@@ -115,8 +115,8 @@ fn seek_agrees(
 ) -> Result<(), TestCaseError> {
     let size = flat.0.len();
     let seek = |offset: usize, target| {
-        let place = (offset as u64, size as u64);
-        let found = striped::seek(pool, layout, object, place, target).unwrap();
+        let from = place(layout, object, offset as u64);
+        let found = striped::seek(pool, &from, size as u64, target).unwrap();
         found.map(|found| found as usize)
     };
     let zeros = |from: usize, to: usize| flat.0[from..to].iter().all(|byte| *byte == 0);
@@ -170,7 +170,8 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, inode: u64, cases: 
                 }
                 Step::Read { offset, length } => {
                     let mut buffer = vec![0xee; length];
-                    striped::read(pool, &layout, object, offset as u64, &mut buffer).unwrap();
+                    striped::read(pool, &place(&layout, object, offset as u64), &mut buffer)
+                        .unwrap();
                     prop_assert!(
                         buffer == flat.read(offset, length),
                         "read {offset}+{length}"
@@ -202,11 +203,7 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, inode: u64, cases: 
                     // A round is a stripe at each iod; the copy must not meet what it copies.
                     let round = (width << shift) * rounds;
                     let length = length.min(round);
-                    let place = |offset: usize| Place {
-                        layout: &layout,
-                        object,
-                        offset: offset as u64,
-                    };
+                    let place = |offset: usize| place(&layout, object, offset as u64);
                     let (from, to) = (place(offset), place(offset + round));
                     striped::copy_at_iods(pool, &from, &to, 0, length as u64).unwrap();
                     let bytes = flat.read(offset, length);
@@ -215,7 +212,7 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, inode: u64, cases: 
             }
         }
         let mut buffer = vec![0xee; FILE_MAX * 2];
-        striped::read(pool, &layout, object, 0, &mut buffer).unwrap();
+        striped::read(pool, &place(&layout, object, 0), &mut buffer).unwrap();
         prop_assert!(buffer == flat.read(0, FILE_MAX * 2), "whole file");
         Ok(())
     });
@@ -234,8 +231,9 @@ fn holes_and_reserved_space_are_where_they_were_made() {
     let (layout, object) = (cluster.layout(65_536), object(9));
     let pool = &cluster.pool;
     let size = 100 * 65_536;
-    let seek =
-        |offset: u64, target| striped::seek(pool, &layout, object, (offset, size), target).unwrap();
+    let seek = |offset: u64, target| {
+        striped::seek(pool, &place(&layout, object, offset), size, target).unwrap()
+    };
     assert_eq!(seek(0, SeekTarget::Data), None);
     assert_eq!(seek(5, SeekTarget::Hole), Some(5));
     let write = |stripe: u64, count: usize| {
@@ -261,15 +259,11 @@ fn holes_and_reserved_space_are_where_they_were_made() {
     striped::allocate(pool, &layout, object, 0, 0..20 * 65_536).unwrap();
     assert_eq!(space(), 21 * 65_536, "reserved, beside stripe 40");
     let mut bytes = vec![1; 65_536];
-    striped::read(pool, &layout, object, 12 * 65_536, &mut bytes).unwrap();
+    striped::read(pool, &place(&layout, object, 12 * 65_536), &mut bytes).unwrap();
     assert!(bytes.iter().all(|byte| *byte == 0));
     let other = layout.iods().iter().copied().rev().collect();
     let other = Layout::new(65_536, 0, other).unwrap();
-    let place = |layout| Place {
-        layout,
-        object,
-        offset: 0,
-    };
+    let place = |layout| place(layout, object, 0);
     let refused = striped::copy_at_iods(pool, &place(&layout), &place(&other), 0, 1);
     assert_eq!(refused, Err(FsError::InvalidArgument));
 }
@@ -369,7 +363,7 @@ fn a_request_longer_than_a_payload_is_cut() {
     let bytes = pattern(1, 2 * PAYLOAD_BYTES_MAX + 12_345);
     striped::write(&cluster.pool, &layout, object(1), 99, &bytes).unwrap();
     let mut buffer = vec![0; bytes.len()];
-    striped::read(&cluster.pool, &layout, object(1), 99, &mut buffer).unwrap();
+    striped::read(&cluster.pool, &place(&layout, object(1), 99), &mut buffer).unwrap();
     assert!(buffer == bytes);
 }
 
@@ -386,7 +380,7 @@ fn removing_leaves_no_local_file() {
     striped::remove(&cluster.pool, &layout, object(1)).unwrap();
     assert_eq!(lengths(&cluster), [0; 0]);
     let mut buffer = [1; 100];
-    striped::read(&cluster.pool, &layout, object(1), 0, &mut buffer).unwrap();
+    striped::read(&cluster.pool, &place(&layout, object(1), 0), &mut buffer).unwrap();
     assert_eq!(buffer, [0; 100]);
 }
 
@@ -404,7 +398,7 @@ fn idle_connections_to_a_restarted_iod_are_replaced_unnoticed() {
         .pool
         .with_patience(Patience::endless().at_most(Duration::from_secs(10)));
     let mut buffer = vec![0; bytes.len()];
-    striped::read(&hurried, &layout, object(1), 0, &mut buffer).unwrap();
+    striped::read(&hurried, &place(&layout, object(1), 0), &mut buffer).unwrap();
     assert!(buffer == bytes);
 }
 
@@ -425,7 +419,8 @@ fn writers_wait_for_iods_that_come_and_go() {
                     let offset = written % 20 * BLOCK_BYTES as u64;
                     striped::write(&pool, &layout, object(writer), offset, &bytes).unwrap();
                     let mut buffer = vec![0; BLOCK_BYTES];
-                    striped::read(&pool, &layout, object(writer), offset, &mut buffer).unwrap();
+                    striped::read(&pool, &place(&layout, object(writer), offset), &mut buffer)
+                        .unwrap();
                     assert!(buffer == bytes, "block {written} of writer {writer}");
                     written += 1;
                 }
@@ -453,13 +448,13 @@ fn a_deadline_ends_the_waiting() {
     let patience = Patience::endless().at_most(Duration::from_millis(300));
     let pool = cluster.pool.with_patience(patience);
     let start = Instant::now();
-    let outcome = striped::read(&pool, &layout, object(1), 0, &mut [0; 10_000]);
+    let outcome = striped::read(&pool, &place(&layout, object(1), 0), &mut [0; 10_000]);
     assert_eq!(outcome, Err(FsError::Io));
     assert!(start.elapsed() >= Duration::from_millis(300));
     assert!(start.elapsed() < Duration::from_secs(20));
     // A range that lies on the other iod alone needs no waiting, but its deadline has passed too.
     assert_eq!(
-        striped::read(&cluster.pool, &layout, object(1), 0, &mut [0; 4096]),
+        striped::read(&cluster.pool, &place(&layout, object(1), 0), &mut [0; 4096]),
         Ok(())
     );
 }
@@ -488,7 +483,7 @@ fn another_iod_at_the_address_is_not_believed() {
     let fresh = IodPool::new(cluster.table.clone(), Default::default());
     let reader = std::thread::spawn(move || {
         let mut buffer = vec![0; 8192];
-        striped::read(&fresh, &layout, object(1), 0, &mut buffer).map(|()| buffer)
+        striped::read(&fresh, &place(&layout, object(1), 0), &mut buffer).map(|()| buffer)
     });
     let hurried = Patience::endless().at_most(Duration::from_millis(100));
     let fresh = IodPool::new(cluster.table.clone(), Default::default());
@@ -523,6 +518,7 @@ fn control_calls_reach_the_iod() {
         stripe,
         offset: u64::MAX,
         length: 1,
+        filled: 0,
     };
     assert_eq!(
         cluster.pool.call(IodId(1), &read),
@@ -532,6 +528,7 @@ fn control_calls_reach_the_iod() {
         stripe,
         offset: 0,
         length: u32::MAX,
+        filled: 0,
     };
     assert_eq!(
         cluster.pool.call(IodId(1), &read),

@@ -112,6 +112,9 @@ pub struct Attr {
     /// Disk space that the iods said a file with holes or reserved space takes, bytes; `None` is a
     /// file that takes what its size says.
     pub allocated: Option<u64>,
+    /// So many bytes from the file's start on have all been written: an iod whose local file ends
+    /// before its part of them has lost something. Less than the size where bytes were left out.
+    pub filled: u64,
     /// It has an access control list, of itself or for what is made in it.
     pub has_acl: bool,
     /// It has the extended attribute `security.capability`.

@@ -106,6 +106,9 @@ pub enum FsError {
     /// have been made.
     #[error("the iod has forgotten this client's changes")]
     SessionLost,
+    /// An iod does not have bytes any more that were written to it; its log says which.
+    #[error("bytes that were written are missing")]
+    Missing,
 }
 
 impl FsError {
@@ -144,7 +147,7 @@ impl FsError {
             Self::Deadlock => libc::EDEADLK,
             Self::NoLocks => libc::ENOLCK,
             Self::Interrupted => libc::EINTR,
-            Self::SessionLost => libc::EIO,
+            Self::SessionLost | Self::Missing => libc::EIO,
         }
     }
 

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use cssns_tests::pvfs_cluster::{Cluster, Options};
+use nix::errno::Errno;
+use nix::fcntl::copy_file_range;
+use nix::unistd::{Whence, lseek};
 
 /// Three stripes, so that each iod has one.
 const FILE_BYTES: usize = 3 * (512 << 10);
@@ -116,6 +119,76 @@ fn a_flipped_bit_is_an_error_in_the_log_and_never_data() -> anyhow::Result<()> {
     fs::write(&path, content())?;
     ensure!(read(&path)? == content(), "a new file");
     cluster.finish()
+}
+
+/// An object that is gone together with its checksums leaves nothing behind that could tell of it but
+/// mgr's word that its bytes were written.
+#[test]
+fn bytes_that_are_gone_without_a_trace_are_an_error() -> anyhow::Result<()> {
+    const STRIPE: usize = FILE_BYTES / IODS;
+    for mount_options in ["allow_other", "allow_other,direct_io"] {
+        let mut cluster = Cluster::start(Options {
+            mount_options: mount_options.into(),
+            ..Options::default()
+        })?;
+        let path = cluster.mount(0).join("whole");
+        // As a program does that copies: one piece after another.
+        let file = File::create(&path)?;
+        for (at, piece) in (0..).step_by(STRIPE / 4).zip(content().chunks(STRIPE / 4)) {
+            file.write_all_at(piece, at)?;
+        }
+        file.sync_all()?;
+        let gone = objects(&cluster)?.swap_remove(1);
+        let sparse = cluster.mount(0).join("sparse");
+        let holes = File::create(&sparse)?;
+        holes.write_all_at(b"end", (FILE_BYTES - 3) as u64)?;
+        holes.sync_all()?;
+
+        let iod = iod_of(&gone)?;
+        cluster.kill_iod(iod)?;
+        fs::remove_file(&gone)?;
+        fs::remove_file(gone.with_extension(sums_extension(&gone)?))?;
+        cluster.restart_iod(iod)?;
+
+        let kind = |error: std::io::Error| error.raw_os_error();
+        let stripes = (0..IODS).map(|number| {
+            let mut bytes = vec![0; STRIPE];
+            let file = OpenOptions::new()
+                .read(true)
+                .custom_flags(nix::libc::O_DIRECT)
+                .open(&path)?;
+            let at = number * STRIPE;
+            file.read_exact_at(&mut bytes, at as u64)?;
+            Ok(bytes == content()[at..at + STRIPE])
+        });
+        let mut outcomes: Vec<_> = stripes.map(|outcome| outcome.map_err(kind)).collect();
+        outcomes.sort();
+        let eio = Some(nix::libc::EIO);
+        ensure!(outcomes == [Ok(true), Ok(true), Err(eio)], "{outcomes:?}");
+        let found = lseek(&file, 0, Whence::SeekData);
+        ensure!(found == Err(Errno::EIO), "{found:?}");
+        let copy = File::create(cluster.mount(0).join("copy"))?;
+        let source = File::open(&path)?;
+        let copied = copy_file_range(&source, None, &copy, None, FILE_BYTES);
+        ensure!(copied == Err(Errno::EIO), "{copied:?}");
+        let name = gone.file_name().context("no name")?.to_string_lossy();
+        ensure!(logs(&cluster)?.contains(&*name), "no log names {name}");
+        // What was never written is no loss.
+        let mut zeros = vec![0; FILE_BYTES - 3];
+        zeros.extend(b"end");
+        ensure!(read(&sparse)? == zeros, "holes");
+        file.write_all_at(&content(), 0)?;
+        ensure!(read(&path)? == content(), "what is written anew is there");
+        drop((file, holes, source, copy));
+        cluster.finish()?;
+    }
+    Ok(())
+}
+
+/// That of the object's checksums.
+fn sums_extension(object: &Path) -> anyhow::Result<String> {
+    let generation = object.extension().and_then(|text| text.to_str());
+    Ok(format!("{}.sums", generation.context("no generation")?))
 }
 
 fn iod_of(object: &Path) -> anyhow::Result<usize> {

@@ -304,6 +304,7 @@ fn requests_out_of_place_change_nothing_of_others() {
             open,
             known_change: 0,
             allocated: Some(u64::MAX),
+            filled: u64::MAX,
             torn: true,
         },
         MgrOperation::Acknowledge {
@@ -374,6 +375,7 @@ fn requests_out_of_place_change_nothing_of_others() {
             stripe: stripe(u64::MAX),
             offset: u64::MAX,
             length: u32::MAX,
+            filled: u64::MAX,
         },
         IodRequest::Truncate {
             stripe: stripe(u64::MAX),

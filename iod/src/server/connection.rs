@@ -23,7 +23,7 @@ use super::ServerLimits;
 use super::deadline::DeadlineReader;
 use super::failure_log::FailureLog;
 use super::transfer::{SendError, buffer_of, receive, send_file, send_start};
-use crate::store::{Attempt, ObjectFile, Scrubbed, Stamp, Store, end_of};
+use crate::store::{Attempt, Damage, ObjectFile, Scrubbed, Stamp, Store, end_of};
 
 /// Holds any request's header and body, so that a request without payload takes one system call,
 /// and so little that next to nothing of a payload is copied twice.
@@ -63,7 +63,10 @@ impl Reporter<'_> {
             "{action} of object {object} ({}) for {peer}: {error}",
             path.display()
         ));
-        FsError::from_io(error)
+        match Damage::of(error) {
+            Some(Damage::Short { .. }) => FsError::Missing,
+            _ => FsError::from_io(error),
+        }
     }
 }
 
@@ -162,7 +165,8 @@ impl<'a> Connection<'a> {
                 stripe,
                 offset,
                 length,
-            } => self.read(header, stripe.object, *offset, *length as usize),
+                filled,
+            } => self.read(header, stripe.object, (*offset, *length as usize), *filled),
             IodRequest::Truncate {
                 stripe,
                 length,
@@ -248,9 +252,12 @@ impl<'a> Connection<'a> {
                 stripe,
                 offset,
                 target,
+                filled,
             } => {
                 let found = end_of(*offset, 0).and_then(|_| {
-                    let found = self.store.seek(stripe.object, *offset, *target);
+                    let whole = self.store.check_filled(stripe.object, *filled);
+                    let found =
+                        whole.and_then(|()| self.store.seek(stripe.object, *offset, *target));
                     found.map_err(|error| self.reporter.failed("lseek", stripe.object, &error))
                 });
                 self.reply(header, &found.map(IodResponse::Position))
@@ -258,6 +265,7 @@ impl<'a> Connection<'a> {
             IodRequest::Copy {
                 from,
                 from_offset,
+                from_filled,
                 to,
                 to_offset,
                 length,
@@ -275,6 +283,7 @@ impl<'a> Connection<'a> {
                     change: *change,
                 };
                 let outcome = self.change(&ranged, "copy", || {
+                    self.store.check_filled(from.object, *from_filled)?;
                     let (from, to) = ((from.object, *from_offset), (*to, *to_offset));
                     self.store.copy(from, to, *length)
                 });
@@ -500,8 +509,8 @@ impl<'a> Connection<'a> {
         &mut self,
         header: &FrameHeader,
         object: ObjectId,
-        offset: u64,
-        length: usize,
+        (offset, length): (u64, usize),
+        filled: u64,
     ) -> Result<(), ConnectionError> {
         if length > PAYLOAD_BYTES_MAX {
             return self.reply(header, &Err(FsError::MessageTooLong));
@@ -510,11 +519,18 @@ impl<'a> Connection<'a> {
             return self.reply(header, &Err(error));
         }
         let found = self.store.find(object).and_then(|file| {
-            let Some(file) = file else { return Ok(None) };
-            let stamp = file.stamp()?;
-            Ok(Some((file, stamp)))
+            let found = match file {
+                Some(file) => Some((file.stamp()?, file)),
+                None => None,
+            };
+            let here = found.as_ref().map_or(0, |(stamp, _)| stamp.length);
+            if here < filled.min(offset + length as u64) {
+                let length = here;
+                return Err(Damage::Short { length, filled }.into());
+            }
+            Ok(found)
         });
-        let (file, stamp) = match found {
+        let (stamp, file) = match found {
             Err(error) => {
                 let error = self.reporter.failed("open", object, &error);
                 return self.reply(header, &Err(error));

@@ -317,6 +317,7 @@ mod tests {
                 stripe,
                 offset: 0,
                 length: length as u32,
+                filled: length as u64,
             };
             connection.send(&request, &[]).unwrap();
             let mut bytes = vec![0; length];

@@ -321,6 +321,22 @@ impl Store {
         }
     }
 
+    /// Whether all bytes are there that have been written: `filled` at least.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage::Short`]; those of open(2) and fstat(2).
+    pub fn check_filled(&self, object: ObjectId, filled: u64) -> io::Result<()> {
+        if filled == 0 {
+            return Ok(());
+        }
+        let length = self.stat(object)?.length;
+        if length < filled {
+            return Err(Damage::Short { length, filled }.into());
+        }
+        Ok(())
+    }
+
     /// Copies `length` bytes between local files. Where the first ends early, the rest are zeros.
     ///
     /// # Errors

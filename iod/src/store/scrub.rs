@@ -71,6 +71,7 @@ fn compare_piece(
                 Some(
                     Damage::Header { .. }
                     | Damage::Lost
+                    | Damage::Short { .. }
                     | Damage::Foreign { .. }
                     | Damage::Misplaced { .. },
                 )

@@ -61,6 +61,14 @@ pub enum Damage {
         /// What somebody wants.
         asked: LayoutSlot,
     },
+    /// The local file ends before bytes that a client knows to have been written.
+    #[error("it has {length} bytes, and {filled} have been written, as far as the client knows")]
+    Short {
+        /// What is here, bytes; 0 also where there is no local file.
+        length: u64,
+        /// What has been written at least.
+        filled: u64,
+    },
     /// There are checksums and no data.
     #[error("its data is gone, only checksums are left")]
     Lost,

@@ -16,6 +16,7 @@ use std::time::Duration;
 use pvfs::address::Endpoint;
 use pvfs::client::iod::IodDirectory;
 use pvfs::client::pool::{IodPool, PoolOptions};
+use pvfs::client::striped::Place;
 use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId, ObjectId};
 use pvfs::layout::{Layout, LayoutSlot};
 use pvfs::proto::iod::StripeRef;
@@ -35,6 +36,16 @@ pub fn stripe(inode: u64) -> StripeRef {
     StripeRef {
         object: object(inode),
         place: LayoutSlot::default(),
+    }
+}
+
+/// A place in a file of which nothing is known to have been written.
+pub const fn place(layout: &Layout, object: ObjectId, offset: u64) -> Place<'_> {
+    Place {
+        layout,
+        object,
+        filled: 0,
+        offset,
     }
 }
 

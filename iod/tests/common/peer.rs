@@ -16,6 +16,7 @@ pub fn read(inode: u64, offset: u64, length: u32) -> IodRequest {
         stripe: stripe(inode),
         offset,
         length,
+        filled: 0,
     }
 }
 

@@ -132,6 +132,7 @@ impl Transaction<'_> {
         let space = attr.space();
         let grown = size > attr.size;
         attr.size = size;
+        attr.filled = attr.filled.min(size);
         let dense = Attr {
             allocated: None,
             ..*attr

@@ -220,7 +220,7 @@ impl Transaction<'_> {
             layout,
             size: found.attr.size,
             ctime: found.attr.ctime,
-            dense: found.attr.allocated.is_none(),
+            filled: found.attr.filled,
         });
         Ok(())
     }

@@ -102,6 +102,7 @@ const fn root(now: Timestamp) -> Inode {
             ctime: now,
             change: 0,
             allocated: None,
+            filled: 0,
             has_acl: false,
             has_capability: false,
         },

@@ -195,6 +195,7 @@ impl Transaction<'_> {
             ctime: now,
             change: 0,
             allocated: None,
+            filled: 0,
             has_acl: false,
             has_capability: false,
         };

@@ -148,6 +148,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             open,
             known_change,
             allocated,
+            filled,
             torn,
         } => {
             let written = Written {
@@ -155,6 +156,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
                 modified: *modified,
                 known_change: *known_change,
                 allocated: *allocated,
+                filled: *filled,
                 torn: *torn,
             };
             tx.report(*inode, *open, written)

@@ -24,6 +24,8 @@ pub struct Written {
     pub known_change: u64,
     /// Disk space that it takes now, where the writer asked the iods.
     pub allocated: Option<u64>,
+    /// So many bytes from the file's start on have all been written, as far as the writer knows.
+    pub filled: u64,
     /// A write failed: iods may hold a part of it beyond the file's end.
     pub torn: bool,
 }
@@ -154,6 +156,7 @@ impl Transaction<'_> {
             modified,
             known_change,
             allocated,
+            filled,
             torn,
         } = written;
         let held = self.held(inode, open)?;
@@ -183,6 +186,7 @@ impl Transaction<'_> {
         let grown = size_min > found.attr.size;
         if grown || modified {
             found.attr.size = found.attr.size.max(size_min);
+            found.attr.filled = found.attr.filled.max(filled).min(found.attr.size);
             note_space(&mut found.attr, allocated);
             self.content_changed(&mut found.attr);
             self.put_inode(&found)?;

@@ -501,7 +501,7 @@ impl Transaction<'_> {
         let found = self.resting(iod, object, ctime)?;
         Ok(verdict_of(found.is_some_and(|(inode, layout, slot)| {
             let attr = inode.attr;
-            attr.allocated.is_none() && layout.local_size(slot, attr.size) > length
+            layout.local_size(slot, attr.filled) > length
         })))
     }
 

@@ -41,6 +41,7 @@ pub fn attr(kind: FileKind) -> Attr {
         ctime: Timestamp::default(),
         change: 0,
         allocated: None,
+        filled: 0,
         has_acl: false,
         has_capability: false,
     }

@@ -120,7 +120,7 @@ fn a_sound_file_system_has_nothing_to_find() {
     assert_eq!(names.count(), 5);
     assert!(seen.iter().any(|seen| matches!(
         seen,
-        Seen::File { object, size: FILE_BYTES, dense: true, .. } if object.inode == tree.file
+        Seen::File { object, size: FILE_BYTES, filled: FILE_BYTES, .. } if object.inode == tree.file
     )));
     check(&tree.world.store());
 }

@@ -156,6 +156,7 @@ pub fn report(file: &OpenResponse, size_min: u64) -> MgrOperation {
         open: file.open,
         known_change: file.attr.change,
         allocated: None,
+        filled: 0,
         torn: false,
     }
 }

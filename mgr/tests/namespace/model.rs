@@ -360,6 +360,7 @@ fn plan(model: &mut Model, step: &Step) -> Option<(MgrOperation, Result<(), FsEr
                     open,
                     known_change: 0,
                     allocated: None,
+                    filled: 0,
                     torn: false,
                 },
                 expected,

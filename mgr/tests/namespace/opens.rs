@@ -131,6 +131,7 @@ fn reports_need_an_open_for_writing() {
         open: write,
         known_change: 0,
         allocated: None,
+        filled: 0,
         torn: false,
     };
     let Ok(MgrResponse::Report {

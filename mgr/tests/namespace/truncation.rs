@@ -93,6 +93,7 @@ fn other_writers_of_the_inode_wait_and_nobody_else() {
         open,
         known_change: 0,
         allocated: None,
+        filled: 0,
         torn: false,
     };
     let (second, _) = world.send(BOB, report);

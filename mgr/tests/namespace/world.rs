@@ -512,6 +512,7 @@ impl<S: Store> World<S> {
             open,
             known_change: 0,
             allocated: None,
+            filled: size_min,
             torn: false,
         };
         match self.call_as(client, &who, operation)? {

@@ -29,15 +29,6 @@ pub struct CopyPlace {
     pub offset: u64,
 }
 
-/// A place in an open file, for the iods.
-fn place(file: &OpenFile, offset: u64) -> Place<'_> {
-    Place {
-        layout: &file.layout,
-        object: file.object,
-        offset,
-    }
-}
-
 impl Pvfs {
     /// Copies up to `length` bytes; returns how many, 0 at the first file's end. The kernel has
     /// refused ranges of one file that overlap, and drops its pages of the second afterwards.
@@ -53,11 +44,23 @@ impl Pvfs {
         length: u64,
     ) -> Result<u64, FsError> {
         let source = self.file_for_io(from.handle)?;
+        self.again_where_missing(&source, || {
+            self.copy_from(&source, caller, (from, to), length)
+        })
+    }
+
+    fn copy_from(
+        self: &Arc<Self>,
+        source: &OpenFile,
+        caller: Caller,
+        (from, to): (CopyPlace, CopyPlace),
+        length: u64,
+    ) -> Result<u64, FsError> {
         let target = self.file_for_io(to.handle)?;
         let copy = |permit: Permit| {
             self.check_locks(from.handle)?;
             self.check_locks(to.handle)?;
-            let end = self.size_under_lease(&source)?;
+            let end = self.size_under_lease(source)?;
             let rest = end.saturating_sub(from.offset);
             let length = length.min(rest).min(CALL_BYTES_MAX);
             let end = to.offset.checked_add(length).ok_or(FsError::FileTooLarge)?;
@@ -70,8 +73,8 @@ impl Pvfs {
                 let under = (self.pool_under(&target, permit), permit.fence);
                 let copied = self.copy_bytes(
                     &under,
-                    &place(&source, from.offset),
-                    &place(&target, to.offset),
+                    &source.place(from.offset),
+                    &target.place(to.offset),
                     length,
                 );
                 if let Err(error) = copied {
@@ -115,15 +118,7 @@ impl Pvfs {
             let mut done = 0;
             while done < length {
                 let step = COPY_BYTES_MAX.min(length - done);
-                let at = |place: &Place<'_>| place.offset + done;
-                let from = Place {
-                    offset: at(from),
-                    ..*from
-                };
-                let to = Place {
-                    offset: at(to),
-                    ..*to
-                };
+                let (from, to) = (from.after(done), to.after(done));
                 striped::copy_at_iods(pool, &from, &to, *fence, step)?;
                 done += step;
             }
@@ -159,13 +154,7 @@ impl Pvfs {
             }
             let step = usize::try_from(piece.min(length - done)).map_err(|_| FsError::Io)?;
             let bytes = buffer.get_mut(..step).ok_or(FsError::Io)?;
-            striped::read(
-                &self.pool,
-                from.layout,
-                from.object,
-                from.offset + done,
-                bytes,
-            )?;
+            striped::read(&self.pool, &from.after(done), bytes)?;
             let offset = to.offset + done;
             striped::write_under(pool, to.layout, to.object, *fence, offset, bytes)?;
         }

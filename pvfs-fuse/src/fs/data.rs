@@ -375,6 +375,7 @@ impl Pvfs {
         let (inode, io, pages) = (&*file.inode, request.io(), request.pages());
         let filling = request.fills_pages.then(|| Filling::begin(inode, pages));
         let mut first = true;
+        let mut asked = false;
         loop {
             let permit = self.begin(inode, io)?;
             let loose = {
@@ -404,10 +405,19 @@ impl Pvfs {
                 }
                 (kept, fetched) => {
                     drop(state);
+                    let is_held = kept.is_some();
                     if let Some(permit) = kept {
                         self.end(inode, permit, io, pages);
                     }
-                    fetched?;
+                    match fetched {
+                        // Others may have truncated the file.
+                        Err(FsError::Missing)
+                            if !is_held || !std::mem::replace(&mut asked, true) =>
+                        {
+                            self.ask_what_is_filled(file)?;
+                        }
+                        fetched => drop(fetched?),
+                    }
                 }
             }
             if interrupt::is_interrupted() {
@@ -424,9 +434,35 @@ impl Pvfs {
         }
         let mut buffer = self.buffers.take();
         let bytes = buffer.get_mut(..length).ok_or(FsError::Io)?;
-        striped::read(&self.pool, &file.layout, file.object, request.offset, bytes)?;
+        striped::read(&self.pool, &file.place(request.offset), bytes)?;
         let buffer = Some(buffer);
         Ok(Fetched { buffer, length })
+    }
+
+    /// Does what reads a file, and does it again where iods lack bytes that were written, as far as is
+    /// known here: what was known may be old, as others may have truncated the file.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Missing`] where they are missing by what mgr says, too.
+    pub(super) fn again_where_missing<T>(
+        &self,
+        file: &OpenFile,
+        read: impl Fn() -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        match read() {
+            Err(FsError::Missing) => {
+                self.ask_what_is_filled(file)?;
+                read()
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn ask_what_is_filled(&self, file: &OpenFile) -> Result<(), FsError> {
+        let attr = self.getattr(file.inode.number.0)?;
+        file.inode.state().know_filled(&attr);
+        Ok(())
     }
 
     /// How many of `length` bytes at `offset` lie before the file's end.

@@ -43,6 +43,8 @@ pub(super) struct Report {
     pub(super) writer: OpenId,
     /// The file has, or may have, holes or reserved space: only the iods know how much it takes.
     pub(super) asks_for_space: bool,
+    /// So many bytes from the file's start on have all been written.
+    pub(super) filled: u64,
     /// A write failed, and iods may hold a part of it beyond the end.
     pub(super) torn: bool,
 }
@@ -228,6 +230,10 @@ pub(super) struct InodeState {
     written_end: u64,
     /// End of the furthest write that the report under way tells of.
     reporting_end: u64,
+    /// So many bytes from the file's start on have all been written, as mgr said last.
+    filled: u64,
+    /// The same, with what was written here and mgr may not have heard of.
+    filled_here: u64,
     /// The open through which something was written since the last report began.
     writer: Option<OpenId>,
     /// A lease was lost while mgr was to hear of writes under it.
@@ -292,6 +298,8 @@ impl InodeState {
             change: attr.change,
             written_end: 0,
             reporting_end: 0,
+            filled: attr.filled,
+            filled_here: 0,
             writer: None,
             lost_unreported: false,
             lost_writes: false,
@@ -504,6 +512,17 @@ impl InodeState {
         self.size.max(self.written_end).max(self.reporting_end)
     }
 
+    /// So many bytes from the file's start on have all been written: iods must have them.
+    pub(super) fn filled(&self) -> u64 {
+        self.filled.max(self.filled_here).min(self.end())
+    }
+
+    /// What is known of bytes that were written is what mgr says now.
+    pub(super) const fn know_filled(&mut self, attr: &Attr) {
+        self.filled = attr.filled;
+        self.filled_here = 0;
+    }
+
     /// The next report is to say how much space the file takes.
     pub(super) const fn ask_for_space(&mut self) {
         self.space_unknown = true;
@@ -511,6 +530,14 @@ impl InodeState {
 
     /// Notes an acknowledged write of these bytes.
     pub(super) fn wrote(&mut self, range: Range<u64>, writer: OpenId) {
+        if range.start <= self.filled() {
+            self.filled_here = self.filled_here.max(range.end);
+        }
+        self.changed(range, writer);
+    }
+
+    /// Notes a change of these bytes that need not have written all of them.
+    pub(super) fn changed(&mut self, range: Range<u64>, writer: OpenId) {
         self.attr = None;
         // Between the end and what was written beyond it there is a hole.
         self.space_unknown |= range.start > self.end().saturating_add(HOLE_BYTES_MIN);
@@ -522,7 +549,7 @@ impl InodeState {
     /// A write failed, and what iods may hold of it beyond the end could not be cut off: mgr is to hear
     /// of it, and until this mount has given its lease up nothing is written behind it.
     pub(super) fn tear(&mut self, writer: OpenId) {
-        self.wrote(0..0, writer);
+        self.changed(0..0, writer);
         self.torn = true;
         self.lease.tear();
     }
@@ -544,6 +571,7 @@ impl InodeState {
             );
             self.writer = None;
             self.written_end = 0;
+            self.filled_here = 0;
             self.lost_writes = true;
         }
     }
@@ -586,6 +614,7 @@ impl InodeState {
             known_change: self.change,
             writer,
             asks_for_space: space_unknown || self.sparse,
+            filled: self.filled(),
             torn: std::mem::take(&mut self.torn),
         })
     }
@@ -601,6 +630,9 @@ impl InodeState {
         self.reports = self.reports.saturating_sub(1);
         if self.reports == 0 {
             self.reporting_end = 0;
+            if !self.is_dirty() {
+                self.filled_here = 0;
+            }
         }
     }
 
@@ -608,7 +640,8 @@ impl InodeState {
     pub(super) fn report_failed(&mut self, report: Report) {
         self.end_report();
         let unsynced = self.unsynced;
-        self.wrote(0..report.size_min, report.writer);
+        self.changed(0..report.size_min, report.writer);
+        self.filled_here = self.filled_here.max(report.filled);
         self.unsynced = unsynced;
         self.space_unknown |= report.asks_for_space;
         self.torn |= report.torn;
@@ -618,8 +651,12 @@ impl InodeState {
     pub(super) fn learn(&mut self, attr: &Attr) -> bool {
         let current = attr.change >= self.change;
         if current {
+            if attr.size < self.size {
+                self.filled_here = 0;
+            }
             self.change = attr.change;
             self.size = attr.size;
+            self.filled = attr.filled;
             self.sparse = attr.allocated.is_some();
         }
         current
@@ -660,9 +697,43 @@ mod tests {
             ctime: Timestamp::default(),
             change,
             allocated: None,
+            filled: 0,
             has_acl: false,
             has_capability: false,
         }
+    }
+
+    /// What was written without a gap is filled; what others cut off is not.
+    #[test]
+    fn filled_ends_at_the_first_gap() {
+        let filled = |size, change, filled| Attr {
+            filled,
+            ..attr(size, change)
+        };
+        let mut state = InodeState::new(&filled(10, 1, 10));
+        assert_eq!(state.filled(), 10);
+        state.wrote(10..100, OpenId(1));
+        state.wrote(101..200, OpenId(1));
+        assert_eq!((state.filled(), state.end()), (100, 200));
+        let report = state.begin_report().unwrap();
+        assert_eq!((report.filled, report.size_min), (100, 200));
+        state.report_failed(report);
+        assert_eq!(state.filled(), 100);
+        let report = state.begin_report().unwrap();
+        state.report_done(&report, &filled(200, 2, 100));
+        assert_eq!(state.filled(), 100);
+        // Space that is reserved beyond the end is not written.
+        state.changed(0..300, OpenId(1));
+        assert_eq!((state.filled(), state.end()), (100, 300));
+        let report = state.begin_report().unwrap();
+        state.report_done(&report, &filled(300, 3, 100));
+        state.learn(&filled(0, 4, 0));
+        state.learn(&filled(300, 5, 0));
+        assert_eq!(state.filled(), 0);
+        state.wrote(0..7, OpenId(1));
+        assert_eq!(state.filled(), 7);
+        state.know_filled(&filled(300, 5, 3));
+        assert_eq!(state.filled(), 3);
     }
 
     fn mgr_open(number: u64) -> MgrOpen {

@@ -448,6 +448,7 @@ pub(super) mod tests {
             ctime: Timestamp::default(),
             change: 0,
             allocated: None,
+            filled: 0,
             has_acl: false,
             has_capability: false,
         };

@@ -338,6 +338,7 @@ fn report_operation(inode: &Inode, report: &Report, allocated: Option<u64>) -> M
         open: report.writer,
         known_change: report.known_change,
         allocated,
+        filled: report.filled,
         torn: report.torn,
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pvfs::attr::Attr;
+use pvfs::client::striped::Place;
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
@@ -36,6 +37,16 @@ impl OpenFile {
     /// as it is mapped.
     pub(super) const fn writes_pages(&self) -> bool {
         self.access.write && (self.access.read || !self.direct)
+    }
+
+    /// A place in the file, for the iods.
+    pub(super) fn place(&self, offset: u64) -> Place<'_> {
+        Place {
+            layout: &self.layout,
+            object: self.object,
+            filled: self.inode.state().filled(),
+            offset,
+        }
     }
 }
 
@@ -215,6 +226,7 @@ mod tests {
             ctime: Timestamp::default(),
             change: 1,
             allocated: None,
+            filled: 0,
             has_acl: false,
             has_capability: false,
         }

@@ -98,7 +98,7 @@ impl Pvfs {
             let mut state = file.inode.state();
             // Nothing is written beyond the end unless the file grows.
             let written_end = if allocation.grows() { end } else { 0 };
-            state.wrote(0..written_end, file.open);
+            state.changed(0..written_end, file.open);
             state.ask_for_space();
             drop(state);
             Ok(())
@@ -142,6 +142,15 @@ impl Pvfs {
         target: SeekTarget,
     ) -> Result<u64, FsError> {
         let file = self.files.get(handle)?;
+        self.again_where_missing(&file, || self.seek_in(&file, offset, target))
+    }
+
+    fn seek_in(
+        self: &Arc<Self>,
+        file: &OpenFile,
+        offset: u64,
+        target: SeekTarget,
+    ) -> Result<u64, FsError> {
         let dirty = {
             let state = file.inode.state();
             state.page_writers > 0 && state.lease.has_pages()
@@ -151,12 +160,11 @@ impl Pvfs {
             self.drop_pages(file.inode.number, (0, u64::MAX), None);
         }
         let permit = self.begin(&file.inode, Io::DirectRead)?;
-        let outcome = self.size_under_lease(&file).and_then(|size| {
+        let outcome = self.size_under_lease(file).and_then(|size| {
             if offset >= size {
                 return Err(FsError::NoSuchPlace);
             }
-            let place = (offset, size);
-            let found = striped::seek(&self.pool, &file.layout, file.object, place, target)?;
+            let found = striped::seek(&self.pool, &file.place(offset), size, target)?;
             found.ok_or(FsError::NoSuchPlace)
         });
         self.end(&file.inode, permit, Io::DirectRead, (0, 0));

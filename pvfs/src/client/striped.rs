@@ -14,30 +14,49 @@ use crate::layout::Layout;
 use crate::limits::PAYLOAD_BYTES_MAX;
 use crate::proto::iod::{Change, IodRequest, IodResponse, SeekTarget, StripeRef};
 
-/// Fills `buffer` with the file's bytes from `offset` on. Bytes that no iod has are zeros; where
-/// the file ends is the caller's knowledge.
+/// A place in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Where the file's stripes are.
+    pub layout: &'a Layout,
+    /// Whose.
+    pub object: ObjectId,
+    /// So many bytes from the file's start on have all been written, as far as the caller knows (see
+    /// [`Attr::filled`](crate::attr::Attr::filled)).
+    pub filled: u64,
+    /// Offset in the file, bytes.
+    pub offset: u64,
+}
+
+impl Place<'_> {
+    /// The same file, so many bytes further on.
+    #[must_use]
+    pub const fn after(&self, bytes: u64) -> Self {
+        Self {
+            offset: self.offset.saturating_add(bytes),
+            ..*self
+        }
+    }
+}
+
+/// Fills `buffer` with the file's bytes from a place on. Bytes that no iod has are zeros, where
+/// nothing says that they were written; where the file ends is the caller's knowledge.
 ///
 /// # Errors
 ///
-/// What an iod answered; [`FsError::Io`] where the pool's patience ended first. The content of
-/// `buffer` is undefined then.
-pub fn read(
-    pool: &IodPool,
-    layout: &Layout,
-    object: ObjectId,
-    offset: u64,
-    buffer: &mut [u8],
-) -> Result<(), FsError> {
-    let mut position = offset;
+/// What an iod answered, [`FsError::Missing`] among it; [`FsError::Io`] where the pool's patience
+/// ended first. The content of `buffer` is undefined then.
+pub fn read(pool: &IodPool, from: &Place<'_>, buffer: &mut [u8]) -> Result<(), FsError> {
+    let mut done = 0;
     // No iod's part of a piece of this length is above the limit of one payload.
     for piece in buffer.chunks_mut(PAYLOAD_BYTES_MAX) {
         let length = piece.len();
-        let mut exchanges = scatter(layout, object, position, piece)?;
+        let mut exchanges = scatter(&from.after(done), piece)?;
         pool.run(&mut exchanges)?;
         for exchange in exchanges {
             expect(exchange, &IodResponse::Data)?;
         }
-        position += length as u64;
+        done += length as u64;
     }
     Ok(())
 }
@@ -237,28 +256,28 @@ pub fn punch(
     })
 }
 
-/// Where, from `offset` on and before `file_size`, data or a hole begins. The end of the file is a
+/// Where, from a place on and before `file_size`, data or a hole begins. The end of the file is a
 /// hole; `None` where no data follows.
 ///
 /// # Errors
 ///
-/// As [`sync`].
+/// As [`read`].
 pub fn seek(
     pool: &IodPool,
-    layout: &Layout,
-    object: ObjectId,
-    (offset, file_size): (u64, u64),
+    from: &Place<'_>,
+    file_size: u64,
     target: SeekTarget,
 ) -> Result<Option<u64>, FsError> {
+    let layout = from.layout;
     let slots = layout.iods().iter().enumerate();
-    let stripes = layout.stripes_of(object);
+    let stripes = layout.stripes_of(from.object);
     let mut exchanges: Vec<_> = slots
         .map(|(slot, iod)| {
-            let offset = layout.local_size(slot, offset);
             let request = IodRequest::Seek {
                 stripe: stripes(slot),
-                offset,
+                offset: layout.local_size(slot, from.offset),
                 target,
+                filled: layout.local_size(slot, from.filled),
             };
             Exchange::control(*iod, request)
         })
@@ -299,17 +318,6 @@ pub fn allocated(pool: &IodPool, layout: &Layout, object: ObjectId) -> Result<u6
     })
 }
 
-/// A place in a file.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// Where the file's stripes are.
-    pub layout: &'a Layout,
-    /// Whose.
-    pub object: ObjectId,
-    /// Offset in the file, bytes.
-    pub offset: u64,
-}
-
 /// Copies `length` bytes between files whose places [align](Layout::aligns): each iod copies its
 /// own part, and no byte travels. Parts that overlap give undefined content. `fence` is that of the
 /// lease on the file that is copied to.
@@ -339,6 +347,7 @@ pub fn copy_at_iods(
             let request = IodRequest::Copy {
                 from: from_stripes(slot),
                 from_offset: source.start,
+                from_filled: from.layout.local_size(slot, from.filled),
                 to: to_stripes(slot),
                 to_offset: target.start,
                 length: source.end - source.start,
@@ -405,14 +414,10 @@ fn expect(exchange: Exchange<'_>, wanted: &IodResponse) -> Result<(), FsError> {
 }
 
 /// The read requests that fill `buffer`, with the parts of it that each reply fills.
-fn scatter<'a>(
-    layout: &Layout,
-    object: ObjectId,
-    offset: u64,
-    buffer: &'a mut [u8],
-) -> Result<Vec<Exchange<'a>>, FsError> {
-    let extents = layout.extents(offset, buffer.len())?;
-    let stripes = layout.stripes_of(object);
+fn scatter<'a>(from: &Place<'_>, buffer: &'a mut [u8]) -> Result<Vec<Exchange<'a>>, FsError> {
+    let layout = from.layout;
+    let extents = layout.extents(from.offset, buffer.len())?;
+    let stripes = layout.stripes_of(from.object);
     let mut slots = Slots::new(layout);
     let mut rest = buffer;
     for extent in extents {
@@ -428,6 +433,7 @@ fn scatter<'a>(
                     stripe: stripes(extent.slot),
                     offset,
                     length: 0,
+                    filled: layout.local_size(extent.slot, from.filled),
                 },
             )
         };
@@ -551,10 +557,17 @@ mod tests {
                 }
             }
             let mut buffer = vec![0; length];
-            let reads = scatter(&layout, OBJECT, offset, &mut buffer).unwrap();
+            let from = Place {
+                layout: &layout,
+                object: OBJECT,
+                filled: offset + 7,
+                offset,
+            };
+            let reads = scatter(&from, &mut buffer).unwrap();
             prop_assert_eq!(reads.len(), writes.len());
             for (read, write) in reads.iter().zip(&writes) {
-                let IodRequest::Read { length, .. } = read.request else { panic!() };
+                let IodRequest::Read { length, filled, .. } = read.request else { panic!() };
+                prop_assert_eq!(filled, layout.local_size((read.iod.0 - 10) as usize, offset + 7));
                 prop_assert_eq!(length as usize, write.gather.concat().len());
                 prop_assert_eq!(length as usize, read.scatter.iter().map(|p| p.len()).sum::<usize>());
             }

@@ -108,8 +108,8 @@ pub enum Seen {
         size: u64,
         /// Its last change.
         ctime: Timestamp,
-        /// Nobody said that it has holes.
-        dense: bool,
+        /// As in [`Attr::filled`](crate::attr::Attr::filled).
+        filled: u64,
     },
 }
 

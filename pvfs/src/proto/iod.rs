@@ -58,6 +58,9 @@ pub enum IodRequest {
         offset: u64,
         /// Bytes wanted, at most [`PAYLOAD_BYTES_MAX`](crate::limits::PAYLOAD_BYTES_MAX).
         length: u32,
+        /// So many bytes of the local file have been written, as far as the client knows. Refused with
+        /// [`FsError::Missing`] where the reply would end before them, though more is wanted.
+        filled: u64,
     },
     /// Stores the frame's payload; makes the local file if there is none.
     Write {
@@ -149,6 +152,8 @@ pub enum IodRequest {
         offset: u64,
         /// What is sought.
         target: SeekTarget,
+        /// As in [`IodRequest::Read`]: refused where the local file is shorter.
+        filled: u64,
     },
     /// Copies bytes between two local files of this iod. Where the first ends early, the rest are
     /// zeros.
@@ -157,6 +162,8 @@ pub enum IodRequest {
         from: StripeRef,
         /// Offset in that local file, bytes.
         from_offset: u64,
+        /// As in [`IodRequest::Read`]: refused where the local file is shorter.
+        from_filled: u64,
         /// To whose stripes.
         to: StripeRef,
         /// Offset in that local file, bytes.

@@ -195,6 +195,8 @@ pub enum MgrOperation {
         known_change: u64,
         /// Disk space that the file takes now, where the writer had reason to ask the iods.
         allocated: Option<u64>,
+        /// So many bytes from the file's start on have all been written, as far as the writer knows.
+        filled: u64,
         /// A write failed or was given up, and iods may hold a part of it beyond the file's end. mgr
         /// takes all leases to write back and has it cut off before it grants another.
         torn: bool,

@@ -101,6 +101,7 @@ mod tests {
             },
             offset: 65_536,
             length: 4096,
+            filled: 70_000,
         };
         let recall = Recall {
             number: 7,

@@ -131,7 +131,7 @@ fn what_fsck_asks_mgr() {
         layout: Layout::new(65_536, 0, vec![IodId(1), IodId(2)]).unwrap(),
         size: 70_000,
         ctime: CTIME,
-        dense: true,
+        filled: 70_000,
     };
     mgr_says(22, page(vec![seen], vec![], None));
     let objects = vec![FIVE, SIX];

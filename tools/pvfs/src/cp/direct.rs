@@ -13,7 +13,8 @@ use pvfs::attr::{Credentials, SetAttr};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
-use pvfs::client::striped;
+use pvfs::client::striped::{self, Place};
+use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
 use pvfs::name::Name;
@@ -150,7 +151,9 @@ impl Gateway {
                 layout: layout.validate()?,
                 open,
                 size_at_open: attr.size,
+                filled_at_open: attr.filled,
                 written_end: AtomicU64::new(0),
+                written_bytes: AtomicU64::new(0),
             }),
             MgrResponse::Open(_) => bail!("it is no regular file"),
             _ => bail!("mgr's answer does not fit the question: are all programs of one version?"),
@@ -179,8 +182,12 @@ pub struct DirectFile {
     layout: Layout,
     open: OpenId,
     size_at_open: u64,
+    /// Of the file as it was when it was opened (see [`Attr::filled`](pvfs::attr::Attr::filled)).
+    filled_at_open: u64,
     /// End of the furthest write, bytes; 0 where there was none.
     written_end: AtomicU64,
+    /// Bytes that were written; no place is written twice.
+    written_bytes: AtomicU64,
 }
 
 impl DirectFile {
@@ -190,14 +197,20 @@ impl DirectFile {
     ///
     /// An iod's.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> anyhow::Result<()> {
-        striped::read(
-            &self.gateway.pool(),
-            &self.layout,
-            self.object,
+        let from = Place {
+            layout: &self.layout,
+            object: self.object,
+            filled: self.filled_at_open,
             offset,
-            buffer,
-        )
-        .context("reading from the iods (try pvfs ping)")
+        };
+        match striped::read(&self.gateway.pool(), &from, buffer) {
+            // It may have been truncated since: then the copy is of no use either.
+            Err(FsError::Missing) => bail!(
+                "an iod does not have all that was written to the file: if nobody is truncating it, \
+                 run pvfs fsck"
+            ),
+            outcome => outcome.context("reading from the iods (try pvfs ping)"),
+        }
     }
 
     /// Stores `bytes` at `offset`.
@@ -214,8 +227,10 @@ impl DirectFile {
             bytes,
         )
         .context("writing to the iods (try pvfs ping and pvfs df)")?;
+        let length = bytes.len() as u64;
         self.written_end
-            .fetch_max(offset.saturating_add(bytes.len() as u64), Ordering::Relaxed);
+            .fetch_max(offset.saturating_add(length), Ordering::Relaxed);
+        self.written_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(())
     }
 
@@ -248,6 +263,8 @@ impl DirectFile {
 
     fn report(&self) -> anyhow::Result<()> {
         let size_min = self.written_end.load(Ordering::Relaxed);
+        // The file was empty: as many bytes as it is long leave none out.
+        let is_whole = self.written_bytes.load(Ordering::Relaxed) == size_min;
         if size_min > 0 {
             let (inode, open) = (self.object.inode, self.open);
             self.gateway.call(MgrOperation::Report {
@@ -258,6 +275,7 @@ impl DirectFile {
                 // Without leases, nothing is judged by it.
                 known_change: 0,
                 allocated: None,
+                filled: if is_whole { size_min } else { 0 },
                 torn: false,
             })?;
         }

@@ -19,8 +19,9 @@ struct Expected {
     object: ObjectId,
     /// Bytes of the local file of a file without holes.
     length: u64,
+    /// Bytes of the local file that have been written, at least.
+    filled: u64,
     ctime: Timestamp,
-    dense: bool,
 }
 
 impl Fsck {
@@ -152,7 +153,7 @@ fn ask_about(seen: Seen, questions: &mut BTreeMap<IodId, Vec<Expected>>) {
         layout,
         size,
         ctime,
-        dense,
+        filled,
     } = seen
     else {
         return;
@@ -161,8 +162,8 @@ fn ask_about(seen: Seen, questions: &mut BTreeMap<IodId, Vec<Expected>>) {
         let expected = Expected {
             object,
             length: layout.local_size(slot, size),
+            filled: layout.local_size(slot, filled),
             ctime,
-            dense,
         };
         questions.entry(*iod).or_default().push(expected);
     }
@@ -172,8 +173,8 @@ fn contradiction(iod: IodId, expected: Expected, answer: Surveyed) -> Option<Fin
     let Expected {
         object,
         length,
+        filled,
         ctime,
-        dense,
     } = expected;
     let short = |has: Option<u64>| Finding::ShortObject {
         iod,
@@ -189,8 +190,8 @@ fn contradiction(iod: IodId, expected: Expected, answer: Surveyed) -> Option<Fin
             length: has,
             ctime,
         }),
-        Surveyed::Length(has) if has < length && dense => Some(short(Some(has))),
-        Surveyed::Absent if length > 0 && dense => Some(short(None)),
+        Surveyed::Length(has) if has < filled => Some(short(Some(has))),
+        Surveyed::Absent if filled > 0 => Some(short(None)),
         Surveyed::Length(_) | Surveyed::Absent | Surveyed::Failed => None,
     }
 }
@@ -206,36 +207,36 @@ mod tests {
             inode: InodeNumber(5),
             generation: 1,
         };
-        let expected = |length, dense| Expected {
+        let expected = |length, filled| Expected {
             object,
             length,
+            filled,
             ctime: Timestamp::default(),
-            dense,
         };
-        let of = |length, dense, answer| contradiction(IodId(1), expected(length, dense), answer);
-        assert_eq!(of(0, true, Surveyed::Absent), None);
-        assert_eq!(of(10, false, Surveyed::Absent), None);
-        assert_eq!(of(10, true, Surveyed::Length(10)), None);
-        assert_eq!(of(10, false, Surveyed::Length(3)), None);
-        assert_eq!(of(10, true, Surveyed::Failed), None);
+        let of = |length, filled, answer| contradiction(IodId(1), expected(length, filled), answer);
+        assert_eq!(of(0, 0, Surveyed::Absent), None);
+        assert_eq!(of(10, 0, Surveyed::Absent), None);
+        assert_eq!(of(10, 10, Surveyed::Length(10)), None);
+        assert_eq!(of(10, 3, Surveyed::Length(3)), None);
+        assert_eq!(of(10, 10, Surveyed::Failed), None);
         assert!(matches!(
-            of(10, true, Surveyed::Absent),
+            of(10, 1, Surveyed::Absent),
             Some(Finding::ShortObject { length: None, .. })
         ));
         assert!(matches!(
-            of(10, true, Surveyed::Length(3)),
+            of(10, 4, Surveyed::Length(3)),
             Some(Finding::ShortObject {
                 length: Some(3),
                 ..
             })
         ));
-        for dense in [false, true] {
+        for filled in [0, 10] {
             assert!(matches!(
-                of(10, dense, Surveyed::Length(11)),
+                of(10, filled, Surveyed::Length(11)),
                 Some(Finding::SmallSize { length: 11, .. })
             ));
             assert!(matches!(
-                of(0, dense, Surveyed::Lost),
+                of(0, filled, Surveyed::Lost),
                 Some(Finding::LostObject { .. })
             ));
         }
