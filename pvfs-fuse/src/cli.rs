@@ -70,14 +70,16 @@ struct Own {
 
 const OPTIONS_HELP: &str = "\
 Mount options:
-  ro, nosuid, nodev, noexec, noatime, sync, dirsync   as mount(8) has them
+  ro, noexec, noatime, sync, dirsync   as mount(8) has them
+  allow_suid, allow_dev        let set-uid programs and device nodes work (default nosuid, nodev);
+                               suid, dev do too where mount(8) passes them on (2.39 and later)
   allow_other, noallow_other   other users may use the mount (default where root mounts)
   actimeo=SECONDS              keep names and attributes so long (default 0: always exact)
   direct_io                    bypass the page cache
   mount_timeout=SECONDS        wait so long for mgr when mounting (default 30)
   threads=N                    requests handled at a time (default 16)
   read_ahead_kb=N              readahead (default 8192)
-  remount                      change the flags of the first line, of a mount that is there
+  remount                      change the flags of the first three lines, of a mount that is there
 Those of mount(8) and systemd (_netdev, nofail, user, x-*) are ignored.
 
 In the background, messages go to the system log. `umount DIR` ends the mount and its process.";

@@ -13,6 +13,7 @@ use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
 use pvfs::proto::peer::Peer;
 
@@ -132,7 +133,17 @@ fn was_unmounted(error: &io::Error, device: Option<&Device>) -> bool {
 /// Says what failed.
 pub fn remount(arguments: &Arguments) -> Result<()> {
     let mountpoint = check_mountpoint(&arguments.mountpoint)?;
-    let flags = arguments.options.flags.iter().map(|flag| match flag {
+    let shown = statvfs(&mountpoint).with_context(|| format!("{}", mountpoint.display()))?;
+    let current = [
+        (FsFlags::ST_NOSUID, MountFlag::NoSuid),
+        (FsFlags::ST_NODEV, MountFlag::NoDev),
+    ]
+    .iter()
+    .filter(|(shows, _)| shown.flags().contains(*shows))
+    .map(|(_, flag)| *flag)
+    .collect::<Vec<_>>();
+    let flags = arguments.options.flags_after_remount(&current);
+    let flags = flags.iter().map(|flag| match flag {
         MountFlag::ReadOnly => MsFlags::MS_RDONLY,
         MountFlag::NoSuid => MsFlags::MS_NOSUID,
         MountFlag::NoDev => MsFlags::MS_NODEV,
@@ -179,12 +190,13 @@ fn session_config(source: &str, options: &MountOptions) -> Config {
         MountOption::CUSTOM(SUBTYPE.to_owned()),
         MountOption::DefaultPermissions,
     ];
-    // Unless told not to, fuser sets both `nodev` and `nosuid`.
+    // Unless told not to, fuser sets both `nodev` and `nosuid`. An ordinary user's request for the
+    // opposite is fusermount's to refuse.
     for (flag, absent) in [
         (MountFlag::NoDev, MountOption::Dev),
         (MountFlag::NoSuid, MountOption::Suid),
     ] {
-        if is_root() && !options.flags.contains(&flag) {
+        if !options.flags.contains(&flag) {
             mount_options.push(absent);
         }
     }
@@ -351,7 +363,19 @@ mod tests {
         assert!(has(&MountOption::CUSTOM("subtype=pvfs".into())));
         assert!(has(&MountOption::DefaultPermissions));
         assert!(has(&MountOption::RO) && has(&MountOption::NoSuid) && has(&MountOption::NoExec));
-        assert!(!has(&MountOption::Suid));
+        assert!(!has(&MountOption::Suid) && !has(&MountOption::Dev));
+    }
+
+    #[test]
+    fn set_uid_programs_and_devices_are_let_in_as_asked() {
+        let default = config("");
+        let has = |option: &MountOption| default.mount_options.contains(option);
+        assert!(has(&MountOption::NoSuid) && has(&MountOption::NoDev));
+        assert!(!has(&MountOption::Suid) && !has(&MountOption::Dev));
+        let asked = config("suid,dev");
+        let has = |option: &MountOption| asked.mount_options.contains(option);
+        assert!(has(&MountOption::Suid) && has(&MountOption::Dev));
+        assert!(!has(&MountOption::NoSuid) && !has(&MountOption::NoDev));
     }
 
     #[test]

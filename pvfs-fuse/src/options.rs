@@ -18,6 +18,9 @@ pub const THREADS_MAX: usize = 256;
 /// The kernel reads this far ahead of a sequential reader: 8 requests for the iods to answer side
 /// by side.
 pub const READ_AHEAD_KIB_DEFAULT: u32 = 8 << 10;
+/// What a mount has unless the opposite is asked for. Whoever is root on another node can make a
+/// set-uid program or a device node in the file system, and should not become root here by that.
+const FLAGS_DEFAULT: [MountFlag; 2] = [MountFlag::NoSuid, MountFlag::NoDev];
 /// Changes the flags of a mount that is there.
 const REMOUNT: &str = "remount";
 /// Longest time for which names and attributes may be kept; beyond it, it is a mistake.
@@ -49,9 +52,10 @@ impl MountFlag {
             "ro" => (Self::ReadOnly, true),
             "rw" => (Self::ReadOnly, false),
             "nosuid" => (Self::NoSuid, true),
-            "suid" => (Self::NoSuid, false),
+            // mount(8) before 2.39 takes `suid` and `dev` for what is so anyway, and passes neither on.
+            "suid" | "allow_suid" => (Self::NoSuid, false),
             "nodev" => (Self::NoDev, true),
-            "dev" => (Self::NoDev, false),
+            "dev" | "allow_dev" => (Self::NoDev, false),
             "noexec" => (Self::NoExec, true),
             "exec" => (Self::NoExec, false),
             "noatime" => (Self::NoAtime, true),
@@ -85,6 +89,8 @@ pub enum OptionError {
 pub struct MountOptions {
     /// Flags of mount(2) that are set.
     pub flags: Vec<MountFlag>,
+    /// `suid` and `dev` where they were asked for: a remount leaves both as they are otherwise.
+    pub allowed: Vec<MountFlag>,
     /// Other users than the one who mounts may use it; `None` means that root's mounts may.
     pub allow_other: Option<bool>,
     /// `actimeo=SECONDS`: how long the kernel may keep names and attributes. 0 is exact.
@@ -104,7 +110,8 @@ pub struct MountOptions {
 impl Default for MountOptions {
     fn default() -> Self {
         Self {
-            flags: Vec::new(),
+            flags: FLAGS_DEFAULT.to_vec(),
+            allowed: Vec::new(),
             allow_other: None,
             cache_time: Duration::ZERO,
             direct_io: false,
@@ -130,6 +137,9 @@ impl MountOptions {
         let mut options = Self::default();
         let texts: Vec<&str> = texts.into_iter().flat_map(|text| text.split(',')).collect();
         options.remount = texts.contains(&REMOUNT);
+        if options.remount {
+            options.flags.clear();
+        }
         // To a remount mount(8) adds what /proc/mounts shows, which is the kernel's own.
         let sloppy = sloppy || options.remount;
         for option in texts {
@@ -147,14 +157,28 @@ impl MountOptions {
         self.flags.contains(&MountFlag::ReadOnly)
     }
 
+    /// The flags after a remount of a mount that has `current` now. mount(8) repeats those that it
+    /// knows of, but says nothing of `suid` and `dev`, which are not shown in /proc/mounts.
+    #[must_use]
+    pub fn flags_after_remount(&self, current: &[MountFlag]) -> Vec<MountFlag> {
+        let stays = |flag: &&MountFlag| {
+            current.contains(flag) && !self.allowed.contains(flag) && !self.flags.contains(flag)
+        };
+        let kept = FLAGS_DEFAULT.iter().filter(stays);
+        self.flags.iter().chain(kept).copied().collect()
+    }
+
     fn take(&mut self, option: &str) -> Result<(), OptionError> {
         if is_for_mount_alone(option) || option == REMOUNT {
             return Ok(());
         }
         if let Some((flag, set)) = MountFlag::parse(option) {
             self.flags.retain(|other| *other != flag);
+            self.allowed.retain(|other| *other != flag);
             if set {
                 self.flags.push(flag);
+            } else if FLAGS_DEFAULT.contains(&flag) {
+                self.allowed.push(flag);
             }
             return Ok(());
         }
@@ -263,11 +287,46 @@ mod tests {
             parse("ro,nosuid,nodev,noexec").unwrap().flags,
             [ReadOnly, NoSuid, NoDev, NoExec]
         );
-        assert!(parse("ro,rw,suid,nosuid,exec").unwrap().flags == [NoSuid]);
+        assert_eq!(
+            parse("ro,rw,suid,nosuid,exec").unwrap().flags,
+            [NoDev, NoSuid]
+        );
         assert!(parse("rw,ro").unwrap().is_read_only());
         assert!(!parse("ro,rw").unwrap().is_read_only());
         let both = MountOptions::parse(["ro", "noatime,rw"], false).unwrap();
-        assert_eq!(both.flags, [MountFlag::NoAtime]);
+        assert_eq!(both.flags, [NoSuid, NoDev, MountFlag::NoAtime]);
+    }
+
+    #[test]
+    fn set_uid_programs_and_devices_must_be_asked_for() {
+        use MountFlag::{NoDev, NoSuid, ReadOnly};
+        for text in ["", "defaults", "rw,exec,_netdev"] {
+            assert_eq!(parse(text).unwrap().flags, [NoSuid, NoDev], "{text}");
+        }
+        assert_eq!(parse("suid").unwrap().flags, [NoDev]);
+        assert_eq!(parse("dev").unwrap().flags, [NoSuid]);
+        assert_eq!(parse("suid,dev").unwrap().flags, []);
+        assert_eq!(parse("allow_suid,allow_dev").unwrap().flags, []);
+        assert_eq!(
+            parse("suid,dev,nosuid,ro").unwrap().flags,
+            [NoSuid, ReadOnly]
+        );
+    }
+
+    #[test]
+    fn a_remount_leaves_set_uid_programs_and_devices_as_they_are() {
+        use MountFlag::{NoDev, NoExec, NoSuid, ReadOnly};
+        let after = |text: &str, current: &[MountFlag]| {
+            let options = parse(&format!("remount,{text}")).unwrap();
+            options.flags_after_remount(current)
+        };
+        assert_eq!(after("ro", &[NoSuid, NoDev]), [ReadOnly, NoSuid, NoDev]);
+        assert_eq!(after("ro", &[NoDev]), [ReadOnly, NoDev]);
+        assert_eq!(after("ro", &[]), [ReadOnly]);
+        assert_eq!(after("rw", &[ReadOnly, NoExec, NoSuid]), [NoSuid]);
+        assert_eq!(after("suid,dev", &[NoSuid, NoDev]), []);
+        assert_eq!(after("nosuid", &[]), [NoSuid]);
+        assert_eq!(after("suid,nosuid", &[NoSuid]), [NoSuid]);
     }
 
     #[test]

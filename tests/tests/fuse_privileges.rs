@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Context, ensure};
+use cssns_tests::mount_helper::MountHelper;
 use cssns_tests::pvfs_cluster::{Cluster, Options};
 
 /// Debian's, which ordinary users can run too.
@@ -118,7 +119,7 @@ fn changes_drop_privileges(here: &Path, there: &Path, groups: &str) -> anyhow::R
 fn cluster(mount_options: &str) -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(Options {
         mounts: 2,
-        mount_options: mount_options.into(),
+        mount_options: format!("{mount_options},suid,dev"),
         ..Options::default()
     })?;
     fs::set_permissions(cluster.scratch(), fs::Permissions::from_mode(0o755))?;
@@ -254,4 +255,91 @@ fn set_gid_without_execution_stays_for_the_groups_members() -> anyhow::Result<()
         }
     }
     cluster.finish()
+}
+
+/// The user that a set-uid program on the mount is run as by nobody, and whether a device node there
+/// can be opened.
+fn what_takes_effect(mount: &Path) -> anyhow::Result<(String, bool)> {
+    let program = mount.join("id").to_string_lossy().into_owned();
+    let output = as_nobody("--clear-groups", &program, &["-u"])?;
+    ensure!(output.status.success(), "{output:?}");
+    let user = String::from_utf8(output.stdout)?.trim().to_owned();
+    match File::open(mount.join("null")) {
+        Ok(_) => Ok((user, true)),
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EACCES as i32) => {
+            Ok((user, false))
+        }
+        Err(error) => Err(error).context("the device node"),
+    }
+}
+
+/// Runs mount(8) or umount(8).
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program).args(arguments).output()?;
+    ensure!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn set_uid_programs_and_devices_work_only_where_they_are_asked_for() -> anyhow::Result<()> {
+    let options = Options::default();
+    let plain = Cluster::start(options)?;
+    fs::set_permissions(plain.scratch(), fs::Permissions::from_mode(0o755))?;
+    let first = plain.mount(0);
+    fs::set_permissions(&first, fs::Permissions::from_mode(0o755))?;
+    fs::copy("/usr/bin/id", first.join("id"))?;
+    fs::set_permissions(first.join("id"), fs::Permissions::from_mode(0o4755))?;
+    let null = first.join("null");
+    run("mknod", &[null.to_str().context("UTF-8")?, "c", "1", "3"])?;
+    let nobody = NOBODY.to_string();
+    ensure!(
+        what_takes_effect(&first)? == (nobody.clone(), false),
+        "pvfs-fuse"
+    );
+
+    let _helper = MountHelper::install()?;
+    let source = format!("{}:/", plain.mgr_address());
+    let point = plain.scratch().join("by-mount");
+    fs::create_dir(&point)?;
+    let target = point.to_str().context("UTF-8")?;
+    let root = "0".to_owned();
+    for (options, expected) in [
+        ("rw", (nobody.clone(), false)),
+        ("allow_suid", (root.clone(), false)),
+        ("allow_dev", (nobody.clone(), true)),
+        ("allow_suid,allow_dev", (root.clone(), true)),
+    ] {
+        run(
+            "mount",
+            &["-t", "fuse.pvfs", "-o", options, &source, target],
+        )?;
+        let found = what_takes_effect(&point)?;
+        ensure!(found == expected, "-o {options}: {found:?}");
+        run("mount", &["-o", "remount,noatime", target])?;
+        let found = what_takes_effect(&point)?;
+        ensure!(found == expected, "-o {options}, remounted: {found:?}");
+        run("mount", &["-o", "remount,allow_suid,allow_dev", target])?;
+        let found = what_takes_effect(&point)?;
+        ensure!(found == (root.clone(), true), "remounted: {found:?}");
+        run("umount", &[target])?;
+    }
+    let fstab = plain.scratch().join("fstab");
+    let table = fstab.to_str().context("UTF-8")?;
+    for (options, expected) in [
+        ("_netdev,nofail", (nobody.clone(), false)),
+        ("_netdev,nofail,allow_suid,allow_dev", (root.clone(), true)),
+    ] {
+        fs::write(
+            &fstab,
+            format!("{source} {target} fuse.pvfs {options} 0 0\n"),
+        )?;
+        run("mount", &["-T", table, target])?;
+        let found = what_takes_effect(&point)?;
+        ensure!(found == expected, "fstab with {options}: {found:?}");
+        run("umount", &[target])?;
+    }
+    plain.finish()
 }

@@ -140,7 +140,12 @@ fn pjdfstest(cluster: &Cluster, remounts: bool, only: &[&str]) -> (Vec<String>, 
 /// removed files open, and then no file system can be remounted read-only (nor can tmpfs).
 #[test]
 fn pjdfstest_finds_nothing() {
-    let cluster = cluster(1);
+    // Its cases are about privileges and devices too.
+    let cluster = Cluster::start(Options {
+        mount_options: "allow_other,suid,dev".into(),
+        ..Options::default()
+    })
+    .unwrap();
     let place = cluster.mount(0).join("pjdfstest");
     fs::create_dir(&place).unwrap();
     fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
