@@ -21,7 +21,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getppid};
 
-use crate::mountinfo::Device;
+use pvfs::mountinfo::Device;
 
 /// The hidden first word of a guard's command line.
 const GUARD: &str = "--guard";

@@ -11,5 +11,4 @@ pub mod fuser_adapter;
 pub mod guard;
 pub mod log;
 pub mod mount;
-pub mod mountinfo;
 pub mod options;

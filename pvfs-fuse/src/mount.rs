@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
+use pvfs::mountinfo::{self, Device};
 use pvfs::proto::peer::Peer;
 
 use crate::cli::Arguments;
@@ -23,7 +24,6 @@ use crate::fs::{
 };
 use crate::fuser_adapter::{Adapter, PageDropper};
 use crate::guard;
-use crate::mountinfo::{self, Device};
 use crate::options::{MountFlag, MountOptions};
 
 /// The file system's type is `fuse.pvfs`.

@@ -15,6 +15,7 @@ pub mod layout;
 pub mod limits;
 pub mod lock_ranges;
 pub mod log_filter;
+pub mod mountinfo;
 pub mod name;
 pub mod proto;
 pub mod runtime;

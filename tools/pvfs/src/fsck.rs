@@ -19,7 +19,7 @@ use pvfs::error::FsError;
 use pvfs::proto::check::{Finding, Page, Section, Verdict};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit};
 use crate::rpc::{Mgr, RpcError, TIMEOUT_DEFAULT};
 use crate::{output, target};
 use report::{Outcome, Report};
@@ -140,7 +140,7 @@ impl Fsck {
                 Section::Garbage => ("garbage", None),
                 Section::Inodes => ("inodes", about),
             };
-            self.progress.start(phase, total);
+            self.progress.start(phase, Unit::Items, total);
             self.each_page(section, &mut |fsck, page| {
                 for finding in page.findings {
                     fsck.judge(finding)?;

@@ -12,7 +12,6 @@ mod human;
 mod layout;
 mod left_out;
 mod man;
-mod mountinfo;
 mod output;
 mod ping;
 mod progress;

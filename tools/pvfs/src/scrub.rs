@@ -18,7 +18,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 use crate::fsck::objects::list;
 use crate::fsck::paths;
 use crate::human;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit};
 use crate::rpc::{Iod, Mgr, RpcError, TIMEOUT_DEFAULT};
 use crate::{output, target};
 use report::{Damaged, Report, What};
@@ -81,7 +81,7 @@ fn scrub(args: &Args) -> anyhow::Result<Report> {
     let endpoint = target::mgr(args.mgr.as_deref())?;
     let mut mgr = Mgr::connect(&endpoint, TIMEOUT_DEFAULT)?;
     let mut report = Report::default();
-    let mut progress = Progress::new("pvfs scrub", args.quiet);
+    let progress = Progress::new("pvfs scrub", args.quiet);
     let mut iods = Vec::new();
     let mut bytes_about = 0;
     for status in mgr.iods()? {
@@ -96,7 +96,7 @@ fn scrub(args: &Args) -> anyhow::Result<Report> {
     }
     let pace = Pace::new(args.rate);
     // The disks may hold other things, so this is an upper limit.
-    progress.start_bytes("scrubbing", Some(bytes_about));
+    progress.start("scrubbing", Unit::Bytes, Some(bytes_about));
     let (sender, events) = mpsc::channel();
     std::thread::scope(|scope| -> anyhow::Result<()> {
         for (id, mut iod) in iods {
@@ -131,7 +131,7 @@ fn scrub(args: &Args) -> anyhow::Result<Report> {
             }
         }
     })?;
-    progress.start("paths", None);
+    progress.start("paths", Unit::Items, None);
     name_files(&mut mgr, &mut report)?;
     progress.finish();
     Ok(report)

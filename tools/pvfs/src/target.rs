@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use pvfs::address::{AddressError, Endpoint, MGR_PORT_DEFAULT, MountSource};
 use pvfs::ids::InodeNumber;
+use pvfs::mountinfo::{self, Mount};
 use thiserror::Error;
-
-use crate::mountinfo::{self, Mount};
 
 /// The environment variable that names mgr.
 pub const MGR_VARIABLE: &str = "PVFS_MGR";
@@ -144,11 +143,8 @@ mod tests {
     use super::*;
 
     fn mount(point: &str, source: &str) -> Mount {
-        Mount {
-            point: point.into(),
-            fs_type: "fuse.pvfs".into(),
-            source: source.into(),
-        }
+        let line = format!("40 22 0:35 / {point} rw - fuse.pvfs {source} rw\n");
+        mountinfo::parse(line.as_bytes()).remove(0)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use thiserror::Error;
 
-use crate::mountinfo;
+use pvfs::mountinfo;
 
 /// Why a directory cannot be mounted on.
 #[derive(Debug, Error)]

@@ -9,6 +9,7 @@ use pvfs::ids::{InodeNumber, ROOT_INODE};
 use pvfs::proto::check::{Finding, Section, Seen};
 
 use super::Fsck;
+use crate::progress::Unit;
 
 /// Inodes counted at a time: about 100 MiB.
 const INODES_AT_ONCE_MAX: usize = 1 << 20;
@@ -34,7 +35,8 @@ impl Fsck {
         loop {
             let mut tallies = HashMap::new();
             // Inodes, and a name of each.
-            self.progress.start("counting", Some(self.inodes_about * 2));
+            self.progress
+                .start("counting", Unit::Items, Some(self.inodes_about * 2));
             let next = loop {
                 let page = self.page(Section::Inodes, after)?;
                 for seen in page.seen {
@@ -89,7 +91,8 @@ impl Fsck {
     /// Compares mgr's count of inodes with how many there are now: repairs may have made some.
     pub(super) fn check_count(&mut self) -> anyhow::Result<()> {
         let (mut counters, mut counted) = (None, 0);
-        self.progress.start("inodes", Some(self.inodes_about));
+        self.progress
+            .start("inodes", Unit::Items, Some(self.inodes_about));
         self.each_page(Section::Inodes, &mut |_, page| {
             counters.get_or_insert(page.counters);
             counted += page.records;

@@ -11,6 +11,7 @@ use pvfs::proto::iod::{IodRequest, IodResponse, Surveyed};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
 use super::Fsck;
+use crate::progress::Unit;
 use crate::rpc::{Iod, RpcError, TIMEOUT_DEFAULT};
 
 /// What an iod should have of a file.
@@ -35,12 +36,13 @@ impl Fsck {
             }
         }
         for (id, iod) in &mut iods {
-            self.progress.start("objects", None);
+            self.progress.start("objects", Unit::Items, None);
             if let Err(error) = self.check_strays(*id, iod) {
                 self.report.leave_out(*id, error.to_string());
             }
         }
-        self.progress.start("stripes", Some(self.inodes_about));
+        self.progress
+            .start("stripes", Unit::Items, Some(self.inodes_about));
         self.each_page(Section::Layouts, &mut |fsck, page| {
             let mut questions: BTreeMap<IodId, Vec<Expected>> = BTreeMap::new();
             for seen in page.seen {

@@ -10,6 +10,7 @@ use pvfs::proto::check::{Section, Seen};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
 use super::Fsck;
+use crate::progress::Unit;
 use crate::rpc::Mgr;
 
 /// Directories above each other that are followed.
@@ -107,7 +108,7 @@ impl Fsck {
     /// Finds the paths of what was found.
     pub(super) fn find_paths(&mut self) -> anyhow::Result<()> {
         let inodes = self.report.inodes_found();
-        self.progress.start("paths", None);
+        self.progress.start("paths", Unit::Items, None);
         self.report.paths = of_inodes(&mut self.mgr, inodes)?;
         Ok(())
     }
