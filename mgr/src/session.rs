@@ -52,6 +52,8 @@ struct Session<W> {
     heard_ms: u64,
     /// Who it is, if it has said so.
     peer: Option<Peer>,
+    /// It has greeted with leases, as mounts do.
+    is_mount: bool,
     /// It has said goodbye.
     left: bool,
     answered_below: u64,
@@ -64,6 +66,7 @@ impl<W> Session<W> {
         Self {
             heard_ms: now_ms,
             peer: None,
+            is_mount: false,
             left: false,
             answered_below: 0,
             kept: BTreeMap::new(),
@@ -124,12 +127,21 @@ impl<W> Sessions<W> {
         true
     }
 
-    /// Notes who a client says it is, and that it is there.
-    pub fn introduce(&mut self, client: ClientId, peer: &Peer) {
+    /// Notes who a client says it is, whether it is a mount, and that it is there.
+    pub fn introduce(&mut self, client: ClientId, peer: &Peer, leases: bool) {
         if let Some(session) = self.sessions.get_mut(&client) {
             session.peer = Some(peer.bounded());
+            session.is_mount |= leases;
             session.left = false;
         }
+    }
+
+    /// Mounts that have a session.
+    #[must_use]
+    pub fn mounts(&self) -> u32 {
+        let mounts = self.sessions.values().filter(|session| session.is_mount);
+        // There are at most `SESSIONS_MAX`.
+        u32::try_from(mounts.count()).unwrap_or(u32::MAX)
     }
 
     /// Notes that a client has said goodbye: its session ends when nothing of it is in flight.
@@ -411,7 +423,7 @@ mod tests {
         };
         assert_eq!(sessions.name(CLIENT), "client 5");
         assert_eq!(admit(&mut sessions, 1, 1, 1), Admission::Run);
-        sessions.introduce(CLIENT, &peer);
+        sessions.introduce(CLIENT, &peer, false);
         assert_eq!(sessions.name(CLIENT), "node3:/mnt (pvfs-fuse, pid 123)");
         sessions.leave(CLIENT);
         assert_eq!(sessions.expire(0), []);

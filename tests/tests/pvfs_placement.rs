@@ -2,9 +2,11 @@
 //! Where new files go, and what df(1) says: by what iods report of themselves.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use cssns_tests::programs;
 use cssns_tests::pvfs_cluster::{Cluster, Options, SmallDisk, Who};
 use nix::sys::statvfs::{Statvfs, statvfs};
 use pvfs::limits::HEARTBEAT_INTERVAL_MS;
@@ -41,6 +43,20 @@ fn a_small_disk_that_fills_up_stops_nobody_and_df_counts_each_disk_once() -> any
         (large_bytes..=large_bytes + SMALL_BYTES + (1 << 20)).contains(&seen_bytes),
         "df says {seen_bytes} bytes, of which the large disk has {large_bytes}"
     );
+    for verb in ["df", "status"] {
+        let output = Command::new(programs::find("pvfs")?)
+            .args([verb, "--json", cluster.mgr_address()])
+            .output()?;
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let whole = if verb == "df" { &said["total"] } else { &said };
+        let bytes = whole["bytes_total"].as_u64().unwrap_or_default();
+        // statfs(2) counts in fragments.
+        ensure!(
+            bytes.abs_diff(seen_bytes) < seen.fragment_size(),
+            "{verb}: {said}, not {seen_bytes}"
+        );
+        ensure!(said["iods"].as_array().is_some_and(|iods| iods.len() == 3));
+    }
     cluster.finish()
 }
 

@@ -36,11 +36,13 @@ fn await_count(cluster: &Cluster, who: Who, text: &str, times: usize) -> anyhow:
     Ok(())
 }
 
-fn pvfs(arguments: &[&str]) -> anyhow::Result<String> {
+/// What it prints, and its status.
+fn pvfs(arguments: &[&str]) -> anyhow::Result<(String, Option<i32>)> {
     let output = Command::new(programs::find("pvfs")?)
         .args(arguments)
         .output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((printed, output.status.code()))
 }
 
 /// What each says of the others' silence, and of its end.
@@ -84,8 +86,17 @@ fn a_cut_link_is_known_to_all_within_two_seconds_and_said_once() -> anyhow::Resu
             println!("{who:?} knows after {after:?}");
             ensure!(after < KNOWN_WITHIN, "{who:?} knows after {after:?}");
         }
-        let ping = pvfs(&["ping", cluster.mgr_address()])?;
-        ensure!(ping.contains("does not answer"), "{ping}");
+        let (ping, failed) = pvfs(&["ping", cluster.mgr_address()])?;
+        ensure!(
+            ping.contains("does not answer") && failed == Some(1),
+            "{ping}"
+        );
+        let (status, failed) = pvfs(&["status", cluster.mgr_address()])?;
+        ensure!(failed == Some(1), "{status}");
+        let line = status.lines().find(|line| line.contains(&node.address));
+        let gone = ["suspect", "away"];
+        let is_gone = |line: &str| gone.iter().any(|state| line.contains(state));
+        ensure!(line.is_some_and(is_gone), "{status}");
         if round == 1 {
             // Longer than the connections live.
             cluster.await_log(Who::Mgr, "s of silence", TIMEOUT)?;
@@ -99,8 +110,10 @@ fn a_cut_link_is_known_to_all_within_two_seconds_and_said_once() -> anyhow::Resu
         ensure!(fs::read(&file)? == content);
         fs::write(cluster.mount(0).join("again"), &content)?;
     }
-    let ping = pvfs(&["ping", cluster.mgr_address()])?;
-    ensure!(!ping.contains("not"), "{ping}");
+    for verb in ["ping", "status"] {
+        let (said, status) = pvfs(&[verb, cluster.mgr_address()])?;
+        ensure!(status == Some(0) && !said.contains("not"), "{verb}: {said}");
+    }
     cluster.finish()
 }
 

@@ -92,7 +92,7 @@ impl<W> State<W> {
         if !self.sessions.hear(client, ms) {
             return Err(FsError::TryAgain);
         }
-        self.sessions.introduce(client, peer);
+        self.sessions.introduce(client, peer, leases);
         let locks_lost = match leases {
             true => self.take_claims(client, locks, more),
             false => locks.to_vec(),
@@ -137,6 +137,8 @@ impl<W> State<W> {
             inodes_used: counters.inodes_used,
             inodes_free: files_free.map_or(inodes_free, |files| files.min(inodes_free)),
             now: batch.moment.now,
+            uptime_ms: batch.moment.ms,
+            mounts: self.sessions.mounts(),
         }))
     }
 

@@ -579,4 +579,8 @@ pub struct StatFs {
     pub inodes_free: u64,
     /// mgr's clock.
     pub now: Timestamp,
+    /// How long mgr has run, milliseconds.
+    pub uptime_ms: u64,
+    /// Mounts that mgr knows of: clients with leases.
+    pub mounts: u32,
 }

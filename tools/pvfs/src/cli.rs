@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use pvfs::log_filter::LogFilter;
 
 use crate::output::{self, OutputError};
-use crate::{cp, dev, df, fsck, layout, man, ping, scrub, stat};
+use crate::{cp, dev, df, fsck, layout, man, ping, scrub, stat, status};
 
 /// Run, inspect and fill a PVFS file system
 #[derive(Debug, Parser)]
@@ -38,6 +38,13 @@ enum Verb {
     /// or of the only PVFS file system mounted here. Status 0: all are alive; 1: something is away,
     /// and its line says what; 2: it is not clear whom to ask.
     Ping(ping::Args),
+    /// Show mgr, each iod and their space on one screen, as mgr knows them
+    ///
+    /// For each iod: whether it is alive, suspect (silent for 1.5 s), away or stopped, and for how
+    /// long; the size and use of its disk, the use of its inodes, and whether it can be written to.
+    /// Asks mgr alone: where an iod answers mgr but not this machine, `pvfs ping` says so. Status 0:
+    /// mgr and all iods are alive; 1: something is not; 2: it is not clear whom to ask.
+    Status(status::Args),
     /// Show a file's striping and the bytes on each iod
     ///
     /// For each iod of a file, the length of the part that it holds and the disk space that this
@@ -96,6 +103,7 @@ pub fn main() -> ExitCode {
     let (name, result) = match &cli.verb {
         Verb::Dev(args) => ("dev", dev::run(args)),
         Verb::Ping(args) => ("ping", ping::run(args)),
+        Verb::Status(args) => ("status", status::run(args)),
         Verb::Stat(args) => ("stat", stat::run(args)),
         Verb::Cp(args) => ("cp", cp::run(args)),
         Verb::Df(args) => ("df", df::run(args)),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::rpc::{Iod, Mgr, TIMEOUT_DEFAULT};
 use crate::target;
-use crate::{human, output};
+use crate::{human, output, table};
 
 /// Command line of `pvfs df`.
 #[derive(Debug, clap::Args)]
@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let iods = mgr.iods()?;
     let rows: Vec<Row> = iods.iter().map(|status| ask(status, file_system)).collect();
     let all_alive = rows.iter().all(|row| row.alive == Some(true));
-    let table = table(endpoint.to_string(), rows, statfs);
+    let table = sum_up(endpoint.to_string(), rows, statfs);
     if args.json {
         output::json(&table)?;
     } else {
@@ -113,18 +113,9 @@ fn ask(status: &IodStatus, file_system: FileSystemId) -> Row {
     }
 }
 
-fn table(mgr: String, iods: Vec<Row>, statfs: StatFs) -> Table {
-    let sum = |field: fn(&Row) -> u64| {
-        iods.iter()
-            .filter(|row| row.alive == Some(true))
-            .map(field)
-            .fold(0, u64::saturating_add)
-    };
-    let total = Row::new(Space {
-        bytes_total: sum(|row| row.bytes_total),
-        bytes_free: sum(|row| row.bytes_free),
-        bytes_available: sum(|row| row.bytes_available),
-    });
+fn sum_up(mgr: String, iods: Vec<Row>, statfs: StatFs) -> Table {
+    // The sum of the lines counts a disk as often as iods share it.
+    let total = Row::new(statfs.space);
     let (inodes_used, inodes_free) = (statfs.inodes_used, statfs.inodes_free);
     Table {
         mgr,
@@ -136,15 +127,8 @@ fn table(mgr: String, iods: Vec<Row>, statfs: StatFs) -> Table {
 }
 
 fn render(table: &Table) -> String {
-    let mut lines = vec![[
-        "IOD".to_owned(),
-        "ADDRESS".to_owned(),
-        "SIZE".to_owned(),
-        "USED".to_owned(),
-        "AVAIL".to_owned(),
-        "USE%".to_owned(),
-        String::new(),
-    ]];
+    let titles = ["IOD", "ADDRESS", "SIZE", "USED", "AVAIL", "USE%", ""];
+    let mut lines = vec![titles.map(str::to_owned)];
     for row in &table.iods {
         let note = if row.alive == Some(true) { "" } else { "away" };
         let name = row.iod.map(|id| id.to_string()).unwrap_or_default();
@@ -161,48 +145,17 @@ fn render(table: &Table) -> String {
         &table.total,
         "",
     ));
-    let width = |column: usize| {
-        lines
-            .iter()
-            .filter_map(|line| line.get(column))
-            .map(String::len)
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = String::new();
-        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            let pad = width - cell.len();
-            let (before, after) = if column < 2 { (0, pad) } else { (pad, 0) };
-            row.push_str(&format!("{:before$}{cell}{:after$}  ", "", ""));
-        }
-        row.push_str(line.last().map_or("", String::as_str));
-        text.push_str(row.trim_end());
-        text.push('\n');
-    }
-    text
+    table::aligned(&lines, 2)
 }
 
 fn cells(name: String, address: String, row: &Row, note: &str) -> [String; 7] {
-    // As df(1) counts: what an ordinary user could use of what is used or usable, rounded up.
-    let usable = row.bytes_used.saturating_add(row.bytes_available);
-    let percent = if usable == 0 {
-        "-".to_owned()
-    } else {
-        format!(
-            "{}%",
-            (u128::from(row.bytes_used) * 100).div_ceil(u128::from(usable))
-        )
-    };
     [
         name,
         address,
         human::bytes(row.bytes_total),
         human::bytes(row.bytes_used),
         human::bytes(row.bytes_available),
-        percent,
+        human::percent(row.bytes_used, row.bytes_available),
         note.to_owned(),
     ]
 }
@@ -240,26 +193,29 @@ mod tests {
     }
 
     #[test]
-    fn adds_up_the_live_iods_and_aligns() {
+    fn the_whole_is_what_mgr_says_and_columns_align() {
         let rows = vec![
             Row::of_iod(&status(0), space(10 << 30, 5 << 30), true),
-            Row::of_iod(&status(1), space(10 << 30, 10 << 30), true),
+            Row::of_iod(&status(1), space(10 << 30, 5 << 30), true),
             Row::of_iod(&status(12), space(7 << 30, 1 << 30), false),
         ];
         let statfs = StatFs {
-            space: space(0, 0),
+            space: space(10 << 30, 5 << 30),
             inodes_used: 3,
             inodes_free: 9,
             now: Timestamp::default(),
+            uptime_ms: 0,
+            mounts: 0,
         };
-        let table = table("head:3000".into(), rows, statfs);
-        assert_eq!(table.total.bytes_total, 20 << 30);
+        let table = sum_up("head:3000".into(), rows, statfs);
+        // Iods 0 and 1 share a disk.
+        assert_eq!(table.total.bytes_total, 10 << 30);
         let expected = "\
 IOD    ADDRESS        SIZE  USED  AVAIL  USE%\n\
 0      node0:7000      10G  5.0G   5.0G   50%\n\
-1      node1:7000      10G    0B    10G    0%\n\
+1      node1:7000      10G  5.0G   5.0G   50%\n\
 12     node12:7000    7.0G  6.0G   1.0G   86%  away\n\
-total  mgr head:3000   20G  5.0G    15G   25%\n";
+total  mgr head:3000   10G  5.0G   5.0G   50%\n";
         assert_eq!(render(&table), expected);
     }
 }

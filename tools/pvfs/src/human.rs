@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! Sizes as people read and write them. Pure.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 const UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
@@ -20,6 +22,28 @@ pub fn bytes(bytes: u64) -> String {
         (0, _) => format!("{value}{name}"),
         (_, 0..=9) => format!("{value}.{tenths}{name}"),
         _ => format!("{value}{name}"),
+    }
+}
+
+/// How much of what is used or can be used is used, rounded up, as `df` counts.
+pub fn percent(used: u64, available: u64) -> String {
+    match u128::from(used) + u128::from(available) {
+        0 => "-".to_owned(),
+        all => format!("{}%", (u128::from(used) * 100).div_ceil(all)),
+    }
+}
+
+/// A time in its two largest units.
+pub fn time(time: Duration) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let seconds = time.as_secs();
+    match seconds {
+        DAY.. => format!("{} d {} h", seconds / DAY, seconds % DAY / HOUR),
+        HOUR.. => format!("{} h {} min", seconds / HOUR, seconds % HOUR / MINUTE),
+        MINUTE.. => format!("{} min {} s", seconds / MINUTE, seconds % MINUTE),
+        _ => format!("{:.1} s", time.as_secs_f64()),
     }
 }
 
@@ -83,6 +107,27 @@ pub fn parse_u32(text: &str) -> Result<u32, SizeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_two_units() {
+        for (seconds, text) in [
+            (0, "0.0 s"),
+            (59, "59.0 s"),
+            (61, "1 min 1 s"),
+            (3 * 3600 + 240, "3 h 4 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(time(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn percentages_are_rounded_up() {
+        assert_eq!(percent(1, 999), "1%");
+        assert_eq!(percent(0, 5), "0%");
+        assert_eq!(percent(0, 0), "-");
+        assert_eq!(percent(u64::MAX, 0), "100%");
+    }
 
     #[test]
     fn sizes_are_short() {

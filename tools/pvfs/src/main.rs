@@ -18,6 +18,8 @@ mod progress;
 mod rpc;
 mod scrub;
 mod stat;
+mod status;
+mod table;
 mod target;
 
 fn main() -> std::process::ExitCode {

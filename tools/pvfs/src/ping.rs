@@ -22,9 +22,10 @@ pub struct Args {
 }
 
 /// Exit status where the command line does not say whom to ask; clap uses the same.
-const USAGE_STATUS: u8 = 2;
+pub const USAGE_STATUS: u8 = 2;
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// Reads a number of seconds that a person has patience for.
+pub fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 3600.0 => Ok(seconds),
         _ => Err("write seconds above 0 and up to 3600, such as 0.5".into()),
@@ -70,9 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     if iods.is_empty() {
-        output::line(format!(
-            "no iod has registered with mgr {endpoint}: start pvfs-iod --mgr {endpoint}"
-        ))?;
+        output::line(no_iod(&endpoint.to_string()))?;
         all_alive = false;
     }
     Ok(if all_alive {
@@ -80,6 +79,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// What is said of an mgr without iods.
+pub fn no_iod(mgr: &str) -> String {
+    format!("no iod has registered with mgr {mgr}: start pvfs-iod --mgr {mgr}")
 }
 
 fn greet(
