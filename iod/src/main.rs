@@ -45,6 +45,10 @@ struct Arguments {
     /// Where clients reach this iod, if not at the address from which it reaches mgr.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = iod_endpoint)]
     advertise: Option<Endpoint>,
+    /// Take connections from any port. Otherwise only privileged processes of other machines are
+    /// heard: those that come from a port below 1024.
+    #[arg(long)]
+    insecure_ports: bool,
     /// What to log to stderr: error, warn, info, debug, trace, off, or MODULE=LEVEL,
     /// with commas between several.
     #[arg(long, value_name = "LEVEL", env = "PVFS_LOG", default_value = "info")]
@@ -84,7 +88,10 @@ fn run(arguments: Arguments) -> Result<()> {
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block().context("block signals")?;
 
-    let limits = ServerLimits::default();
+    let limits = ServerLimits {
+        insecure_ports: arguments.insecure_ports,
+        ..ServerLimits::default()
+    };
     let open_objects_max = open_objects_max(limits.connections_max)?;
     let store = Arc::new(Store::open(&arguments.data, open_objects_max)?);
     let settler = Settler::start(Arc::clone(&store)).context("start the settler")?;

@@ -4,7 +4,7 @@
 //! clients are served meanwhile.
 
 use std::io::{self, BufRead, BufReader};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use pvfs::address::Endpoint;
 use pvfs::attr::Credentials;
 use pvfs::client::patience::{Backoff, Cancel, Patience};
 use pvfs::client::silence::{Silence, Stage};
-use pvfs::client::transport::enable_keepalive;
+use pvfs::client::transport::{dial, enable_keepalive};
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId, IodId};
 use pvfs::limits::{HEARTBEAT_INTERVAL_MS, LOST_AFTER_MS, SILENCE_LOOK_MS};
@@ -302,19 +302,11 @@ impl<F: FnOnce(Membership)> Worker<F> {
 }
 
 fn connect(mgr: &Endpoint) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (mgr.host.as_str(), mgr.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(FRAME_TIMEOUT))?;
-                enable_keepalive(&stream)?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
+    let stream = dial(mgr, CONNECT_TIMEOUT)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(FRAME_TIMEOUT))?;
+    enable_keepalive(&stream)?;
+    Ok(stream)
 }
 
 /// A connection to mgr with one request under way at a time.

@@ -61,6 +61,7 @@ impl Daemon {
             .arg("--data")
             .arg(data)
             .args(["--mgr", &mgr.to_string(), "--listen", listen])
+            .arg("--insecure-ports")
             .args(more)
             .env_remove("PVFS_LOG")
             .stdin(Stdio::null())

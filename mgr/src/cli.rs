@@ -60,6 +60,11 @@ pub struct Arguments {
     )]
     pub lease_timeout_ms: u32,
 
+    /// Take connections from any port. Otherwise only privileged processes of other machines are
+    /// heard: those that come from a port below 1024.
+    #[arg(long)]
+    pub insecure_ports: bool,
+
     /// What to log to stderr: error, warn, info, debug, trace, off, or MODULE=LEVEL, with commas
     /// between several.
     #[arg(long, value_name = "LEVEL", env = "PVFS_LOG", default_value = "info")]

@@ -87,10 +87,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     runtime.spawn(server::accept(
         listener,
         owner.clone(),
-        (
-            Duration::from_millis(arguments.session_timeout_ms.into()),
-            Duration::from_millis(arguments.lease_timeout_ms.into()),
-        ),
+        server::Settings {
+            session_timeout: Duration::from_millis(arguments.session_timeout_ms.into()),
+            lease_timeout: Duration::from_millis(arguments.lease_timeout_ms.into()),
+            insecure_ports: arguments.insecure_ports,
+        },
     ));
     // Whoever reads that it is ready may end it.
     let signals = runtime.block_on(async { Signals::catch() })?;

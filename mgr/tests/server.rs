@@ -96,7 +96,7 @@ fn command(data: &Path, listen: &str) -> Command {
     command
         .arg("--data")
         .arg(data)
-        .args(["--listen", listen, "--log", "warn"]);
+        .args(["--listen", listen, "--log", "warn", "--insecure-ports"]);
     command
 }
 

@@ -10,6 +10,7 @@ pub mod attr;
 pub mod client;
 pub mod data_directory;
 pub mod error;
+pub mod failure_log;
 pub mod ids;
 pub mod layout;
 pub mod limits;

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! Every limit that two PVFS processes must agree on. A limit of one process alone stands with it.
 
+/// The last port that only a privileged process may bind, on Linux as it comes. mgr and iods take
+/// connections from ports up to here alone, unless they are told otherwise.
+pub const RESERVED_PORT_MAX: u16 = 1023;
+/// A peer that is refused for its port has so long to take the answer, milliseconds.
+pub const REFUSED_LINGER_MS: u64 = 1000;
+/// What it sends meanwhile is thrown away, up to so many bytes.
+pub const REFUSED_BYTES_MAX: usize = 64 << 10;
 /// Iods of one file. PVFS 1 allowed as many; the layout of a file then takes 2 KiB.
 pub const IODS_PER_FILE_MAX: usize = 512;
 /// Iods of one file system.

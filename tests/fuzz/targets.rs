@@ -193,7 +193,10 @@ fn iod_address() -> SocketAddr {
         };
         store.join(membership).expect("a number");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let limits = ServerLimits::default();
+        let limits = ServerLimits {
+            insecure_ports: true,
+            ..ServerLimits::default()
+        };
         let server = Server::start(listener, Arc::new(store), limits).expect("a server");
         (server, directory)
     });

@@ -8,6 +8,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pvfs::address::{Endpoint, MGR_PORT_DEFAULT};
+use pvfs::client::transport::dial;
+
+/// Where it leads is on this machine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes taken at once.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -98,7 +103,8 @@ impl Shared {
                 }
                 state.target.clone()
             };
-            let Ok(far) = TcpStream::connect(target) else {
+            let far = Endpoint::parse(&target, MGR_PORT_DEFAULT);
+            let Some(far) = far.ok().and_then(|far| dial(&far, CONNECT_TIMEOUT).ok()) else {
                 continue;
             };
             // It is slow enough without.

@@ -58,6 +58,8 @@ pub struct Options {
     pub session_timeout_ms: u32,
     /// Data directories that are file systems of their own.
     pub disks: Vec<SmallDisk>,
+    /// The daemons take connections from any port, as a test's own peers have it.
+    pub insecure_ports: bool,
     /// mgr's data directory, where it is another than `mgr` in the cluster's.
     pub mgr_data: Option<PathBuf>,
 }
@@ -103,6 +105,7 @@ impl Default for Options {
             inside: None,
             session_timeout_ms: 60_000,
             disks: Vec::new(),
+            insecure_ports: false,
             mgr_data: None,
         }
     }
@@ -347,7 +350,8 @@ impl Cluster {
             .arg("--lease-timeout-ms")
             .arg(self.options.lease_timeout_ms.to_string())
             .arg("--session-timeout-ms")
-            .arg(self.options.session_timeout_ms.to_string());
+            .arg(self.options.session_timeout_ms.to_string())
+            .args(self.ports());
         let (daemon, address) = self.spawn("mgr", command)?;
         self.mgr = Some(daemon);
         self.mgr_address = address;
@@ -370,7 +374,8 @@ impl Cluster {
             .arg("--data")
             .arg(self.iod_data(index))
             .args(["--mgr", &self.mgr_address])
-            .args(["--listen", &format!("{host}:0")]);
+            .args(["--listen", &format!("{host}:0")])
+            .args(self.ports());
         if let Some(link) = self.iod_links.get(index) {
             command.args(["--advertise", &link.address()]);
         }
@@ -621,6 +626,11 @@ impl Cluster {
             ensure!(Instant::now() < deadline, "{who:?} never says {text:?}");
             std::thread::sleep(POLL);
         }
+    }
+
+    /// What daemons are told of their peers' ports.
+    fn ports(&self) -> Option<&'static str> {
+        self.options.insecure_ports.then_some("--insecure-ports")
     }
 
     /// A program of any of them, on its node.

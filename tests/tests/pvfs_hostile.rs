@@ -43,6 +43,8 @@ const MEMORY_KIB_MAX: u64 = 160 << 10;
 fn cluster() -> Cluster {
     Cluster::start(Options {
         iods: 2,
+        // Ordinary users can be hostile too, and more of them than there are reserved ports.
+        insecure_ports: true,
         ..Options::default()
     })
     .unwrap()

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use pvfs::client::buffer::AlignedBuffer;
 use pvfs::error::FsError;
+use pvfs::failure_log::FailureLog;
 use pvfs::ids::{ObjectId, SessionId};
 use pvfs::limits::{
     COPY_BYTES_MAX, OBJECTS_PER_PAGE_MAX, OBJECTS_PER_QUESTION_MAX, PAYLOAD_BYTES_MAX,
@@ -21,7 +22,6 @@ use pvfs::wire::header::{FrameError, FrameHeader, FrameKind};
 
 use super::ServerLimits;
 use super::deadline::DeadlineReader;
-use super::failure_log::FailureLog;
 use super::transfer::{SendError, buffer_of, receive, send_file, send_start};
 use crate::store::{Attempt, Damage, ObjectFile, Scrubbed, Stamp, Store, end_of};
 

@@ -3,7 +3,7 @@
 
 mod connection;
 mod deadline;
-mod failure_log;
+mod refusal;
 mod transfer;
 
 use std::collections::BTreeMap;
@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pvfs::client::transport::enable_keepalive;
+use pvfs::failure_log::FailureLog;
+use pvfs::limits::RESERVED_PORT_MAX;
 use pvfs::runtime::net::{TcpListener, TcpStream, stop_listening};
 use pvfs::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use pvfs::runtime::thread::{self, JoinHandle};
 
 use crate::store::Store;
 use connection::Connection;
-use failure_log::FailureLog;
 
 /// What a server may use and how long it waits.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,8 @@ pub struct ServerLimits {
     /// A peer that asks for nothing for so long is cut off; its pool connects anew when it needs to.
     /// The first request must begin within `frame_timeout`.
     pub idle_timeout: Duration,
+    /// Peers may come from any port, not from reserved ones alone.
+    pub insecure_ports: bool,
 }
 
 impl Default for ServerLimits {
@@ -46,6 +49,7 @@ impl Default for ServerLimits {
             stall_timeout: Duration::from_secs(30),
             frame_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(600),
+            insecure_ports: false,
         }
     }
 }
@@ -202,6 +206,11 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) -> io::Resul
         // Dropped in reverse order: when the slot is free, the store is no longer held.
         let _slot = slot;
         let shared = shared;
+        if peer.port() > RESERVED_PORT_MAX && !shared.limits.insecure_ports {
+            let why = format_args!("connection from {peer} refused: its port is not reserved");
+            shared.failures.note(&why);
+            return refusal::tell(&stream);
+        }
         let mut connection = Connection::new(
             &stream,
             peer,
@@ -305,7 +314,11 @@ mod tests {
         let file = store.find_or_create(stripe).unwrap();
         file.write_at(&vec![7; length], 0).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server::start(listener, store, ServerLimits::default()).unwrap();
+        let limits = ServerLimits {
+            insecure_ports: true,
+            ..ServerLimits::default()
+        };
+        let server = Server::start(listener, store, limits).unwrap();
         let endpoint = Endpoint {
             host: "127.0.0.1".into(),
             port: server.address().port(),

@@ -75,7 +75,11 @@ impl Iod {
             directory,
             server: None,
             address,
-            limits,
+            // Peers of tests have whatever ports there are.
+            limits: ServerLimits {
+                insecure_ports: true,
+                ..limits
+            },
         };
         iod.run();
         iod

@@ -3,13 +3,15 @@
 
 pub mod connection;
 pub mod peers;
+mod refusal;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use pvfs::limits::LOST_AFTER_MS;
+use pvfs::failure_log::FailureLog;
+use pvfs::limits::{LOST_AFTER_MS, RESERVED_PORT_MAX};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -32,19 +34,27 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause where the process has no descriptors left, before it accepts again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How peers are treated.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// A client that is silent for so long loses its open files.
+    pub session_timeout: Duration,
+    /// A client that is silent for so long loses its leases.
+    pub lease_timeout: Duration,
+    /// Peers may come from any port, not from reserved ones alone.
+    pub insecure_ports: bool,
+}
+
 /// Accepts connections for ever.
-pub async fn accept(
-    listener: TcpListener,
-    owner: Sender<Command>,
-    (session_timeout, lease_timeout): (Duration, Duration),
-) {
+pub async fn accept(listener: TcpListener, owner: Sender<Command>, settings: Settings) {
     let lost = Duration::from_millis(LOST_AFTER_MS);
     let idle = IdleTimeouts {
-        quiet: IDLE_TIMEOUT.max(session_timeout),
-        client: lost.max(lease_timeout),
+        quiet: IDLE_TIMEOUT.max(settings.session_timeout),
+        client: lost.max(settings.lease_timeout),
         iod: lost,
     };
     let peers = Arc::new(Peers::default());
+    let refused = FailureLog::new();
     let mut full = false;
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let numbers = AtomicU64::new(1);
@@ -66,6 +76,15 @@ pub async fn accept(
                 };
                 if let Err(error) = tune(&stream) {
                     tracing::warn!("connection from {peer}: {error}");
+                    continue;
+                }
+                if peer.port() > RESERVED_PORT_MAX && !settings.insecure_ports {
+                    let why = "its port is not reserved";
+                    refused.note(&format_args!("connection from {peer} refused: {why}"));
+                    tokio::spawn(async move {
+                        refusal::tell(stream).await;
+                        drop((permit, place));
+                    });
                     continue;
                 }
                 let id = numbers.fetch_add(1, Ordering::Relaxed);

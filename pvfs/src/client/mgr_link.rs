@@ -4,14 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Shutdown, ToSocketAddrs};
+use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 
 use super::leases::BootTime;
 use super::mgr::{BACKOFF_FIRST, BACKOFF_MAX, Shared, Welcome};
 use super::session::{Begun, Declaration, Finished};
 use super::silence::{Silence, Stage};
-use crate::address::Endpoint;
+use super::transport::dial;
 use crate::limits::{HEARTBEAT_INTERVAL_MS, SILENCE_LOOK_MS};
 use crate::proto::lease::{NO_LEASE, Notice};
 use crate::proto::mgr::{MgrOperation, MgrReply, MgrResponse};
@@ -127,7 +127,7 @@ pub(super) fn run(shared: &Shared) {
 
 /// A connection with the greeting done, all unanswered requests sent, open to callers.
 fn establish(shared: &Shared) -> Result<(Arc<Link>, BufReader<TcpStream>), LinkError> {
-    let stream = connect(&shared.endpoint)?;
+    let stream = dial(&shared.endpoint, CONNECT_TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
@@ -166,17 +166,6 @@ fn establish(shared: &Shared) -> Result<(Arc<Link>, BufReader<TcpStream>), LinkE
     send_all(&link, &asks);
     shared.changed.notify_all();
     Ok((link, reader))
-}
-
-fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "host name has no address");
-    for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 /// Sends requests that nobody waits for.

@@ -2,13 +2,13 @@
 //! What carries frames to an iod: TCP now; RDMA or Unix sockets would be other [`Transport`]s.
 
 use std::io::{self, Read, Write};
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use socket2::TcpKeepalive;
 
 use crate::address::Endpoint;
-use crate::runtime::net::{TcpStream, set_keepalive};
+use crate::runtime::net::{self, TcpStream, set_keepalive};
 
 /// A stream's calls return [`io::ErrorKind::WouldBlock`] after so long without progress, so that a
 /// caller can look whether it still wants to wait.
@@ -42,18 +42,48 @@ pub struct Tcp;
 
 impl Transport for Tcp {
     fn connect(&self, endpoint: &Endpoint, timeout: Duration) -> io::Result<Box<dyn ByteStream>> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, timeout) {
-                Ok(stream) => {
-                    configure(&stream)?;
-                    return Ok(Box::new(stream));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let stream = dial(endpoint, timeout)?;
+        configure(&stream)?;
+        Ok(Box::new(stream))
     }
+}
+
+/// Connects to a daemon, within `timeout` for each address that its name has: the way of every PVFS
+/// process to every daemon. Daemons trust reserved ports, so it comes from one where it may.
+///
+/// # Errors
+///
+/// The resolver's, or the last address' failure.
+pub fn dial(endpoint: &Endpoint, timeout: Duration) -> io::Result<TcpStream> {
+    dial_any(resolve(endpoint)?, timeout)
+}
+
+/// The addresses that an endpoint's name has.
+///
+/// # Errors
+///
+/// The resolver's.
+pub fn resolve(endpoint: &Endpoint) -> io::Result<impl Iterator<Item = SocketAddr>> {
+    (endpoint.host.as_str(), endpoint.port).to_socket_addrs()
+}
+
+/// Connects to the first of these addresses that answers, within `timeout` for each.
+///
+/// # Errors
+///
+/// The last address' failure.
+pub fn dial_any(
+    addresses: impl Iterator<Item = SocketAddr>,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match net::dial(&address, timeout) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn configure(stream: &TcpStream) -> io::Result<()> {

@@ -67,12 +67,78 @@ pub mod net {
 
     use std::fs::File;
     use std::io;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
     use std::os::fd::AsRawFd;
     use std::time::Duration;
 
     use nix::sys::sendfile::sendfile64;
     use nix::sys::socket::{Shutdown, shutdown};
-    use socket2::{SockRef, TcpKeepalive};
+    use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+    use super::random_u64;
+    use crate::limits::RESERVED_PORT_MAX;
+
+    /// Reserved ports from here on are tried first: few services have their own there.
+    const PREFERRED_PORT_MIN: u16 = 512;
+
+    /// Connects to `to` within `timeout`, from a reserved port where this process may bind one, else
+    /// from any. Connections to different destinations share a port.
+    ///
+    /// # Errors
+    ///
+    /// Those of connect(2); `AddrNotAvailable` where each reserved port has a connection to `to`, or
+    /// had one a minute ago.
+    pub fn dial(to: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        for port in reserved_ports(random_u64()) {
+            // A socket that connects to its own port talks to itself.
+            if port == to.port() {
+                continue;
+            }
+            match dial_from(port, to, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return TcpStream::connect_timeout(to, timeout);
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+                    ) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            format!(
+                "none of the ports 1 to {RESERVED_PORT_MAX} is free for a connection to {to}: \
+                 see ss -tan, or try again in a minute"
+            ),
+        ))
+    }
+
+    /// Each reserved port once, the preferred ones first, from a random place on: processes that
+    /// connect at the same time seldom try the same one.
+    fn reserved_ports(random: u64) -> impl Iterator<Item = u16> {
+        let rotated = move |first: u16, last: u16| {
+            let count = last - first + 1;
+            // Less than `count`, which is a u16.
+            let start = u16::try_from(random % u64::from(count)).unwrap_or(0);
+            (0..count).map(move |step| first + (start + step) % count)
+        };
+        rotated(PREFERRED_PORT_MIN, RESERVED_PORT_MAX).chain(rotated(1, PREFERRED_PORT_MIN - 1))
+    }
+
+    fn dial_from(port: u16, to: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+        let any = match to {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        };
+        let socket = Socket::new(Domain::for_address(*to), Type::STREAM, Some(Protocol::TCP))?;
+        // Lets other connections and a service that starts later have the same port.
+        socket.set_reuse_address(true)?;
+        socket.bind(&any.into())?;
+        socket.connect_timeout(&(*to).into(), timeout)?;
+        Ok(socket.into())
+    }
 
     /// Has the kernel end a connection whose peer answers no probe, or takes no data, for
     /// `unacknowledged_max`.
@@ -119,5 +185,23 @@ pub mod net {
     pub fn stop_listening(listener: &TcpListener) {
         // On Linux this wakes accept(2) with EINVAL.
         let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use std::collections::BTreeSet;
+
+        #[test]
+        fn each_reserved_port_is_tried_once_and_the_preferred_first() {
+            for random in [0, 1, 511, 512, u64::MAX] {
+                let ports: Vec<u16> = reserved_ports(random).collect();
+                let distinct: BTreeSet<u16> = ports.iter().copied().collect();
+                assert_eq!(ports.len(), usize::from(RESERVED_PORT_MAX));
+                assert!(distinct.iter().copied().eq(1..=RESERVED_PORT_MAX));
+                let preferred = ports.iter().take(512);
+                assert!(preferred.copied().all(|port| port >= PREFERRED_PORT_MIN));
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, RESERVED_PORT_MAX};
 
 /// The first four bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"PVFS";
@@ -50,6 +50,8 @@ pub enum FrameKind {
     IodReply,
     /// [`Notice`](crate::proto::lease::Notice) from mgr; its request id is 0.
     MgrNotice,
+    /// To a peer whose port is not reserved: nothing it sends is read. No body, and the last frame.
+    PortRefused,
 }
 
 impl FrameKind {
@@ -60,6 +62,7 @@ impl FrameKind {
             Self::IodRequest => 3,
             Self::IodReply => 4,
             Self::MgrNotice => 5,
+            Self::PortRefused => 6,
         }
     }
 
@@ -70,6 +73,7 @@ impl FrameKind {
             3 => Some(Self::IodRequest),
             4 => Some(Self::IodReply),
             5 => Some(Self::MgrNotice),
+            6 => Some(Self::PortRefused),
             _ => None,
         }
     }
@@ -125,6 +129,12 @@ pub enum FrameError {
     /// The body is no such message.
     #[error("frame body does not decode")]
     Body,
+    /// The peer reads nothing from a port above [`RESERVED_PORT_MAX`].
+    #[error(
+        "takes connections from ports below {} only: run as root, or start it with --insecure-ports",
+        RESERVED_PORT_MAX + 1
+    )]
+    PortRefused,
     /// A reply to a request that nobody sent.
     #[error("reply to unknown request {0}")]
     UnknownRequest(u64),
@@ -142,6 +152,12 @@ impl FrameHeader {
             payload_length,
             body_checksum,
         }
+    }
+
+    /// The only frame for a peer whose port is not reserved.
+    #[must_use]
+    pub fn port_refused() -> Self {
+        Self::new(FrameKind::PortRefused, 0, &[], 0)
     }
 
     /// Its bytes.
@@ -202,10 +218,10 @@ impl FrameHeader {
     ///
     /// [`FrameError::UnexpectedKind`].
     pub fn expect(self, kind: FrameKind) -> Result<Self, FrameError> {
-        if self.kind == kind {
-            Ok(self)
-        } else {
-            Err(FrameError::UnexpectedKind(self.kind))
+        match self.kind {
+            found if found == kind => Ok(self),
+            FrameKind::PortRefused => Err(FrameError::PortRefused),
+            found => Err(FrameError::UnexpectedKind(found)),
         }
     }
 }

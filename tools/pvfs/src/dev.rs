@@ -156,7 +156,8 @@ impl Cluster {
 
     /// Starts everything, says so, and returns only when something fails.
     async fn run(&mut self, args: &Args) -> anyhow::Result<()> {
-        let mgr = plan::mgr(&self.programs, &self.data, args.mgr_port);
+        let privileged = nix::unistd::geteuid().is_root();
+        let mgr = plan::mgr(&self.programs, &self.data, args.mgr_port, privileged);
         let address = self.start(&[mgr]).await?.concat();
         let iods: Vec<Daemon> = (0..args.iods)
             .map(|index| {
@@ -165,7 +166,13 @@ impl Cluster {
                 } else {
                     args.iod_port.saturating_add(index)
                 };
-                plan::iod(&self.programs, &self.data, index, port, &address)
+                plan::iod(
+                    &self.programs,
+                    &self.data,
+                    (index, port),
+                    &address,
+                    privileged,
+                )
             })
             .collect();
         self.start(&iods).await?;

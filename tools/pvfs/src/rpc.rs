@@ -6,11 +6,12 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use pvfs::address::Endpoint;
 use pvfs::attr::Credentials;
+use pvfs::client::transport::{dial_any, resolve};
 use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId, IodId};
 use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
@@ -50,6 +51,14 @@ pub enum RpcError {
         /// How it failed.
         why: ConnectionError,
     },
+    /// It reads nothing from the port that this process has.
+    #[error("{who} {why}")]
+    Port {
+        /// Which daemon.
+        who: String,
+        /// In its words.
+        why: ConnectionError,
+    },
     /// It answered something else than what was asked.
     #[error(
         "{who} gave an answer that does not fit the question: are all programs of one version?"
@@ -86,31 +95,25 @@ struct Connection {
 
 impl Connection {
     fn open(who: String, endpoint: &Endpoint, timeout: Duration) -> Result<Self, RpcError> {
-        let addresses = match (endpoint.host.as_str(), endpoint.port).to_socket_addrs() {
+        let addresses = match resolve(endpoint) {
             Ok(addresses) => addresses,
             Err(why) => return Err(RpcError::Resolve { who, why }),
         };
-        let mut why = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in addresses {
-            let connected = TcpStream::connect_timeout(&address, timeout).and_then(|stream| {
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))?;
-                Ok(stream)
-            });
-            match connected {
-                Ok(stream) => {
-                    return Ok(Self {
-                        who,
-                        stream,
-                        request_id: 0,
-                        scratch: Vec::new(),
-                    });
-                }
-                Err(error) => why = error,
-            }
+        let connected = dial_any(addresses, timeout).and_then(|stream| {
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            Ok(stream)
+        });
+        match connected {
+            Ok(stream) => Ok(Self {
+                who,
+                stream,
+                request_id: 0,
+                scratch: Vec::new(),
+            }),
+            Err(why) => Err(RpcError::Connect { who, why }),
         }
-        Err(RpcError::Connect { who, why })
     }
 
     fn call<Request: bincode::Encode, Reply: bincode::Decode<()>>(
@@ -118,9 +121,15 @@ impl Connection {
         kinds: (FrameKind, FrameKind),
         request: &Request,
     ) -> Result<Reply, RpcError> {
-        self.exchange(kinds, request).map_err(|why| RpcError::Lost {
-            who: self.who.clone(),
-            why: timed_out(why),
+        self.exchange(kinds, request).map_err(|why| {
+            let who = self.who.clone();
+            match why {
+                ConnectionError::Frame(FrameError::PortRefused) => RpcError::Port { who, why },
+                why => RpcError::Lost {
+                    who,
+                    why: timed_out(why),
+                },
+            }
         })
     }
 

@@ -59,6 +59,15 @@ impl Socket {
     }
 }
 
+/// Connects to `to` within `timeout`. Simulated machines have no privileges, so any port will do.
+///
+/// # Errors
+///
+/// Those of connect(2).
+pub fn dial(to: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(to, timeout)
+}
+
 /// A socket that has outlived its machine.
 fn gone<T>() -> io::Result<T> {
     Err(io::ErrorKind::NotConnected.into())

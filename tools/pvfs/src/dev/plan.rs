@@ -128,33 +128,46 @@ fn iod_data(data: &Path, index: u16) -> PathBuf {
     data.join(format!("iod{index}"))
 }
 
+/// What a daemon is told beside its addresses: an ordinary user's mounts have no reserved ports.
+fn ports(privileged: bool) -> Option<OsString> {
+    (!privileged).then(|| "--insecure-ports".into())
+}
+
 /// mgr, on `port` of the loopback (0: any free one).
-pub fn mgr(programs: &Programs, data: &Path, port: u16) -> Daemon {
+pub fn mgr(programs: &Programs, data: &Path, port: u16, privileged: bool) -> Daemon {
+    let arguments = [
+        "--data".into(),
+        data.join(MGR_NAME).into(),
+        "--listen".into(),
+        loopback(port),
+    ];
     Daemon {
         name: "mgr".into(),
         program: programs.mgr.clone(),
-        arguments: vec![
-            "--data".into(),
-            data.join(MGR_NAME).into(),
-            "--listen".into(),
-            loopback(port),
-        ],
+        arguments: arguments.into_iter().chain(ports(privileged)).collect(),
     }
 }
 
 /// The iod at `index`, on `port` of the loopback (0: any free one).
-pub fn iod(programs: &Programs, data: &Path, index: u16, port: u16, mgr: &str) -> Daemon {
+pub fn iod(
+    programs: &Programs,
+    data: &Path,
+    (index, port): (u16, u16),
+    mgr: &str,
+    privileged: bool,
+) -> Daemon {
+    let arguments = [
+        "--data".into(),
+        iod_data(data, index).into(),
+        "--mgr".into(),
+        mgr.into(),
+        "--listen".into(),
+        loopback(port),
+    ];
     Daemon {
         name: format!("iod{index}"),
         program: programs.iod.clone(),
-        arguments: vec![
-            "--data".into(),
-            iod_data(data, index).into(),
-            "--mgr".into(),
-            mgr.into(),
-            "--listen".into(),
-            loopback(port),
-        ],
+        arguments: arguments.into_iter().chain(ports(privileged)).collect(),
     }
 }
 
@@ -239,11 +252,11 @@ mod tests {
         };
         let data = Path::new("/d");
         assert_eq!(
-            line(mgr(&programs, data, 0)),
+            line(mgr(&programs, data, 0, true)),
             "mgr m --data /d/mgr --listen 127.0.0.1:0"
         );
         assert_eq!(
-            line(iod(&programs, data, 2, 7002, "h:1")),
+            line(iod(&programs, data, (2, 7002), "h:1", true)),
             "iod2 i --data /d/iod2 --mgr h:1 --listen 127.0.0.1:7002"
         );
         let made = missing(&programs, data, 2);

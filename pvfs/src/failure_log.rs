@@ -3,23 +3,28 @@
 
 use std::fmt::Display;
 
-use pvfs::runtime::sync::{Mutex, PoisonError};
-use pvfs::runtime::time::{Duration, Instant};
+use crate::runtime::sync::{Mutex, PoisonError};
+use crate::runtime::time::{Duration, Instant};
 
 /// At most one line in so long.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) struct FailureLog {
+/// A log of failures that writes at most one line a second, and counts the rest.
+#[derive(Debug)]
+pub struct FailureLog {
     state: Mutex<State>,
 }
 
+#[derive(Debug)]
 struct State {
     last: Option<Instant>,
     suppressed: u64,
 }
 
 impl FailureLog {
-    pub(super) const fn new() -> Self {
+    /// One that has written nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
             state: Mutex::new(State {
                 last: None,
@@ -29,13 +34,19 @@ impl FailureLog {
     }
 
     /// Logs `failure`, or counts it where the last line is too fresh.
-    pub(super) fn note(&self, failure: &dyn Display) {
+    pub fn note(&self, failure: &dyn Display) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.admit(Instant::now()) {
             None => {}
             Some(0) => tracing::error!("{failure}"),
             Some(more) => tracing::error!("{failure} (and {more} failures not shown)"),
         }
+    }
+}
+
+impl Default for FailureLog {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
