@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use pvfs::client::mgr::{ClientOptions, MgrClient};
+use pvfs::ids::ROOT_INODE;
 use pvfs::mountinfo::{self, Device};
 use pvfs::proto::peer::Peer;
 
@@ -61,7 +62,8 @@ pub fn run(arguments: &Arguments, ready: impl FnOnce()) -> Result<()> {
     let pvfs = Arc::new(Pvfs::new(Arc::clone(&mgr), fs_options(options)));
     keeper.serve(&pvfs);
     // So that df(1) has an answer whatever becomes of mgr.
-    if let Err(error) = pvfs.statfs() {
+    let known = pvfs.getattr(ROOT_INODE.0).and_then(|_| pvfs.statfs());
+    if let Err(error) = known {
         tracing::warn!("the totals of the file system: {error}");
     }
     let adapter = Adapter::new(Arc::clone(&pvfs), options.cache_time);

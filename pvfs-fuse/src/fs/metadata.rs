@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pvfs::attr::{Attr, FileKind, SetAttr};
 use pvfs::error::FsError;
-use pvfs::ids::InodeNumber;
-use pvfs::limits::SUSPECT_AFTER_MS;
+use pvfs::ids::{InodeNumber, ROOT_INODE};
+use pvfs::limits::{HEARTBEAT_INTERVAL_MS, SUSPECT_AFTER_MS};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode, StatFs};
 use pvfs::runtime::sync::PoisonError;
 
@@ -15,6 +15,9 @@ use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
 
 /// Who asks how full the file system is waits for mgr's answer no longer than it may be silent.
 const STATFS_TIMEOUT: Duration = Duration::from_millis(SUSPECT_AFTER_MS);
+
+/// While the root's attributes are asked for, it is looked so often whether mgr is there.
+const ROOT_LOOK: Duration = Duration::from_millis(HEARTBEAT_INTERVAL_MS);
 
 /// What mknod and mkdir make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,12 @@ impl Pvfs {
     ///
     /// mgr's.
     pub fn lookup(&self, caller: Caller, parent: u64, entry: &[u8]) -> Result<Attr, FsError> {
+        match entry {
+            // The kernel asks so about an inode that it has forgotten, for a file handle.
+            b"." => return self.of_handle(parent),
+            b".." => return self.parent(parent),
+            _ => {}
+        }
         match self.kept_name(parent, entry) {
             Some(Some(inode)) => return self.getattr(inode.0),
             Some(None) => return Err(FsError::NotFound),
@@ -46,6 +55,29 @@ impl Pvfs {
             name: Some(name(entry)?),
         };
         self.settle(expect_attr(self.ask(caller, operation)?)?)
+    }
+
+    /// The attributes of an inode that a file handle names, as long as it has a name.
+    fn of_handle(&self, node: u64) -> Result<Attr, FsError> {
+        let attr = self.getattr(node)?;
+        match attr.nlink {
+            // Removed files linger at mgr for whoever has just found their names.
+            0 => Err(FsError::Stale),
+            _ => Ok(attr),
+        }
+    }
+
+    /// The attributes of the directory that a directory is in.
+    ///
+    /// # Errors
+    ///
+    /// mgr's.
+    pub(super) fn parent(&self, node: u64) -> Result<Attr, FsError> {
+        let operation = MgrOperation::Lookup {
+            parent: number(node),
+            name: None,
+        };
+        self.settle(expect_attr(self.ask_as_root(operation)?)?)
     }
 
     /// The attributes of an inode, everything that this mount wrote included.
@@ -63,10 +95,37 @@ impl Pvfs {
                 return Ok(attr);
             }
         }
+        if inode == ROOT_INODE {
+            return self.root();
+        }
         // Whoever reaches an inode may see its attributes.
         self.settle(expect_attr(
             self.ask_as_root(MgrOperation::GetAttr { inode })?,
         )?)
+    }
+
+    /// The root's attributes; where mgr is away, those that it told last. df(1) looks at them before it
+    /// asks for the totals.
+    fn root(&self) -> Result<Attr, FsError> {
+        let operation = MgrOperation::GetAttr { inode: ROOT_INODE };
+        let told = || self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *told();
+        let response = loop {
+            let Some(last) = last else {
+                break self.ask_as_root(operation)?;
+            };
+            if self.mgr.is_away() {
+                return Ok(last);
+            }
+            match self.mgr.call_within(operation.clone(), ROOT_LOOK) {
+                // mgr may have fallen silent, or wait for another node.
+                Err(FsError::TryAgain) => {}
+                reply => break reply?,
+            }
+        };
+        let attr = self.settle(expect_attr(response)?)?;
+        *told() = Some(attr);
+        Ok(attr)
     }
 
     /// Notes that the kernel asks for attributes, and is to have them before pages are dropped: from

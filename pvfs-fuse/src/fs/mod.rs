@@ -102,6 +102,8 @@ pub struct Pvfs {
     options: FsOptions,
     /// What mgr said last of the whole.
     totals: Mutex<Option<StatFs>>,
+    /// What mgr said last of the root.
+    root: Mutex<Option<Attr>>,
 }
 
 impl Pvfs {
@@ -130,6 +132,7 @@ impl Pvfs {
             locks: LockBook::new(),
             options,
             totals: Mutex::default(),
+            root: Mutex::default(),
         }
     }
 

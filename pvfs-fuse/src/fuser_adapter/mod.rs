@@ -244,6 +244,8 @@ impl Filesystem for Adapter {
             // Whether the umask counts depends on the directory's default access control list.
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_POSIX_ACL,
+            // An inode is found by its number alone, by `.` in it: file handles outlive the mount.
+            InitFlags::FUSE_EXPORT_SUPPORT,
         ];
         if !self.ttl.is_zero() {
             // Entries that expire at once would be looked up again each.
