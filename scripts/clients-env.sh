@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Fills the cache with what others wrote and the director must serve: a disk image of Debian 13 with keepalived, ipvsadm,
-# the Prometheus node exporter, pyroute2 and a program on moby/ipvs. Nothing of it is in this tree. Idempotent, keyed by content.
+# Fills the cache with what others wrote and the director must serve: a disk image of Debian 13 with keepalived,
+# ipvsadm, the Prometheus node exporter, pyroute2 and a program on moby/ipvs. Nothing of it is in this tree.
+# Idempotent, keyed by content.
 #
 # Writes build/kmod/clients-env, to be sourced by a shell:
 #   CLIENTS_IMAGE       the disk, ext4, mounted read-only by guests

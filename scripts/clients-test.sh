@@ -14,7 +14,8 @@ GUEST_MODULES="veth bridge tun dummy macvlan ipip virtio_net virtio_rng nf_table
     ip_vs_fo ip_vs_ovf ip_vs_twos ip_vs_lblc ip_vs_lblcr"
 # What it takes to get at the disk; loaded first.
 BOOT_MODULES="virtio_blk overlay"
-# The kernel's own test of ip_vs and what it sources: GPL, so it comes from the kernel's source package and is no part of this tree.
+# The kernel's own test of ip_vs and what it sources: GPL, so it comes from the kernel's source package and is
+# no part of this tree.
 KERNEL_TESTS="net/lib.sh net/netfilter/lib.sh net/netfilter/ipvs.sh"
 : "${DIRECTOR:=ipvs_mwlc}" "${ACCEL:=tcg,thread=single}" "${MEM:=1024}" "${TIMEOUT:=5400}"
 

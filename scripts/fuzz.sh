@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Fuzzes the director's pure code (kmod-ipvs-mwlc/fuzz/targets.rs) and what PVFS takes from the network (tests/fuzz/targets.rs)
-# with cargo-fuzz, on the stable toolchain: the code has no unsafe blocks, so no sanitizer is needed, only coverage.
+# Fuzzes the director's pure code (kmod-ipvs-mwlc/fuzz/targets.rs) and what PVFS takes from the network
+# (tests/fuzz/targets.rs) with cargo-fuzz, on the stable toolchain: the code has no unsafe blocks, so no
+# sanitizer is needed, only coverage.
 #
 #   scripts/fuzz.sh [TARGET...]        each target (all) for FUZZ_SECONDS (60); finds go to build/fuzz
 #   scripts/fuzz.sh keep [TARGET...]   the finds that reach new code become part of the corpus in the tree

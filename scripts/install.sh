@@ -6,8 +6,8 @@
 #   uninstall  takes exactly these away again; configuration and data stay
 #   module     has DKMS build and install the module for this kernel, from what `install` put under /usr/src
 #
-# Programs, pages, completions and units go to DESTDIR/PREFIX; what the system looks for in one place only (mount helpers, module
-# sources) goes below DESTDIR alone. BINARIES is where the programs are (target/release).
+# Programs, pages, completions and units go to DESTDIR/PREFIX; what the system looks for in one place only
+# (mount helpers, module sources) goes below DESTDIR alone. BINARIES is where the programs are (target/release).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 verb=${1:-install} dest=${2-} prefix=${3:-/usr/local}

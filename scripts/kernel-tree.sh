@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Prepares a kernel tree in which Rust modules for a stock Debian kernel can be built. Debian's headers packages carry no Rust metadata,
-# so the same version's source is configured exactly as Debian did and `prepare`d; Module.symvers comes from the headers,
-# so no vmlinux is built. Two minutes and 2 GB.
+# Prepares a kernel tree in which Rust modules for a stock Debian kernel can be built. Debian's headers packages
+# carry no Rust metadata, so the same version's source is configured exactly as Debian did and `prepare`d;
+# Module.symvers comes from the headers, so no vmlinux is built. Two minutes and 2 GB.
 #
 #   kernel-tree.sh KVER HEADERS SOURCE TREE
 #
-# KVER is `uname -r`, HEADERS Debian's /usr/src/linux-headers-KVER, SOURCE its linux-source-X.Y.tar.xz, TREE what is made. It runs on
-# Debian 13, or in a root of it.
+# KVER is `uname -r`, HEADERS Debian's /usr/src/linux-headers-KVER, SOURCE its linux-source-X.Y.tar.xz, TREE
+# what is made. It runs on Debian 13, or in a root of it.
 set -euo pipefail
 [ $# = 4 ] || { echo "usage: kernel-tree.sh KVER HEADERS SOURCE TREE" >&2; exit 2; }
 kver=$1 headers=$2 source=$3 tree=$4

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Builds build/kmod/ipvs_mwlc.ko for the stock kernel that scripts/kmod-version names. Calls kmod-env.sh first, so from
-# nothing it takes some minutes and afterwards seconds. KSERIES=7.2 builds for that series. KMOD_KERNEL=debug builds for the
-# debugging kernel; set KMOD_OUT then, so that the stock kernel's module stays.
+# Builds build/kmod/ipvs_mwlc.ko for the stock kernel that scripts/kmod-version names. Calls kmod-env.sh first,
+# so from nothing it takes some minutes and afterwards seconds. KSERIES=7.2 builds for that series.
+# KMOD_KERNEL=debug builds for the debugging kernel; set KMOD_OUT then, so that the stock kernel's module stays.
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 

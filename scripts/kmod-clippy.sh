@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Checks the module's formatting, and lints it with clippy and the kernel's own choice of lints; any warning fails. For `make check`.
+# Checks the module's formatting, and lints it with clippy and the kernel's own choice of lints; any warning
+# fails. For `make check`.
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 

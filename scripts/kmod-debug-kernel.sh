@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The debugging kernel of `make test-kasan`: the stock kernel's own source, configured by kmod-debug.config alone. Sourced by
-# kmod-env.sh, whose functions it uses.
+# The debugging kernel of `make test-kasan`: the stock kernel's own source, configured by kmod-debug.config
+# alone. Sourced by kmod-env.sh, whose functions it uses.
 
 DEBUG_CONFIG=$KMOD_TOP/scripts/kmod-debug.config
 

@@ -14,8 +14,9 @@
 #   KERNEL_TREE         prepared kernel tree (only after a run without `boot`)
 #   KERNEL_CC           the compiler that it was prepared with
 #
-# Environment: KSERIES (see scripts/kmod-version), CSSNS_CACHE (where the cache is), KREFRESH=1 (ask the archive for newer kernels).
-# Everything is idempotent and keyed by version; with a full cache it takes well under a second and needs no network.
+# Environment: KSERIES (see scripts/kmod-version), CSSNS_CACHE (where the cache is), KREFRESH=1 (ask the archive
+# for newer kernels). Everything is idempotent and keyed by version; with a full cache it takes well under a
+# second and needs no network.
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 # shellcheck source=scripts/kmod-debug-kernel.sh
@@ -67,7 +68,8 @@ choose_kernel() {
     printf '%s\n' "$KVER" >"$memo"
 }
 
-# fetch_unpack DIR PACKAGE... : downloads with the root's own apt (which checks signatures), unpacks into /kernels/KVER/DIR.
+# fetch_unpack DIR PACKAGE... : downloads with the root's own apt (which checks signatures), unpacks into
+# /kernels/KVER/DIR.
 fetch_unpack() {
     in_root bash -ec '
         unpack=$1
@@ -79,7 +81,8 @@ fetch_unpack() {
         cd .. && rm -rf "$unpack.dl"' "$KVER" "$@"
 }
 
-# Newer kernels are split into linux-{image,binary,base,modules}-KVER; whatever the image depends on of that version is it.
+# Newer kernels are split into linux-{image,binary,base,modules}-KVER; whatever the image depends on of that
+# version is it.
 fetch_image() {
     local parts
     parts=$(in_root apt-cache depends "linux-image-$KVER" | sed -n "s/^ *Depends: \(linux-[a-z]*-${KVER//./\\.}\)\$/\1/p")

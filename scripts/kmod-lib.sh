@@ -36,8 +36,8 @@ step() {
     say "  done in $((SECONDS - started)) s"
 }
 
-# in_root COMMAND...: runs inside the build root with the cache's kernels at /kernels, this checkout read-only at /src and
-# build/kmod at /out. The mounts live in a mount namespace of their own and vanish with the command.
+# in_root COMMAND...: runs inside the build root with the cache's kernels at /kernels, this checkout read-only
+# at /src and build/kmod at /out. The mounts live in a mount namespace of their own and vanish with the command.
 in_root() {
     mkdir -p "$KMOD_BUILD" "$KMOD_CACHE/kernels"
     unshare --mount --propagation private bash -ec '
@@ -65,7 +65,8 @@ debian_mirror() {
         awk -F'|' '$2 == "Debian" && $3 == "Debian" { print $1; exit }'
 }
 
-# Debian 12 gets the signing keys of 13 with a point release of debian-archive-keyring; apt verifies that package itself.
+# Debian 12 gets the signing keys of 13 with a point release of debian-archive-keyring; apt verifies that
+# package itself.
 need_keyring() {
     [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.gpg ] || [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.pgp ] ||
         step "updating debian-archive-keyring" apt-keyring.log $APT install -y debian-archive-keyring

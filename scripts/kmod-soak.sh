@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Everything at once at the module in a VM, for MINUTES (2): configuration, namespaces, floods, garbage, transfers, insmod and rmmod.
-# What it does and what must hold stands in kmod-ipvs-mwlc/selftest/soak.py. SEED (1) selects another course of events.
+# Everything at once at the module in a VM, for MINUTES (2): configuration, namespaces, floods, garbage,
+# transfers, insmod and rmmod. What it does and what must hold stands in kmod-ipvs-mwlc/selftest/soak.py. SEED
+# (1) selects another course of events.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 tests=$here/../kmod-ipvs-mwlc/selftest

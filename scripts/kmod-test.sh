@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Tests the module in a VM with the stock kernel: scripts/kmod-test.sh [TEST...]: names of functions or of
-# files in kmod-ipvs-mwlc/selftest; -NAME takes away.
-# FLOOD (30000) is how many clients the flood of SYNs has; from 1000000 on templates are filled up to their bound by the RAM too.
+# Tests the module in a VM with the stock kernel: scripts/kmod-test.sh [TEST...]: names of functions or of files
+# in kmod-ipvs-mwlc/selftest; -NAME takes away. FLOOD (30000) is how many clients the flood of SYNs has; from
+# 1000000 on templates are filled up to their bound by the RAM too.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 tests=$here/../kmod-ipvs-mwlc/selftest

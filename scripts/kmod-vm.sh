@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Boots the stock kernel with the module at hand and runs a shell script in it as root; its output and exit status are ours.
-# For trying the module by itself; the cluster has its own VM (tools/cssns).
+# Boots the stock kernel with the module at hand and runs a shell script in it as root; its output and exit
+# status are ours. For trying the module by itself; the cluster has its own VM (tools/cssns).
 #
 #   scripts/kmod-vm.sh SCRIPT [FILE...]
 #
-# In the guest: / is a RAM disk with dash, busybox, ip, ipvsadm (stock), python3 and the kernel's own modules; /ipvs_mwlc.ko is the module,
-# the FILEs lie in /. Environment: CPUS (2), MEM (768, in MB), ACCEL (tcg,thread=single: TCG with a thread for each CPU
-# breaks the kernel's patching of its own code), TIMEOUT (300, in seconds), MODULES (more of the kernel's),
-# RNG (the random number device; empty for none), QEMU_ARGS (more arguments). The stock ip_vs with its schedulers lies in /lib/modules/stock, not loaded.
+# In the guest: / is a RAM disk with dash, busybox, ip, ipvsadm (stock), python3 and the kernel's own modules;
+# /ipvs_mwlc.ko is the module, the FILEs lie in /. Environment: CPUS (2), MEM (768, in MB), ACCEL
+# (tcg,thread=single: TCG with a thread for each CPU breaks the kernel's patching of its own code), TIMEOUT
+# (300, in seconds), MODULES (more of the kernel's), RNG (the random number device; empty for none), QEMU_ARGS
+# (more arguments). The stock ip_vs with its schedulers lies in /lib/modules/stock, not loaded.
 set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 

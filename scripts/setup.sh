@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Installs what building and the demo need on Debian 12 or 13, with `test` the test runner and what it runs too, and with `test-posix`
-# or `test-programs` what the make targets of these names run besides. Prints nothing and takes a moment where all is there.
+# Installs what building and the demo need on Debian 12 or 13, with `test` the test runner and what it runs too,
+# and with `test-posix` or `test-programs` what the make targets of these names run besides. Prints nothing and
+# takes a moment where all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Tests of the module on the debugging kernel (scripts/kmod-debug.config: KASAN, lockdep, RCU and object debugging), which must not
-# complain: scripts/test-kasan.sh [TEST...]. The kernel is built once (25 minutes of a processor's time) and stays in the cache; a test
-# takes about ten times as long as on the stock kernel.
+# Tests of the module on the debugging kernel (scripts/kmod-debug.config: KASAN, lockdep, RCU and object
+# debugging), which must not complain: scripts/test-kasan.sh [TEST...]. The kernel is built once (25 minutes of
+# a processor's time) and stays in the cache; a test takes about ten times as long as on the stock kernel.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
-# Each lock and what is taken under it, every way of a packet in and out, every way by which an entry ends, load, churn, namespaces and
-# devices that come and go, garbage, insmod and rmmod. Not what asks the programs, decides in pure code, measures time, needs the stock
-# ip_vs, or floods (`make test-flood` does).
+# Each lock and what is taken under it, every way of a packet in and out, every way by which an entry ends,
+# load, churn, namespaces and devices that come and go, garbage, insmod and rmmod. Not what asks the programs,
+# decides in pure code, measures time, needs the stock ip_vs, or floods (`make test-flood` does).
 [ $# -gt 0 ] || set -- ingress uploads attack \
     test_mwlc_takes_the_least_bytes_for_the_weight test_reset_and_timeout_release_the_size test_udp_and_its_fragments \
     test_a_removed_server_resets_its_clients_instead_of_a_black_hole test_icmp_errors_reach_the_server_that_they_are_about \
@@ -28,8 +28,9 @@ export KMOD_OUT=${KMOD_OUT:-$here/../build/kmod-debug} KMOD_KERNEL=debug
 mkdir -p "$KMOD_OUT"
 KMOD_OUT=$(cd "$KMOD_OUT" && pwd)
 "$here/kmod-build.sh"
-# This kernel routes no interrupt to a random number device when the machine is too busy for ACPI's patience; the processor has one.
-# On a busy machine it may complain of itself while it starts, and then reports nothing more: it is started anew.
+# This kernel routes no interrupt to a random number device when the machine is too busy for ACPI's patience;
+# the processor has one. On a busy machine it may complain of itself while it starts, and then reports nothing
+# more: it is started anew.
 UNFIT=3 # as in selftest/run.py
 for _ in 1 2 3; do
     status=0

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Programs that others wrote, on a PVFS mount: PostgreSQL's initdb, a server and pgbench for PGBENCH_SECONDS (20), its data checked
-# afterwards; and those of Python's own tests that use files (test.regrtest). Needs what setup.sh test-programs installs, and root;
-# the programs run as user nobody.
+# Programs that others wrote, on a PVFS mount: PostgreSQL's initdb, a server and pgbench for PGBENCH_SECONDS
+# (20), its data checked afterwards; and those of Python's own tests that use files (test.regrtest). Needs what
+# setup.sh test-programs installs, and root; the programs run as user nobody.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SECONDS_OF_LOAD=${PGBENCH_SECONDS:-20}

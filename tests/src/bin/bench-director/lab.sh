@@ -52,9 +52,9 @@ set_up() {
 # Packets that the server's link carried.
 arrived() { ip netns exec sink sed -n 's/^ *s0: *[0-9]* *\([0-9]*\).*/\1/p' /proc/net/dev; }
 
-# udp WHAT FLAG ADDRESS FIRST LAST COUNT: datagrams to ADDRESS from the clients FIRST to LAST, in turn. With FLAG SHARED,
-# pktgen's default, the generator holds a second reference to the packet, so the stack has to clone it and to copy its headers
-# before it may write; with !SHARED it is the stack's alone, as from a network card.
+# udp WHAT FLAG ADDRESS FIRST LAST COUNT: datagrams to ADDRESS from the clients FIRST to LAST, in turn. With
+# FLAG SHARED, pktgen's default, the generator holds a second reference to the packet, so the stack has to clone
+# it and to copy its headers before it may write; with !SHARED it is the stack's alone, as from a network card.
 udp() {
     before=$(arrived)
     for word in "flag $2" "dst $3" "src_min $4" "src_max $5" "count $6"; do echo "$word" >/proc/net/pktgen/c0; done
@@ -86,7 +86,8 @@ path() {
     esac
 }
 
-# set_up6: what IPv6 needs of the director, and time until it has said all that it says of itself (guest time: the clock races).
+# set_up6: what IPv6 needs of the director, and time until it has said all that it says of itself (guest time:
+# the clock races).
 set_up6() {
     ip netns exec dir sysctl -q -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0 \
         net.ipv6.conf.d0.addr_gen_mode=1 net.ipv6.conf.d1.addr_gen_mode=1 \
@@ -120,8 +121,8 @@ director() {
     esac
 }
 
-# services SCHEDULER COUNT [LARGEST]: a UDP and a TCP service with COUNT real servers each, whose weights are 1 to LARGEST (1) in turn, and
-# timeouts that do not run out.
+# services SCHEDULER COUNT [LARGEST]: a UDP and a TCP service with COUNT real servers each, whose weights are 1
+# to LARGEST (1) in turn, and timeouts that do not run out.
 services() {
     for service in "-u $VIP:53" "-t $VIP:80"; do
         echo "-A $service -s $1"
@@ -147,7 +148,8 @@ scheduler() {
     ip netns exec dir ipvsadm -E -t $VIP:80 -s "$1"
 }
 
-# memory WHAT: KiB of memory that are free, with the pages that each processor keeps for itself, which MemFree leaves out.
+# memory WHAT: KiB of memory that are free, with the pages that each processor keeps for itself, which MemFree
+# leaves out.
 memory() {
     echo 3 >/proc/sys/vm/drop_caches
     kept=$(sed -n 's/^ *count: *\([0-9]*\)$/\1/p' /proc/zoneinfo | while read -r pages; do echo "+ $pages"; done)
