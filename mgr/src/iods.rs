@@ -20,7 +20,7 @@ use crate::stripes::StripeStore;
 /// registered at another address.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Has iods do what the owner orders.
 pub struct Iods {
     addresses: Arc<AddressBook>,
     pool: IodPool,

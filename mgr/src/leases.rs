@@ -68,7 +68,7 @@ struct Outstanding {
     demand: Demand,
 }
 
-/// See the module.
+/// Who has which lease.
 #[derive(Debug, Default)]
 pub struct Leases {
     held: BTreeMap<(InodeNumber, ClientId), Held>,

@@ -123,7 +123,7 @@ impl Known {
 #[derive(Debug)]
 pub struct Before(IodId, Option<Known>);
 
-/// See the module.
+/// The iods that have ever registered.
 #[derive(Debug, Default)]
 pub struct Registry {
     iods: BTreeMap<IodId, Known>,

@@ -95,7 +95,7 @@ pub struct Departed {
     pub said_goodbye: bool,
 }
 
-/// See the module.
+/// The sessions of all clients.
 #[derive(Debug)]
 pub struct Sessions<W> {
     sessions: HashMap<ClientId, Session<W>>,

@@ -40,7 +40,7 @@ pub struct Arguments {
     pub option_texts: Vec<String>,
     /// The same, understood.
     pub options: MountOptions,
-    /// See there.
+    /// Where it runs, and for how long.
     pub how: How,
     /// Log level.
     pub log: LogFilter,

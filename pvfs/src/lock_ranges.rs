@@ -19,7 +19,7 @@ pub struct Hold {
     pub process: ProcessNumber,
 }
 
-/// See the module.
+/// Locks on ranges of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockRanges {
     /// By first byte: last byte, and how.

@@ -74,7 +74,7 @@ struct Node {
     xattrs: BTreeMap<String, Vec<u8>>,
 }
 
-/// See the module.
+/// The simpler file system that PVFS is compared with.
 #[derive(Clone, Debug)]
 pub struct Model {
     nodes: BTreeMap<Inode, Node>,

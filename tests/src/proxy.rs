@@ -29,7 +29,7 @@ pub enum Mood {
     Deaf,
 }
 
-/// See the module. Connections end with it.
+/// A link that a test spoils. Connections end with it.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,

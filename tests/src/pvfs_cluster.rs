@@ -122,7 +122,7 @@ pub enum Who {
     Mount(usize),
 }
 
-/// See the module. Dropping it ends every process and every mount.
+/// A running cluster. Dropping it ends every process and every mount.
 pub struct Cluster {
     dir: TempDir,
     options: Options,

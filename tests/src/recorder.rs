@@ -80,7 +80,7 @@ struct State {
     failing: Option<(Failing, usize)>,
 }
 
-/// See the module. Unmounted when it is dropped.
+/// A file system that notes what the kernel asks. Unmounted when it is dropped.
 pub struct Recorder {
     state: Arc<Mutex<State>>,
     _session: BackgroundSession,

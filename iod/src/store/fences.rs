@@ -17,7 +17,7 @@ const OBJECTS_MAX: usize = 1 << 16;
 /// The number of a write whose client takes no leases: it is neither refused nor remembered.
 const UNFENCED: u64 = 0;
 
-/// See the module.
+/// The largest fence that each object has seen.
 pub struct Fences {
     objects_max: usize,
     table: Mutex<Table>,

@@ -20,7 +20,7 @@ const PIECES_PER_CLUSTER: usize = (CLUSTER_BYTES / PIECE_BYTES) as usize;
 const WORDS: usize = PIECES_PER_CLUSTER / 64;
 const _: () = assert!(WORDS * 64 == PIECES_PER_CLUSTER);
 
-/// See the module.
+/// What has lately been read and found right.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
     /// The file as it was when all that is remembered was compared.

@@ -216,7 +216,7 @@ impl World {
     }
 }
 
-/// See the module.
+/// A disk in memory, of which images of a power cut can be made.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk(Arc<Mutex<World>>);
 

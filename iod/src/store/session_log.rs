@@ -40,7 +40,7 @@ pub(super) struct Record {
 /// Where a record stands in the log, counted from the head.
 pub(super) type Place = u32;
 
-/// See the module.
+/// The file in which sessions outlive the process.
 pub(super) struct SessionLog {
     file: File,
     places: Mutex<Places>,

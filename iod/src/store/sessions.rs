@@ -44,7 +44,7 @@ const IDLE_SECONDS_MIN: u64 = 600;
 /// A session has it from the beginning.
 const FIRST_SLOT: u32 = 0;
 
-/// See the module.
+/// Which changes each client has made here.
 pub struct Sessions {
     sessions_max: usize,
     slots_max: usize,

@@ -107,7 +107,7 @@ pub(super) struct Settling {
     version: u64,
 }
 
-/// See the module.
+/// The checksums of one object's data.
 #[derive(Debug)]
 pub(super) struct Sums {
     object: ObjectId,

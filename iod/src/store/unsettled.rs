@@ -10,7 +10,7 @@ use pvfs::runtime::sync::{Mutex, MutexGuard, PoisonError};
 /// then a crash or a restart makes its sums be computed anew, so that damage before that is not seen.
 pub const UNSETTLED_OBJECTS_MAX: usize = 1 << 18;
 
-/// See the module.
+/// The objects whose checksums are not on the disk yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     objects: Mutex<HashSet<ObjectId>>,

@@ -33,7 +33,7 @@ pub fn write_under(inode: u64, offset: u64, fence: u64) -> IodRequest {
     }
 }
 
-/// See the module.
+/// A client that sends what a test likes.
 pub struct Peer {
     pub stream: TcpStream,
     /// Names its changes, from the first one on.

@@ -52,7 +52,7 @@ pub(super) struct Held {
     pub(super) version: u64,
 }
 
-/// See the module.
+/// The locks on one file.
 #[derive(Debug, Default)]
 pub(super) struct FileLocks {
     held: BTreeMap<(LockFamily, Holder), Held>,

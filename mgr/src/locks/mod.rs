@@ -65,7 +65,7 @@ struct Count {
     waits: usize,
 }
 
-/// See the module.
+/// The locks on all files, and who waits for them.
 #[derive(Debug, Default)]
 pub struct Locks {
     files: HashMap<InodeNumber, FileLocks>,

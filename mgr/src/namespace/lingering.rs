@@ -24,7 +24,7 @@ pub struct Linger {
     pub bytes_max: u64,
 }
 
-/// See the module.
+/// The removed files that linger.
 ///
 /// # Invariants
 ///

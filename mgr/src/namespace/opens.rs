@@ -43,7 +43,7 @@ enum Undo {
 #[derive(Clone, Copy, Debug)]
 pub struct Savepoint(usize);
 
-/// See the module.
+/// The table of opens.
 ///
 /// # Invariants
 ///

@@ -37,8 +37,8 @@ impl From<StoreError> for Halt {
     }
 }
 
-/// See the module. Dropping it drops the request's records; changes of the open table are undone by
-/// whoever made the savepoint.
+/// The records that one request reads and changes. Dropping it drops the request's records; changes of the
+/// open table are undone by whoever made the savepoint.
 pub struct Transaction<'a> {
     committed: &'a dyn View,
     batch: &'a Records,

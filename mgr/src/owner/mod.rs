@@ -169,7 +169,7 @@ struct State<W> {
     full: bool,
 }
 
-/// See the module.
+/// The owner of mgr's state, which handles requests in batches.
 #[derive(Debug)]
 pub struct Manager<S, W> {
     store: S,

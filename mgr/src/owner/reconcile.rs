@@ -67,7 +67,7 @@ struct File {
     retry_ms: u64,
 }
 
-/// See the module.
+/// The files that may be being written, and those that are being settled.
 #[derive(Debug, Default)]
 pub(super) struct Intents {
     doubts: BTreeMap<InodeNumber, File>,

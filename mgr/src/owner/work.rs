@@ -94,7 +94,7 @@ struct Cutting {
     warned: bool,
 }
 
-/// See the module.
+/// The work on stripes that is to be done.
 #[derive(Debug, Default)]
 pub struct Work {
     cuts: BTreeMap<InodeNumber, Cutting>,

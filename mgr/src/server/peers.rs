@@ -23,7 +23,7 @@ const IODS_BYTES: usize = 256 << 10;
 /// What any other request takes with its reply beside its body, bytes.
 const REQUEST_BYTES: usize = 1024;
 
-/// See the module.
+/// The addresses that have connections, and what each uses.
 #[derive(Debug, Default)]
 pub struct Peers {
     table: Mutex<HashMap<IpAddr, Peer>>,

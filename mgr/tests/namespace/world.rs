@@ -71,7 +71,7 @@ pub fn time(seconds: i64) -> Timestamp {
     }
 }
 
-/// See the module.
+/// An owner with clients and iods that a test moves.
 pub struct World<S: Store = MemoryStore> {
     manager: Option<Manager<S, u32>>,
     pub ms: u64,

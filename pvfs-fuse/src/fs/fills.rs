@@ -16,7 +16,7 @@ struct Fill {
     passed: bool,
 }
 
-/// See the module. Bounded by the requests that the kernel has under way.
+/// The pages that the kernel waits for. Bounded by the requests that the kernel has under way.
 #[derive(Debug, Default)]
 pub(super) struct Fills {
     last: u64,

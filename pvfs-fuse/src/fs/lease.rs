@@ -26,7 +26,7 @@ pub(super) enum Io {
     WriteBack,
     /// Goes past the cache.
     DirectRead,
-    /// The same.
+    /// Goes past the cache.
     DirectWrite,
     /// A write at the file's end, wherever that is.
     Append,
@@ -105,7 +105,7 @@ pub(super) enum GiveUp {
     Done,
 }
 
-/// See the module.
+/// What this mount may do with an inode without asking mgr.
 #[derive(Debug)]
 pub(super) struct FileLease {
     held: Option<Lease>,

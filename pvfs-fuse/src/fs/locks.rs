@@ -140,7 +140,7 @@ impl Book {
     }
 }
 
-/// See the module.
+/// The locks that this mount has for its processes.
 pub(super) struct LockBook {
     /// Where the numbers of processes that this mount's kernel gives mean something.
     namespace: Option<u64>,

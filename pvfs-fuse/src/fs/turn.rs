@@ -5,7 +5,7 @@ use pvfs::client::interrupt;
 use pvfs::error::FsError;
 use pvfs::runtime::sync::{Condvar, Mutex, PoisonError};
 
-/// See the module.
+/// A lock that is given to whoever came first.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     taken: Mutex<bool>,

@@ -41,7 +41,7 @@ impl Shared {
     }
 }
 
-/// See the module.
+/// Threads for jobs of one kind.
 #[derive(Clone)]
 pub(crate) struct Workers {
     name: &'static str,

@@ -7,7 +7,7 @@ use crate::ids::InodeNumber;
 use crate::lock_ranges::{Hold, LockRanges};
 use crate::proto::lock::{HeldLock, LockFamily, LockKind, LockOwner, LockRange, LockRequest};
 
-/// See the module.
+/// The locks that this client has, to be declared after a restart of mgr.
 #[derive(Debug, Default)]
 pub(super) struct HeldLocks {
     held: BTreeMap<(InodeNumber, LockFamily, LockOwner), LockRanges>,

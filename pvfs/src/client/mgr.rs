@@ -97,7 +97,7 @@ pub struct Welcome {
     pub lease_timeout: Duration,
 }
 
-/// See the module.
+/// A client's connection to mgr, which outlives mgr's restarts.
 #[derive(Debug)]
 pub struct MgrClient {
     shared: Arc<Shared>,

@@ -106,7 +106,7 @@ pub(super) enum Finished<W> {
     Unknown,
 }
 
-/// See the module.
+/// The requests of a client that mgr has not answered, and what it has open.
 #[derive(Debug)]
 pub(super) struct Session<W> {
     client: ClientId,

@@ -20,7 +20,7 @@ pub enum Stage {
     Lost,
 }
 
-/// See the module. Whoever uses it looks at least each [`SILENCE_LOOK_MS`].
+/// For how long a peer has said nothing. Whoever uses it looks at least each [`SILENCE_LOOK_MS`].
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
     looked: Instant,

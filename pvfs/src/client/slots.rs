@@ -5,7 +5,7 @@ use crate::ids::SessionId;
 use crate::limits::SLOTS_PER_SESSION_MAX;
 use crate::proto::iod::Change;
 
-/// See the module.
+/// The slots of a session at one iod.
 #[derive(Debug)]
 pub(super) struct Slots {
     session: SessionId,

@@ -99,7 +99,7 @@ pub enum Call {
     Rename {
         /// Place in [`NAMES`].
         from: usize,
-        /// The same.
+        /// Place of the new name in [`NAMES`].
         to: usize,
         /// Done.
         got: Got<bool>,

@@ -10,7 +10,7 @@ use crate::{CELLS_AT_FIRST, Call, Got, NAMES};
 /// here on: no inode number is that large.
 const UNKNOWN_FIRST: u64 = 1 << 63;
 
-/// See the module.
+/// The files as one call after another leaves them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Files {
     /// What each of [`NAMES`] stands for.

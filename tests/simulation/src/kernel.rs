@@ -67,7 +67,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// See the module.
+/// A simulated kernel's page cache.
 #[derive(Clone, Debug, Default)]
 pub struct PageCache(Arc<Shared>);
 

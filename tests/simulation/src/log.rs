@@ -13,7 +13,7 @@ use crate::machine::World;
 /// Lines that are kept to be shown where a seed fails.
 const LINES_MAX: usize = 400;
 
-/// See the module.
+/// What happened in a run.
 #[derive(Debug)]
 pub struct Log {
     lines: VecDeque<String>,

@@ -68,7 +68,7 @@ type Coroutine = Generator<'static, (), ()>;
 /// How tasks of a killed process are unwound.
 struct Killed;
 
-/// See the module.
+/// All simulated machines and their clock.
 pub struct World {
     now: Cell<Duration>,
     steps: Cell<u64>,

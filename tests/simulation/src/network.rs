@@ -58,7 +58,7 @@ struct Listener {
     waiting: Vec<TaskId>,
 }
 
-/// See the module.
+/// The network between simulated machines.
 #[derive(Debug)]
 pub struct Network {
     random: fastrand::Rng,

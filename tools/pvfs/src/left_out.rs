@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use pvfs::ids::IodId;
 use serde::Serialize;
 
-/// See the module.
+/// The iods that could not be looked at, each with the reason.
 #[derive(Debug, Default)]
 pub struct LeftOut(BTreeMap<IodId, String>);
 

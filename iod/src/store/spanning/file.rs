@@ -18,7 +18,7 @@ use super::name_of;
 /// Sent where there is no part.
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// See the module.
+/// An object's data in as many local files as it needs.
 pub(super) struct SpanningFile {
     first: Box<dyn LocalFile>,
     part_bytes: u64,

@@ -15,7 +15,7 @@ use crate::output;
 /// Exit statuses of programs that a signal ended begin here, as in a shell.
 const SIGNAL_STATUS_BASE: i32 = 128;
 
-/// See the module.
+/// Whether a signal has ended the copy.
 #[derive(Clone)]
 pub struct Interruption {
     cancel: Cancel,

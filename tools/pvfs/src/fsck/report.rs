@@ -37,7 +37,7 @@ pub enum Outcome {
     Failed(FsError),
 }
 
-/// See the module.
+/// What a check has found.
 #[derive(Debug, Default)]
 pub struct Report {
     repair: bool,

@@ -82,7 +82,7 @@ impl Damaged {
     }
 }
 
-/// See the module.
+/// What a scrub has found.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Bytes compared.
