@@ -56,7 +56,7 @@ test-posix: setup-test ## POSIX at length: fsx (FSX_OPERATIONS, 1000000), a mill
 test-clients: kmod ## keepalived, the kernel's selftest, client libraries in the VM (TEST="name ..." for some)
 	scripts/clients-test.sh $(TEST)
 
-test-programs: build ## PostgreSQL with a crash of it, and the tests of Python that use files, on a mount (some minutes)
+test-programs: build ## an NFS export, PostgreSQL with a crash of it, Python's tests of files, on a mount (minutes)
 	scripts/setup.sh test-programs
 	PROFILE=release scripts/test-programs.sh
 

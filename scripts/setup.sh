@@ -21,7 +21,7 @@ TEST_PACKAGES=(git rsync sqlite3 perl-base python3-minimal)
 TEST_POSIX_PACKAGES=(fio dbench stress-ng)
 # Python's tests come with its version in their package's name.
 PYTHON_VERSION=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || PYTHON_VERSION=3
-TEST_PROGRAMS_PACKAGES=(postgresql python3 "libpython$PYTHON_VERSION-testsuite")
+TEST_PROGRAMS_PACKAGES=(postgresql python3 "libpython$PYTHON_VERSION-testsuite" nfs-ganesha-vfs libnfs-utils)
 case ${1-} in
     test) PACKAGES+=("${TEST_PACKAGES[@]}") ;;
     test-posix) PACKAGES+=("${TEST_PACKAGES[@]}" "${TEST_POSIX_PACKAGES[@]}") ;;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Programs that others wrote, on a PVFS mount: PostgreSQL's initdb, a server and pgbench for PGBENCH_SECONDS
-# (20), its data checked afterwards; and those of Python's own tests that use files (test.regrtest). Needs what
-# setup.sh test-programs installs, and root; the programs run as user nobody.
+# Programs that others wrote, on a PVFS mount: an NFS server that exports it; PostgreSQL's initdb, a server and
+# pgbench for PGBENCH_SECONDS (20), its data checked afterwards; and those of Python's own tests that use files
+# (test.regrtest). Needs what setup.sh test-programs installs, and root; the programs run as user nobody.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SECONDS_OF_LOAD=${PGBENCH_SECONDS:-20}
@@ -44,6 +44,32 @@ done
 mkdir "$WORK/mnt"
 start mount "target/$PROFILE/pvfs-fuse" "$MGR:/" "$WORK/mnt" -f -o allow_other
 install -d -o nobody -g nogroup -m 700 "$WORK/mnt/pg"
+
+# An NFS server exports the mount. It names files by handles, which the kernel resolves also when it has forgotten them.
+NFS_PORT=${NFS_PORT:-22049}
+nfs() { timeout 60 "$1" "nfs://127.0.0.1/mnt/nfs$2?version=4&nfsport=$NFS_PORT" 2>>"$WORK/nfs.log"; }
+mkdir -p "$WORK/mnt/nfs/deep/er" /run/ganesha
+head -c 3000000 /dev/urandom >"$WORK/mnt/nfs/deep/er/file"
+cat >"$WORK/ganesha.conf" <<END
+NFS_CORE_PARAM { Protocols = 4; NFS_Port = $NFS_PORT; Enable_NLM = false; Enable_RQUOTA = false; }
+NFSV4 { Graceless = true; }
+EXPORT {
+    Export_Id = 1; Path = $WORK/mnt; Pseudo = /mnt; Access_Type = RO; Squash = No_Root_Squash; Protocols = 4;
+    SecType = sys; Transports = TCP; Filesystem_Id = 77.1; FSAL { Name = VFS; }
+}
+END
+ganesha.nfsd -F -L "$WORK/ganesha.log" -f "$WORK/ganesha.conf" -p "$WORK/ganesha.pid" &
+GANESHA=$!
+PIDS+=("$GANESHA")
+for _ in $(seq 60); do nfs nfs-ls /deep >"$WORK/nfs.list" && break; sleep 1; done
+for _ in 1 2 3; do
+    echo 2 >/proc/sys/vm/drop_caches
+    nfs nfs-ls /deep/er | grep -q ' file$' && nfs nfs-cat /deep/er/file | cmp - "$WORK/mnt/nfs/deep/er/file" || {
+        echo "test-programs: an NFS client sees something else than the mount" >&2; exit 1; }
+done
+kill "$GANESHA"
+wait "$GANESHA" || true
+echo "test-programs: an NFS client sees what the mount has"
 
 time as_nobody "$BIN/initdb" -D "$WORK/mnt/pg" -A trust -U postgres >"$WORK/initdb.log"
 SOCKETS=$WORK/sockets
