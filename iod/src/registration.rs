@@ -321,6 +321,7 @@ struct Link {
 impl Link {
     fn greet(&mut self, data: &Path) -> Result<FileSystemId, MgrError> {
         let hello = MgrOperation::Hello {
+            number: 0,
             opens: Vec::new(),
             leases: false,
             locks: vec![],

@@ -143,6 +143,12 @@ impl Leases {
         numbers.collect()
     }
 
+    /// Has a client give up what it has of an inode; `None` where it has nothing.
+    pub fn demand_of(&mut self, client: ClientId, inode: InodeNumber) -> Option<u64> {
+        self.held(client, inode)?;
+        Some(self.ask(client, inode, Demand::GiveUp))
+    }
+
     /// Demands something; a [`Demand::GiveUp`] that is on its way already will do.
     fn ask(&mut self, client: ClientId, inode: InodeNumber, demand: Demand) -> u64 {
         let same = Outstanding {

@@ -41,6 +41,15 @@ pub enum Admission<W> {
     Refused(W, FsError),
 }
 
+/// A greeting of a client's.
+#[derive(Clone, Copy, Debug)]
+struct Greeting {
+    /// Its number.
+    number: u64,
+    /// The connection on which it came.
+    connection: u64,
+}
+
 #[derive(Debug)]
 struct Kept {
     reply: MgrReply,
@@ -54,6 +63,8 @@ struct Session<W> {
     peer: Option<Peer>,
     /// It has greeted with leases, as mounts do.
     is_mount: bool,
+    /// Its last greeting, if it has greeted.
+    greeting: Option<Greeting>,
     /// It has said goodbye.
     left: bool,
     answered_below: u64,
@@ -67,6 +78,7 @@ impl<W> Session<W> {
             heard_ms: now_ms,
             peer: None,
             is_mount: false,
+            greeting: None,
             left: false,
             answered_below: 0,
             kept: BTreeMap::new(),
@@ -142,6 +154,30 @@ impl<W> Sessions<W> {
         let mounts = self.sessions.values().filter(|session| session.is_mount);
         // There are at most `SESSIONS_MAX`.
         u32::try_from(mounts.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Notes a greeting, where the client's session is known. False where it has greeted later, on another
+    /// connection, so that this one says nothing any more: a connection that has ended may hold
+    /// messages which nobody has read.
+    pub fn greet(&mut self, client: ClientId, number: u64, connection: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(&client) else {
+            return true;
+        };
+        if session.greeting.is_some_and(|last| last.number > number) {
+            return false;
+        }
+        session.greeting = Some(Greeting { number, connection });
+        true
+    }
+
+    /// Whether a client has greeted on another connection since this one was its own.
+    #[must_use]
+    pub fn has_moved(&self, client: ClientId, connection: u64) -> bool {
+        let greeting = self
+            .sessions
+            .get(&client)
+            .and_then(|session| session.greeting);
+        greeting.is_some_and(|last| last.connection != connection)
     }
 
     /// Notes that a client has said goodbye: its session ends when nothing of it is in flight.
@@ -360,6 +396,16 @@ mod tests {
         assert_eq!(sessions.trims(), [(CLIENT, 1)]);
         let late = Admission::Refused(14, FsError::AlreadyAnswered);
         assert_eq!(admit(&mut sessions, 1, 1, 14), late);
+    }
+
+    #[test]
+    fn a_greeting_that_comes_after_a_later_one_says_nothing() {
+        let mut sessions = Sessions::<u32>::default();
+        assert!(sessions.greet(CLIENT, 5, 1) && !sessions.has_moved(CLIENT, 1));
+        sessions.hear(CLIENT, 0);
+        assert!(sessions.greet(CLIENT, 7, 2) && sessions.greet(CLIENT, 8, 2));
+        assert!(!sessions.greet(CLIENT, 6, 1));
+        assert!(sessions.has_moved(CLIENT, 1) && !sessions.has_moved(CLIENT, 2));
     }
 
     #[test]

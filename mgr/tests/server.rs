@@ -195,6 +195,7 @@ impl Client {
 
     fn hello(&mut self) {
         let hello = self.call(MgrOperation::Hello {
+            number: 0,
             opens: vec![],
             leases: false,
             locks: vec![],

@@ -146,6 +146,7 @@ fn open_session(iod: &str) -> Change {
 
 fn hello() -> MgrOperation {
     MgrOperation::Hello {
+        number: 0,
         opens: Vec::new(),
         leases: false,
         locks: Vec::new(),
@@ -328,6 +329,7 @@ fn requests_out_of_place_change_nothing_of_others() {
             truncate: true,
         },
         MgrOperation::Hello {
+            number: 0,
             opens: (0..1000)
                 .map(|n| Reopen {
                     inode: InodeNumber(n),

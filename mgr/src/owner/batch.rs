@@ -166,6 +166,15 @@ impl<W> State<W> {
             batch.reply(waiter, Err(FsError::InvalidArgument));
             return Ok(());
         }
+        if let MgrOperation::Hello { number, .. } = request.operation {
+            let client = request.client;
+            // The session is there when the greeting is noted.
+            let known = self.sessions.hear(client, batch.moment.ms);
+            if known && !self.sessions.greet(client, number, connection) {
+                batch.reply(waiter, Err(FsError::AlreadyAnswered));
+                return Ok(());
+            }
+        }
         if self.has_lapsed(connection, &request) {
             return Ok(());
         }
@@ -371,7 +380,10 @@ impl<W> State<W> {
             self.opens.roll_back(savepoint);
             return Err(Halt::Blocked(inode));
         }
-        let waits = self.demand_for(request, &response, &records, reported);
+        let mut waits = self.demand_for(request, &response, &records, reported);
+        if self.sessions.has_moved(request.client, connection) {
+            waits.append(&mut self.demand_of_itself(request.client, &records));
+        }
         if !waits.is_empty() {
             self.opens.roll_back(savepoint);
             return Ok(Outcome::Wait(waits));

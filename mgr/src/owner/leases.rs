@@ -433,6 +433,20 @@ impl<W> State<W> {
         waits
     }
 
+    /// The same of the client itself, where it has greeted anew since it sent the request: what it keeps
+    /// of what is changed it has got since, and news of the change would go to where it is no more.
+    pub(super) fn demand_of_itself(
+        &mut self,
+        client: ClientId,
+        records: &Records,
+    ) -> BTreeSet<u64> {
+        let changed: BTreeSet<_> = changed_inodes(records).map(|(inode, _)| inode).collect();
+        let demands = changed.into_iter();
+        demands
+            .filter_map(|inode| self.leases.demand_of(client, inode))
+            .collect()
+    }
+
     /// What the client may keep after a request that has run: what it changed and what it was told.
     pub(super) fn grants_with(
         &mut self,

@@ -35,6 +35,8 @@ pub enum Command {
 struct Greeted {
     /// The connection on which it did.
     on: Handle,
+    /// The greeting's number.
+    number: u64,
     /// It wants to be told of iods.
     news: bool,
 }
@@ -119,13 +121,17 @@ fn note_clients(inputs: &[Input<Waiter>], clients: &mut HashMap<ClientId, Greete
             Input::Request {
                 waiter, request, ..
             } => {
-                let MgrOperation::Hello { news, .. } = request.operation else {
+                let MgrOperation::Hello { number, news, .. } = request.operation else {
                     continue;
                 };
-                let known = clients.contains_key(&request.client);
-                if known || clients.len() < SESSIONS_MAX {
+                let known = clients.get(&request.client);
+                let takes = match known {
+                    Some(known) => known.number <= number,
+                    None => clients.len() < SESSIONS_MAX,
+                };
+                if takes {
                     let on = waiter.handle().clone();
-                    clients.insert(request.client, Greeted { on, news });
+                    clients.insert(request.client, Greeted { on, number, news });
                 }
             }
             Input::Disconnected(connection) => {

@@ -27,6 +27,7 @@ pub fn world() -> Memory {
 
 pub fn greet(world: &mut Memory, client: ClientId, opens: Vec<Reopen>) {
     let hello = MgrOperation::Hello {
+        number: 0,
         opens,
         leases: true,
         locks: vec![],
@@ -374,6 +375,17 @@ fn a_lease_needs_an_open() {
     assert_eq!(ask(&mut world, BOB, acquire), Ok(MgrResponse::Done));
 }
 
+fn chmod(inode: InodeNumber) -> MgrOperation {
+    MgrOperation::SetAttr {
+        inode,
+        set: SetAttr {
+            mode: Some(0o600),
+            ..SetAttr::default()
+        },
+        open: None,
+    }
+}
+
 /// To 10 bytes.
 pub fn truncation(inode: InodeNumber) -> MgrOperation {
     MgrOperation::SetAttr {
@@ -511,17 +523,8 @@ fn what_is_given_back_is_not_asked_for() {
     let number = grants(&mut world, BOB)[0].number;
     let leases = vec![(inode, number)];
     ask(&mut world, BOB, MgrOperation::GiveBack { leases }).unwrap();
-    let set = SetAttr {
-        mode: Some(0o600),
-        ..SetAttr::default()
-    };
-    let chmod = MgrOperation::SetAttr {
-        inode,
-        set,
-        open: None,
-    };
     // Alice made the file and keeps its attributes.
-    let waiter = park(&mut world, CAROL, chmod);
+    let waiter = park(&mut world, CAROL, chmod(inode));
     assert_eq!(recalls(&mut world, BOB), []);
     let asked = recalls(&mut world, ALICE);
     answer(&mut world, ALICE, &asked);
@@ -614,6 +617,7 @@ fn reports_from_before_a_restart_come_before_everything_else() {
         access: BOTH,
     };
     let declare = MgrOperation::Hello {
+        number: 0,
         locks: Vec::new(),
         more: false,
         news: false,
@@ -652,6 +656,7 @@ fn a_report_under_a_lost_lease_counts_only_where_nobody_changed_the_file() {
         let (lost, _) = world.send(ALICE, report(&file, 500));
         assert!(!world.replies.contains_key(&lost), "she does not know yet");
         let declare = MgrOperation::Hello {
+            number: 0,
             locks: Vec::new(),
             more: false,
             news: false,
@@ -667,4 +672,62 @@ fn a_report_under_a_lost_lease_counts_only_where_nobody_changed_the_file() {
         let size = if somebody_changes_it { 10 } else { 500 };
         assert_eq!(attr.size, size);
     }
+}
+
+fn greeting(number: u64) -> MgrOperation {
+    MgrOperation::Hello {
+        number,
+        opens: vec![],
+        leases: true,
+        locks: vec![],
+        more: false,
+        news: false,
+        peer: Peer::default(),
+    }
+}
+
+/// It was under way when its connection ended, and nobody had read it.
+#[test]
+fn a_greeting_that_comes_after_a_later_one_takes_no_lease_away() {
+    let mut world = world();
+    let made = create(&mut world, BOB, "f");
+    let file = made.attr.inode;
+    close(&mut world, BOB, file, made.open);
+    assert!(ask(&mut world, ALICE, greeting(2)).is_ok());
+    ask(&mut world, ALICE, getattr(file)).unwrap();
+    let late = world.send_through(99, ALICE, greeting(1));
+    let reply = world.replies.remove(&late).unwrap();
+    assert_eq!(reply, Err(FsError::AlreadyAnswered));
+    let changed = park(&mut world, BOB, chmod(file));
+    let recalled = recalls(&mut world, ALICE);
+    answer(&mut world, ALICE, &recalled);
+    assert!(world.replies.remove(&changed).unwrap().is_ok());
+}
+
+/// What the change brings is told on the connection that has ended.
+#[test]
+fn a_change_from_before_a_greeting_takes_what_its_client_has_got_since() {
+    let mut world = world();
+    let file = create(&mut world, CAROL, "f");
+    close(&mut world, CAROL, file.attr.inode, file.open);
+    ask(&mut world, CAROL, MgrOperation::Goodbye).unwrap();
+    ask(&mut world, BOB, getattr(file.attr.inode)).unwrap();
+    let unlink = MgrOperation::Unlink {
+        parent: ROOT_INODE,
+        name: name("f"),
+    };
+    let removed = world.send_through(1, ALICE, unlink);
+    let recalled = recalls(&mut world, BOB);
+    assert!(!recalled.is_empty());
+    let again = world.send_through(2, ALICE, greeting(1));
+    assert!(world.replies.remove(&again).unwrap().is_ok());
+    let found = world.send_through(2, ALICE, lookup("f"));
+    assert!(world.replies.remove(&found).unwrap().is_ok());
+    assert_eq!(granted(&mut world, ALICE, ROOT_INODE), Some(Lease::Read));
+    answer(&mut world, BOB, &recalled);
+    let recalled = recalls(&mut world, ALICE);
+    assert!(!recalled.is_empty(), "she keeps a name that is going");
+    assert!(!world.replies.contains_key(&removed));
+    answer(&mut world, ALICE, &recalled);
+    assert!(world.replies.remove(&removed).unwrap().is_ok());
 }

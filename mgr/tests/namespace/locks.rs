@@ -65,6 +65,7 @@ fn greet_with(
     more: bool,
 ) -> Vec<HeldLock> {
     let hello = MgrOperation::Hello {
+        number: 0,
         opens: vec![],
         leases: true,
         locks,

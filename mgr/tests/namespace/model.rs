@@ -390,6 +390,7 @@ fn restart<S: Store>(world: &mut World<S>, model: &Model) {
     });
     world
         .call(MgrOperation::Hello {
+            number: 0,
             opens: opens.collect(),
             leases: false,
             locks: vec![],

@@ -196,6 +196,7 @@ fn opens_survive_a_restart_of_mgr() {
         access: BOTH,
     }];
     let Ok(MgrResponse::Hello(hello)) = world.call(MgrOperation::Hello {
+        number: 0,
         opens,
         leases: false,
         locks: vec![],
@@ -242,6 +243,7 @@ fn nothing_is_removed_while_opens_may_come_back() {
             BOB,
             &root,
             MgrOperation::Hello {
+                number: 0,
                 opens,
                 leases: false,
                 locks: vec![],
@@ -284,6 +286,7 @@ fn hello_declares_only_what_is_there() {
             BOB,
             &user(0),
             MgrOperation::Hello {
+                number: 0,
                 opens,
                 leases: false,
                 locks: vec![],

@@ -349,6 +349,23 @@ impl<S: Store> World<S> {
         (waiter, request)
     }
 
+    /// The same through a connection of this number; all others come through one that has the client's.
+    pub fn send_through(
+        &mut self,
+        connection: u64,
+        client: ClientId,
+        operation: MgrOperation,
+    ) -> u32 {
+        let who = self.who.clone();
+        let (waiter, request) = self.request(client, &who, operation);
+        self.batch(vec![Input::Request {
+            waiter,
+            connection,
+            request: Box::new(request),
+        }]);
+        waiter
+    }
+
     /// Sends a request once more.
     pub fn resend(&mut self, request: &MgrRequest) -> u32 {
         self.waiter_next += 1;

@@ -215,6 +215,7 @@ impl<W> Session<W> {
     ) -> Result<Begun, FsError> {
         let id = self.request_next;
         let hello = MgrOperation::Hello {
+            number: id,
             opens: declaration.opens,
             leases,
             locks: declaration.locks,

@@ -38,6 +38,9 @@ pub enum MgrOperation {
     /// First request on a connection. Starts or renews the client's session. A client with leases
     /// greets without them first, then reports what it wrote, then greets with them.
     Hello {
+        /// Larger in each greeting of the client. One that comes after a later one, out of a connection
+        /// that has ended, says nothing any more: [`FsError::AlreadyAnswered`].
+        number: u64,
         /// Opens that the client holds and mgr may have forgotten in a restart.
         opens: Vec<Reopen>,
         /// The client takes leases, and holds none now: those from before have ended. Otherwise the

@@ -162,6 +162,7 @@ const REPORT: IodReport = IodReport {
 #[test]
 fn greetings_and_heartbeats() {
     let hello = MgrOperation::Hello {
+        number: 7,
         opens: vec![],
         leases: true,
         locks: vec![],

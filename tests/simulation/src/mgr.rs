@@ -122,6 +122,7 @@ impl Connection {
 
 /// A client that has greeted.
 struct Greeted {
+    number: u64,
     /// The connection on which it did.
     on: Arc<Connection>,
     /// It wants to be told of iods.
@@ -223,6 +224,7 @@ fn read(mut stream: TcpStream, connection: &Arc<Connection>, owner: &Sender<Inpu
             connection: Arc::clone(connection),
             request_id: header.request_id,
         };
+        tracing::trace!("connection {}: {request:?}", connection.id);
         // The owner is gone only when the process ends.
         let _ = owner.send(Input::Request {
             waiter,
@@ -298,9 +300,12 @@ fn note_clients(inputs: &[Input<Waiter>], clients: &mut BTreeMap<ClientId, Greet
             Input::Request {
                 waiter, request, ..
             } => {
-                if let MgrOperation::Hello { news, .. } = request.operation {
-                    let on = Arc::clone(&waiter.connection);
-                    clients.insert(request.client, Greeted { on, news });
+                if let MgrOperation::Hello { number, news, .. } = request.operation {
+                    let known = clients.get(&request.client);
+                    if known.is_none_or(|known| known.number <= number) {
+                        let on = Arc::clone(&waiter.connection);
+                        clients.insert(request.client, Greeted { on, number, news });
+                    }
                 }
             }
             Input::Disconnected(id) => clients.retain(|_, greeted| greeted.on.id != *id),

@@ -212,6 +212,7 @@ impl Mgr {
         let mut connection = Connection::open(format!("mgr {endpoint}"), endpoint, timeout)?;
         let client = ClientId(random());
         let hello = MgrOperation::Hello {
+            number: 0,
             opens: Vec::new(),
             leases: false,
             locks: vec![],
