@@ -84,14 +84,8 @@ impl LeaseKeeper for Keeper {
     }
 
     fn late(&self, reply: &MgrReply) {
-        let attr = match reply {
-            Ok(MgrResponse::Attr(attr)) => attr,
-            Ok(MgrResponse::Open(opened)) => &opened.attr,
-            _ => return,
-        };
-        // A truncation, for one, of which nobody here has heard.
-        if let Some(inode) = self.fs().and_then(|fs| fs.files.inode(attr.inode)) {
-            inode.state().changed_at_mgr(attr);
+        if let Some(fs) = self.fs() {
+            fs.changed_by_mgr(reply);
         }
     }
 

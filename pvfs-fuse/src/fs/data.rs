@@ -16,10 +16,10 @@ use pvfs::limits::FILE_SIZE_BYTES_MAX;
 use pvfs::proto::lease::{Lease, NO_LEASE};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, OpenResponse};
 
-use super::inode::{Appending, Filling, Inode, MgrOpen, Unneeded};
+use super::inode::{Appending, Filling, Inode, MgrOpen, Truncating, Unneeded};
 use super::lease::{Io, Permit};
 use super::open_files::OpenFile;
-use super::{Caller, Pvfs, REQUEST_BYTES_MAX, name, number};
+use super::{Caller, Pvfs, REQUEST_BYTES_MAX, WAIT_SLICE, name, number};
 
 /// Where the bytes of a read go.
 pub trait ReadSink {
@@ -177,9 +177,8 @@ impl Pvfs {
             Some(known) => {
                 let _reporting = known.lock_reporting()?;
                 self.report_locked(&known)?;
-                let granted = expect_open(self.ask(caller, operation)?)?;
-                known.state().changed_at_mgr(&granted.attr);
-                granted
+                let _truncating = Truncating::begin(&known, 0);
+                expect_open(self.ask(caller, operation)?)?
             }
             None => expect_open(self.ask(caller, operation)?)?,
         };
@@ -192,6 +191,9 @@ impl Pvfs {
     /// Whether the caller may is decided by the kernel, by the attributes that the lease keeps right.
     fn open_here(&self, inode: &Arc<Inode>, how: OpenHow) -> Option<Opened> {
         self.mgr.leases_left()?;
+        if self.is_changing(inode.number) {
+            return None;
+        }
         let direct = self.options.direct_io || (how.append && how.access.write);
         let serves = |open: &&MgrOpen| {
             let Access { read, write } = open.access;
@@ -374,9 +376,11 @@ impl Pvfs {
     ) -> Result<(Permit, Fetched), FsError> {
         let (inode, io, pages) = (&*file.inode, request.io(), request.pages());
         let filling = request.fills_pages.then(|| Filling::begin(inode, pages));
+        let end = request.offset.saturating_add(request.length as u64);
         let mut first = true;
         let mut asked = false;
         loop {
+            self.wait_for_cut(inode, end)?;
             let permit = self.begin(inode, io)?;
             let loose = {
                 let mut state = inode.state();
@@ -397,8 +401,15 @@ impl Pvfs {
             let passed = filling.as_ref();
             let passed = passed.is_some_and(|filling| state.fills.is_passed(filling.number()));
             match (kept, fetched) {
-                (Some(permit), Ok(bytes)) if !passed => {
+                (Some(permit), Ok(bytes)) if !passed && !state.is_cutting_below(end) => {
                     if let Some(filling) = &filling {
+                        let short = bytes.length < request.length.min(REQUEST_BYTES_MAX);
+                        let end = request.offset + bytes.length as u64;
+                        if short && !state.ends_for_kernel(filling.number(), end) {
+                            drop(state);
+                            self.end(inode, permit, io, pages);
+                            return Err(FsError::Io);
+                        }
                         state.fills.end(filling.number());
                     }
                     return Ok((permit, bytes));
@@ -424,6 +435,19 @@ impl Pvfs {
                 return Err(FsError::Interrupted);
             }
         }
+    }
+
+    /// Waits while this mount truncates the file to less than `end`: the iods cut it one after another,
+    /// and its end is known when all have.
+    fn wait_for_cut(&self, inode: &Inode, end: u64) -> Result<(), FsError> {
+        let mut state = inode.state();
+        while state.is_cutting_below(end) {
+            state = inode.wait(state, interrupt::shorten(WAIT_SLICE)).0;
+            if interrupt::is_interrupted() {
+                return Err(FsError::Interrupted);
+            }
+        }
+        Ok(())
     }
 
     fn fetch_once(&self, file: &OpenFile, request: &ReadRequest) -> Result<Fetched, FsError> {

@@ -66,8 +66,8 @@ impl Pvfs {
         if number(node) == ROOT_INODE {
             return Ok(());
         }
-        let leased = self.mgr.leases_left().is_some();
-        if let Some(inode) = self.files.inode(number(node)).filter(|_| leased) {
+        let known = self.mgr.leases_left().is_some() && !self.is_changing(number(node));
+        if let Some(inode) = self.files.inode(number(node)).filter(|_| known) {
             let mut state = inode.state();
             if state.lease.keeps() || state.stream_open.is_some() {
                 state.streams += 1;

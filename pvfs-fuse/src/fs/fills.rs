@@ -4,6 +4,10 @@
 //! The kernel holds the locks of such pages and shows them to nobody. Dropping pages waits for those
 //! locks, and the answer may have to wait for an iod that is away: so a pass goes around them, and
 //! what it would have dropped is fetched anew before it is answered.
+//!
+//! An answer that is shorter than its request tells the kernel where the file ends, unless pages of the
+//! file were dropped since it asked: it goes on with the end that it knew then, and shows zeros up to
+//! there.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +18,8 @@ struct Fill {
     end: u64,
     /// A pass has gone around it since its bytes began to be fetched.
     passed: bool,
+    /// A pass has begun since the kernel asked, wherever it goes.
+    overtaken: bool,
 }
 
 /// The pages that the kernel waits for. Bounded by the requests that the kernel has under way.
@@ -27,9 +33,13 @@ impl Fills {
     /// A request for the pages from `start` to `end`; gives its number.
     pub(super) fn begin(&mut self, (start, end): (u64, u64)) -> u64 {
         self.last += 1;
-        let passed = false;
-        self.under_way
-            .insert(self.last, Fill { start, end, passed });
+        let fill = Fill {
+            start,
+            end,
+            passed: false,
+            overtaken: false,
+        };
+        self.under_way.insert(self.last, fill);
         self.last
     }
 
@@ -50,11 +60,19 @@ impl Fills {
         self.under_way.get(&number).is_some_and(|fill| fill.passed)
     }
 
+    /// Whether the kernel would not take from its answer where the file ends.
+    pub(super) fn is_overtaken(&self, number: u64) -> bool {
+        self.under_way
+            .get(&number)
+            .is_some_and(|fill| fill.overtaken)
+    }
+
     /// Begins a pass from `start` to `end`: gives the ranges in which nothing is being filled, and the
     /// number of the last request that it knows of.
     pub(super) fn pass(&mut self, start: u64, end: u64) -> (Vec<(u64, u64)>, u64) {
         let mut filled = Vec::new();
         for fill in self.under_way.values_mut() {
+            fill.overtaken = true;
             if fill.start < end && start < fill.end {
                 fill.passed = true;
                 filled.push((fill.start, fill.end));
@@ -107,12 +125,14 @@ mod tests {
         let mut fills = Fills::default();
         let number = fills.begin((0, 4096));
         fills.fetch(number);
+        assert!(!fills.is_overtaken(number));
         fills.pass(4096, 8192);
         assert!(!fills.is_passed(number), "it was elsewhere");
         fills.pass(0, 4096);
         assert!(fills.is_passed(number));
         fills.fetch(number);
         assert!(!fills.is_passed(number));
+        assert!(fills.is_overtaken(number), "the kernel asked before");
         let (_, last) = fills.pass(0, 4096);
         assert!(!fills.began_after(last));
         let later = fills.begin((0, 4096));

@@ -161,6 +161,25 @@ impl Question {
     }
 }
 
+/// A truncation by this mount, until its outcome is known.
+#[derive(Debug)]
+pub(super) struct Truncating<'a>(&'a Inode);
+
+impl<'a> Truncating<'a> {
+    /// To `size`, under the inode's `reporting` lock.
+    pub(super) fn begin(inode: &'a Inode, size: u64) -> Self {
+        inode.state().truncating_to = Some(size);
+        Self(inode)
+    }
+}
+
+impl Drop for Truncating<'_> {
+    fn drop(&mut self) {
+        self.0.state().truncating_to = None;
+        self.0.wake();
+    }
+}
+
 impl Drop for Question {
     fn drop(&mut self) {
         self.0.state().questions -= 1;
@@ -203,7 +222,10 @@ pub(super) struct Filling<'a> {
 
 impl<'a> Filling<'a> {
     pub(super) fn begin(inode: &'a Inode, range: (u64, u64)) -> Self {
-        let number = inode.state().fills.begin(range);
+        let mut state = inode.state();
+        state.kernel_end = state.kernel_end.max(state.end());
+        let number = state.fills.begin(range);
+        drop(state);
         Self { inode, number }
     }
 
@@ -252,6 +274,10 @@ pub(super) struct InodeState {
     reports: u32,
     /// Questions of the kernel's for the attributes under way.
     questions: u32,
+    /// The kernel believes the file to be no longer than this.
+    kernel_end: u64,
+    /// What this mount is truncating the file to.
+    truncating_to: Option<u64>,
     /// What may be done without asking mgr.
     pub(super) lease: FileLease,
     /// Pages that the kernel waits for.
@@ -310,6 +336,8 @@ impl InodeState {
             space_unknown: false,
             reports: 0,
             questions: 0,
+            kernel_end: attr.size,
+            truncating_to: None,
             lease: FileLease::new(),
             fills: Fills::default(),
             appends: 0,
@@ -521,6 +549,23 @@ impl InodeState {
     pub(super) const fn know_filled(&mut self, attr: &Attr) {
         self.filled = attr.filled;
         self.filled_here = 0;
+    }
+
+    /// Whether bytes up to `end` may be going, as this mount is truncating the file: the kernel believes
+    /// in its old end until that is done.
+    pub(super) fn is_cutting_below(&self, end: u64) -> bool {
+        self.truncating_to.is_some_and(|size| size < end)
+    }
+
+    /// Pages are about to be filled up to `end`, and not further though more was asked for: whether the
+    /// kernel learns by that where the file ends. Where it does not, and believes in a later end, it
+    /// would show zeros up to there; it asks again for pages that it does not get.
+    pub(super) fn ends_for_kernel(&mut self, fill: u64, end: u64) -> bool {
+        if self.fills.is_overtaken(fill) {
+            return end >= self.kernel_end;
+        }
+        self.kernel_end = self.kernel_end.min(end);
+        true
     }
 
     /// The next report is to say how much space the file takes.
@@ -861,6 +906,31 @@ mod tests {
         state.lease.start_giving_up();
         state.lease.give_up();
         assert!(!state.lease.is_torn());
+    }
+
+    #[test]
+    fn a_shorter_end_is_told_by_pages_unless_a_pass_came_between() {
+        let mut state = InodeState::new(&attr(8192, 1));
+        let fill = state.fills.begin((4096, 8192));
+        state.fills.pass(0, 4096);
+        assert!(state.ends_for_kernel(fill, 8192), "it knows that end");
+        assert!(!state.ends_for_kernel(fill, 4096));
+        state.fills.end(fill);
+        // It asks again.
+        let fill = state.fills.begin((4096, 8192));
+        assert!(state.ends_for_kernel(fill, 4096));
+        state.fills.pass(0, 4096);
+        assert!(state.ends_for_kernel(fill, 4096), "it has heard of it");
+    }
+
+    #[test]
+    fn bytes_are_going_where_this_mount_truncates() {
+        let inode = Inode::new(&attr(8192, 1));
+        let truncating = Truncating::begin(&inode, 100);
+        assert!(inode.state().is_cutting_below(101));
+        assert!(!inode.state().is_cutting_below(100));
+        drop(truncating);
+        assert!(!inode.state().is_cutting_below(u64::MAX));
     }
 
     #[test]

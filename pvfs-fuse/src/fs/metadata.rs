@@ -10,7 +10,7 @@ use pvfs::limits::{HEARTBEAT_INTERVAL_MS, SUSPECT_AFTER_MS};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode, StatFs};
 use pvfs::runtime::sync::PoisonError;
 
-use super::inode::{Inode, Question};
+use super::inode::{Inode, Question, Truncating};
 use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
 
 /// Who asks how full the file system is waits for mgr's answer no longer than it may be silent.
@@ -158,22 +158,37 @@ impl Pvfs {
         };
         let _reporting = shared.lock_reporting()?;
         self.report_locked(&shared)?;
-        let attr = expect_attr(self.ask(caller, operation)?)?;
-        shared.state().changed_at_mgr(&attr);
-        Ok(attr)
+        let _truncating = set.size.map(|size| Truncating::begin(&shared, size));
+        expect_attr(self.ask(caller, operation)?)
     }
 
     /// What is kept of a name; `Some(None)`: it does not exist.
     pub(super) fn kept_name(&self, parent: u64, entry: &[u8]) -> Option<Option<InodeNumber>> {
+        let parent = number(parent);
+        match self.is_changing(parent) {
+            true => None,
+            false => self.name_under_lease(parent, entry),
+        }
+    }
+
+    /// The same, though the directory may be changing.
+    pub(super) fn name_under_lease(
+        &self,
+        directory: InodeNumber,
+        entry: &[u8],
+    ) -> Option<Option<InodeNumber>> {
         self.mgr.leases_left()?;
-        let directory = self.files.inode(number(parent))?;
+        let directory = self.files.inode(directory)?;
         let state = directory.state();
         state.kept_name(entry)
     }
 
     fn kept_attr(&self, inode: &Inode) -> Option<Attr> {
         self.mgr.leases_left()?;
-        inode.state().kept()
+        match self.is_changing(inode.number) {
+            true => None,
+            false => inode.state().kept(),
+        }
     }
 
     /// Makes a file that is not opened, a directory, or a special file.

@@ -17,6 +17,7 @@
 
 mod caller;
 mod calling_thread;
+mod changes;
 mod coherence;
 mod copy;
 mod data;
@@ -41,7 +42,7 @@ use pvfs::attr::{Attr, Credentials};
 use pvfs::client::buffer::BufferPool;
 use pvfs::client::interrupt;
 use pvfs::client::iod::IodDirectory;
-use pvfs::client::mgr::MgrClient;
+use pvfs::client::mgr::{Hold, MgrClient};
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::error::FsError;
@@ -52,6 +53,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrResponse, StatFs};
 use pvfs::runtime::sync::Mutex;
 
 pub use caller::Caller;
+use changes::{Changes, Concern};
 use coherence::WAIT_SLICE;
 pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
 pub use copy::CopyPlace;
@@ -91,6 +93,7 @@ pub struct Pvfs {
     cancel: Cancel,
     buffers: BufferPool,
     files: OpenFiles,
+    changes: Arc<Changes>,
     streams: Streams,
     kernel: OnceLock<Arc<dyn Kernel>>,
     recalls: Workers,
@@ -124,6 +127,7 @@ impl Pvfs {
             // As many as are in use most of the time.
             buffers: BufferPool::new(REQUEST_BYTES_MAX, options.threads),
             files: OpenFiles::default(),
+            changes: Arc::default(),
             streams: Streams::default(),
             kernel: OnceLock::new(),
             recalls: Workers::new("recalls"),
@@ -156,13 +160,13 @@ impl Pvfs {
             _ => None,
         };
         if let Some(credentials) = credentials {
-            return self.mgr.call(&credentials, operation);
+            return self.ask_with(&credentials, &operation);
         }
-        let reply = self.mgr.call(&caller.credentials(), operation.clone());
+        let reply = self.ask_with(&caller.credentials(), &operation);
         match reply {
             Err(FsError::AccessDenied | FsError::NotPermitted) if caller.uid != 0 => {
                 match caller.credentials_with_groups() {
-                    Some(credentials) => self.mgr.call(&credentials, operation),
+                    Some(credentials) => self.ask_with(&credentials, &operation),
                     None => reply,
                 }
             }
@@ -172,7 +176,46 @@ impl Pvfs {
 
     /// Asks for something that the kernel has already decided the caller may have.
     fn ask_as_root(&self, operation: MgrOperation) -> Result<MgrResponse, FsError> {
-        self.mgr.call(&Credentials::ROOT, operation)
+        self.ask_with(&Credentials::ROOT, &operation)
+    }
+
+    /// Asks mgr. While the operation may be changing something, nothing is answered from what is kept
+    /// of that.
+    fn ask_with(&self, credentials: &Credentials, operation: &MgrOperation) -> MgrReply {
+        let Some(change) = self.changes.begin(operation) else {
+            return self.mgr.call(credentials, operation.clone());
+        };
+        let hold: Hold = change;
+        let reply = self.mgr.call_holding(credentials, operation, Some(&hold));
+        self.changed_by_mgr(&reply);
+        reply
+    }
+
+    /// Takes in what the reply to a change tells of its inode. Of a truncation there is no other news.
+    fn changed_by_mgr(&self, reply: &MgrReply) {
+        let attr = match reply {
+            Ok(MgrResponse::Attr(attr)) => attr,
+            Ok(MgrResponse::Open(opened)) => &opened.attr,
+            _ => return,
+        };
+        if let Some(inode) = self.files.inode(attr.inode) {
+            inode.state().changed_at_mgr(attr);
+        }
+    }
+
+    /// Whether a change of this mount's own that is under way may concern the inode: what is kept of
+    /// it may be old then. To be asked before what is kept is looked at.
+    fn is_changing(&self, inode: InodeNumber) -> bool {
+        match self.changes.concern(inode) {
+            Concern::Yes => true,
+            Concern::IfNamed(places) => places.iter().any(|(directory, name)| {
+                match self.name_under_lease(*directory, name.as_bytes()) {
+                    Some(named) => named == Some(inode),
+                    // Whatever it is.
+                    None => true,
+                }
+            }),
+        }
     }
 
     /// Tells mgr something whose answer nobody waits for.

@@ -5,7 +5,9 @@
 use pvfs::error::FsError;
 use pvfs::limits::{ACL_ACCESS_XATTR, ACL_DEFAULT_XATTR, CAPABILITY_XATTR};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, XattrMode};
+use pvfs::runtime::sync::Arc;
 
+use super::inode::Inode;
 use super::{Caller, Pvfs, expect_done, number};
 
 /// The kernel's own name space.
@@ -30,13 +32,17 @@ impl Pvfs {
 
     /// Whether a lease says so: the kernel asks at each exec, and before many a write.
     fn has_no_capability(&self, node: u64) -> bool {
-        let inode = self.files.inode(number(node));
-        let inode = inode.filter(|_| self.mgr.leases_left().is_some());
-        inode.is_some_and(|inode| {
+        self.inode_under_lease(node).is_some_and(|inode| {
             let state = inode.state();
             let known = state.privileges().filter(|_| state.lease.held().is_some());
             known.is_some_and(|known| !known.capability)
         })
+    }
+
+    /// An inode of which what is kept may be believed.
+    fn inode_under_lease(&self, node: u64) -> Option<Arc<Inode>> {
+        let known = self.mgr.leases_left().is_some() && !self.is_changing(number(node));
+        self.files.inode(number(node)).filter(|_| known)
     }
 
     fn xattr_of_mgr(&self, caller: Caller, node: u64, key: &[u8]) -> Result<Vec<u8>, FsError> {
@@ -51,8 +57,7 @@ impl Pvfs {
     }
 
     fn acl(&self, node: u64, key: &[u8]) -> Result<Vec<u8>, FsError> {
-        let inode = self.files.inode(number(node));
-        let inode = inode.filter(|_| self.mgr.leases_left().is_some());
+        let inode = self.inode_under_lease(node);
         let mut since = None;
         if let Some(inode) = &inode {
             let state = inode.state();

@@ -20,6 +20,7 @@ use super::interrupt;
 use super::iod::IodDirectory;
 use super::leases::{BootTime, LeaseClock, LeaseKeeper};
 use super::mgr_link::{self, Beat, Link};
+pub use super::session::Hold;
 use super::session::{Begun, Refused, Session};
 use crate::address::Endpoint;
 use crate::attr::Credentials;
@@ -264,6 +265,21 @@ impl MgrClient {
         credentials: &Credentials,
         operation: MgrOperation,
     ) -> Result<MgrResponse, FsError> {
+        self.call_holding(credentials, &operation, None)
+    }
+
+    /// As [`Self::call`]. `hold` is kept until mgr's reply comes, also where the caller is interrupted
+    /// before: mgr may carry the request out all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::call`].
+    pub fn call_holding(
+        &self,
+        credentials: &Credentials,
+        operation: &MgrOperation,
+        hold: Option<&Hold>,
+    ) -> Result<MgrResponse, FsError> {
         let deadline = self
             .shared
             .options
@@ -271,7 +287,7 @@ impl MgrClient {
             .map(|deadline| Instant::now() + deadline);
         let mut backoff = BACKOFF_FIRST;
         loop {
-            let reply = self.shared.attempt(credentials, &operation, deadline);
+            let reply = self.shared.attempt(credentials, operation, deadline, hold);
             if reply != Err(FsError::TryAgain) || !self.shared.pause(backoff, deadline) {
                 return reply;
             }
@@ -290,7 +306,7 @@ impl MgrClient {
     pub fn call_within(&self, operation: MgrOperation, timeout: Duration) -> MgrReply {
         let deadline = Some(Instant::now() + timeout);
         self.shared
-            .attempt(&Credentials::ROOT, &operation, deadline)
+            .attempt(&Credentials::ROOT, &operation, deadline, None)
     }
 
     /// Whether mgr is away, as far as is known: there is no connection, or it has fallen silent.
@@ -310,9 +326,9 @@ impl MgrClient {
         credentials: &Credentials,
         operation: &MgrOperation,
     ) -> Result<Answer, FsError> {
-        let (_, receiver) = self
-            .shared
-            .begin(credentials, operation, Some(Instant::now()))?;
+        let (_, receiver) =
+            self.shared
+                .begin(credentials, operation, Some(Instant::now()), None)?;
         Ok(Answer(receiver))
     }
 
@@ -344,7 +360,7 @@ impl MgrClient {
         credentials: &Credentials,
         operation: &MgrOperation,
     ) -> Result<MgrReply, Receiver<MgrReply>> {
-        let (_, receiver) = match self.shared.begin(credentials, operation, None) {
+        let (_, receiver) = match self.shared.begin(credentials, operation, None, None) {
             Ok(begun) => begun,
             Err(error) => return Ok(Err(error)),
         };
@@ -382,7 +398,7 @@ impl MgrClient {
     /// Tells mgr something whose answer nobody waits for, such as a close. It is sent before
     /// everything that this thread sends later, and again until mgr has it.
     pub fn post(&self, credentials: &Credentials, operation: &MgrOperation) {
-        if let Err(error) = self.shared.begin(credentials, operation, None) {
+        if let Err(error) = self.shared.begin(credentials, operation, None, None) {
             tracing::warn!("a message to mgr could not be sent: {error}");
         }
     }
@@ -463,9 +479,9 @@ impl MgrClient {
             *last = Some(now);
         }
         let deadline = Some(now + IODS_REFRESH_DEADLINE);
-        let reply = self
-            .shared
-            .attempt(&Credentials::ROOT, &MgrOperation::ListIods, deadline);
+        let reply =
+            self.shared
+                .attempt(&Credentials::ROOT, &MgrOperation::ListIods, deadline, None);
         if let Ok(MgrResponse::Iods(iods)) = reply {
             self.shared.set_iods(&iods);
         }
@@ -599,8 +615,9 @@ impl Shared {
         credentials: &Credentials,
         operation: &MgrOperation,
         deadline: Option<Instant>,
+        hold: Option<&Hold>,
     ) -> MgrReply {
-        let (id, receiver) = self.begin(credentials, operation, deadline)?;
+        let (id, receiver) = self.begin(credentials, operation, deadline, hold)?;
         let waited = wait_for_reply(&receiver, deadline);
         if !matches!(waited, Waited::Reply(_)) {
             self.lock().session.abandon(id);
@@ -635,6 +652,7 @@ impl Shared {
         credentials: &Credentials,
         operation: &MgrOperation,
         deadline: Option<Instant>,
+        hold: Option<&Hold>,
     ) -> Result<(u64, Receiver<MgrReply>), FsError> {
         let (sender, receiver) = sync_channel(1);
         let (begun, link) = {
@@ -644,7 +662,12 @@ impl Shared {
                     return Err(FsError::Io);
                 }
                 match state.session.begin(credentials, operation, sender.clone()) {
-                    Ok(begun) => break (begun, state.link.clone()),
+                    Ok(begun) => {
+                        if let Some(hold) = hold {
+                            state.session.hold(begun.id, hold);
+                        }
+                        break (begun, state.link.clone());
+                    }
                     Err(Refused::Error(error)) => return Err(error),
                     Err(Refused::WindowFull) => {
                         let pause = interrupt::shorten(BACKOFF_MAX);

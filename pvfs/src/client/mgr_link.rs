@@ -314,9 +314,12 @@ fn read_replies(shared: &Shared, link: &Link, reader: &mut BufReader<TcpStream>)
         if matches!(incoming, Ok(Some(_))) {
             shared.heard.fetch_add(1, Ordering::AcqRel);
         }
+        // Until what the reply tells is taken in.
+        let mut _held = None;
         let (finished, reply) = match incoming {
             Ok(Some(Incoming::Reply(header, reply))) => {
                 let mut state = shared.lock();
+                _held = state.session.let_go(header.request_id);
                 if let (Some(sent), Some(welcome)) =
                     (state.session.sent(header.request_id), state.welcome)
                 {

@@ -5,6 +5,7 @@
 //! Exactly once: a mutating request keeps its frame, sequence number included, until its reply is
 //! here; whatever connection it takes, mgr sees the same number and runs it a single time.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,6 +22,9 @@ use crate::proto::mgr::{
 use crate::proto::peer::Peer;
 use crate::wire::blocking::frame_start;
 use crate::wire::header::FrameKind;
+
+/// Something that lasts until it is known what a request has changed.
+pub type Hold = Arc<dyn Any + Send + Sync>;
 
 /// A request that awaits its reply; `W` is whoever waits for it.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ struct Pending<W> {
     sent: BootTime,
     /// `None` where nobody waits for the reply.
     waiter: Option<W>,
+    /// Whoever waits for the reply has it too.
+    hold: Option<Hold>,
 }
 
 /// What a request does to locks.
@@ -117,6 +123,9 @@ pub(super) struct Session<W> {
     unanswered: BTreeSet<u64>,
     /// In the order in which they began, so that a new connection carries them in that order.
     pending: BTreeMap<u64, Pending<W>>,
+    /// Of requests whose callers gave up, and which mgr may still carry out. They go with their replies,
+    /// or when another connection is there: a silent one is given up after seconds.
+    abandoned: BTreeMap<u64, Hold>,
     opens: BTreeMap<OpenId, Reopen>,
     locks: HeldLocks,
 }
@@ -130,6 +139,7 @@ impl<W> Session<W> {
             sequence_next: 1,
             unanswered: BTreeSet::new(),
             pending: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
             opens: BTreeMap::new(),
             locks: HeldLocks::default(),
         }
@@ -201,9 +211,23 @@ impl<W> Session<W> {
             resent: false,
             sent: BootTime::now(),
             waiter,
+            hold: None,
         };
         self.pending.insert(id, pending);
         Ok(Begun { id, frame })
+    }
+
+    /// Keeps `hold` until the reply to a request comes, also where its caller gives up.
+    pub(super) fn hold(&mut self, id: u64, hold: &Hold) {
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.hold = Some(Arc::clone(hold));
+        }
+    }
+
+    /// The reply to a request is here, and is about to be taken in: what was held until then, where its
+    /// caller gave up.
+    pub(super) fn let_go(&mut self, id: u64) -> Option<Hold> {
+        self.abandoned.remove(&id)
     }
 
     /// A frame that this session does not keep: a greeting is worth nothing on another connection.
@@ -386,6 +410,7 @@ impl<W> Session<W> {
     pub(super) fn abandon(&mut self, id: u64) {
         if let Some(pending) = self.pending.remove(&id) {
             self.unanswered.remove(&pending.sequence);
+            self.abandoned.extend(pending.hold.map(|hold| (id, hold)));
         }
     }
 
@@ -393,6 +418,7 @@ impl<W> Session<W> {
     /// asked for anew.
     pub(super) fn unanswered_frames(&mut self) -> Vec<Arc<[u8]>> {
         self.locks.ask_all();
+        self.abandoned.clear();
         let now = BootTime::now();
         let take = |pending: &mut Pending<W>| {
             pending.resent = true;
@@ -435,6 +461,7 @@ impl<W> Session<W> {
     /// Drops whoever waits; for the end of the client.
     pub(super) fn clear(&mut self) {
         self.pending.clear();
+        self.abandoned.clear();
         self.unanswered.clear();
     }
 
@@ -808,6 +835,29 @@ pub(super) mod tests {
             Finished::Unknown
         );
         assert!(session.unanswered_frames().is_empty());
+    }
+
+    #[test]
+    fn what_a_caller_who_gave_up_held_stays_until_the_reply_or_another_connection() {
+        let mut session = Session::new(ClientId(9), Peer::default());
+        let hold: Hold = Arc::new(());
+        let held = || Arc::strong_count(&hold) - 1;
+        let begun = begin(&mut session, &open(), 0);
+        session.hold(begun.id, &hold);
+        session.finish(begun.id, &opened(5));
+        assert_eq!(held(), 0, "its caller has it");
+        for answered in [true, false] {
+            let begun = begin(&mut session, &open(), 0);
+            session.hold(begun.id, &hold);
+            session.abandon(begun.id);
+            assert_eq!(held(), 1, "mgr may be at it");
+            if answered {
+                assert!(session.let_go(begun.id).is_some());
+            } else {
+                session.unanswered_frames();
+            }
+            assert_eq!(held(), 0, "{answered}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Clocks.
 
-use std::ops::{Add, Sub};
+use std::ops::{Add, AddAssign, Sub};
 use std::sync::OnceLock;
 pub use std::time::Duration;
 use std::time::SystemTime;
@@ -56,6 +56,12 @@ impl Instant {
     #[must_use]
     pub fn checked_sub(&self, duration: Duration) -> Option<Self> {
         self.0.checked_sub(duration).map(Self)
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, duration: Duration) {
+        *self = *self + duration;
     }
 }
 
