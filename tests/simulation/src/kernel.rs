@@ -167,9 +167,12 @@ impl PageCache {
     fn learn(&self, attr: &Attr, version: u64) {
         let mut files = self.files();
         let file = files.file(attr.inode.0);
-        if file.version <= version {
+        let believed = file.version <= version;
+        if believed {
             file.size = attr.size;
         }
+        let (node, size) = (attr.inode, attr.size);
+        tracing::debug!("kernel: inode {node} has {size} bytes, believed: {believed}");
     }
 
     /// Looks a name up; `None` where there is none.
@@ -282,6 +285,12 @@ impl PageCache {
 
     /// A page's content, read where it is not kept.
     fn page(&self, fs: &Arc<Pvfs>, file: &OpenFile, page: u64) -> Result<Vec<u8>, FsError> {
+        // The first request is readahead, of which nobody hears that it failed.
+        self.page_once(fs, file, page)
+            .or_else(|_| self.page_once(fs, file, page))
+    }
+
+    fn page_once(&self, fs: &Arc<Pvfs>, file: &OpenFile, page: u64) -> Result<Vec<u8>, FsError> {
         let node = file.node;
         if let Some(content) = self.lock_page(node, page) {
             self.unlock_page(node, page, Some(content.clone()));
@@ -291,6 +300,7 @@ impl PageCache {
         match read_request(fs, file, page * PAGE, PAGE as usize, true) {
             Ok(mut content) => {
                 let filled = content.len() as u64;
+                tracing::debug!("kernel: page {page} of inode {node} has {filled} bytes");
                 content.resize(PAGE as usize, 0);
                 if filled < PAGE {
                     // A short read says where the file ends.
@@ -404,6 +414,7 @@ impl Kernel for PageCache {
     fn drop_pages(&self, inode: u64, offset: u64, length: Option<u64>) {
         let first = offset / PAGE;
         let last = length.map_or(u64::MAX, |length| (offset + length).div_ceil(PAGE));
+        tracing::debug!("kernel: drops pages {first}..{last} of inode {inode}");
         let mut files = self.files();
         files.touch(inode);
         loop {
