@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use cssns_tests::programs;
 use cssns_tests::proxy::Mood;
 use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::mount::{MsFlags, mount};
 
 /// Many more than there are session threads, or requests that Linux has under way by default.
@@ -28,12 +30,15 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
 /// Two nodes and three iods; files in `a` lie on the first iod, those in `b` on the second.
 fn cluster(proxied: bool) -> Cluster {
-    let cluster = Cluster::start(Options {
+    cluster_of(Options {
         mounts: 2,
         proxied,
         ..Options::default()
-    });
-    let cluster = cluster.unwrap();
+    })
+}
+
+fn cluster_of(options: Options) -> Cluster {
+    let cluster = Cluster::start(options).unwrap();
     for (name, base) in [("a", "0"), ("b", "1")] {
         let directory = cluster.mount(0).join(name);
         fs::create_dir(&directory).unwrap();
@@ -196,6 +201,139 @@ fn readers_behind_a_silent_link_stop_nobody_else() {
     readers_of_one_iod_stop_nobody_else(Away::Silent);
 }
 
+/// How long each kind of call takes: the median of many.
+type Medians = BTreeMap<&'static str, Duration>;
+
+fn medians(root: &Path, tag: &str) -> Medians {
+    const CALLS: usize = 40;
+    let mut times: BTreeMap<&'static str, Vec<Duration>> = BTreeMap::new();
+    for number in 0..CALLS {
+        let [path, renamed] =
+            ["", "renamed"].map(|suffix| root.join("b").join(format!("{tag}{number}{suffix}")));
+        let mut time = |what, work: &dyn Fn()| {
+            let start = Instant::now();
+            work();
+            times.entry(what).or_default().push(start.elapsed());
+        };
+        time("create", &|| fs::write(&path, content(number)).unwrap());
+        time("read", &|| {
+            assert_eq!(fs::read(&path).unwrap(), content(number));
+        });
+        time("list", &|| {
+            assert!(fs::read_dir(root.join("b")).unwrap().count() > 0);
+        });
+        time("rename", &|| fs::rename(&path, &renamed).unwrap());
+        time("remove", &|| fs::remove_file(&renamed).unwrap());
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let times = times.into_iter();
+    times.map(|(what, times)| (what, median(times))).collect()
+}
+
+/// The shorter time of each: a busy machine makes some turns slow, and a fault all of those that it is
+/// in.
+fn keep_best(best: &mut Medians, turn: Medians) {
+    for (what, time) in turn {
+        let known = best.entry(what).or_insert(time);
+        *known = time.min(*known);
+    }
+}
+
+/// What many wait for.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// Readers, for an iod that is stopped.
+    Iod,
+    /// Writers, for a client that is stopped and keeps what they write to.
+    Client,
+}
+
+/// Calls that concern nobody's trouble take no longer than twice their time without it, on the node where
+/// many wait and on another. Measured by turns.
+fn others_take_their_time(trouble: Trouble) {
+    const TURNS: usize = 4;
+    /// A clock's tick and a hand-over between threads.
+    const SLACK: Duration = Duration::from_micros(500);
+    let cluster = cluster_of(Options {
+        mounts: 3,
+        // A client that is stopped keeps what it has for as long as a turn takes.
+        lease_timeout_ms: 60_000,
+        ..Options::default()
+    });
+    let [here, there, other] = [0, 1, 2].map(|mount| cluster.mount(mount));
+    let connection = connection_of(&there);
+    let (mut quiet, mut troubled) = (
+        [Medians::new(), Medians::new()],
+        [(); 2].map(|()| Medians::new()),
+    );
+    for turn in 0..TURNS {
+        let path = |root: &Path, number: usize| root.join("a").join(format!("{turn}.{number}"));
+        for number in 0..WAITERS {
+            fs::write(path(&here, number), content(number)).unwrap();
+        }
+        if matches!(trouble, Trouble::Client) {
+            for number in 0..WAITERS {
+                fs::read(path(&other, number)).unwrap();
+            }
+        }
+        for (best, root) in quiet.iter_mut().zip([&here, &there]) {
+            keep_best(best, medians(root, "quiet"));
+        }
+        let stopped = match trouble {
+            Trouble::Iod => Who::Iod(0),
+            Trouble::Client => Who::Mount(2),
+        };
+        cluster.freeze(stopped, true).unwrap();
+        let waiters: Vec<_> = (0..WAITERS)
+            .map(|number| {
+                let path = path(&there, number);
+                spawn(move || match trouble {
+                    Trouble::Iod => drop(fs::read(path).unwrap()),
+                    Trouble::Client => {
+                        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap()
+                    }
+                })
+            })
+            .collect();
+        until("all wait", || under_way(connection) >= WAITERS);
+        for (best, root) in troubled.iter_mut().zip([&here, &there]) {
+            keep_best(best, medians(root, "troubled"));
+        }
+        assert!(
+            waiters.iter().all(|waiter| !waiter.is_finished()),
+            "nobody waits"
+        );
+        cluster.freeze(stopped, false).unwrap();
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    }
+    for (node, (quiet, troubled)) in quiet.iter().zip(&troubled).enumerate() {
+        eprintln!("{trouble:?}, node {node}: {quiet:?} without, {troubled:?} beside it");
+        for (what, time) in troubled {
+            assert!(
+                *time <= 2 * quiet[what] + SLACK,
+                "{trouble:?}: {what} on node {node} takes {time:?}, and {:?} without",
+                quiet[what]
+            );
+        }
+    }
+    cluster.finish().unwrap();
+}
+
+#[test]
+fn who_needs_no_stopped_iod_takes_no_longer_beside_those_who_do() {
+    others_take_their_time(Trouble::Iod);
+}
+
+#[test]
+fn who_needs_nothing_of_a_stopped_client_takes_no_longer_beside_those_who_do() {
+    others_take_their_time(Trouble::Client);
+}
+
 #[test]
 fn writers_to_a_stopped_iod_stop_nobody_else() {
     const WRITERS: usize = 100;
@@ -276,6 +414,57 @@ fn what_a_waiting_read_brings_is_not_older_than_what_others_wrote() {
         assert_eq!(read.len(), LENGTH);
         let again = fs::read(&there).unwrap();
         assert!(again == vec![byte; LENGTH], "iod {iod}: old bytes are kept");
+    }
+    cluster.finish().unwrap();
+}
+
+/// A read that waits for an iod when another node cuts the file brings old bytes, or ends where the file
+/// does then. Linux knows the old end meanwhile: it must not show zeros up to there.
+#[test]
+fn a_read_that_waits_while_the_file_is_cut_shows_no_zeros() {
+    const PAGES: usize = 64;
+    const PAGE: usize = 4096;
+    let cluster = cluster_of(Options {
+        mounts: 3,
+        ..Options::default()
+    });
+    let [here, there, elsewhere] = [0, 1, 2].map(|mount| cluster.mount(mount).join("a/file"));
+    for place in [PAGES / 2, PAGES - 1] {
+        fs::write(&here, vec![b'o'; PAGES * PAGE]).unwrap();
+        let file = File::open(&there).unwrap();
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM).unwrap();
+        // Pages are kept that must go when the file is cut.
+        file.read_exact_at(&mut [0; PAGE], 0).unwrap();
+        cluster.freeze(Who::Iod(0), true).unwrap();
+        let connection = connection_of(&cluster.mount(1));
+        let before = under_way(connection);
+        let reader = spawn(move || {
+            let mut bytes = vec![b'?'; PAGE];
+            let read = file.read_at(&mut bytes, (place * PAGE) as u64).unwrap();
+            bytes.truncate(read);
+            bytes
+        });
+        until("it waits", || under_way(connection) > before);
+        let cutter = spawn({
+            let here = here.clone();
+            move || {
+                let file = OpenOptions::new().write(true).open(here).unwrap();
+                file.set_len(PAGE as u64).unwrap();
+            }
+        });
+        until("mgr has the new size", || {
+            fs::metadata(&elsewhere).unwrap().len() == PAGE as u64
+        });
+        cluster.freeze(Who::Iod(0), false).unwrap();
+        cutter.join().unwrap();
+        let read = reader.join().unwrap();
+        assert!(
+            read.is_empty() || read == [b'o'; PAGE],
+            "{} bytes, the first {:?}",
+            read.len(),
+            read.first()
+        );
+        assert_eq!(fs::read(&there).unwrap(), [b'o'; PAGE]);
     }
     cluster.finish().unwrap();
 }

@@ -137,6 +137,8 @@ enum Fault {
     Kill(Who),
     /// SIGSTOP, for milliseconds.
     Stop(Who, u64),
+    /// The same of a mount, until others have its leases.
+    Hang(usize, u64),
     /// Its link ends all connections.
     Cut(Who),
     /// Its link is in this mood, for milliseconds, and then cuts what it has.
@@ -144,15 +146,24 @@ enum Fault {
 }
 
 impl Fault {
-    /// The mount that may forget what it has acknowledged and mgr has not heard: its process is gone, or its
-    /// leases were over before mgr could hear it (docs/SEMANTICS.md, "Durability and failures").
+    /// The mount that may forget what it has acknowledged and mgr has not heard: its leases were over
+    /// before mgr could hear it (docs/SEMANTICS.md, "Durability and failures").
     fn forgetful(self, options: &Options) -> Option<usize> {
         match self {
-            Self::Kill(Who::Mount(index)) => Some(index),
             Self::Link(Who::Mount(index), _, ms) if ms >= u64::from(options.lease_timeout_ms) => {
                 Some(index)
             }
-            Self::Kill(_) | Self::Stop(..) | Self::Cut(_) | Self::Link(..) => None,
+            Self::Kill(_) | Self::Stop(..) | Self::Hang(..) | Self::Cut(_) | Self::Link(..) => None,
+        }
+    }
+
+    /// The mount on which a call may fail.
+    fn broken(self, options: &Options) -> Option<usize> {
+        match self {
+            Self::Kill(Who::Mount(index)) | Self::Hang(index, _) => Some(index),
+            Self::Kill(_) | Self::Stop(..) | Self::Cut(_) | Self::Link(..) => {
+                self.forgetful(options)
+            }
         }
     }
 }
@@ -164,7 +175,7 @@ fn draw_fault(rng: &mut Rng, options: &Options) -> Fault {
     );
     let linked = if rng.bool() { iod } else { mount };
     let ms = rng.u64(0..=MS_AWAY_MAX);
-    let faults = if options.proxied { 16 } else { 7 };
+    let faults = if options.proxied { 18 } else { 9 };
     match rng.u32(0..faults) {
         0 | 1 => Fault::Kill(Who::Mgr),
         2 => Fault::Kill(iod),
@@ -172,10 +183,15 @@ fn draw_fault(rng: &mut Rng, options: &Options) -> Fault {
         4 => Fault::Stop(Who::Mgr, ms),
         5 => Fault::Stop(iod, ms),
         6 => Fault::Stop(mount, ms),
-        7..10 => Fault::Cut(linked),
-        10..13 => Fault::Link(linked, Mood::Deaf, ms),
-        13 => Fault::Link(linked, Mood::Slow(rng.u32(4..200)), ms),
-        14 => Fault::Link(linked, Mood::Still, ms),
+        7 => Fault::Kill(mount),
+        8 => {
+            let lease_ms = u64::from(options.lease_timeout_ms);
+            Fault::Hang(rng.usize(0..options.mounts), lease_ms + ms)
+        }
+        9..12 => Fault::Cut(linked),
+        12..15 => Fault::Link(linked, Mood::Deaf, ms),
+        15 => Fault::Link(linked, Mood::Slow(rng.u32(4..200)), ms),
+        16 => Fault::Link(linked, Mood::Still, ms),
         // Longer than leases last: what the node keeps is worth nothing when it is back.
         _ => Fault::Link(
             linked,
@@ -198,11 +214,8 @@ fn suffer(cluster: &mut Cluster, rng: &mut Rng, fault: Fault) -> anyhow::Result<
             random_pause(rng, MS_AWAY_MAX / 3);
             cluster.restart(who)
         }
-        Fault::Stop(who, ms) => {
-            cluster.freeze(who, true)?;
-            std::thread::sleep(Duration::from_millis(ms));
-            cluster.freeze(who, false)
-        }
+        Fault::Stop(who, ms) => stop(cluster, who, ms),
+        Fault::Hang(index, ms) => stop(cluster, Who::Mount(index), ms),
         Fault::Cut(who) => {
             cluster.link(who).context("no link")?.cut();
             Ok(())
@@ -219,6 +232,13 @@ fn suffer(cluster: &mut Cluster, rng: &mut Rng, fault: Fault) -> anyhow::Result<
             Ok(())
         }
     }
+}
+
+/// How long it is stopped is the fault; the sleep does not wait for anything.
+fn stop(cluster: &Cluster, who: Who, ms: u64) -> anyhow::Result<()> {
+    cluster.freeze(who, true)?;
+    std::thread::sleep(Duration::from_millis(ms));
+    cluster.freeze(who, false)
 }
 
 /// Runs the plan on a cluster, all of whose mounts take part.
@@ -261,6 +281,11 @@ fn run_round(
     (rng, tally): (&mut Rng, &mut Tally),
 ) -> anyhow::Result<()> {
     let forgetful = fault.and_then(|fault| fault.forgetful(cluster.options()));
+    let broken = fault.and_then(|fault| fault.broken(cluster.options()));
+    let hung = match fault {
+        Some(Fault::Hang(index, _)) => Some(index),
+        _ => None,
+    };
     let inside = |lane: usize| PathBuf::from(format!("{name}.{lane}"));
     let mut mapped = Vec::new();
     for lane in 0..lanes.len() {
@@ -276,6 +301,7 @@ fn run_round(
                 worker: mount as u64,
                 calls: plan.calls,
                 synced: forgetful.is_some(),
+                changes_only: hung == Some(mount),
             };
             worker.begin(&task)?;
         }
@@ -284,7 +310,7 @@ fn run_round(
         suffer(cluster, rng, fault)?;
         match fault {
             Fault::Kill(_) => tally.kills += 1,
-            Fault::Stop(..) => tally.stops += 1,
+            Fault::Stop(..) | Fault::Hang(..) => tally.stops += 1,
             Fault::Cut(_) | Fault::Link(..) => tally.links += 1,
         }
     }
@@ -295,7 +321,7 @@ fn run_round(
                 .end()
                 .with_context(|| format!("worker on mount {mount} in {name}.{lane}"))?;
             ensure!(
-                !died || forgetful == Some(mount),
+                !died || broken == Some(mount),
                 "a call on mount {mount} failed in {name}.{lane}: {:?}",
                 notes.last()
             );

@@ -47,7 +47,10 @@ pub struct Task {
     pub worker: u64,
     /// How many calls.
     pub calls: usize,
-    /// A mount may be killed meanwhile, or be cut off for longer than its leases last: a write is over when
-    /// it is synced, since such a node may lose the size of what it has not synced.
+    /// A mount is cut off meanwhile for longer than its leases last: a write is over when it is synced,
+    /// since such a node may lose the size of what it has not synced.
     pub synced: bool,
+    /// This worker's mount is stopped meanwhile for longer than its leases last: the worker looks at nothing
+    /// that Linux keeps, which nobody drops there.
+    pub changes_only: bool,
 }

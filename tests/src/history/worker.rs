@@ -21,6 +21,9 @@ use super::{Answer, Note, Task};
 /// Open files of a worker at a time, besides the mapped one.
 const HANDLES_MAX: usize = 3;
 
+/// The calls in [`Worker::one`] that look at pages, attributes or names.
+const LOOKS: [u32; 10] = [5, 6, 7, 8, 17, 18, 19, 20, 21, 26];
+
 /// Maps a file and obeys: `m PATH` maps it, a number reads the value at that offset.
 const MAPPER: &str = "\
 import mmap, struct, sys
@@ -128,6 +131,7 @@ fn carry_out(task: &Task, mapper: &mut Option<Mapper>) -> Answer {
         rng: Rng::with_seed(task.seed),
         values: (task.worker + 1) << 32,
         synced: task.synced,
+        changes_only: task.changes_only,
         mapped: 0,
         handles: Vec::new(),
         notes: Vec::new(),
@@ -158,6 +162,7 @@ struct Worker<'a> {
     /// The last value written.
     values: u64,
     synced: bool,
+    changes_only: bool,
     mapped: u64,
     handles: Vec<Handle>,
     notes: Vec<Note>,
@@ -181,7 +186,11 @@ impl Worker<'_> {
 
     /// One call, drawn at random.
     fn one(&mut self) -> Result<(), Stop> {
-        let (what, outcome) = match self.rng.u32(0..28) {
+        let mut drawn = self.rng.u32(0..28);
+        while self.changes_only && LOOKS.contains(&drawn) {
+            drawn = self.rng.u32(0..28);
+        }
+        let (what, outcome) = match drawn {
             0..5 => ("open", self.open()),
             5..9 => ("read", self.read()),
             9..13 => ("write", self.write()),
