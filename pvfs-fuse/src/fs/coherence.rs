@@ -454,7 +454,7 @@ impl Pvfs {
     /// Asks mgr, without waiting for it, to note all writes that it has not heard of.
     fn begin_reports(self: &Arc<Self>) {
         for inode in self.files.inodes() {
-            let Some(report) = inode.state().begin_report() else {
+            let Some(report) = inode.state().begin_report_at_once() else {
                 continue;
             };
             // Iods are not waited for here: how much the file takes is for a later report.

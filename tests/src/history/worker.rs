@@ -584,6 +584,7 @@ mod tests {
                 worker: 0,
                 calls: 60,
                 synced: seed % 2 == 0,
+                changes_only: false,
             };
             let Answer::Done { notes, died: false } = carry_out(&task, &mut mapper) else {
                 panic!("it failed");
