@@ -205,7 +205,7 @@ fn readers_behind_a_silent_link_stop_nobody_else() {
 type Medians = BTreeMap<&'static str, Duration>;
 
 fn medians(root: &Path, tag: &str) -> Medians {
-    const CALLS: usize = 40;
+    const CALLS: usize = 30;
     let mut times: BTreeMap<&'static str, Vec<Duration>> = BTreeMap::new();
     for number in 0..CALLS {
         let [path, renamed] =
@@ -254,7 +254,7 @@ enum Trouble {
 /// Calls that concern nobody's trouble take no longer than twice their time without it, on the node where
 /// many wait and on another. Measured by turns.
 fn others_take_their_time(trouble: Trouble) {
-    const TURNS: usize = 4;
+    const TURNS: usize = 3;
     /// A clock's tick and a hand-over between threads.
     const SLACK: Duration = Duration::from_micros(500);
     let cluster = cluster_of(Options {
