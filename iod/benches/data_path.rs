@@ -32,6 +32,7 @@ use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::client::striped::{self, Place};
 use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId};
 use pvfs::layout::Layout;
+use pvfs::proto::seal::{Reign, Seal};
 use pvfs_iod::server::{Server, ServerLimits};
 use pvfs_iod::store::{Membership, Settler, Store};
 
@@ -173,8 +174,18 @@ fn serve(directory: &Path) {
         .join(Membership {
             iod: IodId(id),
             file_system: FileSystemId(1),
+            seal: Seal {
+                reign: Reign {
+                    era: 0,
+                    starts: 1,
+                    nonce: 2,
+                },
+                number: 3,
+                secret: 4,
+            },
         })
         .expect("join");
+    store.admission().grant();
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let settler = Settler::start(Arc::clone(&store)).expect("settler");
     let limits = ServerLimits {

@@ -36,6 +36,10 @@ struct Arguments {
     /// taken for a new one.
     #[arg(long)]
     init: bool,
+    /// The data was copied here although its iod had not stopped in order (it was killed, its machine
+    /// lost power), and nothing was stored by it since. Where that is not so, files have old content.
+    #[arg(long, conflicts_with = "init")]
+    moved: bool,
     /// Where mgr is.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = mgr_endpoint, required_unless_present = "init")]
     mgr: Option<Endpoint>,
@@ -93,7 +97,10 @@ fn run(arguments: Arguments) -> Result<()> {
         ..ServerLimits::default()
     };
     let open_objects_max = open_objects_max(limits.connections_max)?;
-    let store = Arc::new(Store::open(&arguments.data, open_objects_max)?);
+    let store = Arc::new(match arguments.moved {
+        true => Store::open_moved(&arguments.data, open_objects_max)?,
+        false => Store::open(&arguments.data, open_objects_max)?,
+    });
     let settler = Settler::start(Arc::clone(&store)).context("start the settler")?;
     let listener = TcpListener::bind(&arguments.listen)
         .with_context(|| format!("listen on {}: is another iod running?", arguments.listen))?;
@@ -104,7 +111,7 @@ fn run(arguments: Arguments) -> Result<()> {
         listening,
         advertise: arguments.advertise,
     };
-    let registrar = Registrar::start(registration, store, move |_| {
+    let registrar = Registrar::start(registration, Arc::clone(&store), move |_| {
         announce(&format!("ready {listening}"));
     })
     .context("start the thread that talks to mgr")?;
@@ -114,6 +121,11 @@ fn run(arguments: Arguments) -> Result<()> {
     drop(registrar);
     server.stop();
     drop(settler);
+    if let Err(error) = store.close() {
+        tracing::warn!(
+            "no copy of the data directory can be used: noting that the iod stops: {error}"
+        );
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Keeps mgr informed: registers the iod at start and after every reconnection, then reports its
 //! disk with each heartbeat, and says goodbye at the end. While mgr is away it tries again for ever;
-//! clients are served meanwhile.
+//! clients are served meanwhile, where mgr has admitted this run of the iod before.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -14,10 +14,11 @@ use pvfs::client::patience::{Backoff, Cancel, Patience};
 use pvfs::client::silence::{Silence, Stage};
 use pvfs::client::transport::{dial, enable_keepalive};
 use pvfs::error::FsError;
-use pvfs::ids::{ClientId, FileSystemId, IodId};
+use pvfs::ids::{ClientId, FileSystemId, Incarnation, IodId};
 use pvfs::limits::{HEARTBEAT_INTERVAL_MS, LOST_AFTER_MS, SILENCE_LOOK_MS};
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use pvfs::proto::peer::Peer;
+use pvfs::proto::seal::OrderKey;
 use pvfs::runtime::net::TcpStream;
 use pvfs::runtime::random_u64;
 use pvfs::runtime::thread::{self, JoinHandle};
@@ -26,6 +27,7 @@ use pvfs::wire::blocking::{ConnectionError, read_message, write_message};
 use pvfs::wire::header::{FrameError, FrameKind};
 use thiserror::Error;
 
+use crate::admission::{self, Usurper};
 use crate::store::{Membership, Store};
 
 /// Connecting to mgr takes at most so long for each of its addresses.
@@ -37,6 +39,9 @@ const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(10);
 const FRAME_TIMEOUT: Duration = Duration::from_millis(LOST_AFTER_MS);
 /// mgr answers a goodbye within this time, or does not hear it.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An iod is given a seal, and shows it; another mgr may start in between.
+const ROUNDS_MAX: u32 = 4;
 
 /// What registration needs to know.
 #[derive(Clone, Debug)]
@@ -56,6 +61,22 @@ enum MgrError {
     Connection(#[from] ConnectionError),
     #[error("it refuses this iod ({0}): is --mgr right? is --data from another file system?")]
     Refused(FsError),
+    #[error(
+        "it refuses this data directory: it is a copy, was restored from a backup, or was emptied, and \
+         another one has its place; nothing here is served (the log of mgr says more)"
+    )]
+    Superseded,
+    #[error(
+        "it does not know the seal of this data directory: its store is a copy, or was restored from a \
+         backup. Stop it where another mgr rules; start it with --new-era where it was restored"
+    )]
+    Deposed,
+    #[error("it would rule this iod, and may not: {0}")]
+    Usurper(#[from] Usurper),
+    #[error("another iod that is alive has this one's place: was the data directory copied?")]
+    Elsewhere,
+    #[error("it gives this iod one seal after another")]
+    Unsettled,
     #[error(
         "it keeps file system {mgr:032x}, and the data here belongs to {here:032x}: \
          is --mgr right? a new iod needs an empty --data"
@@ -77,7 +98,14 @@ impl MgrError {
     /// Whether mgr is there and something is to be mended.
     const fn is_refusal(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::OtherFileSystem { .. } | Self::Store(_) => true,
+            Self::Refused(_)
+            | Self::Superseded
+            | Self::Elsewhere
+            | Self::Deposed
+            | Self::Usurper(_)
+            | Self::Unsettled
+            | Self::OtherFileSystem { .. }
+            | Self::Store(_) => true,
             Self::Connection(_)
             | Self::Closed
             | Self::Silent(_)
@@ -228,8 +256,14 @@ impl<F: FnOnce(Membership)> Worker<F> {
                 here: here.0,
             });
         }
-        let membership = link.register(identity.membership, &address, &self.store)?;
-        self.store.join(membership).map_err(MgrError::Store)?;
+        let membership = match self.register(&mut link, &address) {
+            Err(refusal) if refusal.is_refusal() => {
+                // mgr need not wait for this client.
+                link.say_goodbye();
+                return Err(refusal);
+            }
+            registered => registered?,
+        };
         *was_registered = true;
         self.away.end(&self.registration.mgr);
         tracing::info!(
@@ -242,6 +276,35 @@ impl<F: FnOnce(Membership)> Worker<F> {
             on_registered(membership);
         }
         self.heartbeats(&mut link, membership.iod)
+    }
+
+    /// Registers until mgr knows that the data directory holds what it gave it last: from then on the
+    /// iod serves its data.
+    fn register(&self, link: &mut Link, address: &Endpoint) -> Result<Membership, MgrError> {
+        let admission = self.store.admission();
+        for round in 1..=ROUNDS_MAX {
+            let held = self.store.identity().membership;
+            let introduction = Introduction {
+                held,
+                incarnation: admission.incarnation(),
+                address,
+            };
+            let registered = link.register(round.into(), &introduction, &self.store);
+            if let Err(MgrError::Superseded) = registered {
+                admission.withdraw();
+            }
+            let (given, key) = registered?;
+            let held_seal = held.as_ref().map(|held| &held.seal);
+            admission::judge(held_seal, given.seal.reign)?;
+            self.store.join(given).map_err(MgrError::Store)?;
+            // Before mgr can hear that this iod has it: orders follow at once.
+            admission.obey(key);
+            if held == Some(given) {
+                admission.grant();
+                return Ok(given);
+            }
+        }
+        Err(MgrError::Unsettled)
     }
 
     /// Tells mgr at intervals that this iod is there, until the connection ends or the iod is to
@@ -309,6 +372,13 @@ fn connect(mgr: &Endpoint) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// How an iod introduces itself.
+struct Introduction<'a> {
+    held: Option<Membership>,
+    incarnation: Incarnation,
+    address: &'a Endpoint,
+}
+
 /// A connection to mgr with one request under way at a time.
 struct Link {
     stream: TcpStream,
@@ -337,19 +407,42 @@ impl Link {
 
     fn register(
         &mut self,
-        membership: Option<Membership>,
-        address: &Endpoint,
+        sequence: u64,
+        introduction: &Introduction<'_>,
         store: &Store,
-    ) -> Result<Membership, MgrError> {
+    ) -> Result<(Membership, OrderKey), MgrError> {
+        let Introduction {
+            held,
+            incarnation,
+            address,
+        } = introduction;
         let operation = MgrOperation::RegisterIod {
-            iod: membership.map(|member| member.iod),
-            file_system: membership.map(|member| member.file_system),
+            iod: held.map(|held| held.iod),
+            file_system: held.map(|held| held.file_system),
+            seal: held.map(|held| held.seal),
+            incarnation: *incarnation,
             address: address.to_string(),
             report: store.report()?,
         };
-        match self.call(1, operation)? {
-            MgrResponse::Registered { iod, file_system } => Ok(Membership { iod, file_system }),
-            _ => Err(MgrError::Unexpected),
+        match self.call(sequence, operation) {
+            Ok(MgrResponse::Registered {
+                iod,
+                file_system,
+                seal,
+                key,
+            }) => Ok((
+                Membership {
+                    iod,
+                    file_system,
+                    seal,
+                },
+                key,
+            )),
+            Err(MgrError::Refused(FsError::Superseded)) => Err(MgrError::Superseded),
+            Err(MgrError::Refused(FsError::Deposed)) => Err(MgrError::Deposed),
+            Err(MgrError::Refused(FsError::Busy)) => Err(MgrError::Elsewhere),
+            Ok(_) => Err(MgrError::Unexpected),
+            Err(error) => Err(error),
         }
     }
 
@@ -376,7 +469,7 @@ impl Link {
         let request = MgrRequest {
             client: self.client,
             sequence,
-            answered_below: 1,
+            answered_below: sequence.max(1),
             credentials: Credentials::ROOT,
             operation,
         };

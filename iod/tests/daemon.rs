@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use common::{FILE_SYSTEM, FakeMgr, TEST_TIMEOUT, Table, object, pattern, place};
+use common::{FILE_SYSTEM, FakeMgr, SEAL, TEST_TIMEOUT, Table, object, pattern, place};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -175,6 +175,8 @@ fn registers_keeps_its_number_and_ends_cleanly() {
     let MgrOperation::RegisterIod {
         iod: None,
         file_system: None,
+        seal: None,
+        incarnation,
         address: told,
         report,
     } = first.operation
@@ -186,7 +188,14 @@ fn registers_keeps_its_number_and_ends_cleanly() {
     let pong = IodResponse::Pong {
         iod: Some(IodId(1)),
         file_system: Some(FILE_SYSTEM),
+        incarnation: Some(incarnation),
     };
+    let second = mgr.registration();
+    assert_eq!(first.client, second.client);
+    let MgrOperation::RegisterIod { seal, .. } = second.operation else {
+        panic!("{second:?}")
+    };
+    assert_eq!(seal, Some(SEAL), "it shows what it was given");
     assert_eq!(connect(address).call(&IodRequest::Ping).unwrap(), pong);
     assert!(matches!(
         mgr.heard.recv_timeout(TEST_TIMEOUT).unwrap().operation,
@@ -239,12 +248,16 @@ fn asks_for_its_number_under_the_same_client_id_until_it_has_it() {
     let identity = data.path().join("identity");
     let text = std::fs::read_to_string(&identity).unwrap();
     assert!(text.contains("\niod 1\n"), "{text}");
-    let (before, _) = text.split_once("iod 1\n").unwrap();
+    let (before, after) = text.split_once("iod 1\n").unwrap();
+    let (_, open) = after.split_once("open ").unwrap();
+    let (open, _) = open.split_once('\n').unwrap();
+    let before = format!("{before}open {open}\n");
     let sum = pvfs::wire::header::checksum(before.as_bytes());
     std::fs::write(&identity, format!("{before}checksum {sum:08x}\n")).unwrap();
     let daemon = Daemon::start(data.path(), mgr.address, "127.0.0.1:0", &[]);
     daemon.ready();
-    let (first, second) = (mgr.registration(), mgr.registration());
+    let (first, _) = (mgr.registration(), mgr.registration());
+    let second = mgr.registration();
     assert_eq!(
         (first.client, first.sequence),
         (second.client, second.sequence)
@@ -274,6 +287,7 @@ fn starts_before_mgr_and_stores_nothing_until_it_is_registered() {
     let pong = IodResponse::Pong {
         iod: None,
         file_system: None,
+        incarnation: None,
     };
     assert_eq!(connection.call(&IodRequest::Ping).unwrap(), pong);
     let _mgr = FakeMgr::start(TcpListener::bind(address).unwrap(), FILE_SYSTEM);

@@ -22,6 +22,7 @@ use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId, SessionId};
 use pvfs::layout::LayoutSlot;
 use pvfs::proto::iod::{Change, StripeRef};
+use pvfs::proto::seal::{Reign, Seal};
 use pvfs_iod::store::{Damage, Identity, Membership, OpenError, Store};
 use tempfile::TempDir;
 
@@ -99,6 +100,15 @@ fn make(directory: &Path, rng: &mut Rng) -> Truth {
         .join(Membership {
             iod: IodId(3),
             file_system: FileSystemId(0xf5),
+            seal: Seal {
+                reign: Reign {
+                    era: 0,
+                    starts: 1,
+                    nonce: 2,
+                },
+                number: 3,
+                secret: 4,
+            },
         })
         .unwrap();
     let mut objects = BTreeMap::new();

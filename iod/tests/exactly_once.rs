@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::peer::{Peer, read, write};
-use common::{Cluster, object, pattern, place, stripe};
+use common::{Cluster, KEY, object, pattern, place, stripe};
 use pvfs::address::Endpoint;
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::client::striped;
@@ -162,7 +162,7 @@ const ACTS: [(&str, u8, Act); 4] = [
         striped::copy_at_iods(pool, &from, &to, 0, LENGTH as u64)
     }),
     ("truncate", 0, |pool, layout| {
-        striped::truncate(pool, layout, object(1), 0)
+        striped::truncate(pool, layout, object(1), 0, KEY)
     }),
 ];
 

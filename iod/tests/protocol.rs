@@ -15,13 +15,14 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use common::peer::{Peer, read, write, write_under};
-use common::{Iod, TEST_TIMEOUT, object, pattern, stripe};
+use common::{Iod, KEY, TEST_TIMEOUT, object, pattern, stripe};
 use proptest::prelude::*;
 use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, IodId, ObjectId};
 use pvfs::layout::LayoutSlot;
 use pvfs::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use pvfs::proto::iod::{Change, IodRequest, IodResponse, StripeRef};
+use pvfs::proto::seal::OrderKey;
 use pvfs::wire::blocking::write_message;
 use pvfs::wire::codec::encode;
 use pvfs::wire::header::{FrameHeader, FrameKind, checksum};
@@ -32,11 +33,16 @@ fn iod() -> Iod {
 }
 
 fn alive(iod: &Iod) -> bool {
-    let pong = IodResponse::Pong {
-        iod: Some(IodId(1)),
-        file_system: Some(FileSystemId(0xf5)),
-    };
-    Peer::connect(iod).call(&IodRequest::Ping, &[]) == (Ok(pong), Vec::new())
+    let (pong, payload) = Peer::connect(iod).call(&IodRequest::Ping, &[]);
+    let is_it = matches!(
+        pong,
+        Ok(IodResponse::Pong {
+            iod: Some(IodId(1)),
+            file_system: Some(FileSystemId(0xf5)),
+            incarnation: Some(_),
+        })
+    );
+    is_it && payload.is_empty()
 }
 
 /// A frame of a request with header fields of the attacker's choice and right checksums.
@@ -281,6 +287,7 @@ fn a_file_that_shrinks_under_a_reader_keeps_frames_whole() {
             fence: 0,
             number: 0,
             change: Change::UNNAMED,
+            key: KEY,
         };
         assert_eq!(peer.call(&cut, &[]).0, Ok(IodResponse::Done));
     }
@@ -313,8 +320,12 @@ fn random_bytes_and_random_requests_never_take_the_iod_down() {
             fence: 0,
             number: 0,
             change: Change::UNNAMED,
+            key: KEY,
         }),
-        any::<u64>().prop_map(|i| IodRequest::Remove { object: object(i) }),
+        any::<u64>().prop_map(|i| IodRequest::Remove {
+            object: object(i),
+            key: KEY,
+        }),
         any::<u64>().prop_map(|i| IodRequest::Sync { stripe: stripe(i) }),
         any::<u64>().prop_map(|i| IodRequest::Stat { object: object(i) }),
     ];
@@ -392,7 +403,7 @@ fn a_failed_flush_fails_every_later_one() {
     let mut peer = Peer::connect(&iod);
     let object = object(3);
     assert_eq!(
-        peer.call(&IodRequest::Remove { object }, &[]).0,
+        peer.call(&IodRequest::Remove { object, key: KEY }, &[]).0,
         Ok(IodResponse::Done)
     );
     assert_eq!(
@@ -431,6 +442,13 @@ fn a_request_for_another_place_of_the_layout_is_refused() {
                 length: 0,
                 fence,
                 number: 0,
+                change,
+                key: KEY,
+            },
+            IodRequest::CutTail {
+                stripe,
+                length: 0,
+                fence,
                 change,
             },
             IodRequest::Punch {
@@ -480,6 +498,7 @@ fn writes_and_truncations_that_come_too_late_are_refused() {
         fence,
         number,
         change: Change::UNNAMED,
+        key: KEY,
     };
     assert_eq!(
         done(&mut old, &write_under(1, 0, 5), b"aaaa"),
@@ -502,7 +521,10 @@ fn writes_and_truncations_that_come_too_late_are_refused() {
         "an earlier attempt"
     );
     assert_eq!(new.call(&read(1, 0, 9), &[]).1, b"aabc");
-    let remove = IodRequest::Remove { object: object(1) };
+    let remove = IodRequest::Remove {
+        object: object(1),
+        key: KEY,
+    };
     assert_eq!(done(&mut new, &remove, &[]), Ok(IodResponse::Done));
     assert_eq!(done(&mut old, &write_under(1, 0, 9), b"garbage"), late);
     assert_eq!(new.call(&read(1, 0, 9), &[]).1, b"");
@@ -518,6 +540,7 @@ fn a_fence_refuses_late_writes_where_there_is_no_object_too_and_tells_the_length
         stripe: stripe(inode),
         fence,
         number,
+        key: KEY,
     };
     let length = |reply| match reply {
         Ok(IodResponse::Stat { length, .. }) => length,
@@ -564,4 +587,75 @@ fn a_late_write_that_began_in_time_does_not_go_on() {
     old.stream.write_all(&bytes[300_000..]).unwrap();
     assert_eq!(old.receive().1, Err(FsError::Fenced));
     assert!(new.call(&read(1, 0, 600_000), &[]).1 == whole);
+}
+
+/// Whoever is not mgr could make a file unwritable by one large number, or remove it.
+#[test]
+fn orders_that_are_not_mgrs_are_refused() {
+    let iod = iod();
+    let mut peer = Peer::connect(&iod);
+    let key = OrderKey(KEY.0 + 1);
+    let (fence, number, length) = (u64::MAX - 1, u64::MAX - 1, 0);
+    let (object, stripe, change) = (object(1), stripe(1), Change::UNNAMED);
+    assert_eq!(
+        peer.call(&write_under(1, 0, 5), b"abc").0,
+        Ok(IodResponse::Done)
+    );
+    for order in [
+        IodRequest::Truncate {
+            stripe,
+            length,
+            fence,
+            number,
+            change,
+            key,
+        },
+        IodRequest::Fence {
+            stripe,
+            fence,
+            number,
+            key,
+        },
+        IodRequest::Remove { object, key },
+    ] {
+        let refused = peer.call(&order, &[]).0;
+        assert_eq!(refused, Err(FsError::Deposed), "{order:?}");
+    }
+    assert_eq!(
+        peer.call(&write_under(1, 3, 5), b"d").0,
+        Ok(IodResponse::Done)
+    );
+    assert_eq!(peer.call(&read(1, 0, 9), &[]).1, b"abcd");
+}
+
+/// Its data may be old: it is as good as away. What it refuses then it does when it is admitted.
+#[test]
+fn an_iod_that_is_not_admitted_serves_nothing_and_remembers_no_refusal() {
+    let iod = iod();
+    let mut peer = Peer::connect(&iod);
+    assert_eq!(peer.call(&write(1, 0), b"abc").0, Ok(IodResponse::Done));
+    let change = peer.named(&write(1, 3));
+    let store = iod.store();
+    store.admission().withdraw();
+    for (request, payload) in [
+        (read(1, 0, 3), &b""[..]),
+        (change.clone(), b"d"),
+        (IodRequest::OpenSession, b""),
+        (IodRequest::Space, b""),
+    ] {
+        peer.send(9, &request, payload);
+        assert_eq!(peer.receive().1, Err(FsError::TryAgain), "{request:?}");
+    }
+    peer.send(10, &IodRequest::Ping, &[]);
+    let pong = peer.receive().1;
+    let none = Ok(IodResponse::Pong {
+        iod: Some(IodId(1)),
+        file_system: Some(FileSystemId(0xf5)),
+        incarnation: None,
+    });
+    assert_eq!(pong, none);
+    store.admission().grant();
+    peer.send(11, &change, b"d");
+    assert_eq!(peer.receive().1, Ok(IodResponse::Done));
+    assert_eq!(peer.call(&read(1, 0, 9), &[]).1, b"abcd");
 }

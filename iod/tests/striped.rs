@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, Iod, local_lengths, object, pattern, place};
+use common::{Cluster, Iod, KEY, local_lengths, object, pattern, place};
 use proptest::prelude::*;
 use pvfs::address::Endpoint;
 use pvfs::client::patience::{Cancel, Patience};
@@ -178,7 +178,7 @@ fn agree_with_a_flat_file(cluster: &Cluster, pool: &IodPool, inode: u64, cases: 
                     );
                 }
                 Step::Truncate { size } => {
-                    striped::truncate(pool, &layout, object, size as u64).unwrap();
+                    striped::truncate(pool, &layout, object, size as u64, KEY).unwrap();
                     flat.0.truncate(size);
                 }
                 Step::Sync => striped::sync(pool, &layout, object).unwrap(),
@@ -377,7 +377,7 @@ fn removing_leaves_no_local_file() {
         cluster.iods.iter().flat_map(of_iod).collect()
     };
     assert_eq!(lengths(&cluster), [8192, 7712, 4096]);
-    striped::remove(&cluster.pool, &layout, object(1)).unwrap();
+    striped::remove(&cluster.pool, &layout, object(1), KEY).unwrap();
     assert_eq!(lengths(&cluster), [0; 0]);
     let mut buffer = [1; 100];
     striped::read(&cluster.pool, &place(&layout, object(1), 0), &mut buffer).unwrap();

@@ -29,6 +29,12 @@ pub struct Arguments {
     #[arg(long)]
     pub init: bool,
 
+    /// The store was restored from a backup: begin a new era. Say it once, at the first start after the
+    /// restore, when no other pvfs-mgr of this file system runs. The iods are believed once what they
+    /// know beyond the backup; pvfs fsck --repair then finds the files that were made after it.
+    #[arg(long, conflicts_with = "init")]
+    pub new_era: bool,
+
     /// Address and port to listen on; port 0 picks a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:3000")]
     pub listen: SocketAddr,

@@ -2,7 +2,7 @@
 //! [`StripeStore`] over the real iods.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pvfs::address::{Endpoint, IOD_PORT_DEFAULT};
@@ -10,8 +10,9 @@ use pvfs::client::iod::IodDirectory;
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
 use pvfs::error::FsError;
-use pvfs::ids::{FileSystemId, IodId, ObjectId};
+use pvfs::ids::{FileSystemId, Incarnation, IodId, ObjectId};
 use pvfs::proto::iod::{Change, IodRequest, IodResponse, StripeRef};
+use pvfs::proto::seal::OrderKey;
 
 use crate::owner::work::{LocalFile, Target};
 use crate::stripes::StripeStore;
@@ -24,22 +25,29 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Iods {
     addresses: Arc<AddressBook>,
     pool: IodPool,
+    key: OrderKey,
     cancel: Cancel,
 }
 
 /// Where each iod is: the owner says so when it registers.
 struct AddressBook {
     file_system: FileSystemId,
-    endpoints: Mutex<HashMap<IodId, Endpoint>>,
+    endpoints: Mutex<HashMap<IodId, Known>>,
+}
+
+struct Known {
+    endpoint: Endpoint,
+    /// `None` before the iod has registered with this start of mgr: it knows no order by its key.
+    incarnation: Option<Incarnation>,
 }
 
 impl IodDirectory for AddressBook {
     fn endpoint(&self, iod: IodId) -> Option<Endpoint> {
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&iod)
-            .cloned()
+        self.lock().get(&iod).map(|known| known.endpoint.clone())
+    }
+
+    fn incarnation(&self, iod: IodId) -> Option<Incarnation> {
+        self.lock().get(&iod).and_then(|known| known.incarnation)
     }
 
     fn refresh(&self) {}
@@ -50,23 +58,30 @@ impl IodDirectory for AddressBook {
 }
 
 impl AddressBook {
+    /// Every change is a single step, so a panic leaves it sound.
+    fn lock(&self) -> MutexGuard<'_, HashMap<IodId, Known>> {
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// After a restart of mgr, an iod's address is the stored one until it registers.
     fn learn_if_unknown(&self, target: &Target) -> Result<(), String> {
         let endpoint = Endpoint::parse(&target.address, IOD_PORT_DEFAULT);
         let endpoint = endpoint.map_err(|error| error.to_string())?;
-        let mut endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        endpoints.entry(target.iod).or_insert(endpoint);
+        self.lock().entry(target.iod).or_insert(Known {
+            endpoint,
+            incarnation: None,
+        });
         Ok(())
     }
 }
 
 impl Iods {
-    /// Iods of this file system; calls end early when `cancel` is cancelled.
+    /// Iods of this file system, to which orders go with `key`; calls end early when `cancel` is
+    /// cancelled.
     #[must_use]
-    pub fn new(file_system: FileSystemId, cancel: Cancel) -> Self {
+    pub fn new(file_system: FileSystemId, key: OrderKey, cancel: Cancel) -> Self {
         let addresses = Arc::new(AddressBook {
             file_system,
             endpoints: Mutex::default(),
@@ -76,6 +91,7 @@ impl Iods {
         Self {
             addresses,
             pool,
+            key,
             cancel,
         }
     }
@@ -92,12 +108,14 @@ impl Iods {
 }
 
 impl StripeStore for Iods {
-    fn iod_is_at(&self, iod: IodId, address: &str) {
+    fn iod_is_at(&self, iod: IodId, address: &str, incarnation: Incarnation) {
         // mgr registers no iod whose address does not parse.
         if let Ok(endpoint) = Endpoint::parse(address, IOD_PORT_DEFAULT) {
-            let endpoints = &self.addresses.endpoints;
-            let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-            endpoints.insert(iod, endpoint);
+            let known = Known {
+                endpoint,
+                incarnation: Some(incarnation),
+            };
+            self.addresses.lock().insert(iod, known);
         }
     }
 
@@ -113,6 +131,7 @@ impl StripeStore for Iods {
                 fence: target.fence,
                 number: target.number,
                 change: Change::UNNAMED,
+                key: self.key,
             },
         )
         .map(|_| ())
@@ -126,6 +145,7 @@ impl StripeStore for Iods {
             },
             fence: target.fence,
             number: target.number,
+            key: self.key,
         };
         match self.call(target, &request)? {
             IodResponse::Stat { length, allocated } => Ok(LocalFile { length, allocated }),
@@ -134,7 +154,8 @@ impl StripeStore for Iods {
     }
 
     fn remove(&self, target: &Target, object: ObjectId) -> Result<(), String> {
-        self.call(target, &IodRequest::Remove { object })
-            .map(|_| ())
+        let key = self.key;
+        let request = IodRequest::Remove { object, key };
+        self.call(target, &request).map(|_| ())
     }
 }

@@ -2,7 +2,7 @@
 //! pvfs-mgr: names, attributes, layouts and opens of a PVFS file system.
 //!
 //! Read in this order: [`namespace`] (pure: what each request does), [`store`] (where records are
-//! kept), then the owner of it all, [`owner`], with its [`session`]s and its [`registry`] of iods, which [`placement`] chooses from;
+//! kept), then the owner of it all, [`owner`], with its [`session`]s and its [`registry`] of iods, which [`seals`] tells from copies and [`placement`] chooses from;
 //! at the rim [`server`] (clients' connections) and [`stripes`] (work on the iods).
 
 pub mod cli;
@@ -13,6 +13,7 @@ pub mod namespace;
 pub mod owner;
 pub mod placement;
 pub mod registry;
+pub mod seals;
 pub mod server;
 pub mod session;
 pub mod store;

@@ -71,7 +71,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let listener = listen(&runtime, arguments)?;
     let (owner, mut commands) = channel(INPUTS_WAITING_MAX);
     let cancel = Cancel::new();
-    let iods = Arc::new(Iods::new(manager.file_system(), cancel.clone()));
+    let (file_system, key) = (manager.file_system(), manager.order_key());
+    let iods = Arc::new(Iods::new(file_system, key, cancel.clone()));
     let executor = Executor::new(iods, runtime.handle().clone(), owner.clone());
     let (ended, owner_ended) = oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -150,6 +151,8 @@ fn start(
         linger_ms: LINGER_MS_DEFAULT,
         generation: u32::try_from(random() >> 32).unwrap_or_default(),
         file_system: FileSystemId((u128::from(random()) << 64) | u128::from(random())),
+        new_era: arguments.new_era,
+        draw: random,
     };
     let manager = Manager::start(store, config, Timestamp::now())?;
     let file_system = manager.file_system().0;

@@ -2,28 +2,55 @@
 //! The iods: who they are (durable), where they are and whether they are alive (in memory).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use pvfs::address::{Endpoint, IOD_PORT_DEFAULT};
 use pvfs::client::silence::{Stage, stage};
 use pvfs::error::FsError;
-use pvfs::ids::{FileSystemId, IodId};
-use pvfs::limits::{IODS_MAX, SILENCE_LOOK_MS};
+use pvfs::ids::{FileSystemId, Incarnation, IodId};
+use pvfs::limits::{BODY_BYTES_MAX, IODS_MAX, SILENCE_LOOK_MS};
 use pvfs::proto::mgr::IodStatus;
 use pvfs::proto::report::{IodReport, IodState};
+use pvfs::proto::seal::{Reign, Seal};
 
 use crate::namespace::layout::IodSlot;
 use crate::placement::{self, Candidate, Totals};
+use crate::seals::{self, Claim, Step};
 
 /// An address is a host name, at most 253 bytes, and a port.
 pub const ADDRESS_BYTES_MAX: usize = 300;
+/// All addresses together: with them the table of all iods fits the reply to a greeting beside the
+/// most locks that it may name.
+pub const ADDRESSES_BYTES_MAX: usize = 96 << 10;
+/// What an iod takes in that table beside its address, bytes.
+const STATUS_BYTES_MAX: usize = 104;
+/// Iods that one peer may add: a machine with as many disks. So none fills the table alone.
+pub const IODS_PER_PEER_MAX: usize = 128;
+/// A refusal that the log has had is said again after this time.
+const REFUSAL_SAID_MS: u64 = 60_000;
+
+const _: () = assert!(
+    ADDRESSES_BYTES_MAX + IODS_MAX * STATUS_BYTES_MAX <= BODY_BYTES_MAX / 2
+        && IODS_PER_PEER_MAX * ADDRESS_BYTES_MAX <= ADDRESSES_BYTES_MAX / 2
+);
 
 /// An iod as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct IodRecord {
     /// Where it was at last.
     pub address: String,
+    /// Which peer added it.
+    pub founder: IpAddr,
+    /// Which run of it may serve.
+    pub incarnation: Incarnation,
+    /// What it was given last.
+    pub seal: Seal,
+    /// What it came with then, until it has come with that.
+    pub before: Option<Seal>,
+    /// It has come with that.
+    pub confirmed: bool,
 }
 
 /// An iod that introduces itself.
@@ -33,13 +60,28 @@ pub struct Introduction<'a> {
     pub iod: Option<IodId>,
     /// Its file system, if it has one.
     pub file_system: Option<FileSystemId>,
+    /// Which run of it, and what its data directory holds.
+    pub claim: Claim,
     /// Where it is.
     pub address: &'a str,
+    /// Who says so.
+    pub peer: IpAddr,
+}
+
+/// Under what introductions are judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Which file system this is.
+    pub file_system: FileSystemId,
+    /// Which start of mgr.
+    pub reign: Reign,
+    /// The number that the next new iod will get: no larger one was given out.
+    pub iod_next: u32,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
-    address: String,
+    record: IodRecord,
     report: IodReport,
     state: IodState,
     /// When it came into that state; 0 is mgr's start.
@@ -50,9 +92,48 @@ struct Known {
     registered: bool,
     /// The connection through which it registered is there.
     connected: Option<u64>,
+    /// Somebody else has come with its seal: it is to get another before that one can have its place.
+    contested: bool,
 }
 
 impl Known {
+    /// One that has not been heard of.
+    const fn absent(record: IodRecord, now_ms: u64) -> Self {
+        Self {
+            record,
+            report: IodReport::UNKNOWN,
+            state: IodState::Away,
+            since_ms: now_ms,
+            silent_ms: 0,
+            registered: false,
+            connected: None,
+            contested: false,
+        }
+    }
+
+    fn judge(&self, claim: &Claim, address: &str, rule: &Rule) -> Result<Step, (FsError, String)> {
+        let step = seals::judge(&self.record, claim, rule.reign).map_err(|refusal| {
+            let error = match refusal.is_of_the_iod() {
+                true => FsError::Superseded,
+                false => FsError::Deposed,
+            };
+            (error, refusal.to_string())
+        })?;
+        let is_other = self.record.incarnation != claim.incarnation;
+        // At its own address there can be but one.
+        if is_other && self.is_here() && self.record.address != address {
+            let reason = format!(
+                "it is alive at {}; was its data directory copied? stop one of them",
+                self.record.address
+            );
+            return Err((FsError::Busy, reason));
+        }
+        match step {
+            Step::Admit if self.contested => Ok(Step::Renew),
+            step => Ok(step),
+        }
+    }
+
     /// It may be busy, but there is no reason to believe that it is gone.
     const fn is_here(&self) -> bool {
         matches!(self.state, IodState::Alive | IodState::Suspect)
@@ -68,7 +149,8 @@ impl Known {
     fn status(&self, iod: IodId, now_ms: u64) -> IodStatus {
         IodStatus {
             iod,
-            address: self.address.clone(),
+            address: self.record.address.clone(),
+            incarnation: self.record.incarnation,
             state: self.state,
             state_ms: now_ms.saturating_sub(self.since_ms),
             report: self.report,
@@ -93,7 +175,7 @@ impl Known {
 
     /// Says what is about to become of it: once for each change.
     fn log_change(&self, iod: IodId, state: IodState, now_ms: u64) {
-        let address = &self.address;
+        let address = &self.record.address;
         let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
         let silent_s = seconds(self.silent_ms);
         match (self.state, state) {
@@ -129,108 +211,154 @@ pub struct Registry {
     iods: BTreeMap<IodId, Known>,
     /// When time passed last.
     passed_ms: u64,
-    /// Those whose state or address has changed, until clients are told.
+    /// Those whose state, address or run has changed, until clients are told.
     news: BTreeSet<IodId>,
+    /// The last refusal that the log has, and when it came.
+    refusal: (String, u64),
 }
 
 impl Registry {
     /// Takes an iod that was found in the store at start.
     pub fn restore(&mut self, iod: IodId, record: IodRecord) {
-        let IodRecord { address } = record;
-        let known = Known {
-            address,
-            report: IodReport::UNKNOWN,
-            state: IodState::Away,
-            since_ms: 0,
-            silent_ms: 0,
-            registered: false,
-            connected: None,
-        };
-        self.iods.insert(iod, known);
+        self.iods.insert(iod, Known::absent(record, 0));
     }
 
-    /// Judges an introduction.
+    /// Judges an introduction; of a new iod, none of whose records is there, `None`.
     ///
     /// # Errors
     ///
     /// [`FsError::InvalidArgument`] for an address that is none, or an id without a file system;
     /// [`FsError::CrossDevice`] for an iod of another file system; [`FsError::Busy`] for an id that
-    /// is alive elsewhere; [`FsError::NoSpace`] for one iod too many.
-    pub fn judge(&self, introduction: Introduction<'_>, ours: FileSystemId) -> Result<(), FsError> {
+    /// is alive elsewhere; [`FsError::NoSpace`] for one iod too many; [`FsError::Superseded`] and
+    /// [`FsError::Deposed`] as [`seals::judge`] says. The log has each in words.
+    pub fn judge(
+        &mut self,
+        introduction: &Introduction<'_>,
+        rule: &Rule,
+        now_ms: u64,
+    ) -> Result<Option<Step>, FsError> {
+        let judged = self.look(introduction, rule);
+        let known = introduction.iod.and_then(|iod| self.iods.get_mut(&iod));
+        if let (Some(known), Err((FsError::Busy, _))) = (known, &judged) {
+            known.contested = true;
+        }
+        judged.map_err(|(error, reason)| {
+            let (who, address) = (introduction.iod, introduction.address);
+            let start: String = address.chars().take(ADDRESS_BYTES_MAX).collect();
+            let who = who.map_or_else(|| "an iod".to_owned(), |iod| format!("iod {iod}"));
+            let said = format!(
+                "refused {who} at {start:?} (from {}): {reason}",
+                introduction.peer
+            );
+            let (last, said_ms) = &self.refusal;
+            if *last != said || now_ms >= said_ms.saturating_add(REFUSAL_SAID_MS) {
+                tracing::warn!("{said}");
+                self.refusal = (said, now_ms);
+            }
+            error
+        })
+    }
+
+    fn look(
+        &self,
+        introduction: &Introduction<'_>,
+        rule: &Rule,
+    ) -> Result<Option<Step>, (FsError, String)> {
         let Introduction {
             iod,
             file_system,
+            claim,
             address,
+            peer,
         } = introduction;
+        let no = |error, reason: &str| Err((error, reason.to_owned()));
         let endpoint = Endpoint::parse(address, IOD_PORT_DEFAULT);
         if address.len() > ADDRESS_BYTES_MAX || endpoint.is_err() {
-            let start: String = address.chars().take(ADDRESS_BYTES_MAX).collect();
-            tracing::warn!("refused an iod whose address {start:?} is not HOST:PORT");
-            return Err(FsError::InvalidArgument);
+            return no(FsError::InvalidArgument, "its address is not HOST:PORT");
         }
-        if file_system.is_some_and(|theirs| theirs != ours) {
-            tracing::warn!(
-                "refused iod at {address}: its data belongs to another file system; \
-                 give it an empty --data directory, or the right --mgr"
+        if file_system.is_some_and(|theirs| theirs != rule.file_system) {
+            return no(
+                FsError::CrossDevice,
+                "its data belongs to another file system; give it a new --data directory, or the \
+                 right --mgr",
             );
-            return Err(FsError::CrossDevice);
         }
-        match iod {
-            Some(iod) => self.judge_known(iod, file_system, address),
-            None if self.iods.len() >= IODS_MAX => {
-                tracing::warn!("refused iod at {address}: there are {IODS_MAX} already");
-                Err(FsError::NoSpace)
+        let known = iod.and_then(|iod| self.iods.get(&iod));
+        let step = match iod {
+            None => None,
+            Some(_) if file_system.is_none() => {
+                let reason = "it says which iod it is, and not of what";
+                return no(FsError::InvalidArgument, reason);
             }
-            None => Ok(()),
+            Some(iod) => Some(match known {
+                Some(known) => known.judge(claim, address, rule)?,
+                None => judge_unknown(*iod, claim, rule)?,
+            }),
+        };
+        if known.is_none() {
+            let added = self.iods.values().map(|known| known.record.founder);
+            if self.iods.len() >= IODS_MAX {
+                let reason = format!("there are {IODS_MAX} already");
+                return Err((FsError::NoSpace, reason));
+            }
+            if added.filter(|founder| founder == peer).count() >= IODS_PER_PEER_MAX {
+                let reason = format!("its machine has added {IODS_PER_PEER_MAX} already");
+                return Err((FsError::NoSpace, reason));
+            }
         }
+        let others = self.iods.iter().filter(|(id, _)| Some(**id) != *iod);
+        let addresses: usize = others.map(|(_, known)| known.record.address.len()).sum();
+        if addresses + address.len() > ADDRESSES_BYTES_MAX {
+            return no(
+                FsError::NoSpace,
+                "the addresses of all iods together are too long",
+            );
+        }
+        Ok(step)
     }
 
-    fn judge_known(
-        &self,
-        iod: IodId,
-        file_system: Option<FileSystemId>,
-        address: &str,
-    ) -> Result<(), FsError> {
-        if file_system.is_none() {
-            tracing::warn!("refused iod at {address}: it says it is iod {iod}, but of what?");
-            return Err(FsError::InvalidArgument);
-        }
-        match self.iods.get(&iod) {
-            Some(known) if known.address != address && known.is_here() => {
-                tracing::warn!(
-                    "refused iod at {address}: iod {iod} is alive at {}; \
-                     was its data directory copied? stop one of them",
-                    known.address
-                );
-                Err(FsError::Busy)
-            }
-            _ => Ok(()),
-        }
+    /// What is known of an iod, as it is stored.
+    #[must_use]
+    pub fn record(&self, iod: IodId) -> Option<&IodRecord> {
+        self.iods.get(&iod).map(|known| &known.record)
     }
 
-    /// Notes that an iod registered through `connection`. [`Self::undo`] takes it back.
-    pub fn register(
+    /// Notes what an iod was given; it is not there before it comes with that. [`Self::undo`] takes
+    /// it back.
+    pub fn give(&mut self, iod: IodId, record: IodRecord, now_ms: u64) -> Before {
+        let before = self.iods.get(&iod).cloned();
+        let known = self.iods.entry(iod);
+        let known = known.or_insert_with(|| Known::absent(record.clone(), now_ms));
+        // A mere restart of mgr is no news: the run is the same, and clients go on with it.
+        if known.record.incarnation != record.incarnation {
+            let address = &record.address;
+            tracing::info!("iod {iod} at {address} has been started: it waits for its admission");
+            known.connected = None;
+            known.change(IodState::Away, now_ms);
+            self.news.insert(iod);
+        }
+        known.record = record;
+        known.contested = false;
+        Before(iod, before)
+    }
+
+    /// Notes that an iod is admitted, through `connection`. [`Self::undo`] takes it back.
+    pub fn admit(
         &mut self,
         iod: IodId,
-        address: &str,
+        record: IodRecord,
         report: IodReport,
         connection: u64,
         now_ms: u64,
     ) -> Before {
         let before = self.iods.get(&iod).cloned();
-        let known = self.iods.entry(iod).or_insert_with(|| Known {
-            address: address.to_owned(),
-            report,
-            state: IodState::Away,
-            since_ms: now_ms,
-            silent_ms: 0,
-            registered: false,
-            connected: None,
-        });
-        if known.address != address {
-            address.clone_into(&mut known.address);
+        let known = self.iods.entry(iod);
+        let known = known.or_insert_with(|| Known::absent(record.clone(), now_ms));
+        if known.record.address != record.address || known.record.incarnation != record.incarnation
+        {
             self.news.insert(iod);
         }
+        known.record = record;
         if known.registered {
             known.log_change(iod, IodState::Alive, now_ms);
         }
@@ -256,11 +384,17 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`FsError::Stale`] for an iod that has not registered since mgr started, or that has said that
-    /// it stops: it must register.
-    pub fn heartbeat(&mut self, iod: IodId, report: IodReport, now_ms: u64) -> Result<(), FsError> {
+    /// [`FsError::Stale`] for an iod that was not admitted through `connection`, that has said that
+    /// it stops, or whose seal somebody else has: it must register.
+    pub fn heartbeat(
+        &mut self,
+        iod: IodId,
+        report: IodReport,
+        connection: u64,
+        now_ms: u64,
+    ) -> Result<(), FsError> {
         let known = self.iods.get_mut(&iod);
-        let known = known.filter(|known| known.registered && known.state != IodState::Left);
+        let known = known.filter(|known| known.connected == Some(connection) && !known.contested);
         let known = known.ok_or(FsError::Stale)?;
         known.log_change(iod, IodState::Alive, now_ms);
         if known.hear(report, now_ms) {
@@ -325,7 +459,9 @@ impl Registry {
     /// Where an iod is, if it is known.
     #[must_use]
     pub fn address(&self, iod: IodId) -> Option<&str> {
-        self.iods.get(&iod).map(|known| known.address.as_str())
+        self.iods
+            .get(&iod)
+            .map(|known| known.record.address.as_str())
     }
 
     /// Whether an iod is there: heard of, and its silence, if any, is short.
@@ -357,6 +493,19 @@ impl Registry {
     }
 }
 
+/// Judges an iod with a number of which there is no record: only a store that was restored from a
+/// backup lacks that of an iod which it numbered.
+fn judge_unknown(iod: IodId, claim: &Claim, rule: &Rule) -> Result<Step, (FsError, String)> {
+    let Reign { era, .. } = rule.reign;
+    let is_earlier = claim.held.is_some_and(|held| held.reign.era < era);
+    if is_earlier && iod.0 < rule.iod_next {
+        return Ok(Step::Adopt);
+    }
+    let reason = "this store has given nobody that number: it is a copy, or was restored from a backup \
+                  (then start pvfs-mgr once with --new-era), or the iod has the wrong --mgr";
+    Err((FsError::Deposed, reason.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,48 +524,95 @@ mod tests {
         ..IodReport::UNKNOWN
     };
 
+    const REIGN: Reign = Reign {
+        era: 0,
+        starts: 1,
+        nonce: 2,
+    };
+    const SEAL: Seal = Seal {
+        reign: REIGN,
+        number: 1,
+        secret: 3,
+    };
+
+    fn record(address: &str) -> IodRecord {
+        IodRecord {
+            address: address.into(),
+            founder: [10, 0, 0, 1].into(),
+            incarnation: Incarnation(1),
+            seal: SEAL,
+            before: None,
+            confirmed: true,
+        }
+    }
+
     fn judge(
-        registry: &Registry,
+        registry: &mut Registry,
         iod: Option<u32>,
         fs: Option<u128>,
         address: &str,
-    ) -> Result<(), FsError> {
+    ) -> Result<Option<Step>, FsError> {
         let introduction = Introduction {
             iod: iod.map(IodId),
             file_system: fs.map(FileSystemId),
+            claim: Claim {
+                held: iod.map(|_| SEAL),
+                incarnation: Incarnation(2),
+            },
             address,
+            peer: [10, 0, 0, 2].into(),
         };
-        registry.judge(introduction, OURS)
+        let rule = Rule {
+            file_system: OURS,
+            reign: REIGN,
+            iod_next: 9,
+        };
+        registry.judge(&introduction, &rule, 0)
     }
 
     #[test]
     fn judges_introductions() {
         let mut registry = Registry::default();
-        registry.register(IodId(1), "a:1", REPORT, 77, 900);
+        registry.admit(IodId(1), record("a:1"), REPORT, 77, 900);
         for (iod, fs, address, expected) in [
-            (None, None, "b:1", Ok(())),
-            (None, Some(7), "b:1", Ok(())),
+            (None, None, "b:1", Ok(None)),
+            (None, Some(7), "b:1", Ok(None)),
             (None, Some(8), "b:1", Err(FsError::CrossDevice)),
             (None, None, "b:0", Err(FsError::InvalidArgument)),
             (None, None, "no address", Err(FsError::InvalidArgument)),
             (Some(1), None, "a:1", Err(FsError::InvalidArgument)),
-            (Some(1), Some(7), "a:1", Ok(())),
+            (Some(1), Some(7), "a:1", Ok(Some(Step::Renew))),
             (Some(1), Some(7), "b:1", Err(FsError::Busy)),
             (Some(1), Some(8), "a:1", Err(FsError::CrossDevice)),
-            (Some(9), Some(7), "z:1", Ok(())),
+            (Some(8), Some(7), "z:1", Err(FsError::Deposed)),
         ] {
             assert_eq!(
-                judge(&registry, iod, fs, address),
+                judge(&mut registry, iod, fs, address),
                 expected,
                 "{iod:?} {fs:?} {address}"
             );
         }
         registry.disconnected(77, 1000);
-        assert_eq!(
-            judge(&registry, Some(1), Some(7), "b:1"),
-            Ok(()),
-            "it moved"
-        );
+        let moved = judge(&mut registry, Some(1), Some(7), "b:1");
+        assert_eq!(moved, Ok(Some(Step::Renew)));
+    }
+
+    #[test]
+    fn the_addresses_of_all_iods_fit_a_greeting() {
+        let mut registry = Registry::default();
+        let address = format!("{}:1", "a".repeat(ADDRESS_BYTES_MAX - 2));
+        let mut id = 1;
+        while (id as usize - 1) * address.len() + address.len() <= ADDRESSES_BYTES_MAX {
+            assert_eq!(judge(&mut registry, None, None, &address), Ok(None));
+            registry.restore(IodId(id), record(&address));
+            id += 1;
+        }
+        let one_more = judge(&mut registry, None, None, &address);
+        assert_eq!(one_more, Err(FsError::NoSpace));
+        let statuses = registry.statuses(0);
+        let largest = pvfs::wire::codec::encode(&statuses).unwrap().len();
+        let others = largest - statuses.len() * address.len();
+        assert!(others <= statuses.len() * STATUS_BYTES_MAX, "{others}");
     }
 
     /// Time passes in steps as it does, up to `end_ms`.
@@ -433,12 +629,14 @@ mod tests {
     #[test]
     fn lives_by_heartbeats() {
         let mut registry = Registry::default();
-        let address = "h:1".into();
-        registry.restore(IodId(2), IodRecord { address });
-        assert_eq!(registry.heartbeat(IodId(2), REPORT, 5), Err(FsError::Stale));
+        registry.restore(IodId(2), record("h:1"));
+        let early = registry.heartbeat(IodId(2), REPORT, 1, 5);
+        assert_eq!(early, Err(FsError::Stale));
         assert_eq!(state(&registry, 2), IodState::Away);
         assert_eq!(registry.totals().space, Space::default());
-        registry.register(IodId(2), "h:1", REPORT, 1, 0);
+        registry.admit(IodId(2), record("h:1"), REPORT, 1, 0);
+        let elsewhere = registry.heartbeat(IodId(2), REPORT, 2, 0);
+        assert_eq!(elsewhere, Err(FsError::Stale), "who has not registered");
         pass(&mut registry, SUSPECT_AFTER_MS - 1);
         assert_eq!(state(&registry, 2), IodState::Alive);
         pass(&mut registry, SUSPECT_AFTER_MS);
@@ -454,7 +652,7 @@ mod tests {
         pass(&mut registry, lost);
         assert_eq!(state(&registry, 2), IodState::Away);
         assert_eq!(registry.totals().space, Space::default());
-        registry.heartbeat(IodId(2), REPORT, lost + 7).unwrap();
+        registry.heartbeat(IodId(2), REPORT, 1, lost + 7).unwrap();
         assert_eq!(state(&registry, 2), IodState::Alive);
         let told = registry.take_news(lost + 10);
         let told: Vec<_> = told.iter().map(|s| (s.state, s.state_ms)).collect();
@@ -465,8 +663,8 @@ mod tests {
     #[test]
     fn a_registration_can_be_taken_back() {
         let mut registry = Registry::default();
-        let first = registry.register(IodId(1), "a:1", REPORT, 1, 0);
-        let second = registry.register(IodId(1), "b:1", REPORT, 1, 0);
+        let first = registry.admit(IodId(1), record("a:1"), REPORT, 1, 0);
+        let second = registry.admit(IodId(1), record("b:1"), REPORT, 1, 0);
         registry.undo(second);
         assert_eq!(registry.address(IodId(1)), Some("a:1"));
         registry.undo(first);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pvfs::ids::{IodId, ObjectId};
+use pvfs::ids::{Incarnation, IodId, ObjectId};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
@@ -19,8 +19,8 @@ pub const CALLS_RUNNING_MAX: usize = 64;
 
 /// What mgr wants of iods. Both calls are idempotent, block, and give up by themselves.
 pub trait StripeStore: Send + Sync + 'static {
-    /// Learns where an iod is, also for calls that are trying to reach it.
-    fn iod_is_at(&self, iod: IodId, address: &str);
+    /// Learns where an iod is, and which run of it, also for calls that are trying to reach it.
+    fn iod_is_at(&self, iod: IodId, address: &str, incarnation: Incarnation);
 
     /// Cuts an object's local file to `target.length`; never extends it.
     ///
@@ -65,9 +65,9 @@ impl Executor {
         }
     }
 
-    /// Tells calls that are under way where an iod is.
-    pub fn iod_is_at(&self, iod: IodId, address: &str) {
-        self.store.iod_is_at(iod, address);
+    /// Tells calls that are under way where an iod is, and which run of it.
+    pub fn iod_is_at(&self, iod: IodId, address: &str, incarnation: Incarnation) {
+        self.store.iod_is_at(iod, address, incarnation);
     }
 
     /// Starts some work, on all of its iods at once; [`Input::WorkDone`] follows.
@@ -156,7 +156,7 @@ mod tests {
     struct Moody;
 
     impl StripeStore for Moody {
-        fn iod_is_at(&self, _: IodId, _: &str) {}
+        fn iod_is_at(&self, _: IodId, _: &str, _: Incarnation) {}
 
         fn truncate(&self, target: &Target, object: ObjectId) -> Result<(), String> {
             assert_ne!(target.iod, IodId(7));

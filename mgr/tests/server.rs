@@ -20,12 +20,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pvfs::attr::Credentials;
 use pvfs::error::FsError;
-use pvfs::ids::{ClientId, IodId, ROOT_INODE};
+use pvfs::ids::{ClientId, FileSystemId, Incarnation, IodId, ROOT_INODE};
 use pvfs::limits::HEARTBEAT_INTERVAL_MS;
 use pvfs::name::Name;
 use pvfs::proto::mgr::{Access, MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use pvfs::proto::peer::Peer;
 use pvfs::proto::report::IodReport;
+use pvfs::proto::seal::Seal;
 use pvfs::wire::blocking::{frame_start, read_message};
 use pvfs::wire::header::{FrameHeader, FrameKind};
 use pvfs_mgr::store::lmdb::LmdbStore;
@@ -168,16 +169,28 @@ impl Client {
 
     fn register_iod(&mut self) -> IodId {
         let report = IodReport::UNKNOWN;
-        let (iod, file_system, address) = (None, None, "127.0.0.1:9".to_owned());
-        let registered = self.call(MgrOperation::RegisterIod {
-            iod,
-            file_system,
-            address,
-            report,
-        });
-        match registered {
-            Ok(MgrResponse::Registered { iod, .. }) => iod,
-            other => panic!("{other:?}"),
+        let mut held: Option<(IodId, FileSystemId, Seal)> = None;
+        loop {
+            let registered = self.call(MgrOperation::RegisterIod {
+                iod: held.map(|(iod, ..)| iod),
+                file_system: held.map(|(_, file_system, _)| file_system),
+                seal: held.map(|(.., seal)| seal),
+                incarnation: Incarnation(1),
+                address: "127.0.0.1:9".to_owned(),
+                report,
+            });
+            let Ok(MgrResponse::Registered {
+                iod,
+                file_system,
+                seal,
+                ..
+            }) = registered
+            else {
+                panic!("{registered:?}")
+            };
+            if held.replace((iod, file_system, seal)) == Some((iod, file_system, seal)) {
+                return iod;
+            }
         }
     }
 

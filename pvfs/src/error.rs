@@ -109,6 +109,12 @@ pub enum FsError {
     /// An iod does not have bytes any more that were written to it; its log says which.
     #[error("bytes that were written are missing")]
     Missing,
+    /// An iod's data directory is not the one that mgr sealed last.
+    #[error("another data directory has this one's place")]
+    Superseded,
+    /// mgr's store is older than what the iod knows, or an order is not from the mgr that it obeys.
+    #[error("this mgr does not rule this iod")]
+    Deposed,
 }
 
 impl FsError {
@@ -147,7 +153,7 @@ impl FsError {
             Self::Deadlock => libc::EDEADLK,
             Self::NoLocks => libc::ENOLCK,
             Self::Interrupted => libc::EINTR,
-            Self::SessionLost | Self::Missing => libc::EIO,
+            Self::SessionLost | Self::Missing | Self::Superseded | Self::Deposed => libc::EIO,
         }
     }
 

@@ -41,6 +41,10 @@ id!(
     /// A client's changes at one iod, drawn at random by the iod; never used twice.
     SessionId(u64)
 );
+id!(
+    /// One run of an iod's process, drawn at random by itself at its start.
+    Incarnation(u64)
+);
 
 /// The root directory's inode number, as FUSE wants it.
 pub const ROOT_INODE: InodeNumber = InodeNumber(1);

@@ -79,21 +79,36 @@ pub struct Layout {
     stripe_size: u32,
     base: u32,
     iods: Vec<IodId>,
+    /// What the iods know the layout by, where that is not what [`Layout::hash`] computes.
+    label: Option<u32>,
 }
 
 /// A place in a layout: which stripes of a file an iod holds, and how the file was cut. An iod
 /// keeps it beside the stripes, so that stripes in a wrong place are noticed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct LayoutSlot {
     /// Position in [`Layout::iods`].
     pub slot: u16,
+    /// How many of them there are.
+    pub slots: u16,
+    /// [`Layout::stripe_size`].
+    pub stripe_size: u32,
     /// [`Layout::hash`] of the whole layout.
     pub layout_hash: u32,
 }
 
 impl std::fmt::Display for LayoutSlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "slot {} of layout {:08x}", self.slot, self.layout_hash)
+        let Self {
+            slot,
+            slots,
+            stripe_size,
+            layout_hash,
+        } = self;
+        write!(
+            f,
+            "slot {slot} of {slots} of layout {layout_hash:08x} in stripes of {stripe_size} bytes"
+        )
     }
 }
 
@@ -122,8 +137,36 @@ impl Layout {
             stripe_size,
             base,
             iods,
+            label: None,
         }
         .validate()
+    }
+
+    /// The layout of a file that is put together again of stripes that say of themselves that they
+    /// are those of `place`'s layout, at its other slots. Of a slot of which there are none, the iod
+    /// may be another than it was.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::InvalidArgument`] where the invariants do not hold, or `place` has another number
+    /// of slots.
+    pub fn put_together(place: LayoutSlot, iods: Vec<IodId>) -> Result<Self, FsError> {
+        if iods.len() != usize::from(place.slots) {
+            return Err(FsError::InvalidArgument);
+        }
+        Self {
+            stripe_size: place.stripe_size,
+            base: 0,
+            iods,
+            label: Some(place.layout_hash),
+        }
+        .validate()
+    }
+
+    /// Whether it is of a file that was [put together](Layout::put_together).
+    #[must_use]
+    pub const fn is_put_together(&self) -> bool {
+        self.label.is_some()
     }
 
     /// Checks the invariants of a layout that came from outside.
@@ -164,9 +207,13 @@ impl Layout {
     }
 
     /// What tells this layout from others that deal stripes in another way: CRC-32C of the stripe
-    /// size and of the iods' ids in their order, each a little-endian `u32`.
+    /// size and of the iods' ids in their order, each a little-endian `u32`. A layout that was put
+    /// together has that of the original.
     #[must_use]
     pub fn hash(&self) -> u32 {
+        if let Some(label) = self.label {
+            return label;
+        }
         let mut sum = Checksum::new();
         sum.update(&self.stripe_size.to_le_bytes());
         for iod in &self.iods {
@@ -178,11 +225,15 @@ impl Layout {
     /// How requests name the object's stripes at a slot.
     pub fn stripes_of(&self, object: ObjectId) -> impl Fn(usize) -> StripeRef + use<> {
         let layout_hash = self.hash();
+        // A layout has 512 slots at most.
+        let number = |slot: usize| u16::try_from(slot).unwrap_or(u16::MAX);
+        let (slots, stripe_size) = (number(self.iods.len()), self.stripe_size);
         move |slot| StripeRef {
             object,
             place: LayoutSlot {
-                // A layout has 512 slots at most.
-                slot: u16::try_from(slot).unwrap_or(u16::MAX),
+                slot: number(slot),
+                slots,
+                stripe_size,
                 layout_hash,
             },
         }

@@ -9,10 +9,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pvfs::attr::{Credentials, Timestamp};
-use pvfs::ids::{ClientId, FileSystemId, IodId};
+use pvfs::ids::{ClientId, FileSystemId, Incarnation, IodId};
 use pvfs::proto::iod::{IodReply, IodRequest};
 use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest};
+use pvfs::proto::seal::{OrderKey, Reign, Seal};
 use pvfs::wire::codec::{decode, encode};
 use pvfs::wire::header::{FrameHeader, FrameKind, HEADER_BYTES, checksum};
 use pvfs_iod::server::{Server, ServerLimits};
@@ -63,6 +64,17 @@ const CLIENTS: u8 = 3;
 /// Batches end by themselves.
 const OPERATIONS_MAX: usize = 64;
 
+/// What mgr gives the iod, as it is drawn below.
+const SEAL: Seal = Seal {
+    reign: Reign {
+        era: 0,
+        starts: 1,
+        nonce: 5,
+    },
+    number: 1,
+    secret: (5 << 64) | 5,
+};
+
 struct Desk {
     manager: Manager<MemoryStore, u32>,
     ms: u64,
@@ -78,6 +90,8 @@ impl Desk {
             linger_ms: 1000,
             generation: 1,
             file_system: FileSystemId(7),
+            new_era: false,
+            draw: || 5,
         };
         let now = Timestamp::default();
         Self {
@@ -141,13 +155,17 @@ impl Desk {
 pub fn mgr(data: &[u8]) {
     let mut desk = Desk::new(MemoryStore::default());
     let report = pvfs::proto::report::IodReport::UNKNOWN;
-    let register = MgrOperation::RegisterIod {
-        iod: None,
-        file_system: None,
-        address: "iod:7000".to_owned(),
-        report,
-    };
-    desk.ask(CLIENTS, 1, register);
+    for (sequence, seal) in [(1, None), (2, Some(SEAL))] {
+        let register = MgrOperation::RegisterIod {
+            iod: seal.map(|_| IodId(1)),
+            file_system: seal.map(|_| FileSystemId(7)),
+            seal,
+            incarnation: Incarnation(1),
+            address: "iod:7000".to_owned(),
+            report,
+        };
+        desk.ask(CLIENTS, sequence, register);
+    }
     let mut rest = data;
     let mut sequence = 1;
     for _ in 0..OPERATIONS_MAX {
@@ -190,8 +208,11 @@ fn iod_address() -> SocketAddr {
         let membership = Membership {
             iod: IodId(1),
             file_system: FileSystemId(7),
+            seal: SEAL,
         };
         store.join(membership).expect("a number");
+        store.admission().obey(OrderKey(1));
+        store.admission().grant();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let limits = ServerLimits {
             insecure_ports: true,

@@ -341,6 +341,15 @@ impl Cluster {
     ///
     /// Where it does not get ready.
     pub fn restart_mgr(&mut self) -> anyhow::Result<()> {
+        self.restart_mgr_with(&[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not get ready.
+    pub fn restart_mgr_with(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
         let data = self.mgr_data();
         let mut command = self.command("pvfs-mgr")?;
         command
@@ -351,7 +360,8 @@ impl Cluster {
             .arg(self.options.lease_timeout_ms.to_string())
             .arg("--session-timeout-ms")
             .arg(self.options.session_timeout_ms.to_string())
-            .args(self.ports());
+            .args(self.ports())
+            .args(arguments);
         let (daemon, address) = self.spawn("mgr", command)?;
         self.mgr = Some(daemon);
         self.mgr_address = address;
@@ -514,6 +524,15 @@ impl Cluster {
     /// Where it does not run.
     pub fn mount_pid(&self, index: usize) -> anyhow::Result<u32> {
         self.pid(Who::Mount(index))
+    }
+
+    /// Stops mgr by SIGTERM.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end, or not with status 0.
+    pub fn stop_mgr(&mut self) -> anyhow::Result<()> {
+        self.mgr.take().map_or(Ok(()), Daemon::stop)
     }
 
     /// Unmounts by SIGTERM.

@@ -15,6 +15,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -26,13 +27,14 @@ use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
 use cssns_tests::pvfs_peer::{attacker, call, connect_from, forged, frame, request, until_the_end};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pvfs::error::FsError;
-use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId, OpenId, ROOT_INODE};
+use pvfs::ids::{FileSystemId, Incarnation, InodeNumber, IodId, ObjectId, OpenId, ROOT_INODE};
 use pvfs::layout::LayoutSlot;
 use pvfs::name::Name;
 use pvfs::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef};
 use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, RenameMode, Reopen};
 use pvfs::proto::peer::Peer;
 use pvfs::proto::report::IodReport;
+use pvfs::proto::seal::{OrderKey, Reign, Seal};
 use pvfs::wire::blocking::{read_message, write_message};
 use pvfs::wire::codec::encode;
 use pvfs::wire::header::{FrameHeader, FrameKind, HEADER_BYTES, VERSION};
@@ -121,6 +123,27 @@ fn object(inode: u64) -> ObjectId {
         inode: InodeNumber(inode),
         generation: 0,
     }
+}
+
+/// The generation of a file, by the names of its local files.
+fn generation_of(cluster: &Cluster, path: &Path) -> u32 {
+    let inode = fs::metadata(path).unwrap().ino();
+    let hash = cluster
+        .iod_data(0)
+        .join(format!("objects/{:02x}", inode % 256));
+    let other = cluster
+        .iod_data(1)
+        .join(format!("objects/{:02x}", inode % 256));
+    let prefix = format!("{inode:016x}.");
+    let names = [hash, other]
+        .into_iter()
+        .flat_map(|path| fs::read_dir(path).unwrap());
+    let found = names.filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let generation = name.strip_prefix(&prefix)?.get(..8)?;
+        u32::from_str_radix(generation, 16).ok()
+    });
+    found.max().unwrap()
 }
 
 fn iod_frame(request: &IodRequest, payload: &[u8]) -> Vec<u8> {
@@ -291,9 +314,41 @@ fn requests_out_of_place_change_nothing_of_others() {
     let register = |iod, file_system, address: &str| MgrOperation::RegisterIod {
         iod,
         file_system,
+        seal: None,
+        incarnation: Incarnation(5),
         address: address.to_owned(),
         report,
     };
+    let ours = match call(
+        &mut connect_from(attacker(4), &mgr).unwrap(),
+        &request(999, 0, hello()).unwrap(),
+    ) {
+        Ok(Ok(MgrResponse::Hello(hello))) => hello.file_system,
+        other => panic!("{other:?}"),
+    };
+    let forged = Seal {
+        reign: Reign {
+            era: u32::MAX,
+            starts: u32::MAX,
+            nonce: 1,
+        },
+        number: u64::MAX,
+        secret: 1,
+    };
+    // Numbers that nobody was given, and iods that somebody else is.
+    for number in [1, 2, 3, 77, u32::MAX - 2, u32::MAX - 1, u32::MAX] {
+        for seal in [None, Some(forged)] {
+            let mut operation = register(Some(IodId(number)), Some(ours), "127.0.0.1:1");
+            if let MgrOperation::RegisterIod { seal: held, .. } = &mut operation {
+                *held = seal;
+            }
+            let mut stream = connect_from(attacker(4), &mgr).unwrap();
+            let client = 100_000 + u64::from(number) * 2 + u64::from(seal.is_some());
+            let answer = call(&mut stream, &request(client, 1, operation).unwrap()).unwrap();
+            let refused = Err(FsError::Superseded) == answer || Err(FsError::Deposed) == answer;
+            assert!(refused, "iod {number} with {seal:?}: {answer:?}");
+        }
+    }
     let operations = [
         MgrOperation::Close {
             inode,
@@ -374,6 +429,45 @@ fn requests_out_of_place_change_nothing_of_others() {
     }
     let iod = cluster.iod_address(0).unwrap().to_owned();
     let change = open_session(&iod);
+    let key = OrderKey(0);
+    let kept_stripe = StripeRef {
+        object: ObjectId {
+            inode: InodeNumber(fs::metadata(&kept).unwrap().ino()),
+            generation: generation_of(&cluster, &kept),
+        },
+        place: LayoutSlot::default(),
+    };
+    // Orders that are not mgr's: one large number would make the file unwritable for good.
+    for order in [
+        IodRequest::Truncate {
+            stripe: kept_stripe,
+            length: 0,
+            fence: u64::MAX - 1,
+            number: u64::MAX - 1,
+            change,
+            key,
+        },
+        IodRequest::Fence {
+            stripe: kept_stripe,
+            fence: u64::MAX - 1,
+            number: u64::MAX - 1,
+            key,
+        },
+        IodRequest::Remove {
+            object: kept_stripe.object,
+            key,
+        },
+    ] {
+        for number in 0..2 {
+            let iod = cluster.iod_address(number).unwrap();
+            let mut stream = connect_from(attacker(4), iod).unwrap();
+            stream.write_all(&iod_frame(&order, &[])).unwrap();
+            let kind = FrameKind::IodReply;
+            let answer = read_message::<IodReply>(&mut stream, kind, &mut Vec::new()).unwrap();
+            let answer = answer.map(|(_, reply)| reply);
+            assert_eq!(answer, Some(Err(FsError::Deposed)), "{order:?}");
+        }
+    }
     for request in [
         IodRequest::Read {
             stripe: stripe(u64::MAX),
@@ -387,6 +481,7 @@ fn requests_out_of_place_change_nothing_of_others() {
             fence: u64::MAX,
             number: u64::MAX,
             change,
+            key,
         },
         IodRequest::Write {
             stripe: stripe(u64::MAX),
@@ -422,6 +517,8 @@ fn requests_out_of_place_change_nothing_of_others() {
         assert!(answer.len() > HEADER_BYTES, "{request:?}");
     }
     assert_eq!(fs::read(&kept).unwrap(), b"content");
+    fs::write(&kept, b"other content").unwrap();
+    assert_eq!(fs::read(&kept).unwrap(), b"other content");
     user.finish();
     cluster.finish().unwrap();
 }

@@ -139,8 +139,8 @@ impl<'a> Connection<'a> {
         if payload > 0 && !matches!(request, IodRequest::Write { .. }) {
             return Err(FrameError::UnexpectedPayload(payload).into());
         }
-        let is_member = self.store.identity().membership.is_some();
-        if let Err(error) = self.admit(request, is_member) {
+        let is_serving = self.store.admission().is_granted();
+        if let Err(error) = self.admit(request, is_serving) {
             return self.reply(header, &Err(error));
         }
         match request {
@@ -157,7 +157,7 @@ impl<'a> Connection<'a> {
                     length: payload as u64,
                     change: *change,
                 };
-                let outcome = self.write(&ranged, payload, is_member)?;
+                let outcome = self.write(&ranged, payload, is_serving)?;
                 self.reply(header, &outcome.map(|()| IodResponse::Done))
             }
             IodRequest::Ping => self.reply(header, &Ok(self.pong())),
@@ -173,19 +173,25 @@ impl<'a> Connection<'a> {
                 fence,
                 number,
                 change,
+                key: _,
             } => {
-                let object = stripe.object;
-                let outcome = self.make(change, "truncate", object, || {
-                    let passage = self.store.fences().pass_cut(object, *fence, *number);
-                    let _passage = passage.map_err(Failure::Told)?;
-                    self.store.truncate(*stripe, *length).map_err(Failure::Disk)
-                });
+                let outcome = self.truncate(*stripe, *length, (*fence, *number), change);
+                self.reply_done(header, outcome)
+            }
+            IodRequest::CutTail {
+                stripe,
+                length,
+                fence,
+                change,
+            } => {
+                let outcome = self.truncate(*stripe, *length, (*fence, *fence), change);
                 self.reply_done(header, outcome)
             }
             IodRequest::Fence {
                 stripe,
                 fence,
                 number,
+                key: _,
             } => match self.store.fences().pass_cut(stripe.object, *fence, *number) {
                 Ok(_passage) => {
                     let reply = self.stat(stripe.object);
@@ -193,7 +199,7 @@ impl<'a> Connection<'a> {
                 }
                 Err(error) => self.reply(header, &Err(error)),
             },
-            IodRequest::Remove { object } => {
+            IodRequest::Remove { object, key: _ } => {
                 // No inode number comes twice: what arrives after this is of no use to anybody.
                 let passage = self.store.fences().pass(*object, u64::MAX);
                 let outcome = self.store.remove(*object);
@@ -342,13 +348,23 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Refuses a request for stripes at another place in a layout than those that are here, and all
-    /// before the iod has joined a file system: it has nothing to give then and must store nothing.
-    fn admit(&self, request: &IodRequest, is_member: bool) -> Result<(), FsError> {
+    /// Refuses a request for stripes at another place in a layout than those that are here, an order
+    /// that is not of the mgr that rules here, and all where mgr has not admitted this run of the
+    /// iod: what is here may be old then. No name of a change is looked at before that.
+    fn admit(&self, request: &IodRequest, is_serving: bool) -> Result<(), FsError> {
+        let is_obeyed = |key| self.store.admission().obeys(key);
         match request {
             // The payload of a write must be taken in any case: see below.
             IodRequest::Ping | IodRequest::Write { .. } => Ok(()),
-            _ if !is_member => Err(FsError::TryAgain),
+            _ if !is_serving => Err(FsError::TryAgain),
+            _ if request.order().is_some_and(|key| !is_obeyed(key)) => {
+                self.reporter.failures.note(&format_args!(
+                    "an order of {} that is not of the mgr that rules here: {}",
+                    self.reporter.peer,
+                    FsError::Deposed
+                ));
+                Err(FsError::Deposed)
+            }
             _ => request.stripes().try_for_each(|stripe| {
                 let admitted = self.store.admit(stripe);
                 admitted.map_err(|error| self.reporter.failed("open", stripe.object, &error))
@@ -388,9 +404,11 @@ impl<'a> Connection<'a> {
 
     fn pong(&self) -> IodResponse {
         let membership = self.store.identity().membership;
+        let admission = self.store.admission();
         IodResponse::Pong {
             iod: membership.map(|member| member.iod),
             file_system: membership.map(|member| member.file_system),
+            incarnation: admission.is_granted().then(|| admission.incarnation()),
         }
     }
 
@@ -398,6 +416,22 @@ impl<'a> Connection<'a> {
         let id = SessionId(random_u64());
         self.store.sessions().open(id, Instant::now())?;
         Ok(IodResponse::Session(id))
+    }
+
+    /// Cuts once, unless a later cut has been made, or a write under a larger fence.
+    fn truncate(
+        &self,
+        stripe: StripeRef,
+        length: u64,
+        (fence, number): (u64, u64),
+        change: &Change,
+    ) -> Result<(), FsError> {
+        let object = stripe.object;
+        self.make(change, "truncate", object, || {
+            let passage = self.store.fences().pass_cut(object, fence, number);
+            let _passage = passage.map_err(Failure::Told)?;
+            self.store.truncate(stripe, length).map_err(Failure::Disk)
+        })
     }
 
     /// Makes a change once.
@@ -462,9 +496,9 @@ impl<'a> Connection<'a> {
         &mut self,
         ranged: &Ranged,
         length: usize,
-        is_member: bool,
+        is_serving: bool,
     ) -> Result<Result<(), FsError>, ConnectionError> {
-        let opened = match is_member {
+        let opened = match is_serving {
             true => self.open_to_write(ranged),
             false => Err(FsError::TryAgain),
         };

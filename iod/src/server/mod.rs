@@ -285,6 +285,7 @@ mod tests {
     use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId};
     use pvfs::layout::LayoutSlot;
     use pvfs::proto::iod::{IodRequest, StripeRef};
+    use pvfs::proto::seal::{Reign, Seal};
 
     /// A disk that fails after a reply has begun ends the connection without a whole frame, and the
     /// next attempt is told what is the matter.
@@ -300,8 +301,18 @@ mod tests {
             .join(Membership {
                 iod: IodId(1),
                 file_system,
+                seal: Seal {
+                    reign: Reign {
+                        era: 0,
+                        starts: 1,
+                        nonce: 2,
+                    },
+                    number: 3,
+                    secret: 4,
+                },
             })
             .unwrap();
+        store.admission().grant();
         let object = ObjectId {
             inode: InodeNumber(9),
             generation: 0,

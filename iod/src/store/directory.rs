@@ -3,9 +3,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use nix::fcntl::{Flock, FlockArg};
 use pvfs::data_directory::{DataDirectoryError, Kind};
@@ -16,7 +17,7 @@ use pvfs::runtime::time::Instant;
 use thiserror::Error;
 
 use super::disk::{DIRECTORY_MODE, Disk, FILE_MODE};
-use super::identity::{Identity, IdentityError};
+use super::identity::{Identity, IdentityError, Place};
 use super::object_file::{ObjectFile, is_full};
 use super::session_log::SessionLog;
 use super::sessions::Sessions;
@@ -30,6 +31,8 @@ const IDENTITY_NEW: &str = "identity.new";
 const LOCK: &str = "lock";
 const SESSIONS: &str = "sessions";
 const OBJECTS: &str = "objects";
+/// Among the objects: which directory they belong to.
+const MARK: &str = "mark";
 /// An object's checksums are named as its data, and this.
 pub(super) const SUMS_SUFFIX: &str = ".sums";
 /// What an iod demands of its directory. The identity file is made last.
@@ -62,6 +65,19 @@ pub enum OpenError {
     /// It is not an iod's, or somebody else may change it.
     #[error(transparent)]
     Refused(#[from] DataDirectoryError),
+    /// Its objects are gone, or are those of another one.
+    #[error(
+        "the objects in data directory {0} are not those of its identity file: it was emptied, or that \
+         file was copied. Give the iod its own disk; a new iod needs a directory that --init makes"
+    )]
+    Emptied(PathBuf),
+    /// It is a copy of one whose iod had not stopped.
+    #[error(
+        "data directory {0} is a copy of one on which an iod ran, or was restored from such a copy: what \
+         that iod stored afterwards is missing here. Start the original; or stop it in order before it \
+         is copied. Where the iod was killed, and nothing was stored since, say --moved"
+    )]
+    Copied(PathBuf),
     /// The identity file is no good.
     #[error("identity file {path}: {source}")]
     Identity {
@@ -103,25 +119,56 @@ impl DataDirectory {
             builder.recursive(true).mode(DIRECTORY_MODE);
             builder.create(&path).map_err(failed("make", &path))?;
         }
+        let client = ClientId(random_u64());
+        let mark = objects.join(MARK);
+        write_synced(&mark, &mark_of(client)).map_err(failed("write", &mark))?;
         sync_directory(&objects).map_err(failed("sync", &objects))?;
         let identity = Identity {
-            client: ClientId(random_u64()),
+            client,
             membership: None,
+            open_at: None,
         };
         save(path, &identity).map_err(failed("write the identity file of", path))?;
         let parent = path.join("..");
         sync_directory(&parent).map_err(failed("sync", &parent))
     }
 
-    pub(super) fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<(Self, Identity), OpenError> {
+    /// Where `moved` is said, the directory may be a copy of one whose iod did not stop in order.
+    pub(super) fn open(
+        path: &Path,
+        disk: Arc<dyn Disk>,
+        moved: bool,
+    ) -> Result<(Self, Identity), OpenError> {
         KIND.prepare(path)?;
         let lock = lock(path)?;
         let identity_path = path.join(IDENTITY);
         let identity = load(&identity_path)?.parse();
-        let identity = identity.map_err(|source| OpenError::Identity {
+        let identity: Identity = identity.map_err(|source| OpenError::Identity {
             path: identity_path,
             source,
         })?;
+        let mark = path.join(OBJECTS).join(MARK);
+        match fs::read_to_string(&mark) {
+            Ok(text) if text == mark_of(identity.client) => {}
+            Ok(_) => return Err(OpenError::Emptied(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(OpenError::Emptied(path.to_owned()));
+            }
+            Err(error) => return Err(failed("read", &mark)(error)),
+        }
+        let here = place_of(&lock).map_err(failed("look at the lock of", path))?;
+        if identity.open_at.is_some_and(|at| at != here) && !moved {
+            return Err(OpenError::Copied(path.to_owned()));
+        }
+        let identity = Identity {
+            open_at: Some(here),
+            ..identity
+        };
+        match save(path, &identity) {
+            // Nothing will be stored that a copy could lack.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
+            saved => saved.map_err(failed("write the identity file of", path))?,
+        }
         let directory = Self {
             path: path.to_owned(),
             objects: path.join(OBJECTS),
@@ -231,11 +278,7 @@ fn hash_directory(objects: &Path, hash: u64) -> PathBuf {
 /// Replaces the identity file: after a power failure there is the old one or the new one.
 fn save(directory: &Path, identity: &Identity) -> io::Result<()> {
     let new = directory.join(IDENTITY_NEW);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    let mut file = options.mode(FILE_MODE).open(&new)?;
-    file.write_all(identity.to_string().as_bytes())?;
-    file.sync_all()?;
+    write_synced(&new, &identity.to_string())?;
     fs::rename(&new, directory.join(IDENTITY))?;
     sync_directory(directory)
 }
@@ -253,6 +296,29 @@ fn lock(path: &Path) -> Result<Flock<File>, OpenError> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => OpenError::Locked(path.to_owned()),
         errno => failed("lock", &lock_path)(errno.into()),
+    })
+}
+
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let mut file = options.mode(FILE_MODE).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// What the mark among the objects says: an identity file is of no other ones.
+fn mark_of(client: ClientId) -> String {
+    format!("objects of client {:016x}\n", client.0)
+}
+
+fn place_of(lock: &File) -> io::Result<Place> {
+    let found = lock.metadata()?;
+    let made = found.created().ok();
+    let made = made.and_then(|made| made.duration_since(SystemTime::UNIX_EPOCH).ok());
+    Ok(Place {
+        inode: found.ino(),
+        made: made.map_or(0, |made| made.as_nanos()),
     })
 }
 

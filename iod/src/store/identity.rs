@@ -5,11 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use pvfs::ids::{ClientId, FileSystemId, IodId};
+use pvfs::proto::seal::{Reign, Seal};
 use pvfs::wire::header::checksum;
 use thiserror::Error;
 
 /// First line: the format and its version.
-const FIRST_LINE: &str = "pvfs-iod data directory, format 4";
+const FIRST_LINE: &str = "pvfs-iod data directory, format 5";
 
 /// Whose data a directory holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,17 @@ pub struct Identity {
     pub client: ClientId,
     /// What mgr made of it; `None` before the first registration.
     pub membership: Option<Membership>,
+    /// Where an iod runs on the directory; `None` where the last one has stopped in order.
+    pub open_at: Option<Place>,
+}
+
+/// What a copy of a directory has not: the inode of its lock file, and when that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its number.
+    pub inode: u64,
+    /// Nanoseconds since the epoch; 0 where the disk's file system does not say.
+    pub made: u128,
 }
 
 /// An iod's place in a file system.
@@ -28,13 +40,15 @@ pub struct Membership {
     pub iod: IodId,
     /// The file system.
     pub file_system: FileSystemId,
+    /// What mgr gave it last.
+    pub seal: Seal,
 }
 
 /// Why an identity file is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IdentityError {
     /// Another format or no identity file at all.
-    #[error("it is not of format 4: was it written by another version of pvfs-iod?")]
+    #[error("it is not of format 5: was it written by another version of pvfs-iod?")]
     Format,
     /// Damaged.
     #[error("its checksum does not match: restore it from a backup, the stripes are still there")]
@@ -54,11 +68,30 @@ impl fmt::Display for Identity {
 
 impl Identity {
     fn fields(&self) -> String {
+        let open = match self.open_at {
+            None => String::new(),
+            Some(Place { inode, made }) => format!("open {inode} {made}\n"),
+        };
+        self.membership_fields() + &open
+    }
+
+    fn membership_fields(&self) -> String {
         let client = format!("{FIRST_LINE}\nclient {:016x}\n", self.client.0);
         match self.membership {
             None => client,
-            Some(Membership { iod, file_system }) => {
-                format!("{client}iod {iod}\nfile-system {:032x}\n", file_system.0)
+            Some(Membership {
+                iod,
+                file_system,
+                seal,
+            }) => {
+                let Seal {
+                    reign,
+                    number,
+                    secret,
+                } = seal;
+                let Reign { era, starts, nonce } = reign;
+                let member = format!("{client}iod {iod}\nfile-system {:032x}\n", file_system.0);
+                format!("{member}mgr {era} {starts} {nonce:016x}\nseal {number} {secret:032x}\n")
             }
         }
     }
@@ -82,17 +115,39 @@ impl FromStr for Identity {
             let iod = field("iod").and_then(|number| number.parse().ok());
             let file_system =
                 field("file-system").and_then(|hex| u128::from_str_radix(hex, 16).ok());
-            let (Some(iod), Some(file_system)) = (iod, file_system) else {
+            let reign = field("mgr").and_then(reign_of);
+            let seal = field("seal").zip(reign).and_then(|(text, reign)| {
+                let (number, secret) = text.split_once(' ')?;
+                Some(Seal {
+                    reign,
+                    number: number.parse().ok()?,
+                    secret: u128::from_str_radix(secret, 16).ok()?,
+                })
+            });
+            let (Some(iod), Some(file_system), Some(seal)) = (iod, file_system, seal) else {
                 return Err(IdentityError::Fields);
             };
             Some(Membership {
                 iod: IodId(iod),
                 file_system: FileSystemId(file_system),
+                seal,
             })
         } else {
             None
         };
-        let identity = Self { client, membership };
+        let open_at = match text.contains("\nopen ") {
+            true => Some(
+                field("open")
+                    .and_then(place_of)
+                    .ok_or(IdentityError::Fields)?,
+            ),
+            false => None,
+        };
+        let identity = Self {
+            client,
+            membership,
+            open_at,
+        };
         // Printing it again and comparing checks the checksum and every byte of the form at once.
         if identity.to_string() == text {
             Ok(identity)
@@ -100,6 +155,23 @@ impl FromStr for Identity {
             Err(IdentityError::Checksum)
         }
     }
+}
+
+fn place_of(text: &str) -> Option<Place> {
+    let (inode, made) = text.split_once(' ')?;
+    Some(Place {
+        inode: inode.parse().ok()?,
+        made: made.parse().ok()?,
+    })
+}
+
+fn reign_of(text: &str) -> Option<Reign> {
+    let mut fields = text.split(' ');
+    Some(Reign {
+        era: fields.next()?.parse().ok()?,
+        starts: fields.next()?.parse().ok()?,
+        nonce: u64::from_str_radix(fields.next()?, 16).ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -110,10 +182,23 @@ mod tests {
         let membership = Membership {
             iod: IodId(3),
             file_system: FileSystemId(0xabcd),
+            seal: Seal {
+                reign: Reign {
+                    era: 0,
+                    starts: 2,
+                    nonce: 0x5678,
+                },
+                number: 4,
+                secret: 0x9abc,
+            },
         };
         Identity {
             client: ClientId(0x1234),
             membership: Some(membership),
+            open_at: Some(Place {
+                inode: 77,
+                made: 88,
+            }),
         }
     }
 
@@ -133,6 +218,10 @@ mod tests {
             member(),
             Identity {
                 membership: None,
+                ..member()
+            },
+            Identity {
+                open_at: None,
                 ..member()
             },
         ] {

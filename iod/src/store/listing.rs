@@ -49,7 +49,10 @@ impl Store {
     pub fn survey(&self, object: ObjectId) -> Surveyed {
         let unsettled = Unsettled::default();
         match self.directory.open_object(object, false, &unsettled.into()) {
-            Ok(file) => file.length().map_or(Surveyed::Failed, Surveyed::Length),
+            Ok(file) => file.length().map_or(Surveyed::Failed, |length| {
+                let place = file.place();
+                Surveyed::Present { length, place }
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Surveyed::Absent,
             Err(error) if Damage::of(&error) == Some(Damage::Lost) => Surveyed::Lost,
             Err(error) => {
@@ -175,7 +178,13 @@ mod tests {
             assert_eq!(seen.len(), all.len());
             assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), all);
         }
-        assert_eq!(store.survey(object(64, 2)), Surveyed::Length(1));
+        assert!(matches!(
+            store.survey(object(64, 2)),
+            Surveyed::Present {
+                length: 1,
+                place: Some(_),
+            }
+        ));
         assert_eq!(store.survey(object(64, 9)), Surveyed::Absent);
     }
 }

@@ -36,6 +36,7 @@ use pvfs::proto::report::IodReport;
 use pvfs::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pvfs::runtime::time::{Duration, Instant};
 
+use crate::admission::Admission;
 use bounded_set::BoundedSet;
 use directory::DataDirectory;
 pub use directory::OpenError;
@@ -77,6 +78,7 @@ pub struct Store {
     fences: Fences,
     sessions: Sessions,
     unsettled: Arc<Unsettled>,
+    admission: Admission,
 }
 
 /// Length and disk use of a local file, bytes.
@@ -104,8 +106,17 @@ impl Store {
     ///
     /// Says what is wrong with the directory and what to do.
     pub fn open(path: &Path, open_objects_max: usize) -> Result<Self, OpenError> {
-        let disk = SpanningDisk::new(Arc::new(KernelDisk), PART_BYTES);
-        Self::open_on(Arc::new(disk), path, open_objects_max)
+        Self::open_on(kernel_disk(), path, open_objects_max)
+    }
+
+    /// The same of a directory that was copied although its iod did not stop in order: what that
+    /// stored after the copy is missing, and nobody notices.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn open_moved(path: &Path, open_objects_max: usize) -> Result<Self, OpenError> {
+        Self::open_as(kernel_disk(), path, open_objects_max, true)
     }
 
     /// The same with the objects on another disk than the kernel's, as long as files are there.
@@ -118,7 +129,16 @@ impl Store {
         path: &Path,
         open_objects_max: usize,
     ) -> Result<Self, OpenError> {
-        let (directory, identity) = DataDirectory::open(path, disk)?;
+        Self::open_as(disk, path, open_objects_max, false)
+    }
+
+    fn open_as(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        open_objects_max: usize,
+        moved: bool,
+    ) -> Result<Self, OpenError> {
+        let (directory, identity) = DataDirectory::open(path, disk, moved)?;
         let sessions = directory.open_sessions()?;
         Ok(Self {
             directory,
@@ -129,6 +149,7 @@ impl Store {
             fences: Fences::new(),
             sessions,
             unsettled: Arc::default(),
+            admission: Admission::new(),
         })
     }
 
@@ -138,7 +159,7 @@ impl Store {
         self.lock_identity().clone()
     }
 
-    /// Stores durably which iod of which file system this is.
+    /// Stores durably which iod of which file system this is, and what mgr gave it last.
     ///
     /// # Errors
     ///
@@ -155,6 +176,18 @@ impl Store {
         self.directory.save(&joined)?;
         *identity = joined;
         Ok(())
+    }
+
+    /// Notes durably that the iod has stopped in order, after its server: from now on the directory
+    /// may be copied.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk: a copy is refused then.
+    pub fn close(&self) -> io::Result<()> {
+        let mut identity = self.lock_identity();
+        identity.open_at = None;
+        self.directory.save(&identity)
     }
 
     fn lock_identity(&self) -> MutexGuard<'_, Identity> {
@@ -212,6 +245,12 @@ impl Store {
     #[must_use]
     pub fn path_of(&self, object: ObjectId) -> PathBuf {
         self.directory.object_path(object)
+    }
+
+    /// Whether this run of the iod may serve its data.
+    #[must_use]
+    pub const fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// What tells late writes from others.
@@ -453,6 +492,10 @@ impl Store {
     pub fn is_suspect(&self, object: ObjectId) -> bool {
         self.suspect.contains(object)
     }
+}
+
+fn kernel_disk() -> Arc<dyn Disk> {
+    Arc::new(SpanningDisk::new(Arc::new(KernelDisk), PART_BYTES))
 }
 
 /// The largest offset that a local file may reach, exclusive.

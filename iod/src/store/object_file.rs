@@ -114,6 +114,11 @@ impl ObjectFile {
         })
     }
 
+    /// Which stripes these are, where that is known.
+    pub(super) fn place(&self) -> Option<LayoutSlot> {
+        self.place.get().copied()
+    }
+
     /// Says which stripes a request means.
     ///
     /// # Errors

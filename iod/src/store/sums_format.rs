@@ -32,12 +32,15 @@ const CLUSTER_AT: usize = 24;
 const SLOT_AT: usize = 32;
 const PLACED_AT: usize = 34;
 const LAYOUT_HASH_AT: usize = 36;
-const RESERVED_AT: usize = 40;
+const STRIPE_SIZE_AT: usize = 40;
+const SLOTS_AT: usize = 44;
+const RESERVED_AT: usize = 46;
 const CHECKSUM_AT: usize = 60;
 
 const _: () = assert!(MAGIC.len() == INODE_AT);
 const _: () = assert!(CLUSTER_AT + 8 == SLOT_AT);
-const _: () = assert!(LAYOUT_HASH_AT + 4 == RESERVED_AT);
+const _: () = assert!(LAYOUT_HASH_AT + 4 == STRIPE_SIZE_AT);
+const _: () = assert!(SLOTS_AT + 2 == RESERVED_AT);
 const _: () = assert!(CHECKSUM_AT + 4 == HEADER_BYTES);
 // A header is within one sector, which a disk writes whole or not at all.
 const _: () = assert!(HEADER_BYTES <= 512);
@@ -156,6 +159,8 @@ impl ClusterHeader {
             put(SLOT_AT, &place.slot.to_le_bytes());
             put(PLACED_AT, &[1]);
             put(LAYOUT_HASH_AT, &place.layout_hash.to_le_bytes());
+            put(STRIPE_SIZE_AT, &place.stripe_size.to_le_bytes());
+            put(SLOTS_AT, &place.slots.to_le_bytes());
         }
         let sum = checksum(bytes.get(..CHECKSUM_AT).unwrap_or_default());
         if let Some(place) = bytes.get_mut(CHECKSUM_AT..) {
@@ -193,10 +198,13 @@ impl ClusterHeader {
 
     /// The fields, whatever they are.
     fn parse(bytes: &[u8; HEADER_BYTES]) -> Self {
+        let u16_at = |at| field(bytes, at).map_or(u16::MAX, u16::from_le_bytes);
         let u32_at = |at| field(bytes, at).map_or(u32::MAX, u32::from_le_bytes);
         let u64_at = |at| field(bytes, at).map_or(u64::MAX, u64::from_le_bytes);
         let place = LayoutSlot {
-            slot: field(bytes, SLOT_AT).map_or(u16::MAX, u16::from_le_bytes),
+            slot: u16_at(SLOT_AT),
+            slots: u16_at(SLOTS_AT),
+            stripe_size: u32_at(STRIPE_SIZE_AT),
             layout_hash: u32_at(LAYOUT_HASH_AT),
         };
         Self {
@@ -239,6 +247,8 @@ mod tests {
             covered,
             place: Some(LayoutSlot {
                 slot: 3,
+                slots: 5,
+                stripe_size: 64 << 10,
                 layout_hash: 0x0102_0304,
             }),
         }

@@ -4,6 +4,7 @@
 use super::*;
 use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId};
 use pvfs::layout::LayoutSlot;
+use pvfs::proto::seal::{Reign, Seal};
 use std::fs;
 
 /// The object's stripes, at some place of a layout.
@@ -12,6 +13,8 @@ pub(crate) fn stripe(object: ObjectId) -> StripeRef {
         object,
         place: LayoutSlot {
             slot: 1,
+            slots: 2,
+            stripe_size: 64 << 10,
             layout_hash: 0x00c0_ffee,
         },
     }
@@ -250,21 +253,84 @@ fn an_interrupted_format_is_completed_and_the_identity_lasts() {
     let membership = Membership {
         iod: IodId(4),
         file_system: FileSystemId(9),
+        seal: Seal {
+            reign: Reign {
+                era: 0,
+                starts: 1,
+                nonce: 2,
+            },
+            number: 3,
+            secret: 4,
+        },
     };
     store.join(membership).unwrap();
-    drop(store);
     let expected = Identity {
         client: ClientId(client),
         membership: Some(membership),
+        open_at: store.identity().open_at,
     };
+    assert!(expected.open_at.is_some());
+    drop(store);
     assert_eq!(open(directory.path()).identity(), expected);
     fs::write(
         directory.path().join("identity"),
-        "pvfs-iod data directory, format 5\n",
+        "pvfs-iod data directory, format 6\n",
     )
     .unwrap();
     let error = Store::open(directory.path(), 1).err().unwrap().to_string();
     assert!(error.contains("another version"), "{error}");
+}
+
+/// What an iod stores after its directory was copied is missing in the copy.
+#[test]
+fn a_copy_of_a_directory_in_use_is_refused_and_one_of_a_closed_directory_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = |name: &str| {
+        let to = directory.path().join(name);
+        let status = std::process::Command::new("cp")
+            .arg("-a")
+            .args([&directory.path().join("data"), &to])
+            .status();
+        assert!(status.unwrap().success());
+        to
+    };
+    let data = directory.path().join("data");
+    let store = open(&data);
+    let in_use = copy("in-use");
+    drop(store);
+    let killed = copy("killed");
+    for bad in [&in_use, &killed] {
+        let refused = Store::open(bad, 1).err().unwrap().to_string();
+        assert!(refused.contains("is a copy of one"), "{refused}");
+    }
+    let moved = Store::open_moved(&killed, 1).unwrap();
+    drop(moved);
+    drop(open(&killed));
+    let store = open(&data);
+    store.close().unwrap();
+    drop(store);
+    let closed = copy("closed");
+    drop(open(&closed));
+    drop(open(&data));
+}
+
+#[test]
+fn a_directory_without_its_objects_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, other) = (directory.path().join("a"), directory.path().join("b"));
+    for path in [&data, &other] {
+        open(path).close().unwrap();
+    }
+    let refused = |path: &Path| {
+        let error = Store::open(path, 1).err().unwrap().to_string();
+        assert!(error.contains("not those of its identity file"), "{error}");
+    };
+    fs::copy(data.join("identity"), other.join("identity")).unwrap();
+    refused(&other);
+    fs::remove_dir_all(data.join("objects")).unwrap();
+    refused(&data);
+    fs::create_dir(data.join("objects")).unwrap();
+    refused(&data);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId, ObjectId};
 use pvfs::layout::{Layout, LayoutSlot};
 use pvfs::proto::iod::StripeRef;
 use pvfs::proto::mgr::{HelloResponse, MgrOperation, MgrReply, MgrRequest, MgrResponse};
+use pvfs::proto::seal::{OrderKey, Reign, Seal};
 use pvfs::wire::blocking::{read_message, write_message};
 use pvfs::wire::header::FrameKind;
 use pvfs_iod::server::{Server, ServerLimits};
@@ -28,6 +29,18 @@ use pvfs_iod::store::{Membership, Store};
 use tempfile::TempDir;
 
 pub const FILE_SYSTEM: FileSystemId = FileSystemId(0xf5);
+/// By which the iods know mgr's orders.
+pub const KEY: OrderKey = OrderKey(0xb055);
+/// What they were given.
+pub const SEAL: Seal = Seal {
+    reign: Reign {
+        era: 0,
+        starts: 1,
+        nonce: 2,
+    },
+    number: 3,
+    secret: 4,
+};
 /// Nothing here takes a fraction of it, unless it hangs.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -61,6 +74,7 @@ pub struct Iod {
     pub id: IodId,
     pub directory: TempDir,
     server: Option<Server>,
+    store: Option<Arc<Store>>,
     pub address: SocketAddr,
     limits: ServerLimits,
 }
@@ -74,6 +88,7 @@ impl Iod {
             id: IodId(id),
             directory,
             server: None,
+            store: None,
             address,
             // Peers of tests have whatever ports there are.
             limits: ServerLimits {
@@ -87,21 +102,32 @@ impl Iod {
 
     /// Starts it, on the old port after the first time.
     pub fn run(&mut self) {
-        let store = Store::open(self.directory.path(), 64).unwrap();
+        let store = Arc::new(Store::open(self.directory.path(), 64).unwrap());
         store
             .join(Membership {
                 iod: self.id,
                 file_system: FILE_SYSTEM,
+                seal: SEAL,
             })
             .unwrap();
+        store.admission().obey(KEY);
+        store.admission().grant();
         let listener = TcpListener::bind(self.address).unwrap();
-        let server = Server::start(listener, Arc::new(store), self.limits).unwrap();
+        let server = Server::start(listener, Arc::clone(&store), self.limits).unwrap();
         self.address = server.address();
         self.server = Some(server);
+        self.store = Some(store);
+    }
+
+    /// What it serves.
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(self.store.as_ref().unwrap())
     }
 
     pub fn stop(&mut self) {
         self.server.take().unwrap().stop();
+        // Its lock goes with it.
+        self.store = None;
     }
 }
 
@@ -232,6 +258,8 @@ fn answer(
             MgrOperation::RegisterIod { iod: Some(iod), .. } => MgrResponse::Registered {
                 iod: *iod,
                 file_system,
+                seal: SEAL,
+                key: KEY,
             },
             MgrOperation::RegisterIod { .. } => {
                 let mut known = known.lock().unwrap();
@@ -243,6 +271,8 @@ fn answer(
                 MgrResponse::Registered {
                     iod: IodId(1 + position as u32),
                     file_system,
+                    seal: SEAL,
+                    key: KEY,
                 }
             }
             _ => MgrResponse::Done,
@@ -270,7 +300,11 @@ fn answer(
 pub fn local_lengths(path: &Path) -> io::Result<Vec<u64>> {
     let mut lengths = Vec::new();
     for hash in std::fs::read_dir(path.join("objects"))? {
-        for file in std::fs::read_dir(hash?.path())? {
+        let hash = hash?;
+        if !hash.file_type()?.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(hash.path())? {
             let file = file?;
             if !file.file_name().to_string_lossy().ends_with(".sums") {
                 lengths.push(file.metadata()?.len());

@@ -4,6 +4,7 @@
 use bincode::{Decode, Encode};
 use pvfs::attr::{Attr, FileKind, Timestamp};
 use pvfs::ids::{FileSystemId, ROOT_INODE};
+use pvfs::limits::IODS_MAX;
 
 use super::inode::{Counters, Directory, Inode};
 use super::{key, value};
@@ -25,11 +26,23 @@ pub struct Started {
     pub file_system: FileSystemId,
     /// How often mgr has started on it, this time included.
     pub starts: u32,
+    /// How often an era has begun.
+    pub era: u32,
     /// The store was empty.
     pub fresh: bool,
 }
 
-/// Makes an empty store a file system with the identity `drawn`; counts the start in any case.
+/// What a new era leaves out, since a backup does not know what was used after it: starts, numbers of
+/// inodes and of iods. None of them is used twice, where fewer of each were used meanwhile.
+const ERA_STARTS: u32 = 1 << 16;
+const ERA_INODES: u64 = 1 << 32;
+const ERA_IODS: u32 = IODS_MAX as u32;
+/// Starts, those that eras leave out among them: numbers that begin with one have 24 bits for it.
+const STARTS_MAX: u32 = (1 << 24) - 1;
+
+/// Makes an empty store a file system with the identity `drawn`; counts the start in any case. Where
+/// `new_era` is said, the store was restored from a backup: what is numbered from now on has numbers
+/// that were not used before, and what the iods have seen since is believed once.
 ///
 /// # Errors
 ///
@@ -37,6 +50,7 @@ pub struct Started {
 pub fn start(
     store: &mut impl Store,
     drawn: FileSystemId,
+    new_era: bool,
     now: Timestamp,
 ) -> Result<Started, StoreError> {
     let (known, counters) = {
@@ -58,7 +72,17 @@ pub fn start(
             });
         }
     };
+    if new_era {
+        counters.era = counters.era.saturating_add(1);
+        counters.starts = counters.starts.saturating_add(ERA_STARTS);
+        counters.inode_next = counters.inode_next.saturating_add(ERA_INODES);
+        counters.iod_next = counters.iod_next.saturating_add(ERA_IODS);
+    }
     counters.starts = counters.starts.saturating_add(1);
+    if counters.starts > STARTS_MAX {
+        let spent = format!("it has been started {STARTS_MAX} times, and more are not foreseen");
+        return Err(StoreError::Backend(spent));
+    }
     let mut records = Records::new();
     records.insert(key::counters(), Some(value::encode(&counters)?));
     if known.is_none() {
@@ -74,6 +98,7 @@ pub fn start(
     Ok(Started {
         file_system,
         starts: counters.starts,
+        era: counters.era,
         fresh: known.is_none(),
     })
 }

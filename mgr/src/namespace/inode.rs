@@ -58,6 +58,8 @@ pub struct Counters {
     pub starts: u32,
     /// Files that were dealt out in turn: see [`super::layout::place`].
     pub turn: u64,
+    /// How often an era has begun: see [`super::format::start`].
+    pub era: u32,
 }
 
 impl Counters {
@@ -68,6 +70,7 @@ impl Counters {
         iod_next: 1,
         starts: 0,
         turn: 0,
+        era: 0,
     };
 }
 

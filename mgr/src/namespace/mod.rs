@@ -25,6 +25,7 @@ pub mod open;
 pub mod opens;
 pub mod rename;
 pub mod repair;
+mod stray;
 #[cfg(test)]
 pub mod testing;
 pub mod transaction;

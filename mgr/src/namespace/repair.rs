@@ -72,7 +72,7 @@ impl Transaction<'_> {
                 counted,
             } => self.set_entries(*inode, *ctime, *entries, *counted),
             Finding::WrongCount { counters, counted } => self.set_count(*counters, *counted),
-            Finding::StrayObject { iod, object } => self.discard(*iod, *object),
+            Finding::StrayObject { object, parts } => self.put_together(*object, parts),
             Finding::LostObject { iod, object } => {
                 Ok(verdict_of(self.belongs(*iod, *object)?.is_some()))
             }
@@ -372,7 +372,7 @@ impl Transaction<'_> {
     }
 
     /// The directory for what has lost its name, made if there is none.
-    fn lost_and_found(&mut self) -> Result<OpenDirectory, Halt> {
+    pub(super) fn lost_and_found(&mut self) -> Result<OpenDirectory, Halt> {
         let name = Name::new(LOST_AND_FOUND)?;
         let inode = match self.find(ROOT_INODE, &name)? {
             Some(found) => found.inode,
@@ -445,24 +445,6 @@ impl Transaction<'_> {
         }
         counters.inodes_used = counted;
         self.put(key::counters(), &counters)?;
-        Ok(Verdict::Repairable)
-    }
-
-    /// Leaves a note that a stray object is to be removed. One of an inode that is yet to be made was
-    /// written under records that are newer than these: whoever restored an old backup wants to know
-    /// that, and not to lose it.
-    fn discard(&mut self, iod: IodId, object: ObjectId) -> Result<Verdict, Halt> {
-        if !self.is_stray(iod, object)? {
-            return Ok(Verdict::Gone);
-        }
-        if object.inode.0 >= self.counters()?.inode_next {
-            return Ok(Verdict::Lost);
-        }
-        let key = key::garbage(object);
-        let garbage: Option<Garbage> = self.get(&key)?;
-        let mut iods = garbage.map(|garbage| garbage.iods).unwrap_or_default();
-        iods.push(iod);
-        self.put(key, &Garbage { iods })?;
         Ok(Verdict::Repairable)
     }
 

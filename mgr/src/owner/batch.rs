@@ -132,7 +132,12 @@ impl<W> State<W> {
                 connection,
                 request,
             } => self.request(view, batch, waiter, connection, request),
+            Input::Connected(connection, peer) => {
+                self.peers.insert(connection, peer);
+                Ok(())
+            }
             Input::Disconnected(connection) => {
+                self.peers.remove(&connection);
                 self.registry.disconnected(connection, batch.moment.ms);
                 Ok(())
             }
@@ -204,7 +209,7 @@ impl<W> State<W> {
             }
             let reply = match self.lease_request(client, &request.operation) {
                 Some(reply) => reply,
-                None => self.answer(view, batch, &request),
+                None => self.answer(view, batch, connection, &request),
             };
             batch.reply(waiter, reply);
             return Ok(());
@@ -220,7 +225,7 @@ impl<W> State<W> {
             }
             Admission::Joined => {}
             Admission::Replay(waiter, reply) => {
-                self.replay(batch, connection, waiter, &request, reply);
+                self.replay(batch, waiter, &request, reply);
             }
             Admission::Refused(waiter, error) => batch.reply(waiter, Err(error)),
         }
@@ -229,18 +234,15 @@ impl<W> State<W> {
 
     /// Answers a request again. What it did in memory may have been forgotten in a restart, and the
     /// truncation that it started may still go on.
-    fn replay(
-        &mut self,
-        batch: &mut Batch<W>,
-        connection: u64,
-        waiter: W,
-        request: &MgrRequest,
-        reply: MgrReply,
-    ) {
+    fn replay(&mut self, batch: &mut Batch<W>, waiter: W, request: &MgrRequest, reply: MgrReply) {
         let MgrRequest {
             client, sequence, ..
         } = *request;
         let mut inode = None;
+        if let Ok(MgrResponse::Registered { iod, seal, .. }) = reply {
+            batch.reply(waiter, self.register_again(iod, seal));
+            return;
+        }
         match (&request.operation, &reply) {
             (
                 MgrOperation::Open { access, .. } | MgrOperation::Create { access, .. },
@@ -258,14 +260,6 @@ impl<W> State<W> {
                 }
             }
             (MgrOperation::SetAttr { inode: number, .. }, Ok(_)) => inode = Some(*number),
-            (
-                MgrOperation::RegisterIod {
-                    address, report, ..
-                },
-                Ok(MgrResponse::Registered { iod, .. }),
-            ) => {
-                self.note_iod(batch, *iod, address, *report, connection);
-            }
             _ => {}
         }
         match inode.filter(|inode| self.work.is_cutting(*inode)) {

@@ -20,12 +20,14 @@ pub mod thread;
 pub mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 use pvfs::attr::Timestamp;
 use pvfs::error::FsError;
-use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId};
+use pvfs::ids::{ClientId, FileSystemId, Incarnation, InodeNumber, IodId};
 use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrReply, MgrRequest};
+use pvfs::proto::seal::{OrderKey, Reign};
 
 use self::batch::Batch;
 use self::leases::{Parked, Parking};
@@ -60,6 +62,10 @@ pub struct Config {
     pub generation: u32,
     /// Drawn at random: the identity of a file system that is made now.
     pub file_system: FileSystemId,
+    /// The store was restored from a backup: see [`format::start`].
+    pub new_era: bool,
+    /// Draws 64 random bits that nobody can foresee.
+    pub draw: fn() -> u64,
 }
 
 /// A moment: the clock that people read, and one that never jumps.
@@ -83,6 +89,8 @@ pub enum Input<W> {
         /// What is asked.
         request: Box<MgrRequest>,
     },
+    /// There is a new connection, of a peer at an address.
+    Connected(u64, IpAddr),
     /// A connection is gone.
     Disconnected(u64),
     /// Iods did, or failed to do, what [`Action::Work`] asked.
@@ -110,8 +118,9 @@ pub enum Action<W> {
     Announce(Notice),
     /// Have iods do something.
     Work(StripeWork),
-    /// An iod has registered: whoever is trying to reach it should try this address.
-    IodIsAt(IodId, String),
+    /// An iod has registered: whoever is trying to reach it should try this address, and believe no
+    /// other run of it.
+    IodIsAt(IodId, String, Incarnation),
     /// A client's session has ended: end its connection, so that it greets anew if it is there.
     Expired(ClientId),
 }
@@ -136,6 +145,11 @@ struct Withheld {
 struct State<W> {
     config: Config,
     started: Started,
+    reign: Reign,
+    /// By which iods know orders of this mgr.
+    key: OrderKey,
+    /// Where connections come from.
+    peers: HashMap<u64, IpAddr>,
     opens: OpenTable,
     sessions: Sessions<W>,
     registry: Registry,
@@ -184,10 +198,18 @@ impl<S: Store, W> Manager<S, W> {
     ///
     /// [`StoreError`].
     pub fn start(mut store: S, config: Config, now: Timestamp) -> Result<Self, StoreError> {
-        let started = format::start(&mut store, config.file_system, now)?;
+        let started = format::start(&mut store, config.file_system, config.new_era, now)?;
+        let draw = || u128::from((config.draw)());
         let mut state = State {
             config,
             started,
+            reign: Reign {
+                era: started.era,
+                starts: started.starts,
+                nonce: (config.draw)(),
+            },
+            key: OrderKey((draw() << 64) | draw()),
+            peers: HashMap::new(),
             opens: OpenTable::new(started.starts),
             sessions: Sessions::default(),
             registry: Registry::default(),
@@ -221,6 +243,12 @@ impl<S: Store, W> Manager<S, W> {
     #[must_use]
     pub const fn file_system(&self) -> FileSystemId {
         self.state.started.file_system
+    }
+
+    /// By which iods know orders of this mgr.
+    #[must_use]
+    pub const fn order_key(&self) -> OrderKey {
+        self.state.key
     }
 
     /// The store, to look at.
@@ -350,6 +378,12 @@ impl<W> State<W> {
             (true, false) => tracing::info!("the metadata store has room again"),
             (false, false) | (true, true) => {}
         }
+    }
+
+    /// Where a connection comes from.
+    fn peer(&self, connection: u64) -> IpAddr {
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        self.peers.get(&connection).copied().unwrap_or(unknown)
     }
 
     const fn in_grace(&self, ms: u64) -> bool {

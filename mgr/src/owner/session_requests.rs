@@ -11,6 +11,7 @@ use pvfs::proto::mgr::{
 };
 use pvfs::proto::peer::Peer;
 use pvfs::proto::report::IodReport;
+use pvfs::proto::seal::Seal;
 
 use super::batch::Batch;
 use super::{Action, State, inodes_free, store_failed};
@@ -18,7 +19,8 @@ use crate::namespace::inode::Counters;
 use crate::namespace::transaction::Halt;
 use crate::namespace::{key, value};
 use crate::placement::Totals;
-use crate::registry::{Introduction, IodRecord};
+use crate::registry::{Introduction, IodRecord, Rule};
+use crate::seals::{self, Claim, Step};
 use crate::store::{Records, StoreError, View};
 
 /// What a client says in [`MgrOperation::Hello`].
@@ -36,6 +38,7 @@ impl<W> State<W> {
         &mut self,
         view: &dyn View,
         batch: &Batch<W>,
+        connection: u64,
         request: &MgrRequest,
     ) -> MgrReply {
         let ms = batch.moment.ms;
@@ -64,7 +67,7 @@ impl<W> State<W> {
             MgrOperation::ListIods => Ok(MgrResponse::Iods(self.registry.statuses(ms))),
             MgrOperation::IodHeartbeat { iod, report } => self
                 .registry
-                .heartbeat(*iod, *report, ms)
+                .heartbeat(*iod, *report, connection, ms)
                 .map(|()| MgrResponse::Done),
             MgrOperation::StatFs => self.stat_fs(view, batch),
             _ => self.look(view, batch, request),
@@ -142,7 +145,8 @@ impl<W> State<W> {
         }))
     }
 
-    /// Registers an iod, and numbers it if it is new.
+    /// Hears an iod that introduces itself, and numbers it if it is new: gives it a seal, or admits
+    /// it where it comes with the one that it was given.
     pub(super) fn register_iod(
         &mut self,
         view: &dyn View,
@@ -153,59 +157,172 @@ impl<W> State<W> {
         let MgrOperation::RegisterIod {
             iod,
             file_system,
+            seal,
+            incarnation,
             address,
             report,
         } = &request.operation
         else {
             return Err(FsError::Protocol.into());
         };
-        let (iod, file_system) = (*iod, *file_system);
-        let introduction = Introduction {
-            iod,
-            file_system,
-            address,
-        };
-        self.registry
-            .judge(introduction, self.started.file_system)?;
-        let mut records = Records::new();
         let mut counters = read_counters(view, &batch.records)?;
-        let iod = iod.unwrap_or(IodId(counters.iod_next));
-        if iod.0 >= counters.iod_next {
-            counters.iod_next = iod.0.checked_add(1).ok_or(FsError::InvalidArgument)?;
-            records.insert(key::counters(), Some(value::encode(&counters)?));
-        }
-        if self.registry.address(iod) != Some(address) {
-            let record = IodRecord {
-                address: address.clone(),
-            };
+        let introduction = Introduction {
+            iod: *iod,
+            file_system: *file_system,
+            claim: Claim {
+                held: *seal,
+                incarnation: *incarnation,
+            },
+            address,
+            peer: self.peer(connection),
+        };
+        let step = self.judge(&introduction, counters.iod_next, report, batch.moment.ms)?;
+        let mut records = Records::new();
+        let iod = match iod {
+            Some(iod) => *iod,
+            None => {
+                let iod = IodId(counters.iod_next);
+                counters.iod_next = iod.0.checked_add(1).ok_or(FsError::NoSpace)?;
+                records.insert(key::counters(), Some(value::encode(&counters)?));
+                iod
+            }
+        };
+        let record = self.record_after(step, iod, &introduction);
+        if self.registry.record(iod) != Some(&record) {
             records.insert(key::iod(iod), Some(value::encode(&record)?));
         }
-        self.note_iod(batch, iod, address, *report, connection);
-        Ok((
-            MgrResponse::Registered {
-                iod,
-                file_system: self.started.file_system,
-            },
-            records,
-        ))
+        match step {
+            Step::Admit => self.admit_iod(batch, iod, &record, *report, connection),
+            Step::Adopt => {
+                let held = seal.map_or_else(|| "no seal".to_owned(), |seal| seal.to_string());
+                tracing::warn!(
+                    "iod {iod} at {address} is believed, once in this era: it holds {held}, and \
+                     this store knows nothing of it"
+                );
+                self.give_iod(batch, iod, &record);
+            }
+            Step::Renew => self.give_iod(batch, iod, &record),
+        }
+        Ok((self.registered(iod, &record), records))
     }
-}
 
-impl<W> State<W> {
+    /// What is to be done with an iod that introduces itself.
+    fn judge(
+        &mut self,
+        introduction: &Introduction<'_>,
+        iod_next: u32,
+        report: &IodReport,
+        ms: u64,
+    ) -> Result<Step, FsError> {
+        let rule = Rule {
+            file_system: self.started.file_system,
+            reign: self.reign,
+            iod_next,
+        };
+        // A new one gets its first seal.
+        let step = self
+            .registry
+            .judge(introduction, &rule, ms)?
+            .unwrap_or(Step::Renew);
+        let known = introduction.iod.and_then(|iod| self.registry.record(iod));
+        let held = introduction.claim.held;
+        // It could keep no other on a disk that cannot be written to, and what it has does not change.
+        let keeps = !report.writable && known.is_some_and(|known| Some(known.seal) == held);
+        Ok(match step {
+            Step::Renew if keeps => Step::Admit,
+            step => step,
+        })
+    }
+
+    /// What is stored of an iod from then on.
+    fn record_after(&self, step: Step, iod: IodId, introduction: &Introduction<'_>) -> IodRecord {
+        let Introduction {
+            claim,
+            address,
+            peer,
+            ..
+        } = introduction;
+        let known = self.registry.record(iod);
+        match (step, known) {
+            (Step::Admit, Some(known)) => IodRecord {
+                address: (*address).to_owned(),
+                incarnation: claim.incarnation,
+                before: None,
+                confirmed: true,
+                ..known.clone()
+            },
+            (Step::Admit | Step::Renew | Step::Adopt, _) => {
+                let draw = || u128::from((self.config.draw)());
+                let given = known.map(|known| known.seal);
+                let secret = (draw() << 64) | draw();
+                IodRecord {
+                    address: (*address).to_owned(),
+                    founder: known.map_or(*peer, |known| known.founder),
+                    incarnation: claim.incarnation,
+                    seal: seals::next(given, claim.held, self.reign, secret),
+                    before: claim.held,
+                    confirmed: false,
+                }
+            }
+        }
+    }
+
+    fn registered(&self, iod: IodId, record: &IodRecord) -> MgrResponse {
+        MgrResponse::Registered {
+            iod,
+            file_system: self.started.file_system,
+            seal: record.seal,
+            key: self.key,
+        }
+    }
+
+    /// The reply to a new iod that asks again, since it has not kept its number. Where somebody has
+    /// come with its seal meanwhile, that is another directory, copied before it had a number.
+    pub(super) fn register_again(&self, iod: IodId, was_given: Seal) -> MgrReply {
+        let record = self.registry.record(iod);
+        match record.filter(|record| !record.confirmed && record.seal == was_given) {
+            Some(record) => Ok(self.registered(iod, record)),
+            None => {
+                tracing::warn!(
+                    "refused a new iod that was to be iod {iod}: its data directory was copied \
+                     before it had a number, and the copy has that; make another by pvfs-iod --init"
+                );
+                Err(FsError::Superseded)
+            }
+        }
+    }
+
+    /// Notes in memory what an iod was given, until the batch is rolled back.
+    fn give_iod(&mut self, batch: &mut Batch<W>, iod: IodId, record: &IodRecord) {
+        let before = self.registry.give(iod, record.clone(), batch.moment.ms);
+        batch.registered.push(before);
+        batch.actions.push(Action::IodIsAt(
+            iod,
+            record.address.clone(),
+            record.incarnation,
+        ));
+    }
+
     /// Notes in memory that an iod is there, until the batch is rolled back.
-    pub(super) fn note_iod(
+    fn admit_iod(
         &mut self,
         batch: &mut Batch<W>,
         iod: IodId,
-        address: &str,
+        record: &IodRecord,
         report: IodReport,
         connection: u64,
     ) {
-        tracing::info!("iod {iod} is at {address}");
+        tracing::info!("iod {iod} is at {}", record.address);
         let ms = batch.moment.ms;
-        let before = self.registry.register(iod, address, report, connection, ms);
+        let before = self
+            .registry
+            .admit(iod, record.clone(), report, connection, ms);
         batch.registered.push(before);
-        batch.actions.push(Action::IodIsAt(iod, address.to_owned()));
+        batch.actions.push(Action::IodIsAt(
+            iod,
+            record.address.clone(),
+            record.incarnation,
+        ));
         self.work.iod_is_back();
     }
 }

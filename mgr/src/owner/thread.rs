@@ -83,7 +83,9 @@ pub fn run<S: Store>(
                 }
             }
             Action::Work(work) => executor.start(work),
-            Action::IodIsAt(iod, address) => executor.iod_is_at(iod, &address),
+            Action::IodIsAt(iod, address, incarnation) => {
+                executor.iod_is_at(iod, &address, incarnation);
+            }
             Action::Expired(client) => {
                 if let Some(greeted) = clients.remove(&client) {
                     greeted.on.close();
@@ -137,7 +139,7 @@ fn note_clients(inputs: &[Input<Waiter>], clients: &mut HashMap<ClientId, Greete
             Input::Disconnected(connection) => {
                 clients.retain(|_, greeted| greeted.on.id() != *connection);
             }
-            Input::WorkDone(_) | Input::Tick => {}
+            Input::Connected(..) | Input::WorkDone(_) | Input::Tick => {}
         }
     }
 }

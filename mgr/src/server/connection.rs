@@ -168,6 +168,9 @@ pub async fn serve(
         close: Notify::new(),
     }));
     tracing::debug!("connection {id} from {peer}");
+    let connected = Input::Connected(id, peer.ip().to_canonical());
+    // The owner is gone only when the process ends.
+    let _ = owner.send(Command::Input(connected)).await;
     let end = tokio::select! {
         end = read_requests(read, &handle, &owner, (&place, idle)) => end,
         end = write_replies(write, outgoing) => end,

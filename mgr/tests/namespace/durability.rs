@@ -205,7 +205,7 @@ fn a_missing_record_is_an_error() {
     let mut store = world.take_store();
     let counters = Records::from([(key::counters(), None)]);
     store.commit(&counters).unwrap();
-    let started = pvfs_mgr::namespace::format::start(&mut store, FILE_SYSTEM, time(1));
+    let started = pvfs_mgr::namespace::format::start(&mut store, FILE_SYSTEM, false, time(1));
     assert!(matches!(started, Err(StoreError::Missing { key }) if key == key::counters()));
 }
 
@@ -272,6 +272,8 @@ fn a_store_of_a_later_version_is_refused() {
         linger_ms: 0,
         generation: 1,
         file_system: crate::world::FILE_SYSTEM,
+        new_era: false,
+        draw: || 5,
     };
     let started = Manager::<_, u32>::start(store, config, crate::world::time(0));
     let Err(error) = started else { panic!() };

@@ -5,8 +5,9 @@
 use pvfs::attr::{Credentials, FileKind};
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, IodId, ObjectId, ROOT_INODE};
+use pvfs::layout::LayoutSlot;
 use pvfs::limits::CAPABILITY_XATTR;
-use pvfs::proto::check::{Counted, Finding, Section, Seen, Verdict};
+use pvfs::proto::check::{Counted, Finding, Section, Seen, StrayPart, Verdict};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 use pvfs_mgr::namespace::dentry::{CookieEntry, Dentry};
 use pvfs_mgr::namespace::inode::{Counters, Garbage, Inode};
@@ -521,9 +522,24 @@ fn stray_objects_are_removed_and_no_others() {
         Err(FsError::InvalidArgument)
     );
     tree.world.diligent = false;
+    let part = |length| StrayPart {
+        iod: IodId(1),
+        length,
+        place: None,
+    };
+    // One that holds something, and nobody knows what.
+    let kept = Finding::StrayObject {
+        object: older,
+        parts: vec![part(1)],
+    };
+    assert_eq!(
+        verdict(&mut tree.world, MgrOperation::Repair(kept)),
+        Verdict::Lost
+    );
     for object in [older, of_directory] {
         let iod = IodId(1);
-        examine_and_repair(&mut tree.world, &Finding::StrayObject { iod, object });
+        let parts = vec![part(0)];
+        examine_and_repair(&mut tree.world, &Finding::StrayObject { object, parts });
         // The removal is a later batch's.
         tree.world.tick(1000);
         let orders = tree.world.work.iter();
@@ -533,8 +549,8 @@ fn stray_objects_are_removed_and_no_others() {
         assert_eq!(targets[0].iod, iod);
     }
     let living = Finding::StrayObject {
-        iod: IodId(1),
         object: of_file,
+        parts: vec![part(1)],
     };
     assert_eq!(
         verdict(&mut tree.world, MgrOperation::Repair(living)),
@@ -542,14 +558,104 @@ fn stray_objects_are_removed_and_no_others() {
     );
     // Written under records that are newer than these.
     let newer = Finding::StrayObject {
-        iod: IodId(1),
         object: from_the_future,
+        parts: vec![StrayPart {
+            place: Some(place(0, 2)),
+            ..part(1)
+        }],
     };
     assert_eq!(
         verdict(&mut tree.world, MgrOperation::Repair(newer)),
         Verdict::Lost
     );
     tree.world.iods_answer(false);
+    check(&tree.world.store());
+}
+
+const STRIPE: u32 = 64 << 10;
+
+fn place(slot: u16, slots: u16) -> LayoutSlot {
+    LayoutSlot {
+        slot,
+        slots,
+        stripe_size: STRIPE,
+        layout_hash: 0x0102_0304,
+    }
+}
+
+/// What was made after a backup that was restored: stripes that mgr knows nothing of.
+#[test]
+fn stray_stripes_become_a_file_where_they_are_and_late_ones_join_it() {
+    let mut tree = tree();
+    let store_before = tree.world.take_store();
+    tree.world.new_era = true;
+    tree.world.restart_over(store_before);
+    let object = ObjectId {
+        inode: InodeNumber(5000),
+        generation: 9,
+    };
+    let part = |iod, slot, length| StrayPart {
+        iod: IodId(iod),
+        length,
+        place: Some(place(slot, 3)),
+    };
+    // Slot 1 is at an iod that is away.
+    let parts = vec![part(2, 0, u64::from(STRIPE)), part(1, 2, 100)];
+    let finding = Finding::StrayObject {
+        object,
+        parts: parts.clone(),
+    };
+    examine_and_repair(&mut tree.world, &finding);
+    let lost = tree.world.lookup(ROOT_INODE, "lost+found").unwrap().inode;
+    let name = format!("#{object}");
+    let attr = tree.world.lookup(lost, &name).unwrap();
+    assert_eq!(attr.object(), object);
+    assert_eq!(attr.size, 2 * u64::from(STRIPE) + 100);
+    assert_eq!((attr.mode & 0o777, attr.nlink), (0o600, 1));
+    check(&tree.world.store());
+    let layout = |world: &mut World| match world.call(MgrOperation::GetLayout {
+        inode: object.inode,
+    }) {
+        Ok(MgrResponse::Layout {
+            layout: Some(layout),
+            ..
+        }) => layout,
+        other => panic!("{other:?}"),
+    };
+    let found = layout(&mut tree.world);
+    assert_eq!(found.iods(), [2, 3, 1].map(IodId));
+    let stripe = found.stripes_of(object)(2);
+    assert_eq!(stripe.place, place(2, 3), "as the iods know it");
+    let again = verdict(&mut tree.world, MgrOperation::Repair(finding));
+    assert_eq!(again, Verdict::Gone);
+    // The fourth iod comes back with slot 1, and more at the end of it.
+    tree.world.register(None, "iod4:7000").unwrap();
+    let mut all = parts;
+    let late = tree.world.seals.keys().copied().max().unwrap();
+    all.push(part(late, 1, u64::from(STRIPE) + 7));
+    let finding = Finding::StrayObject { object, parts: all };
+    let opened = tree.world.open(ALICE, object.inode, BOTH, false).unwrap();
+    let busy = tree.world.call(MgrOperation::Repair(finding.clone()));
+    assert_eq!(busy, Err(FsError::Busy));
+    tree.world.close(ALICE, object.inode, opened.open);
+    examine_and_repair(&mut tree.world, &finding);
+    let found = layout(&mut tree.world);
+    assert_eq!(found.iods(), [2, late, 1].map(IodId));
+    let attr = tree.world.stat(object.inode).unwrap();
+    assert_eq!(attr.size, 4 * u64::from(STRIPE) + 7);
+    // Two that say that they are the same part are left alone.
+    let twice = Finding::StrayObject {
+        object: ObjectId {
+            generation: 10,
+            ..object
+        },
+        parts: vec![part(1, 0, 5), part(2, 0, 5)],
+    };
+    let left = verdict(&mut tree.world, MgrOperation::Repair(twice));
+    assert_eq!(left, Verdict::Lost);
+    tree.world.diligent = false;
+    tree.world.unlink(lost, &name).unwrap();
+    tree.world.tick(1000);
     check(&tree.world.store());
 }
 

@@ -2,6 +2,7 @@
 //! Truncation and the removal of stripes: nothing is acknowledged before it is done on every iod,
 //! and whatever was begun is finished, whoever restarts.
 
+use pvfs::attr::Credentials;
 use pvfs::attr::SetAttr;
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, IodId, ROOT_INODE};
@@ -9,7 +10,7 @@ use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 use pvfs_mgr::owner::work::{Order, RETRY_MS};
 
 use crate::check::check;
-use crate::world::{ALICE, BOB, BOTH, READ, SESSION_TIMEOUT_MS, WRITE, World, user};
+use crate::world::{ALICE, BOB, BOTH, OPERATOR, READ, SESSION_TIMEOUT_MS, WRITE, World, user};
 
 fn truncate(inode: InodeNumber, size: u64) -> MgrOperation {
     let set = SetAttr {
@@ -291,7 +292,8 @@ fn much_garbage_goes_in_turns() {
                 iod: IodId(n),
                 report: crate::world::REPORT,
             };
-            world.call(heartbeat).unwrap();
+            let root = Credentials::ROOT;
+            world.call_as(OPERATOR, &root, heartbeat).unwrap();
         }
     }
     assert_eq!(world.done.len(), count);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pvfs::attr::{Attr, Credentials, FileKind, SetAttr, Space, Timestamp};
 use pvfs::error::FsError;
-use pvfs::ids::{ClientId, FileSystemId, InodeNumber, IodId, OpenId, ROOT_INODE};
+use pvfs::ids::{ClientId, FileSystemId, Incarnation, InodeNumber, IodId, OpenId, ROOT_INODE};
 use pvfs::limits::SILENCE_LOOK_MS;
 use pvfs::name::Name;
 use pvfs::proto::lease::{NO_LEASE, Notice};
@@ -14,6 +14,7 @@ use pvfs::proto::mgr::{
     RenameMode,
 };
 use pvfs::proto::report::IodReport;
+use pvfs::proto::seal::Seal;
 use pvfs_mgr::owner::work::{LocalFile, Order, StripeWork, Target, WorkDone};
 use pvfs_mgr::owner::{Action, Config, Input, Manager, Moment};
 use pvfs_mgr::store::Store;
@@ -99,6 +100,12 @@ pub struct World<S: Store = MemoryStore> {
     pub who: Credentials,
     /// For how long what is removed lingers.
     linger_ms: u32,
+    /// What the iods' directories hold.
+    pub seals: HashMap<u32, Seal>,
+    /// Which run of an iod introduces itself next.
+    pub incarnation: Incarnation,
+    /// The next start begins an era.
+    pub new_era: bool,
 }
 
 /// A world in memory.
@@ -139,6 +146,9 @@ impl<S: Store> World<S> {
             iods: HashMap::new(),
             who: Credentials::ROOT,
             linger_ms,
+            seals: HashMap::new(),
+            incarnation: Incarnation(7),
+            new_era: false,
         };
         world.start(store);
         world
@@ -151,6 +161,8 @@ impl<S: Store> World<S> {
             linger_ms: self.linger_ms,
             generation: 1,
             file_system: FILE_SYSTEM,
+            new_era: std::mem::take(&mut self.new_era),
+            draw: || 5,
         };
         self.ms = 0;
         self.manager = Some(Manager::start(store, config, self.now()).unwrap());
@@ -163,16 +175,50 @@ impl<S: Store> World<S> {
         self
     }
 
-    pub fn register(&mut self, iod: Option<u32>, address: &str) -> MgrReply {
-        let file_system = iod.map(|_| FILE_SYSTEM);
-        let (iod, address) = (iod.map(IodId), address.to_owned());
-        let operation = MgrOperation::RegisterIod {
-            iod,
-            file_system,
-            address,
+    /// An iod introduces itself, as the run that it is, until it is admitted; says which it is. A
+    /// number that has no seal yet comes without one.
+    pub fn register(&mut self, iod: Option<u32>, address: &str) -> Result<u32, FsError> {
+        let mut iod = iod;
+        for _ in 0..4 {
+            let held = iod.and_then(|iod| self.seals.get(&iod).copied());
+            let (found, given) = self.introduce(iod, held, address)?;
+            iod = Some(found);
+            self.seals.insert(found, given);
+            if held == Some(given) {
+                return Ok(found);
+            }
+        }
+        panic!("iod {iod:?} is never admitted")
+    }
+
+    /// An iod introduces itself once, and is given its number and a seal.
+    pub fn introduce(
+        &mut self,
+        iod: Option<u32>,
+        seal: Option<Seal>,
+        address: &str,
+    ) -> Result<(u32, Seal), FsError> {
+        let operation = self.introduction(iod, seal, address);
+        match self.call_as(OPERATOR, &Credentials::ROOT, operation)? {
+            MgrResponse::Registered { iod, seal, .. } => Ok((iod.0, seal)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn introduction(
+        &self,
+        iod: Option<u32>,
+        seal: Option<Seal>,
+        address: &str,
+    ) -> MgrOperation {
+        MgrOperation::RegisterIod {
+            iod: iod.map(IodId),
+            file_system: iod.map(|_| FILE_SYSTEM),
+            seal,
+            incarnation: self.incarnation,
+            address: address.to_owned(),
             report: REPORT,
-        };
-        self.call_as(OPERATOR, &Credentials::ROOT, operation)
+        }
     }
 
     /// kill -9 and a new start; requests under way are lost.
@@ -222,7 +268,7 @@ impl<S: Store> World<S> {
                     Action::Notify { client, notice, .. } => self.notices.push((client, notice)),
                     Action::Announce(notice) => self.announced.push(notice),
                     Action::Expired(client) => self.expired.push(client),
-                    Action::IodIsAt(iod, address) => drop(self.iods.insert(iod, address)),
+                    Action::IodIsAt(iod, address, _) => drop(self.iods.insert(iod, address)),
                     Action::Work(work) if self.diligent => done.push(self.note_done(work)),
                     Action::Work(work) => self.work.push(work),
                 }

@@ -9,7 +9,7 @@ use super::patience::Patience;
 use super::transport::{ByteStream, Tcp, Transport};
 use crate::address::Endpoint;
 use crate::error::FsError;
-use crate::ids::{FileSystemId, IodId};
+use crate::ids::{FileSystemId, Incarnation, IodId};
 use crate::proto::iod::{IodReply, IodRequest, IodResponse};
 use crate::runtime::time::{Duration, Instant};
 use crate::wire::blocking::{ConnectionError, read_message, write_message};
@@ -36,6 +36,11 @@ pub trait IodDirectory: Send + Sync {
     /// Whether the iod is there, as far as is known.
     fn is_alive(&self, _iod: IodId) -> bool {
         true
+    }
+
+    /// Which run of the iod mgr has admitted: no other one's answers count. `None` does not check it.
+    fn incarnation(&self, _iod: IodId) -> Option<Incarnation> {
+        None
     }
 
     /// Which file system the iods must belong to; `None` does not check it.
@@ -79,6 +84,8 @@ pub struct IodConnection {
     stream: BufReader<Waiting>,
     scratch: Vec<u8>,
     request_id: u64,
+    /// Which run of the iod it leads to, once that was asked.
+    incarnation: Option<Incarnation>,
 }
 
 impl IodConnection {
@@ -122,6 +129,7 @@ impl IodConnection {
             stream: BufReader::with_capacity(DATA_REPLY_START_BYTES, waiting),
             scratch: Vec::new(),
             request_id: 0,
+            incarnation: None,
         })
     }
 
@@ -136,10 +144,16 @@ impl IodConnection {
         self.stream.get_mut().patience = patience;
     }
 
-    /// From now on a request that waits is given up, and with it the connection, where `watch` says
-    /// that the iod is not there.
-    pub(super) fn watch(&mut self, watch: Watch) {
+    /// It leads to this run of the iod. From now on a request that waits is given up, and with it
+    /// the connection, where `watch` says that the iod is not there.
+    pub(super) fn watch(&mut self, incarnation: Incarnation, watch: Watch) {
+        self.incarnation = Some(incarnation);
         self.stream.get_mut().watch = Some(watch);
+    }
+
+    /// Which run of the iod it leads to.
+    pub(super) const fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
     }
 
     /// Sends a request without payload and waits for its reply, which may have none either.
@@ -269,7 +283,7 @@ impl Waiting {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "gave up waiting"));
                     }
                     if !self.is_there() {
-                        let error = "mgr hears nothing from it either";
+                        let error = "mgr hears nothing from it either, or from another run of it";
                         return Err(io::Error::new(io::ErrorKind::TimedOut, error));
                     }
                     if silence.is_news(Instant::now()) {
@@ -450,7 +464,7 @@ mod tests {
         let done = frame(1, &Ok(IodResponse::Done), &[]);
         for is_there in [true, false] {
             let mut connection = asked([None, Some(done.clone())]);
-            connection.watch(Box::new(move || is_there));
+            connection.watch(Incarnation(1), Box::new(move || is_there));
             assert_eq!(connection.receive(&mut []).is_ok(), is_there);
         }
     }

@@ -25,7 +25,7 @@ use super::session::{Begun, Refused, Session};
 use crate::address::Endpoint;
 use crate::attr::Credentials;
 use crate::error::FsError;
-use crate::ids::{ClientId, FileSystemId, IodId};
+use crate::ids::{ClientId, FileSystemId, Incarnation, IodId};
 use crate::proto::lock::LockRequest;
 use crate::proto::mgr::{IodStatus, MgrOperation, MgrReply, MgrResponse};
 use crate::proto::peer::Peer;
@@ -127,6 +127,7 @@ pub(super) struct Shared {
 struct KnownIod {
     /// `None` where mgr's address of it is none.
     endpoint: Option<Endpoint>,
+    incarnation: Incarnation,
     state: IodState,
 }
 
@@ -503,6 +504,12 @@ impl IodDirectory for MgrClient {
         iods.get(&iod).is_none_or(|known| known.state.is_alive())
     }
 
+    fn incarnation(&self, iod: IodId) -> Option<Incarnation> {
+        let iods = self.shared.iods.read();
+        let iods = iods.unwrap_or_else(PoisonError::into_inner);
+        iods.get(&iod).map(|known| known.incarnation)
+    }
+
     fn file_system(&self) -> Option<FileSystemId> {
         self.welcome().map(|welcome| welcome.file_system)
     }
@@ -580,6 +587,7 @@ impl Shared {
             }
             let known = KnownIod {
                 endpoint: endpoint.ok(),
+                incarnation: status.incarnation,
                 state: status.state,
             };
             let before = iods.insert(status.iod, known);

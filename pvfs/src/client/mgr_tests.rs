@@ -106,6 +106,7 @@ fn serve_connection(
                 let iods = vec![IodStatus {
                     iod: IodId(3),
                     address: "node3:7000".into(),
+                    incarnation: Incarnation(1),
                     state: IodState::Alive,
                     state_ms: 0,
                     report: IodReport {

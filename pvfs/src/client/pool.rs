@@ -16,7 +16,7 @@ use super::patience::{Backoff, Patience};
 use super::slots::Slots;
 use super::transport::{Tcp, Transport};
 use crate::error::FsError;
-use crate::ids::{FileSystemId, IodId, SessionId};
+use crate::ids::{Incarnation, IodId, SessionId};
 use crate::proto::iod::{Change, IodReply, IodRequest, IodResponse};
 use crate::runtime::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::runtime::time::{Duration, Instant};
@@ -177,7 +177,7 @@ enum Away {
         endpoint: String,
         found: String,
     },
-    #[error("iod {0} is not ready")]
+    #[error("iod {0} is not ready: mgr has not admitted it, or not this run of it")]
     NotReady(IodId),
 }
 
@@ -378,6 +378,8 @@ impl IodPool {
     fn receive(&self, exchange: &mut Exchange<'_>, flight: Flight) -> Result<(), Retry> {
         let mut connection = flight.connection;
         match connection.receive(&mut exchange.scatter) {
+            // Another run of the iod has its place, and what this one says may be old.
+            Ok(_) if !self.shared.is_current(exchange.iod, &connection) => Err(Retry::AtOnce),
             Ok((Err(FsError::TryAgain), _)) => Err(self.not_now(exchange.iod, connection)),
             Ok((Err(FsError::SessionLost), _)) => {
                 self.shared.give_back(exchange.iod, connection);
@@ -452,9 +454,14 @@ impl IodPool {
             IodResponse::Pong {
                 iod: Some(found),
                 file_system,
+                incarnation,
             } if found == iod && is_expected(directory.file_system(), file_system) => {
-                connection.watch(watch(Arc::clone(directory), iod));
-                Ok(connection)
+                let incarnation = incarnation.ok_or(Away::NotReady(iod))?;
+                connection.watch(incarnation, watch(Arc::clone(directory), iod, incarnation));
+                match self.shared.is_current(iod, &connection) {
+                    true => Ok(connection),
+                    false => Err(Away::NotReady(iod)),
+                }
             }
             IodResponse::Pong { iod: None, .. } => Err(Away::NotReady(iod)),
             found => {
@@ -475,18 +482,22 @@ const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// `TcpStream::connect_timeout` refuses a timeout of zero.
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
-/// Whether an iod is there, as far as a connection is concerned on which it has just answered: where
+/// Whether an iod is there, as far as a connection to one run of it is concerned, on which it has just
+/// answered: no other run is admitted, and where
 /// mgr did not hear it even then, that is between the two, until mgr has heard it again.
-fn watch(directory: Arc<dyn IodDirectory>, iod: IodId) -> Watch {
+fn watch(directory: Arc<dyn IodDirectory>, iod: IodId, incarnation: Incarnation) -> Watch {
     let was_alive = AtomicBool::new(directory.is_alive(iod));
     Box::new(move || {
+        if !is_expected(directory.incarnation(iod), Some(incarnation)) {
+            return false;
+        }
         let is_alive = directory.is_alive(iod);
         let was_alive = was_alive.fetch_or(is_alive, Ordering::Relaxed);
         is_alive || !was_alive
     })
 }
 
-fn is_expected(expected: Option<FileSystemId>, found: Option<FileSystemId>) -> bool {
+fn is_expected<T: PartialEq>(expected: Option<T>, found: Option<T>) -> bool {
     expected.is_none() || expected == found
 }
 
@@ -510,7 +521,17 @@ impl Shared {
 
     /// The connection used last: the rest may be dropped by the iod or a firewall in peace.
     fn take_idle(&self, iod: IodId) -> Option<IodConnection> {
-        self.lock().get_mut(&iod)?.idle.pop()
+        let connection = self.lock().get_mut(&iod)?.idle.pop()?;
+        if self.is_current(iod, &connection) {
+            return Some(connection);
+        }
+        self.forget_idle(iod);
+        None
+    }
+
+    /// Whether a connection leads to the run of the iod that mgr has admitted.
+    fn is_current(&self, iod: IodId, connection: &IodConnection) -> bool {
+        is_expected(self.directory.incarnation(iod), connection.incarnation())
     }
 
     fn give_back(&self, iod: IodId, connection: IodConnection) {

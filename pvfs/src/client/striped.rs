@@ -13,6 +13,7 @@ use crate::ids::ObjectId;
 use crate::layout::Layout;
 use crate::limits::PAYLOAD_BYTES_MAX;
 use crate::proto::iod::{Change, IodRequest, IodResponse, SeekTarget, StripeRef};
+use crate::proto::seal::OrderKey;
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +156,8 @@ pub fn sync(pool: &IodPool, layout: &Layout, object: ObjectId) -> Result<(), FsE
     })
 }
 
-/// Cuts the file to `file_size` bytes: each iod cuts its local file to its part, and none grows.
+/// Cuts the file to `file_size` bytes, as mgr, whose `key` it is: each iod cuts its local file to its
+/// part, and none grows.
 ///
 /// # Errors
 ///
@@ -165,6 +167,7 @@ pub fn truncate(
     layout: &Layout,
     object: ObjectId,
     file_size: u64,
+    key: OrderKey,
 ) -> Result<(), FsError> {
     let stripes = layout.stripes_of(object);
     on_all(pool, layout, |slot| IodRequest::Truncate {
@@ -173,11 +176,12 @@ pub fn truncate(
         fence: 0,
         number: 0,
         change: Change::UNNAMED,
+        key,
     })
 }
 
-/// The same for the one client that may write to the file: cuts off what a write of its own left
-/// beyond the end. `fence` is as in [`write_under`].
+/// Cuts off what a write of the caller's, who alone may write to the file, left beyond the end.
+/// `fence` is as in [`write_under`].
 ///
 /// # Errors
 ///
@@ -190,22 +194,26 @@ pub fn cut_tail(
     file_size: u64,
 ) -> Result<(), FsError> {
     let stripes = layout.stripes_of(object);
-    on_all(pool, layout, |slot| IodRequest::Truncate {
+    on_all(pool, layout, |slot| IodRequest::CutTail {
         stripe: stripes(slot),
         length: layout.local_size(slot, file_size),
         fence,
-        number: fence,
         change: Change::UNNAMED,
     })
 }
 
-/// Removes the file's bytes from all its iods.
+/// Removes the file's bytes from all its iods, as mgr, whose `key` it is.
 ///
 /// # Errors
 ///
 /// As [`sync`].
-pub fn remove(pool: &IodPool, layout: &Layout, object: ObjectId) -> Result<(), FsError> {
-    on_all(pool, layout, |_| IodRequest::Remove { object })
+pub fn remove(
+    pool: &IodPool,
+    layout: &Layout,
+    object: ObjectId,
+    key: OrderKey,
+) -> Result<(), FsError> {
+    on_all(pool, layout, |_| IodRequest::Remove { object, key })
 }
 
 /// Reserves disk space for the bytes from `start` to `end`; content and lengths stay. `fence` is as

@@ -7,7 +7,7 @@ use bincode::{Decode, Encode};
 
 use crate::attr::{FileKind, Timestamp};
 use crate::ids::{InodeNumber, IodId, ObjectId};
-use crate::layout::Layout;
+use crate::layout::{Layout, LayoutSlot};
 use crate::name::Name;
 
 /// A kind of records of mgr, in the order in which they are best looked at.
@@ -248,12 +248,13 @@ pub enum Finding {
         /// What was counted.
         counted: u64,
     },
-    /// Stripes on an iod that belong to no file. Repair: they go.
+    /// Stripes on iods that belong to no file. Repair: a file below `/lost+found` gets them; those
+    /// without a byte go.
     StrayObject {
-        /// Where.
-        iod: IodId,
         /// Which.
         object: ObjectId,
+        /// What each iod has of them.
+        parts: Vec<StrayPart>,
     },
     /// An object of which an iod has lost the data.
     LostObject {
@@ -285,6 +286,17 @@ pub enum Finding {
         /// The file's last change before it was looked at.
         ctime: Timestamp,
     },
+}
+
+/// What an iod has of stripes that belong to no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct StrayPart {
+    /// Which iod.
+    pub iod: IodId,
+    /// Bytes of the local file.
+    pub length: u64,
+    /// Which stripes of the file it holds; `None` where nobody has said so.
+    pub place: Option<LayoutSlot>,
 }
 
 /// What mgr says of a finding after it has looked again.

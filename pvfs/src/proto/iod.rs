@@ -5,8 +5,9 @@ use bincode::{Decode, Encode};
 
 use crate::attr::Space;
 use crate::error::FsError;
-use crate::ids::{FileSystemId, IodId, ObjectId, SessionId};
+use crate::ids::{FileSystemId, Incarnation, IodId, ObjectId, SessionId};
 use crate::layout::LayoutSlot;
+use crate::proto::seal::OrderKey;
 
 /// The stripes that a request means: of which file, and at which place of its layout. An iod that
 /// holds them under another place refuses with [`FsError::Io`], and its log says what it holds.
@@ -75,7 +76,7 @@ pub enum IodRequest {
         /// Makes it once.
         change: Change,
     },
-    /// Cuts the local file to `length`, never extends it.
+    /// mgr orders: cuts the local file to `length`, never extends it.
     Truncate {
         /// Whose stripes.
         stripe: StripeRef,
@@ -88,9 +89,11 @@ pub enum IodRequest {
         number: u64,
         /// Makes it once.
         change: Change,
+        /// Proves that it is mgr's; refused with [`FsError::Deposed`] otherwise.
+        key: OrderKey,
     },
-    /// Refuses writes under smaller fences from now on, also where there is no local file; answered
-    /// with [`IodResponse::Stat`] when none is under way any more.
+    /// mgr orders: refuses writes under smaller fences from now on, also where there is no local
+    /// file; answered with [`IodResponse::Stat`] when none is under way any more.
     Fence {
         /// Which stripes.
         stripe: StripeRef,
@@ -98,12 +101,16 @@ pub enum IodRequest {
         fence: u64,
         /// As in [`IodRequest::Truncate`], in the same count.
         number: u64,
+        /// As in [`IodRequest::Truncate`].
+        key: OrderKey,
     },
-    /// Removes the local file; no error where there is none. Writes under a lease are refused from
-    /// now on.
+    /// mgr orders: removes the local file; no error where there is none. Writes under a lease are
+    /// refused from now on.
     Remove {
         /// Whose stripes.
         object: ObjectId,
+        /// As in [`IodRequest::Truncate`].
+        key: OrderKey,
     },
     /// Returns when all acknowledged writes of the local file are on disk.
     Sync {
@@ -204,6 +211,18 @@ pub enum IodRequest {
         /// Which.
         change: Change,
     },
+    /// The client that alone may write to a file cuts off what a write of its own left beyond the
+    /// end: as [`IodRequest::Truncate`], with its fence as the number.
+    CutTail {
+        /// Whose stripes.
+        stripe: StripeRef,
+        /// New length of the local file, bytes.
+        length: u64,
+        /// As in [`IodRequest::Write`].
+        fence: u64,
+        /// Makes it once.
+        change: Change,
+    },
 }
 
 impl IodRequest {
@@ -212,6 +231,7 @@ impl IodRequest {
         match self {
             Self::Write { change, .. }
             | Self::Truncate { change, .. }
+            | Self::CutTail { change, .. }
             | Self::Allocate { change, .. }
             | Self::Punch { change, .. }
             | Self::Copy { change, .. } => Some(change),
@@ -231,12 +251,39 @@ impl IodRequest {
         }
     }
 
+    /// What proves that the request is mgr's, where only mgr may make it.
+    #[must_use]
+    pub const fn order(&self) -> Option<OrderKey> {
+        match self {
+            Self::Truncate { key, .. } | Self::Fence { key, .. } | Self::Remove { key, .. } => {
+                Some(*key)
+            }
+            Self::Ping
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::CutTail { .. }
+            | Self::Sync { .. }
+            | Self::Stat { .. }
+            | Self::Space
+            | Self::Allocate { .. }
+            | Self::Punch { .. }
+            | Self::Seek { .. }
+            | Self::Copy { .. }
+            | Self::List { .. }
+            | Self::Survey { .. }
+            | Self::Scrub { .. }
+            | Self::OpenSession
+            | Self::Settle { .. } => None,
+        }
+    }
+
     /// The stripes whose place in a layout the request names.
     pub fn stripes(&self) -> impl Iterator<Item = StripeRef> {
         let (first, second) = match self {
             Self::Read { stripe, .. }
             | Self::Write { stripe, .. }
             | Self::Truncate { stripe, .. }
+            | Self::CutTail { stripe, .. }
             | Self::Fence { stripe, .. }
             | Self::Sync { stripe }
             | Self::Allocate { stripe, .. }
@@ -275,6 +322,8 @@ pub enum IodResponse {
         iod: Option<IodId>,
         /// The file system it belongs to, once it has registered.
         file_system: Option<FileSystemId>,
+        /// Which run of it this is, once mgr has admitted it: it serves no data before.
+        incarnation: Option<Incarnation>,
     },
     /// To [`IodRequest::Read`]: the payload holds the bytes.
     Data,
@@ -326,8 +375,13 @@ pub enum IodResponse {
 pub enum Surveyed {
     /// Nothing.
     Absent,
-    /// A local file of so many bytes.
-    Length(u64),
+    /// A local file.
+    Present {
+        /// So many bytes.
+        length: u64,
+        /// Which stripes of the file it holds; `None` where nobody has said so.
+        place: Option<LayoutSlot>,
+    },
     /// Checksums of data that is gone.
     Lost,
     /// Something that the disk does not let it look at.

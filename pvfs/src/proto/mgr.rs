@@ -5,7 +5,7 @@ use bincode::{Decode, Encode};
 
 use crate::attr::{Attr, Credentials, FileKind, SetAttr, Space, Timestamp};
 use crate::error::FsError;
-use crate::ids::{ClientId, FileSystemId, InodeNumber, IodId, ObjectId, OpenId};
+use crate::ids::{ClientId, FileSystemId, Incarnation, InodeNumber, IodId, ObjectId, OpenId};
 use crate::layout::{Layout, LayoutPolicy};
 use crate::name::Name;
 use crate::proto::check::{Finding, Page, Section, Verdict};
@@ -15,6 +15,7 @@ use crate::proto::lock::{
 };
 use crate::proto::peer::Peer;
 use crate::proto::report::{IodReport, IodState};
+use crate::proto::seal::{OrderKey, Seal};
 
 /// A request to mgr.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -265,12 +266,17 @@ pub enum MgrOperation {
     },
     /// All iods that mgr knows.
     ListIods,
-    /// An iod introduces itself, at start and after each reconnection (mutating).
+    /// An iod introduces itself, at start and after each reconnection (mutating). It does so again
+    /// with the seal that it is given, until it is told to keep the one that it has.
     RegisterIod {
         /// Its id, if it has one; else it is new and gets one.
         iod: Option<IodId>,
         /// The file system that its data belongs to, if it has one.
         file_system: Option<FileSystemId>,
+        /// The seal that its data directory holds, if it has one.
+        seal: Option<Seal>,
+        /// Which run of it this is.
+        incarnation: Incarnation,
         /// Where clients reach it: `host:port`.
         address: String,
         /// Its disk.
@@ -498,6 +504,11 @@ pub enum MgrResponse {
         iod: IodId,
         /// The file system that it now belongs to.
         file_system: FileSystemId,
+        /// The seal to keep. Where it is the one that the iod came with, the iod is admitted: it may
+        /// serve its data.
+        seal: Seal,
+        /// By which it knows mgr's orders.
+        key: OrderKey,
     },
     /// To [`MgrOperation::Inspect`].
     Page(Page),
@@ -536,6 +547,8 @@ pub struct IodStatus {
     pub iod: IodId,
     /// `host:port`.
     pub address: String,
+    /// The run of it that mgr has admitted, or will have: no other one's answers count.
+    pub incarnation: Incarnation,
     /// What mgr thinks of it.
     pub state: IodState,
     /// For how long, milliseconds.

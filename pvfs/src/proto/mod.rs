@@ -11,3 +11,4 @@ pub mod lock;
 pub mod mgr;
 pub mod peer;
 pub mod report;
+pub mod seal;

@@ -96,6 +96,8 @@ mod tests {
                 },
                 place: LayoutSlot {
                     slot: 2,
+                    slots: 3,
+                    stripe_size: 64 << 10,
                     layout_hash: 0x1122_3344,
                 },
             },

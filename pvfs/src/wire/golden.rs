@@ -8,15 +8,16 @@ use super::codec::{decode, encode};
 use super::header::{FrameHeader, FrameKind};
 use crate::attr::{Credentials, FileKind, Space, Timestamp};
 use crate::error::FsError;
-use crate::ids::{ClientId, InodeNumber, IodId, ObjectId, SessionId};
+use crate::ids::{ClientId, FileSystemId, Incarnation, InodeNumber, IodId, ObjectId, SessionId};
 use crate::layout::{Layout, LayoutSlot};
 use crate::name::Name;
-use crate::proto::check::{Counted, Finding, Page, Section, Seen, Verdict};
+use crate::proto::check::{Counted, Finding, Page, Section, Seen, StrayPart, Verdict};
 use crate::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef, Surveyed};
 use crate::proto::lease::Notice;
 use crate::proto::mgr::{IodStatus, MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use crate::proto::peer::Peer;
 use crate::proto::report::{DiskId, IodReport, IodState};
+use crate::proto::seal::{OrderKey, Reign, Seal};
 
 const FIVE: ObjectId = ObjectId {
     inode: InodeNumber(5),
@@ -25,6 +26,12 @@ const FIVE: ObjectId = ObjectId {
 const SIX: ObjectId = ObjectId {
     inode: InodeNumber(6),
     generation: 300,
+};
+const PLACE: LayoutSlot = LayoutSlot {
+    slot: 1,
+    slots: 3,
+    stripe_size: 64 << 10,
+    layout_hash: 0x0506_0708,
 };
 const CTIME: Timestamp = Timestamp {
     seconds: 1_000_000,
@@ -140,7 +147,15 @@ fn what_fsck_asks_mgr() {
     mgr_says(23, MgrResponse::Objects(vec![SIX]));
     ask_mgr(24, 1, MgrOperation::Examine(dangling));
     mgr_says(24, MgrResponse::Verdict(Verdict::Repairable));
-    let stray = Finding::StrayObject { iod, object: SIX };
+    let part = StrayPart {
+        iod,
+        length: 7,
+        place: Some(PLACE),
+    };
+    let stray = Finding::StrayObject {
+        object: SIX,
+        parts: vec![part],
+    };
     ask_mgr(25, 2, MgrOperation::Repair(stray));
 }
 
@@ -182,11 +197,52 @@ fn greetings_and_heartbeats() {
     let status = IodStatus {
         iod,
         address: "node2:7000".into(),
+        incarnation: Incarnation(77),
         state: IodState::Suspect,
         state_ms: 4,
         report,
     };
     golden(FrameKind::MgrNotice, 0, &Notice::Iods(vec![status]));
+}
+
+#[test]
+fn seals_and_orders() {
+    let seal = Seal {
+        reign: Reign {
+            era: 1,
+            starts: 65_539,
+            nonce: 0x0102,
+        },
+        number: 7,
+        secret: 0x0304,
+    };
+    let (iod, file_system) = (IodId(2), FileSystemId(9));
+    let introduction = MgrOperation::RegisterIod {
+        iod: Some(iod),
+        file_system: Some(file_system),
+        seal: Some(seal),
+        incarnation: Incarnation(77),
+        address: "node2:7000".into(),
+        report: REPORT,
+    };
+    ask_mgr(50, 1, introduction);
+    let key = OrderKey(0x0506);
+    let registered = MgrResponse::Registered {
+        iod,
+        file_system,
+        seal,
+        key,
+    };
+    mgr_says(50, registered);
+    ask_iod(51, &IodRequest::Ping);
+    let pong = IodResponse::Pong {
+        iod: Some(iod),
+        file_system: Some(file_system),
+        incarnation: Some(Incarnation(77)),
+    };
+    iod_says(51, &Ok(pong));
+    ask_iod(52, &IodRequest::Remove { object: FIVE, key });
+    iod_says(52, &Err(FsError::Deposed));
 }
 
 #[test]
@@ -200,7 +256,14 @@ fn what_fsck_and_scrub_ask_an_iod() {
     ask_iod(31, &IodRequest::Survey { objects });
     let answers = vec![
         Surveyed::Absent,
-        Surveyed::Length(4096),
+        Surveyed::Present {
+            length: 4096,
+            place: Some(PLACE),
+        },
+        Surveyed::Present {
+            length: 0,
+            place: None,
+        },
         Surveyed::Lost,
         Surveyed::Failed,
     ];
@@ -232,10 +295,7 @@ fn what_names_a_change() {
     iod_says(40, &Ok(IodResponse::Session(change.session)));
     let stripe = StripeRef {
         object: FIVE,
-        place: LayoutSlot {
-            slot: 1,
-            layout_hash: 0x0506_0708,
-        },
+        place: PLACE,
     };
     let (offset, length, fence) = (65_536, 4096, 1 << 40);
     ask_iod(

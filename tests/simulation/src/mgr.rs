@@ -152,13 +152,16 @@ pub fn main(disk: MgrDisk) {
         linger_ms: LINGER_MS,
         generation: (pvfs::runtime::random_u64() >> 40) as u32,
         file_system: FileSystemId(u128::from(pvfs::runtime::random_u64())),
+        new_era: false,
+        draw: pvfs::runtime::random_u64,
     };
     let manager = Manager::start(disk, config, Timestamp::now());
     let mut manager = match manager {
         Ok(manager) => manager,
         Err(error) => return fail(&format!("mgr does not start: {error}")),
     };
-    let iods = Arc::new(Iods::new(manager.file_system(), Cancel::new()));
+    let (file_system, key) = (manager.file_system(), manager.order_key());
+    let iods = Arc::new(Iods::new(file_system, key, Cancel::new()));
     let (owner, inputs) = channel();
     let accepting = owner.clone();
     let listener = match TcpListener::bind(ADDRESS) {
@@ -283,7 +286,9 @@ fn own(
                 }
             }
             Action::Work(work) => start_work(work, owner, iods),
-            Action::IodIsAt(iod, address) => iods.iod_is_at(iod, &address),
+            Action::IodIsAt(iod, address, incarnation) => {
+                iods.iod_is_at(iod, &address, incarnation);
+            }
             Action::Expired(client) => {
                 if let Some(greeted) = clients.remove(&client) {
                     // An error means that it has ended already.
@@ -309,7 +314,7 @@ fn note_clients(inputs: &[Input<Waiter>], clients: &mut BTreeMap<ClientId, Greet
                 }
             }
             Input::Disconnected(id) => clients.retain(|_, greeted| greeted.on.id != *id),
-            Input::WorkDone(_) | Input::Tick => {}
+            Input::Connected(..) | Input::WorkDone(_) | Input::Tick => {}
         }
     }
 }

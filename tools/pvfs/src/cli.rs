@@ -68,7 +68,7 @@ enum Verb {
     /// fsck(8), added up: 0: nothing is wrong; 1: something was, and is repaired; 4: something is
     /// wrong and left; 8: not everything could be looked at. What is repaired: names, counts of
     /// links, entries and inodes, sizes, and records that contradict each other; inodes without a
-    /// name get one in /lost+found; stripes of no file are removed. Only root may check.
+    /// name get one in /lost+found; stripes of no file become files in /lost+found. Only root may check.
     Fsck(fsck::Args),
     /// Have all iods read what they have and compare it with its checksums
     ///

@@ -164,7 +164,7 @@ fn cells(name: String, address: String, row: &Row, note: &str) -> [String; 7] {
 mod tests {
     use super::*;
     use pvfs::attr::Timestamp;
-    use pvfs::ids::IodId;
+    use pvfs::ids::{Incarnation, IodId};
     use pvfs::proto::report::{IodReport, IodState};
 
     fn space(total: u64, free: u64) -> Space {
@@ -180,6 +180,7 @@ mod tests {
         IodStatus {
             iod: IodId(id),
             address,
+            incarnation: Incarnation(1),
             state: IodState::Alive,
             state_ms: 0,
             report: IodReport {

@@ -153,16 +153,25 @@ impl Fsck {
 
     /// Has mgr look at a finding once more, and repair it if so asked.
     fn judge(&mut self, finding: Finding) -> anyhow::Result<()> {
+        self.look(finding, self.repair)
+    }
+
+    /// Has mgr look at a finding once more, which is not to be repaired now.
+    fn examine(&mut self, finding: Finding) -> anyhow::Result<()> {
+        self.look(finding, false)
+    }
+
+    fn look(&mut self, finding: Finding, repair: bool) -> anyhow::Result<()> {
         let start = Instant::now();
         loop {
-            let operation = match self.repair {
+            let operation = match repair {
                 true => MgrOperation::Repair(finding.clone()),
                 false => MgrOperation::Examine(finding.clone()),
             };
             let outcome = match self.mgr.call(operation) {
                 Ok(MgrResponse::Verdict(Verdict::Gone)) => return Ok(()),
                 Ok(MgrResponse::Verdict(Verdict::Lost)) => Outcome::Lost,
-                Ok(MgrResponse::Verdict(Verdict::Repairable)) if self.repair => Outcome::Repaired,
+                Ok(MgrResponse::Verdict(Verdict::Repairable)) if repair => Outcome::Repaired,
                 Ok(MgrResponse::Verdict(Verdict::Repairable)) => Outcome::Found,
                 Ok(_) => return Err(self.mgr.unexpected().into()),
                 Err(RpcError::Refused {

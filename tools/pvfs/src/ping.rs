@@ -118,7 +118,7 @@ fn exchange(
     let mut iod = Iod::connect(status, expected, timeout)?;
     // Connecting was more than one round trip.
     let start = Instant::now();
-    iod.ping(status.iod, expected)?;
+    iod.ping(status, expected)?;
     Ok(start.elapsed())
 }
 

@@ -13,7 +13,7 @@ use pvfs::address::Endpoint;
 use pvfs::attr::Credentials;
 use pvfs::client::transport::{dial_any, resolve};
 use pvfs::error::FsError;
-use pvfs::ids::{ClientId, FileSystemId, IodId};
+use pvfs::ids::{ClientId, FileSystemId};
 use pvfs::proto::iod::{IodReply, IodRequest, IodResponse};
 use pvfs::proto::mgr::{HelloResponse, IodStatus, MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use pvfs::proto::peer::Peer;
@@ -357,7 +357,7 @@ impl Iod {
         let mut iod = Self {
             connection: Connection::open(who, &endpoint, timeout)?,
         };
-        iod.ping(status.iod, file_system)?;
+        iod.ping(status, file_system)?;
         Ok(iod)
     }
 
@@ -365,14 +365,19 @@ impl Iod {
     ///
     /// # Errors
     ///
-    /// [`RpcError::Other`] where it is not `id` of `file_system`, and those of [`Self::call`].
-    pub fn ping(&mut self, id: IodId, file_system: FileSystemId) -> Result<(), RpcError> {
+    /// [`RpcError::Other`] where it is not the run that mgr has admitted of that iod of
+    /// `file_system`, and those of [`Self::call`].
+    pub fn ping(&mut self, status: &IodStatus, file_system: FileSystemId) -> Result<(), RpcError> {
         match self.call(&IodRequest::Ping)? {
             IodResponse::Pong {
                 iod: Some(found),
                 file_system: Some(of),
-            } => match (found == id, of == file_system) {
-                (true, true) => Ok(()),
+                incarnation,
+            } => match (found == status.iod, of == file_system) {
+                (true, true) if incarnation == Some(status.incarnation) => Ok(()),
+                (true, true) => {
+                    Err(self.other(format!("a run of iod {found} that mgr has not admitted")))
+                }
                 (false, true) => Err(self.other(format!("iod {found}"))),
                 (_, false) => Err(self.other(format!("iod {found} of another file system"))),
             },

@@ -227,7 +227,7 @@ fn sizes((total, free, available): (u64, u64, u64)) -> [String; 4] {
 mod tests {
     use super::*;
     use pvfs::attr::{Space, Timestamp};
-    use pvfs::ids::IodId;
+    use pvfs::ids::{Incarnation, IodId};
     use pvfs::proto::report::IodState;
 
     fn statfs() -> StatFs {
@@ -250,6 +250,7 @@ mod tests {
         IodStatus {
             iod: IodId(id),
             address: format!("node{id}:7000"),
+            incarnation: Incarnation(1),
             state,
             state_ms: 2500,
             report: IodReport {

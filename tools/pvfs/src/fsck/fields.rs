@@ -70,10 +70,14 @@ pub fn fields(finding: &Finding) -> Map<String, Value> {
             "wrong_count",
             json!({ "recorded": counters.inodes_used, "counted": counted }),
         ),
-        Finding::StrayObject { iod, object } => (
-            "stray_object",
-            json!({ "iod": iod.0, "object": object.to_string() }),
-        ),
+        Finding::StrayObject { object, parts } => {
+            let iods: Vec<_> = parts.iter().map(|part| part.iod.0).collect();
+            let bytes: u64 = parts.iter().map(|part| part.length).sum();
+            (
+                "stray_object",
+                json!({ "object": object.to_string(), "iods": iods, "bytes": bytes }),
+            )
+        }
         Finding::LostObject { iod, object } => (
             "lost_object",
             json!({ "inode": object.inode.0, "iod": iod.0, "object": object.to_string() }),
@@ -129,6 +133,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use pvfs::ids::{InodeNumber, IodId, ObjectId};
+    use pvfs::proto::check::StrayPart;
 
     #[test]
     fn a_script_needs_no_prose() {
@@ -136,12 +141,18 @@ mod tests {
             inode: InodeNumber(255),
             generation: 1,
         };
-        let stray = fields(&Finding::StrayObject {
+        let part = StrayPart {
             iod: IodId(2),
+            length: 7,
+            place: None,
+        };
+        let stray = fields(&Finding::StrayObject {
             object,
+            parts: vec![part],
         });
-        let expected =
-            json!({ "kind": "stray_object", "iod": 2, "object": "00000000000000ff.00000001" });
+        let expected = json!({
+            "kind": "stray_object", "iods": [2], "bytes": 7, "object": "00000000000000ff.00000001",
+        });
         assert_eq!(Value::Object(stray), expected);
         let name = Name::new(b"a\xff".to_vec()).unwrap();
         let kind = fields(&Finding::WrongKind {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! What the iods have beside what mgr's records say that they should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pvfs::attr::Timestamp;
 use pvfs::ids::{IodId, ObjectId};
 use pvfs::limits::{OBJECTS_PER_PAGE_MAX, OBJECTS_PER_QUESTION_MAX};
-use pvfs::proto::check::{Finding, Section, Seen};
+use pvfs::proto::check::{Finding, Section, Seen, StrayPart};
 use pvfs::proto::iod::{IodRequest, IodResponse, Surveyed};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
 
@@ -35,10 +35,10 @@ impl Fsck {
                 Err(error) => self.report.leave_out(status.iod, error.to_string()),
             }
         }
-        for (id, iod) in &mut iods {
+        for id in iods.keys().copied().collect::<Vec<_>>() {
             self.progress.start("objects", Unit::Items, None);
-            if let Err(error) = self.check_strays(*id, iod) {
-                self.report.leave_out(*id, error.to_string());
+            if let Err(error) = self.check_strays(id, &mut iods) {
+                self.report.leave_out(id, error.to_string());
             }
         }
         self.progress
@@ -65,9 +65,12 @@ impl Fsck {
     }
 
     /// Objects are listed before mgr is asked: a file that is made in between is not among them.
-    fn check_strays(&mut self, id: IodId, iod: &mut Iod) -> anyhow::Result<()> {
+    fn check_strays(&mut self, id: IodId, iods: &mut BTreeMap<IodId, Iod>) -> anyhow::Result<()> {
         let mut after = None;
         loop {
+            let Some(iod) = iods.get_mut(&id) else {
+                return Ok(());
+            };
             let (objects, end) = list(iod, after)?;
             after = objects.last().copied();
             self.progress.add(objects.len() as u64);
@@ -76,14 +79,7 @@ impl Fsck {
                 let objects = part.to_vec();
                 let question = MgrOperation::FindStray { iod: id, objects };
                 match self.mgr.call(question)? {
-                    MgrResponse::Objects(stray) => {
-                        // A file may have been removed since its objects were listed.
-                        let answers = survey(iod, &stray)?;
-                        let still = stray.into_iter().zip(answers);
-                        for (object, _) in still.filter(|(_, found)| *found != Surveyed::Absent) {
-                            self.judge(Finding::StrayObject { iod: id, object })?;
-                        }
-                    }
+                    MgrResponse::Objects(stray) => self.judge_strays(id, iods, &stray)?,
                     _ => return Err(self.mgr.unexpected().into()),
                 }
             }
@@ -91,6 +87,50 @@ impl Fsck {
                 return Ok(());
             }
         }
+    }
+
+    /// Looks what all iods have of objects that are stray at one of them, each at the first that has
+    /// some. A file may have been removed since its objects were listed.
+    fn judge_strays(
+        &mut self,
+        id: IodId,
+        iods: &mut BTreeMap<IodId, Iod>,
+        stray: &[ObjectId],
+    ) -> anyhow::Result<()> {
+        let mut parts: BTreeMap<ObjectId, Vec<StrayPart>> = BTreeMap::new();
+        let mut doubtful = BTreeSet::new();
+        for (iod, connection) in iods {
+            let answers = match survey(connection, stray) {
+                Ok(answers) => answers,
+                Err(error) => {
+                    self.report.leave_out(*iod, error.to_string());
+                    continue;
+                }
+            };
+            for (object, answer) in stray.iter().zip(answers) {
+                match answer {
+                    Surveyed::Absent => {}
+                    Surveyed::Present { length, place } => {
+                        let iod = *iod;
+                        let part = StrayPart { iod, length, place };
+                        parts.entry(*object).or_default().push(part);
+                    }
+                    Surveyed::Lost | Surveyed::Failed => drop(doubtful.insert(*object)),
+                }
+            }
+        }
+        for (object, parts) in parts {
+            if parts.first().is_none_or(|first| first.iod != id) {
+                continue;
+            }
+            let finding = Finding::StrayObject { object, parts };
+            // What an iod that is away has of the file may be more of it.
+            match self.report.is_complete() && !doubtful.contains(&object) {
+                true => self.judge(finding)?,
+                false => self.examine(finding)?,
+            }
+        }
+        Ok(())
     }
 
     /// Compares what an iod has with what it should have. What contradicts mgr is looked at once
@@ -186,15 +226,15 @@ fn contradiction(iod: IodId, expected: Expected, answer: Surveyed) -> Option<Fin
     };
     match answer {
         Surveyed::Lost => Some(Finding::LostObject { iod, object }),
-        Surveyed::Length(has) if has > length => Some(Finding::SmallSize {
+        Surveyed::Present { length: has, .. } if has > length => Some(Finding::SmallSize {
             iod,
             object,
             length: has,
             ctime,
         }),
-        Surveyed::Length(has) if has < filled => Some(short(Some(has))),
+        Surveyed::Present { length: has, .. } if has < filled => Some(short(Some(has))),
         Surveyed::Absent if filled > 0 => Some(short(None)),
-        Surveyed::Length(_) | Surveyed::Absent | Surveyed::Failed => None,
+        Surveyed::Present { .. } | Surveyed::Absent | Surveyed::Failed => None,
     }
 }
 
@@ -215,18 +255,22 @@ mod tests {
             filled,
             ctime: Timestamp::default(),
         };
+        let present = |length| Surveyed::Present {
+            length,
+            place: None,
+        };
         let of = |length, filled, answer| contradiction(IodId(1), expected(length, filled), answer);
         assert_eq!(of(0, 0, Surveyed::Absent), None);
         assert_eq!(of(10, 0, Surveyed::Absent), None);
-        assert_eq!(of(10, 10, Surveyed::Length(10)), None);
-        assert_eq!(of(10, 3, Surveyed::Length(3)), None);
+        assert_eq!(of(10, 10, present(10)), None);
+        assert_eq!(of(10, 3, present(3)), None);
         assert_eq!(of(10, 10, Surveyed::Failed), None);
         assert!(matches!(
             of(10, 1, Surveyed::Absent),
             Some(Finding::ShortObject { length: None, .. })
         ));
         assert!(matches!(
-            of(10, 4, Surveyed::Length(3)),
+            of(10, 4, present(3)),
             Some(Finding::ShortObject {
                 length: Some(3),
                 ..
@@ -234,7 +278,7 @@ mod tests {
         ));
         for filled in [0, 10] {
             assert!(matches!(
-                of(10, filled, Surveyed::Length(11)),
+                of(10, filled, present(11)),
                 Some(Finding::SmallSize { length: 11, .. })
             ));
             assert!(matches!(

@@ -111,6 +111,11 @@ impl Report {
         self.left_out.add(iod, why);
     }
 
+    /// Whether all iods have answered so far.
+    pub fn is_complete(&self) -> bool {
+        self.left_out.is_empty()
+    }
+
     /// The inodes that the findings are about.
     pub fn inodes_found(&self) -> BTreeSet<InodeNumber> {
         let of_all = self.findings.iter();
@@ -299,8 +304,14 @@ fn words(finding: &Finding) -> String {
             "mgr says that there are {} inodes and there are {counted}",
             counters.inodes_used
         ),
-        Finding::StrayObject { iod, object } => {
-            format!("iod {iod} has stripes {object} of no file")
+        Finding::StrayObject { object, parts } => {
+            let iods: Vec<_> = parts.iter().map(|part| part.iod.to_string()).collect();
+            let bytes: u64 = parts.iter().map(|part| part.length).sum();
+            format!(
+                "stripes {object} on iod {} are of no file ({bytes} bytes; a repair puts them into \
+                 /lost+found)",
+                iods.join(", ")
+            )
         }
         Finding::LostObject { iod, object } => {
             format!("iod {iod} has lost the data of stripes {object}")
