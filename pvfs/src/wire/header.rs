@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(fault(0, b'X', true), FrameError::Magic);
         assert_eq!(fault(9, 1, false), FrameError::HeaderChecksum);
         assert_eq!(fault(4, 9, true), FrameError::Version(9));
-        assert_eq!(fault(6, 6, true), FrameError::Kind(6));
+        assert_eq!(fault(6, 7, true), FrameError::Kind(7));
         assert_eq!(fault(19, 1, true), FrameError::BodyLength(4 + (1 << 24)));
         assert_eq!(fault(23, 1, true), FrameError::PayloadLength(9 + (1 << 24)));
     }
