@@ -247,6 +247,7 @@ impl<F: FnOnce(Membership)> Worker<F> {
             client,
             scratch: Vec::new(),
             request_id: 0,
+            sequence: 0,
         };
         let file_system = link.greet(self.store.path())?;
         let here = identity.membership.map(|member| member.file_system);
@@ -275,21 +276,33 @@ impl<F: FnOnce(Membership)> Worker<F> {
         if let Some(on_registered) = self.on_registered.take() {
             on_registered(membership);
         }
-        self.heartbeats(&mut link, membership.iod)
+        loop {
+            match self.heartbeats(&mut link, membership.iod) {
+                // It gets another seal before that one can have its place: through this connection,
+                // as mgr would take the end of it for the end of this iod.
+                Err(MgrError::Refused(FsError::Stale)) => {
+                    tracing::warn!(
+                        "somebody came to mgr with a copy of this data directory: taking a new seal"
+                    );
+                    self.register(&mut link, &address)?;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Registers until mgr knows that the data directory holds what it gave it last: from then on the
     /// iod serves its data.
     fn register(&self, link: &mut Link, address: &Endpoint) -> Result<Membership, MgrError> {
         let admission = self.store.admission();
-        for round in 1..=ROUNDS_MAX {
+        for _ in 0..ROUNDS_MAX {
             let held = self.store.identity().membership;
             let introduction = Introduction {
                 held,
                 incarnation: admission.incarnation(),
                 address,
             };
-            let registered = link.register(round.into(), &introduction, &self.store);
+            let registered = link.register(&introduction, &self.store);
             if let Err(MgrError::Superseded) = registered {
                 admission.withdraw();
             }
@@ -386,6 +399,8 @@ struct Link {
     client: ClientId,
     scratch: Vec<u8>,
     request_id: u64,
+    /// Of the last registration.
+    sequence: u64,
 }
 
 impl Link {
@@ -407,7 +422,6 @@ impl Link {
 
     fn register(
         &mut self,
-        sequence: u64,
         introduction: &Introduction<'_>,
         store: &Store,
     ) -> Result<(Membership, OrderKey), MgrError> {
@@ -424,7 +438,8 @@ impl Link {
             address: address.to_string(),
             report: store.report()?,
         };
-        match self.call(sequence, operation) {
+        self.sequence += 1;
+        match self.call(self.sequence, operation) {
             Ok(MgrResponse::Registered {
                 iod,
                 file_system,

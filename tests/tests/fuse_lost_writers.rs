@@ -268,14 +268,18 @@ fn on_all_iods(options: &OpenOptions, path: &Path) -> File {
 /// One iod of three has no room: what the others took of a write must not come back.
 #[test]
 fn what_is_left_of_a_write_that_failed_is_not_in_the_file_when_it_grows() {
-    const DISK_BYTES: u64 = 24 << 20;
+    // One that has much more room than another would get all new files.
+    const DISK_BYTES: [u64; 3] = [24 << 20, 96 << 20, 96 << 20];
     let cluster = Cluster::start(Options {
         mounts: 2,
         lease_timeout_ms: LEASE_TIMEOUT_MS,
-        disks: vec![SmallDisk {
-            directory: "iod0".to_owned(),
-            bytes: DISK_BYTES,
-        }],
+        disks: (0..)
+            .zip(DISK_BYTES)
+            .map(|(number, bytes)| SmallDisk {
+                directory: format!("iod{number}"),
+                bytes,
+            })
+            .collect(),
         ..Options::default()
     })
     .unwrap();

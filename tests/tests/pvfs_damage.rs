@@ -27,8 +27,10 @@ fn objects(cluster: &Cluster) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for iod in 0..IODS {
         let objects = cluster.scratch().join(format!("iod{iod}/objects"));
-        for hash in fs::read_dir(objects)? {
-            for file in fs::read_dir(hash?.path())? {
+        let entries = fs::read_dir(objects)?.map(|entry| Ok(entry?.path()));
+        let entries: Vec<PathBuf> = entries.collect::<std::io::Result<_>>()?;
+        for hash in entries.iter().filter(|path| path.is_dir()) {
+            for file in fs::read_dir(hash)? {
                 let path = file?.path();
                 if path.extension().is_none_or(|suffix| suffix != "sums") {
                     found.push(path);

@@ -148,8 +148,8 @@ impl DataDirectory {
             source,
         })?;
         let mark = path.join(OBJECTS).join(MARK);
-        match fs::read_to_string(&mark) {
-            Ok(text) if text == mark_of(identity.client) => {}
+        match fs::read(&mark) {
+            Ok(text) if text == mark_of(identity.client).as_bytes() => {}
             Ok(_) => return Err(OpenError::Emptied(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(OpenError::Emptied(path.to_owned()));
