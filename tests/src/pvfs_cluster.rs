@@ -514,7 +514,17 @@ impl Cluster {
         } else {
             Signal::SIGCONT
         };
-        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+        kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+        // Its threads go on until each has met the signal.
+        let start = Instant::now();
+        while frozen && !is_stopped(pid)? {
+            ensure!(
+                start.elapsed() < STOP_TIMEOUT,
+                "process {pid} does not stop"
+            );
+            std::thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// The process behind a mount.
@@ -800,6 +810,23 @@ fn what_threads_do(process: u32) -> String {
         format!("{}{}{}", read("comm"), read("syscall"), read("stack"))
     });
     told.collect()
+}
+
+/// Whether no thread of a process runs or may begin to: all are stopped, or wait in the kernel for
+/// something that no signal ends.
+fn is_stopped(process: u32) -> anyhow::Result<bool> {
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        // A thread may have ended meanwhile.
+        let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+        let state = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        if matches!(state, Some('R' | 'S')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn kill_hard(slot: &mut Option<Daemon>) -> anyhow::Result<()> {
