@@ -7,7 +7,7 @@ use pvfs::runtime::random_u64;
 use pvfs::runtime::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
-/// See the module.
+/// What mgr lets this run of the iod do.
 pub struct Admission {
     incarnation: Incarnation,
     state: Mutex<State>,

@@ -10,6 +10,8 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,12 +19,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use common::{FILE_SYSTEM, SEAL, stripe};
 use fastrand::Rng;
 use pvfs::error::FsError;
-use pvfs::ids::{FileSystemId, InodeNumber, IodId, ObjectId, SessionId};
-use pvfs::layout::LayoutSlot;
-use pvfs::proto::iod::{Change, StripeRef};
-use pvfs::proto::seal::{Reign, Seal};
+use pvfs::ids::{IodId, ObjectId, SessionId};
+use pvfs::proto::iod::Change;
 use pvfs_iod::store::{Damage, Identity, Membership, OpenError, Store};
 use tempfile::TempDir;
 
@@ -38,16 +39,6 @@ const SESSION: SessionId = SessionId(0x5e55);
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
-}
-
-fn stripe(inode: u64) -> StripeRef {
-    StripeRef {
-        object: ObjectId {
-            inode: InodeNumber(inode),
-            generation: 1,
-        },
-        place: LayoutSlot::default(),
-    }
 }
 
 /// The pieces of an object that were written, by their offsets. The rest is a hole.
@@ -99,16 +90,8 @@ fn make(directory: &Path, rng: &mut Rng) -> Truth {
     store
         .join(Membership {
             iod: IodId(3),
-            file_system: FileSystemId(0xf5),
-            seal: Seal {
-                reign: Reign {
-                    era: 0,
-                    starts: 1,
-                    nonce: 2,
-                },
-                number: 3,
-                secret: 4,
-            },
+            file_system: FILE_SYSTEM,
+            seal: SEAL,
         })
         .unwrap();
     let mut objects = BTreeMap::new();

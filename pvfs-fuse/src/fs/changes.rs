@@ -102,7 +102,7 @@ pub(super) enum Concern {
     IfNamed(Vec<Place>),
 }
 
-/// See the module. Bounded by the requests that mgr has from this mount.
+/// The changes under way. Bounded by the requests that mgr has from this mount.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// How many are under way: mostly none, and then no lock is taken.
