@@ -17,8 +17,10 @@ use pvfs::client::patience::Cancel;
 use pvfs::ids::FileSystemId;
 use pvfs::limits::SILENCE_LOOK_MS;
 use pvfs::log_filter::LogFilter;
+use pvfs_mgr::backup::Desk;
 use pvfs_mgr::cli::Arguments;
 use pvfs_mgr::iods::Iods;
+use pvfs_mgr::namespace::format;
 use pvfs_mgr::namespace::lingering::LINGER_MS_DEFAULT;
 use pvfs_mgr::owner::thread::{self, Command, INPUTS_WAITING_MAX};
 use pvfs_mgr::owner::{Config, Input, Manager};
@@ -58,8 +60,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         return make(&arguments.data);
     }
     set_up_log(&arguments.log);
+    if let Some(copy) = &arguments.restore {
+        return restore(copy, arguments);
+    }
     raise_descriptor_limit();
     let store = LmdbStore::open(&arguments.data, arguments.metadata_bytes_max)?;
+    let copier = store.copier().with_context(|| store_failed(arguments))?;
+    let backups = Desk::open(copier)?;
     let mut manager = start(store, arguments).with_context(|| store_failed(arguments))?;
     // A call to an iod has a thread for itself; without the bound, the runtime would start a new
     // one for each call while the last is still on its way to rest.
@@ -78,7 +85,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let thread = std::thread::Builder::new()
         .name("owner".to_owned())
         .spawn(move || {
-            let result = thread::run(&mut manager, &mut commands, &executor);
+            let result = thread::run(&mut manager, &mut commands, &executor, &backups);
             // Nobody listens any more where the process is stopping already.
             let _ = ended.send(());
             result
@@ -111,6 +118,22 @@ fn make(data: &Path) -> Result<()> {
     announce(&format!(
         "made a file system in {}: start pvfs-mgr on it without --init",
         data.display()
+    ))
+}
+
+/// Makes a data directory of a backup, and begins the era that follows on it.
+fn restore(copy: &Path, arguments: &Arguments) -> Result<()> {
+    let data = &arguments.data;
+    let what = || format!("cannot restore {} to {}", copy.display(), data.display());
+    LmdbStore::restore(data, copy).with_context(what)?;
+    let mut store = LmdbStore::open(data, arguments.metadata_bytes_max)?;
+    let started = format::start(&mut store, file_system(), true, Timestamp::now());
+    let started = started.with_context(what)?;
+    announce(&format!(
+        "restored file system {:032x} to {}, era {}: start pvfs-mgr on it, and no other one",
+        started.file_system.0,
+        data.display(),
+        started.era
     ))
 }
 
@@ -150,7 +173,7 @@ fn start(
         lease_timeout_ms: arguments.lease_timeout_ms,
         linger_ms: LINGER_MS_DEFAULT,
         generation: u32::try_from(random() >> 32).unwrap_or_default(),
-        file_system: FileSystemId((u128::from(random()) << 64) | u128::from(random())),
+        file_system: file_system(),
         new_era: arguments.new_era,
         draw: random,
     };
@@ -161,6 +184,11 @@ fn start(
         arguments.data.display()
     );
     Ok(manager)
+}
+
+/// The identity of a file system that is made now.
+fn file_system() -> FileSystemId {
+    FileSystemId((u128::from(random()) << 64) | u128::from(random()))
 }
 
 /// 64 random bits: the standard library seeds its hasher from the system.

@@ -123,6 +123,8 @@ impl Desk {
                     failed: Vec::new(),
                     measured: Vec::new(),
                 }),
+                // The rim answers.
+                Action::Backup(waiter, _) => assert!(answered.insert(waiter), "answered twice"),
                 Action::IodIsAt(..) | Action::Expired(_) => {}
             })
             .expect("a store in memory does not fail");

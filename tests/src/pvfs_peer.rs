@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use pvfs::attr::Credentials;
 use pvfs::ids::ClientId;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest};
+use pvfs::proto::peer::Peer;
 use pvfs::wire::codec::{decode_checked, encode};
 use pvfs::wire::header::{FrameHeader, FrameKind, HEADER_BYTES, checksum};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -77,6 +78,20 @@ pub fn request(client: u64, sequence: u64, operation: MgrOperation) -> anyhow::R
     };
     let body = encode(&request).context("too long")?;
     Ok(frame(FrameKind::MgrRequest, sequence + 1, &body, &[]))
+}
+
+/// A client's first words, without leases.
+#[must_use]
+pub fn hello() -> MgrOperation {
+    MgrOperation::Hello {
+        number: 0,
+        opens: Vec::new(),
+        leases: false,
+        locks: Vec::new(),
+        more: false,
+        news: false,
+        peer: Peer::default(),
+    }
 }
 
 /// Sends it and takes the reply; notices are skipped.

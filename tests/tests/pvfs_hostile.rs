@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 
 use cssns_tests::programs;
 use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
-use cssns_tests::pvfs_peer::{attacker, call, connect_from, forged, frame, request, until_the_end};
+use cssns_tests::pvfs_peer::{
+    attacker, call, connect_from, forged, frame, hello, request, until_the_end,
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, Incarnation, InodeNumber, IodId, ObjectId, OpenId, ROOT_INODE};
@@ -164,18 +166,6 @@ fn open_session(iod: &str) -> Change {
         session,
         slot: 0,
         sequence: 1,
-    }
-}
-
-fn hello() -> MgrOperation {
-    MgrOperation::Hello {
-        number: 0,
-        opens: Vec::new(),
-        leases: false,
-        locks: Vec::new(),
-        more: false,
-        news: false,
-        peer: Peer::default(),
     }
 }
 

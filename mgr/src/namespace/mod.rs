@@ -200,7 +200,8 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
         | Op::SetLock(_)
         | Op::CancelLock { .. }
         | Op::TestLock { .. }
-        | Op::Goodbye => Err(FsError::NotSupported.into()),
+        | Op::Goodbye
+        | Op::Backup { .. } => Err(FsError::NotSupported.into()),
     }
 }
 
@@ -247,6 +248,7 @@ const fn needs_room(operation: &MgrOperation) -> bool {
         | Op::Inspect { .. }
         | Op::FindStray { .. }
         | Op::Examine(_)
-        | Op::Repair(_) => false,
+        | Op::Repair(_)
+        | Op::Backup { .. } => false,
     }
 }

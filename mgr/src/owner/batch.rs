@@ -14,6 +14,8 @@ use super::leases::{
 };
 use super::work::Order;
 use super::{Action, Blocked, Input, Moment, State, Withheld, store_failed};
+use crate::backup::PartWanted;
+use crate::namespace::access;
 use crate::namespace::layout::{Cut, IodSlot};
 use crate::namespace::lingering::Linger;
 use crate::namespace::opens::Open;
@@ -205,6 +207,18 @@ impl<W> State<W> {
                 self.end_client(view, batch, client)?;
                 self.sessions.leave(client);
                 batch.reply(waiter, Ok(MgrResponse::Done));
+                return Ok(());
+            }
+            if let MgrOperation::Backup { copy, offset } = request.operation {
+                let wanted = PartWanted {
+                    client,
+                    copy,
+                    offset,
+                };
+                match access::is_root(&request.credentials) {
+                    true => batch.actions.push(Action::Backup(waiter, wanted)),
+                    false => batch.reply(waiter, Err(FsError::NotPermitted)),
+                }
                 return Ok(());
             }
             let reply = match self.lease_request(client, &request.operation) {

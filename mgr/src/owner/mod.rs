@@ -34,6 +34,7 @@ use self::leases::{Parked, Parking};
 use self::locks::LockClients;
 use self::reconcile::Intents;
 use self::work::{StripeWork, Work, WorkDone};
+use crate::backup::PartWanted;
 use crate::leases::Leases;
 use crate::locks::Locks;
 use crate::namespace::format::{self, Started};
@@ -123,6 +124,8 @@ pub enum Action<W> {
     IodIsAt(IodId, String, Incarnation),
     /// A client's session has ended: end its connection, so that it greets anew if it is there.
     Expired(ClientId),
+    /// Give root a part of a copy of the store.
+    Backup(W, PartWanted),
 }
 
 /// A mutating request that waits until an inode is settled.

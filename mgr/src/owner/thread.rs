@@ -11,6 +11,7 @@ use pvfs::proto::mgr::MgrOperation;
 use tokio::sync::mpsc::Receiver;
 
 use super::{Action, Input, Manager, Moment};
+use crate::backup::Desk;
 use crate::server::connection::{Handle, Waiter};
 use crate::session::SESSIONS_MAX;
 use crate::store::{Store, StoreError};
@@ -50,6 +51,7 @@ pub fn run<S: Store>(
     manager: &mut Manager<S, Waiter>,
     commands: &mut Receiver<Command>,
     executor: &Executor,
+    backups: &Desk,
 ) -> Result<(), StoreError> {
     let start = Instant::now();
     let mut clients: HashMap<ClientId, Greeted> = HashMap::new();
@@ -86,6 +88,7 @@ pub fn run<S: Store>(
             Action::IodIsAt(iod, address, incarnation) => {
                 executor.iod_is_at(iod, &address, incarnation);
             }
+            Action::Backup(waiter, wanted) => backups.ask(waiter, wanted),
             Action::Expired(client) => {
                 if let Some(greeted) = clients.remove(&client) {
                     greeted.on.close();

@@ -115,7 +115,7 @@ pub fn charge(body_bytes: usize, operation: &MgrOperation) -> u32 {
         }
         MgrOperation::GetXattr { .. } | MgrOperation::ListXattr { .. } => XATTR_VALUE_BYTES_MAX,
         MgrOperation::Hello { .. } | MgrOperation::ListIods => IODS_BYTES,
-        MgrOperation::Inspect { .. } => BODY_BYTES_MAX,
+        MgrOperation::Inspect { .. } | MgrOperation::Backup { .. } => BODY_BYTES_MAX,
         _ => 0,
     };
     kib(body_bytes + REQUEST_BYTES + reply)

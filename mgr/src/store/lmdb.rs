@@ -15,6 +15,7 @@ use nix::sys::statvfs::statvfs;
 use pvfs::data_directory::{DataDirectoryError, Kind};
 use thiserror::Error;
 
+use super::copy::Copier;
 use super::integrity::{IntegrityError, Verified, verify};
 use super::seal::{self, Digest, PROOF_KEY, Proof, Sums};
 use super::{Records, Store, StoreError, Usage, View};
@@ -29,6 +30,8 @@ pub const METADATA_BYTES_MIN: u64 = 16 << 20;
 const RESERVE_SHARE: u64 = 4;
 /// Least reserve, bytes: a whole batch's dirty pages fit.
 const RESERVE_BYTES_MIN: u64 = 64 << 20;
+/// The store may grow by this share of its reserve while it is copied.
+const COPY_GROWTH_SHARE: u64 = 2;
 /// What is left free of a small disk, as a share, for the same reason; of a large one,
 /// [`RESERVE_BYTES_MIN`].
 const DISK_RESERVE_SHARE: u64 = 16;
@@ -41,8 +44,8 @@ const DATA_NEW: &str = "data.mdb.new";
 const DATA_NEW_LOCK: &str = "data.mdb.new-lock";
 /// The file whose lock keeps a second pvfs-mgr out.
 const LOCK: &str = "lock";
-/// Its permission bits; LMDB gives its own files the same.
-const LOCK_MODE: u32 = 0o600;
+/// Permission bits of what is made here; LMDB gives its own files the same.
+pub(super) const FILE_MODE: u32 = 0o600;
 /// What mgr demands of its directory. The data file gets its name when it is whole.
 const KIND: Kind = Kind {
     program: "pvfs-mgr",
@@ -121,6 +124,35 @@ impl LmdbStore {
         sync_names(directory)
     }
 
+    /// Makes a store in `directory`, which is empty or missing, of a copy of one.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]; the directory holds no store then.
+    pub fn restore(directory: &Path, copy: &Path) -> Result<(), OpenError> {
+        KIND.prepare_new(directory)?;
+        let _lock = lock(directory)?;
+        let new = directory.join(DATA_NEW);
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| OpenError::Directory { path, error }
+        };
+        let mut from = File::open(copy).map_err(failed(copy))?;
+        let mut to = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .mode(FILE_MODE)
+            .open(&new)
+            .map_err(failed(&new))?;
+        let copied = io::copy(&mut from, &mut to).and_then(|_| to.sync_all());
+        copied.map_err(failed(&new))?;
+        look_at(&to, copy, u64::MAX)?;
+        std::fs::rename(&new, directory.join(DATA)).map_err(failed(&new))?;
+        sync_names(directory)
+    }
+
     /// Opens the store in `directory`, which [`Self::create`] has made; it takes at most `bytes_max`.
     ///
     /// # Errors
@@ -134,11 +166,7 @@ impl LmdbStore {
             path: path(),
             error,
         };
-        let reserve = (bytes_max / RESERVE_SHARE).max(RESERVE_BYTES_MIN);
-        let map = bytes_max
-            .saturating_add(reserve)
-            .next_multiple_of(MAP_GRANULE_BYTES);
-        let map = usize::try_from(map).unwrap_or(usize::MAX);
+        let map = usize::try_from(map_bytes(bytes_max)).unwrap_or(usize::MAX);
         sync_names(directory)?;
         let verified = verify_data(directory, map as u64)?;
         let env = open_env(directory, map, EnvFlags::empty()).map_err(failed)?;
@@ -153,6 +181,21 @@ impl LmdbStore {
     }
 }
 
+/// What is kept free of the map, for removing things when nothing new may be made.
+const fn reserve_bytes(bytes_max: u64) -> u64 {
+    let share = bytes_max / RESERVE_SHARE;
+    match share > RESERVE_BYTES_MIN {
+        true => share,
+        false => RESERVE_BYTES_MIN,
+    }
+}
+
+fn map_bytes(bytes_max: u64) -> u64 {
+    bytes_max
+        .saturating_add(reserve_bytes(bytes_max))
+        .next_multiple_of(MAP_GRANULE_BYTES)
+}
+
 /// LMDB believes its file, so it is looked at before. What is damaged within single records is
 /// refused when it is used.
 fn verify_data(directory: &Path, map_bytes: u64) -> Result<Verified, OpenError> {
@@ -162,7 +205,15 @@ fn verify_data(directory: &Path, map_bytes: u64) -> Result<Verified, OpenError> 
         path: path.clone(),
         error,
     })?;
-    let verified = verify(&file, map_bytes).map_err(|error| OpenError::Damaged { path, error })?;
+    look_at(&file, &path, map_bytes)
+}
+
+/// Looks at a store's file; the log names what is damaged in it.
+fn look_at(file: &File, path: &Path, map_bytes: u64) -> Result<Verified, OpenError> {
+    let verified = verify(file, map_bytes).map_err(|error| OpenError::Damaged {
+        path: path.to_owned(),
+        error,
+    })?;
     for key in &verified.damaged {
         let damaged = StoreError::Corrupt { key: key.clone() };
         tracing::error!("{damaged}");
@@ -197,7 +248,7 @@ fn lock(directory: &Path) -> Result<Flock<File>, OpenError> {
         .create(true)
         .truncate(false)
         .write(true)
-        .mode(LOCK_MODE)
+        .mode(FILE_MODE)
         .open(path);
     match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
@@ -272,6 +323,36 @@ fn put_proof(
     let mut sealed = Vec::new();
     seal::seal(PROOF_KEY, &proof.encode(), &mut sealed);
     database.put(transaction, PROOF_KEY, &sealed)
+}
+
+/// What a disk has left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Bytes that are free for mgr.
+    pub(super) available: u64,
+    /// So many of these are to stay free.
+    pub(super) reserve: u64,
+}
+
+impl Room {
+    /// On the disk of a directory.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`].
+    pub(super) fn on_disk_of(directory: &Path) -> Result<Self, StoreError> {
+        let disk = statvfs(directory).map_err(|errno| StoreError::Backend(errno.to_string()))?;
+        let total = disk.blocks().saturating_mul(disk.fragment_size());
+        Ok(Self {
+            available: disk.blocks_available().saturating_mul(disk.fragment_size()),
+            reserve: (total / DISK_RESERVE_SHARE).min(RESERVE_BYTES_MIN),
+        })
+    }
+
+    /// What something may take that goes again, beside a store that grows meanwhile.
+    pub(super) const fn usable(self) -> u64 {
+        self.available.saturating_sub(2 * self.reserve)
+    }
 }
 
 fn store_error(error: heed::Error) -> StoreError {
@@ -390,21 +471,32 @@ impl LmdbStore {
         Ok(digest)
     }
 
-    fn is_disk_full(&self) -> bool {
-        statvfs(self.env.path()).is_ok_and(|disk| {
-            let available = disk.blocks_available().saturating_mul(disk.fragment_size());
-            available < WRITE_BYTES_MAX
+    /// What makes copies of the store, beside it and without it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`].
+    pub fn copier(&self) -> Result<Copier, StoreError> {
+        let view = self.view()?;
+        let stat = self.database.stat(&view.transaction).map_err(store_error)?;
+        Ok(Copier {
+            env: self.env.clone(),
+            directory: self.env.path().to_owned(),
+            page_bytes: stat.page_size.into(),
+            map_bytes: map_bytes(self.bytes_max),
+            growth_bytes_max: reserve_bytes(self.bytes_max) / COPY_GROWTH_SHARE,
         })
+    }
+
+    fn is_disk_full(&self) -> bool {
+        Room::on_disk_of(self.env.path()).is_ok_and(|room| room.available < WRITE_BYTES_MAX)
     }
 
     /// How large the file may grow before its disk's reserve is touched.
     fn disk_bytes(&self) -> Result<u64, StoreError> {
-        let failed = |errno: nix::errno::Errno| StoreError::Backend(errno.to_string());
-        let disk = statvfs(self.env.path()).map_err(failed)?;
+        let room = Room::on_disk_of(self.env.path())?;
         let file_bytes = self.env.real_disk_size().map_err(store_error)?;
-        let available = disk.blocks_available().saturating_mul(disk.fragment_size());
-        let total = disk.blocks().saturating_mul(disk.fragment_size());
-        let reserve = (total / DISK_RESERVE_SHARE).min(RESERVE_BYTES_MIN);
-        Ok(file_bytes.saturating_add(available).saturating_sub(reserve))
+        let all = file_bytes.saturating_add(room.available);
+        Ok(all.saturating_sub(room.reserve))
     }
 }

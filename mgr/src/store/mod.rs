@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! The key-value store under the name space: a small trait, LMDB on disk, a map in tests.
 
+pub mod copy;
 pub mod integrity;
 pub mod lmdb;
 pub mod memory;

@@ -131,6 +131,7 @@ fn only_root_may_check() {
     let mut tree = tree();
     tree.world.who = user(1000);
     let finding = Finding::NoLayout { inode: tree.file };
+    let backup = MgrOperation::Backup { copy: 1, offset: 0 };
     for operation in [
         MgrOperation::Inspect {
             section: Section::Inodes,
@@ -142,10 +143,13 @@ fn only_root_may_check() {
         },
         MgrOperation::Examine(finding.clone()),
         MgrOperation::Repair(finding),
+        backup.clone(),
     ] {
         assert_eq!(tree.world.call(operation), Err(FsError::NotPermitted));
     }
     tree.world.who = Credentials::ROOT;
+    // The rim makes the copies.
+    assert_eq!(tree.world.call(backup), Err(FsError::NotSupported));
     let wrong = MgrOperation::Inspect {
         section: Section::Inodes,
         after: key::counters(),

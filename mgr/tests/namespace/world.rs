@@ -267,6 +267,10 @@ impl<S: Store> World<S> {
                     }
                     Action::Notify { client, notice, .. } => self.notices.push((client, notice)),
                     Action::Announce(notice) => self.announced.push(notice),
+                    Action::Backup(waiter, _) => {
+                        let nothing = Err(FsError::NotSupported);
+                        assert!(self.replies.insert(waiter, nothing).is_none());
+                    }
                     Action::Expired(client) => self.expired.push(client),
                     Action::IodIsAt(iod, address, _) => drop(self.iods.insert(iod, address)),
                     Action::Work(work) if self.diligent => done.push(self.note_done(work)),

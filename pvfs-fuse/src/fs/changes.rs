@@ -87,7 +87,8 @@ impl Subject {
             | MgrOperation::Goodbye
             | MgrOperation::Inspect { .. }
             | MgrOperation::FindStray { .. }
-            | MgrOperation::Examine(_) => return Self::default(),
+            | MgrOperation::Examine(_)
+            | MgrOperation::Backup { .. } => return Self::default(),
         };
         Self { inodes, places }
     }

@@ -8,6 +8,7 @@ use crate::error::FsError;
 use crate::ids::{ClientId, FileSystemId, Incarnation, InodeNumber, IodId, ObjectId, OpenId};
 use crate::layout::{Layout, LayoutPolicy};
 use crate::name::Name;
+use crate::proto::backup::BackupPart;
 use crate::proto::check::{Finding, Page, Section, Verdict};
 use crate::proto::lease::Want;
 use crate::proto::lock::{
@@ -361,6 +362,14 @@ pub enum MgrOperation {
         /// Set-uid and set-gid bits go as well as the capability, as with a write by an ordinary user.
         mode_bits: bool,
     },
+    /// A part of a copy of mgr's store. Only root may ask, one at a time. Asking from the copy's start
+    /// begins it; asking from its end says that the asker has all of it.
+    Backup {
+        /// The copy: drawn at random by the asker.
+        copy: u64,
+        /// Bytes of it that the asker has.
+        offset: u64,
+    },
 }
 
 impl MgrOperation {
@@ -387,7 +396,8 @@ impl MgrOperation {
             | Self::Goodbye
             | Self::Inspect { .. }
             | Self::FindStray { .. }
-            | Self::Examine(_) => false,
+            | Self::Examine(_)
+            | Self::Backup { .. } => false,
             Self::SetAttr { .. }
             | Self::Create { .. }
             | Self::MakeNode { .. }
@@ -520,6 +530,8 @@ pub enum MgrResponse {
     LockQueued,
     /// To [`MgrOperation::TestLock`]: what stands against it.
     Lock(Option<LockHolder>),
+    /// To [`MgrOperation::Backup`].
+    Backup(BackupPart),
 }
 
 /// What a reply frame's body holds.

@@ -4,6 +4,7 @@
 //! The order of variants and fields is the wire format; a change raises
 //! [`crate::wire::header::VERSION`]. Golden bytes stand in `docs/WIRE.md`.
 
+pub mod backup;
 pub mod check;
 pub mod iod;
 pub mod lease;

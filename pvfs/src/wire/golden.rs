@@ -11,6 +11,7 @@ use crate::error::FsError;
 use crate::ids::{ClientId, FileSystemId, Incarnation, InodeNumber, IodId, ObjectId, SessionId};
 use crate::layout::{Layout, LayoutSlot};
 use crate::name::Name;
+use crate::proto::backup::BackupPart;
 use crate::proto::check::{Counted, Finding, Page, Section, Seen, StrayPart, Verdict};
 use crate::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef, Surveyed};
 use crate::proto::lease::Notice;
@@ -88,6 +89,25 @@ fn ask_iod(request_id: u64, request: &IodRequest) {
 
 fn iod_says(request_id: u64, reply: &IodReply) {
     golden(FrameKind::IodReply, request_id, reply);
+}
+
+#[test]
+fn what_a_backup_asks_mgr() {
+    let (copy, offset) = (7, 512 << 10);
+    ask_mgr(60, 0, MgrOperation::Backup { copy, offset });
+    let copying = BackupPart::Copying {
+        bytes_done: 4096,
+        bytes_total: 1_000_000,
+    };
+    mgr_says(60, MgrResponse::Backup(copying));
+    mgr_says(61, MgrResponse::Backup(BackupPart::Checking));
+    let bytes = BackupPart::Bytes {
+        bytes: b"copy".to_vec(),
+        bytes_total: offset + 4,
+        records: 3,
+        damaged_records: 1,
+    };
+    mgr_says(62, MgrResponse::Backup(bytes));
 }
 
 #[test]

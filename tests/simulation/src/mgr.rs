@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pvfs::attr::Timestamp;
 use pvfs::client::patience::Cancel;
+use pvfs::error::FsError;
 use pvfs::ids::{ClientId, FileSystemId};
 use pvfs::proto::lease::Notice;
 use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest};
@@ -289,6 +290,7 @@ fn own(
             Action::IodIsAt(iod, address, incarnation) => {
                 iods.iod_is_at(iod, &address, incarnation);
             }
+            Action::Backup(waiter, _) => waiter.send(&Err(FsError::NotSupported)),
             Action::Expired(client) => {
                 if let Some(greeted) = clients.remove(&client) {
                     // An error means that it has ended already.

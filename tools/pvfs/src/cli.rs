@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use pvfs::log_filter::LogFilter;
 
 use crate::output::{self, OutputError};
-use crate::{cp, dev, df, fsck, layout, man, ping, scrub, stat, status};
+use crate::{backup, cp, dev, df, fsck, layout, man, ping, scrub, stat, status};
 
 /// Run, inspect and fill a PVFS file system
 #[derive(Debug, Parser)]
@@ -70,6 +70,15 @@ enum Verb {
     /// links, entries and inodes, sizes, and records that contradict each other; inodes without a
     /// name get one in /lost+found; stripes of no file become files in /lost+found. Only root may check.
     Fsck(fsck::Args),
+    /// Copy mgr's records to a file, while the file system is used
+    ///
+    /// The copy has everything that was acknowledged before the command began, and is compared with the
+    /// records' checksums before it has its name: until then it is called `.NAME.NUMBER.part`. mgr
+    /// keeps a copy on its own disk meanwhile, and makes one at a time. `pvfs-mgr --restore FILE` makes
+    /// a data directory of it. Files' contents are not in it: they stay at the iods. Status 0: the copy
+    /// is whole; 1: there is none; 128 and the signal's number where a signal ended it. Only root may
+    /// back up.
+    Backup(backup::Args),
     /// Have all iods read what they have and compare it with its checksums
     ///
     /// Names the files that are damaged, and which bytes of them. The iods' page caches forget what
@@ -108,6 +117,7 @@ pub fn main() -> ExitCode {
         Verb::Cp(args) => ("cp", cp::run(args)),
         Verb::Df(args) => ("df", df::run(args)),
         Verb::Fsck(args) => ("fsck", fsck::run(args)),
+        Verb::Backup(args) => ("backup", backup::run(args)),
         Verb::Scrub(args) => ("scrub", scrub::run(args)),
         Verb::Layout(verb) => ("layout", layout::run(verb)),
         Verb::Completions { shell } => ("completions", man::completions(*shell)),

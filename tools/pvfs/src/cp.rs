@@ -4,15 +4,13 @@
 //! [`plan`] says what is copied where, [`content`] opens both ends of a file: a PVFS file through
 //! the client library where mgr and iods can be reached, anything else through the kernel.
 //! [`transfer`] moves blocks between the ends with several threads, [`progress`] shows how it goes.
-//! A new file has a temporary name until it is whole ([`unfinished`]).
+//! A new file has a temporary name until it is whole ([`crate::unfinished`]).
 
 mod content;
 mod direct;
-mod interruption;
 mod plan;
 mod progress;
 mod transfer;
-mod unfinished;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,11 +18,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use content::Gateways;
-use interruption::Interruption;
 use plan::{Item, Plan};
 use progress::Progress;
 use transfer::Transfer;
 
+use crate::interruption::Interruption;
 use crate::output;
 
 /// Command line of `pvfs cp`.
@@ -64,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let plan = Plan::make(sources, destination, args.recursive)?;
     let progress = Progress::new(plan.bytes(), args.quiet);
-    let interruption = Interruption::watch().context("cannot take signals")?;
+    let interruption = Interruption::watch("pvfs cp").context("cannot take signals")?;
     let gateways = Gateways::new(!args.no_direct, &interruption);
     let transfer = Transfer {
         gateways: &gateways,

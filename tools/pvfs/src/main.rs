@@ -3,12 +3,14 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod backup;
 mod cli;
 mod cp;
 mod dev;
 mod df;
 mod fsck;
 mod human;
+mod interruption;
 mod layout;
 mod left_out;
 mod man;
@@ -21,6 +23,7 @@ mod stat;
 mod status;
 mod table;
 mod target;
+mod unfinished;
 
 fn main() -> std::process::ExitCode {
     cli::main()

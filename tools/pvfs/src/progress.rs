@@ -112,7 +112,16 @@ impl Progress {
     /// So much more is done.
     pub fn add(&self, more: u64) {
         let before = self.done.fetch_add(more, Ordering::Relaxed);
-        let done = before.saturating_add(more);
+        self.show(before.saturating_add(more));
+    }
+
+    /// So much is done in all.
+    pub fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.show(done);
+    }
+
+    fn show(&self, done: u64) {
         // Whoever finds the lock taken need not wait: another thread shows it.
         let Ok(mut phase) = self.phase.try_lock() else {
             return;

@@ -13,8 +13,8 @@ use nix::sys::stat::{Mode, umask};
 use pvfs::ids::InodeNumber;
 
 use super::direct::{DirectFile, Gateway};
-use super::interruption::Interruption;
-use super::unfinished::Unfinished;
+use crate::interruption::Interruption;
+use crate::unfinished::Unfinished;
 use crate::{output, target};
 
 /// The ways into the PVFS file systems of this copy, each opened when it is first needed.

@@ -10,10 +10,10 @@ use pvfs::client::buffer::AlignedBuffer;
 use pvfs::limits::PAYLOAD_BYTES_MAX;
 
 use super::content::{Content, Gateways};
-use super::interruption::Interruption;
 use super::plan::Item;
 use super::progress::Progress;
-use super::unfinished::Unfinished;
+use crate::interruption::Interruption;
+use crate::unfinished::Existing;
 
 /// Bytes of a block: one round of requests to all iods.
 const BLOCK_BYTES: u64 = PAYLOAD_BYTES_MAX as u64;
@@ -103,7 +103,10 @@ impl Transfer<'_> {
         let closed = close_both(from, to);
         let copied = moved.and(synced).and(closed);
         copied
-            .and_then(|()| unfinished.map_or(Ok(()), Unfinished::finish))
+            .and_then(|()| match unfinished {
+                Some(unfinished) => unfinished.finish(Existing::Replaced),
+                None => Ok(()),
+            })
             .with_context(context)
     }
 

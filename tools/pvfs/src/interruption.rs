@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! Ctrl-C during a copy: what is under way ends, and what is not whole is removed.
+//! Ctrl-C while something is copied: what is under way ends, and what is not whole is removed.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,12 +24,13 @@ pub struct Interruption {
 }
 
 impl Interruption {
-    /// Takes SIGINT, SIGTERM and SIGHUP from now on. A second one ends the process at once.
+    /// Takes SIGINT, SIGTERM and SIGHUP from now on, on behalf of `program`. A second one ends the
+    /// process at once.
     ///
     /// # Errors
     ///
     /// Where the system gives no thread or no handler.
-    pub fn watch() -> std::io::Result<Self> {
+    pub fn watch(program: &'static str) -> std::io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let interruption = Self {
             cancel: Cancel::new(),
@@ -43,7 +44,9 @@ impl Interruption {
                     if told.signal.swap(signal, Ordering::AcqRel) != 0 {
                         std::process::exit(SIGNAL_STATUS_BASE + signal);
                     }
-                    output::note("pvfs cp: interrupted: removing what is not whole");
+                    output::note(format!(
+                        "{program}: interrupted: removing what is not whole"
+                    ));
                     told.cancel.cancel();
                 }
             })?;

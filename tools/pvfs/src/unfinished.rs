@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use pvfs::limits::NAME_BYTES_MAX;
 
 use crate::rpc;
@@ -15,6 +16,15 @@ use crate::rpc;
 const SUFFIX: &str = ".part";
 /// Digits of the number that tells copies of one file from each other.
 const NUMBER_DIGITS: usize = 16;
+
+/// What becomes of a file that has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It goes.
+    Replaced,
+    /// It stays, and the new one does not get the name.
+    Kept,
+}
 
 /// A file that is not whole yet. Unless it is finished, it is removed.
 #[derive(Debug)]
@@ -48,9 +58,14 @@ impl Unfinished {
     ///
     /// # Errors
     ///
-    /// As rename(2).
-    pub fn finish(mut self) -> anyhow::Result<()> {
-        std::fs::rename(&self.temporary, &self.path).with_context(|| {
+    /// As renameat2(2).
+    pub fn finish(mut self, existing: Existing) -> anyhow::Result<()> {
+        let flags = match existing {
+            Existing::Replaced => RenameFlags::empty(),
+            Existing::Kept => RenameFlags::RENAME_NOREPLACE,
+        };
+        let renamed = renameat2(AT_FDCWD, &self.temporary, AT_FDCWD, &self.path, flags);
+        renamed.with_context(|| {
             let (from, to) = (self.temporary.display(), self.path.display());
             format!("cannot rename {from} to {to}")
         })?;
@@ -97,8 +112,14 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         let unfinished = Unfinished::new(&path);
         std::fs::write(unfinished.temporary(), "whole").unwrap();
-        unfinished.finish().unwrap();
+        unfinished.finish(Existing::Kept).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        for (existing, content) in [(Existing::Kept, "whole"), (Existing::Replaced, "newer")] {
+            let unfinished = Unfinished::new(&path);
+            std::fs::write(unfinished.temporary(), "newer").unwrap();
+            assert_eq!(unfinished.finish(existing).is_ok(), content == "newer");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
