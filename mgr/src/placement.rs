@@ -5,24 +5,84 @@
 use std::collections::BTreeSet;
 
 use pvfs::attr::Space;
+use pvfs::ids::IodId;
+use pvfs::layout::Layout;
 use pvfs::proto::report::{IodReport, IodState};
+
+use crate::owner::thread::BATCH_INPUTS_MAX;
 
 /// An iod with less than one part in so many of its disk left, or of what the roomiest has, is
 /// passed over while others have more: files of others that are being written fill it up.
 const LOW_PARTS: u64 = 16;
 /// A disk with fewer bytes left than one request carries is full.
 const FULL_BYTES: u64 = 4 << 20;
-/// A disk with fewer inodes left is out of them: heartbeats tell of those that went half a second ago.
-const OUT_OF_INODES: u64 = 64;
 /// Inodes that a file's stripes take on an iod: their data and their checksums.
 const INODES_PER_OBJECT: u64 = 2;
+/// A disk with fewer inodes left is out of them: what one batch places is counted at its end.
+const OUT_OF_INODES: u64 = INODES_PER_OBJECT * BATCH_INPUTS_MAX as u64;
+
+/// What was placed on a disk that its report does not have yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// New files.
+    pub files: u64,
+    /// Bytes that were written, as their writers say.
+    pub bytes: u64,
+}
+
+impl Placed {
+    /// Together with what was placed elsewhere on the same disk.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self {
+            files: self.files.saturating_add(other.files),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    /// What a disk will say when it has heard of it.
+    #[must_use]
+    pub fn taken_from(self, mut report: IodReport) -> IodReport {
+        let Self { files, bytes } = self;
+        let space = &mut report.space;
+        space.bytes_available = space.bytes_available.saturating_sub(bytes);
+        let inodes = files.saturating_mul(INODES_PER_OBJECT);
+        report.inodes_free = report.inodes_free.saturating_sub(inodes);
+        report
+    }
+}
+
+/// What a request has placed on the iods of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Where the file's stripes are.
+    pub layout: Layout,
+    /// Its end before; `None` where it is new.
+    pub end_before: Option<u64>,
+    /// Its end since.
+    pub end: u64,
+}
+
+impl Placement {
+    /// What each of its iods gets.
+    pub fn parts(&self) -> impl Iterator<Item = (IodId, Placed)> + '_ {
+        let files = u64::from(self.end_before.is_none());
+        let before = self.end_before.unwrap_or_default();
+        let part = move |(slot, iod): (usize, &IodId)| {
+            let local = |end| self.layout.local_size(slot, end);
+            let bytes = local(self.end).saturating_sub(local(before));
+            (*iod, Placed { files, bytes })
+        };
+        self.layout.iods().iter().enumerate().map(part)
+    }
+}
 
 /// An iod, as far as new files are concerned.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     /// Whether it is there.
     pub state: IodState,
-    /// What it said last.
+    /// What it said last, less what was placed there since.
     pub report: IodReport,
 }
 

@@ -12,11 +12,11 @@ use pvfs::error::FsError;
 use pvfs::ids::{FileSystemId, Incarnation, IodId};
 use pvfs::limits::{BODY_BYTES_MAX, IODS_MAX, SILENCE_LOOK_MS};
 use pvfs::proto::mgr::IodStatus;
-use pvfs::proto::report::{IodReport, IodState};
+use pvfs::proto::report::{DiskId, IodReport, IodState};
 use pvfs::proto::seal::{Reign, Seal};
 
 use crate::namespace::layout::IodSlot;
-use crate::placement::{self, Candidate, Totals};
+use crate::placement::{self, Candidate, Placed, Placement, Totals};
 use crate::seals::{self, Claim, Step};
 
 /// An address is a host name, at most 253 bytes, and a port.
@@ -83,6 +83,10 @@ pub struct Rule {
 struct Known {
     record: IodRecord,
     report: IodReport,
+    /// What was placed there since that report.
+    placed: Placed,
+    /// Files that were placed between it and the one before: their stripes may not have been made yet.
+    files_before: u64,
     state: IodState,
     /// When it came into that state; 0 is mgr's start.
     since_ms: u64,
@@ -102,6 +106,8 @@ impl Known {
         Self {
             record,
             report: IodReport::UNKNOWN,
+            placed: Placed { files: 0, bytes: 0 },
+            files_before: 0,
             state: IodState::Away,
             since_ms: now_ms,
             silent_ms: 0,
@@ -146,6 +152,14 @@ impl Known {
         }
     }
 
+    /// What its report does not have yet.
+    const fn unreported(&self) -> Placed {
+        self.placed.with(Placed {
+            files: self.files_before,
+            bytes: 0,
+        })
+    }
+
     fn status(&self, iod: IodId, now_ms: u64) -> IodStatus {
         IodStatus {
             iod,
@@ -160,6 +174,7 @@ impl Known {
     /// Takes what it says; true where that it is heard of is news.
     fn hear(&mut self, report: IodReport, now_ms: u64) -> bool {
         self.report = report;
+        self.files_before = std::mem::take(&mut self.placed).files;
         self.silent_ms = 0;
         self.change(IodState::Alive, now_ms)
     }
@@ -473,10 +488,35 @@ impl Registry {
     /// All iods in the order of their ids, as the name space sees them.
     #[must_use]
     pub fn slots(&self) -> Vec<IodSlot> {
-        let candidates: Vec<Candidate> = self.iods.values().map(Known::candidate).collect();
+        // Several iods may share a disk.
+        let mut disks: BTreeMap<DiskId, Placed> = BTreeMap::new();
+        for known in self.iods.values() {
+            if let Some(disk) = known.report.disk {
+                let placed = disks.entry(disk).or_default();
+                *placed = placed.with(known.unreported());
+            }
+        }
+        let candidate = |known: &Known| {
+            let on_disk = known.report.disk.and_then(|disk| disks.get(&disk).copied());
+            let placed = on_disk.unwrap_or_else(|| known.unreported());
+            Candidate {
+                report: placed.taken_from(known.report),
+                ..known.candidate()
+            }
+        };
+        let candidates: Vec<Candidate> = self.iods.values().map(candidate).collect();
         let usable = placement::usable(&candidates);
         let slot = |(iod, usable): (&IodId, bool)| IodSlot { iod: *iod, usable };
         self.iods.keys().zip(usable).map(slot).collect()
+    }
+
+    /// Notes what was placed, until the iods' reports have it.
+    pub fn note_placed(&mut self, placement: &Placement) {
+        for (iod, placed) in placement.parts() {
+            if let Some(known) = self.iods.get_mut(&iod) {
+                known.placed = known.placed.with(placed);
+            }
+        }
     }
 
     /// All iods, as clients see them.
@@ -510,6 +550,7 @@ fn judge_unknown(iod: IodId, claim: &Claim, rule: &Rule) -> Result<Step, (FsErro
 mod tests {
     use super::*;
     use pvfs::attr::Space;
+    use pvfs::layout::Layout;
     use pvfs::limits::{LOST_AFTER_MS, SUSPECT_AFTER_MS};
 
     const OURS: FileSystemId = FileSystemId(7);
@@ -544,6 +585,52 @@ mod tests {
             before: None,
             confirmed: true,
         }
+    }
+
+    #[test]
+    fn what_was_placed_counts_until_the_disk_reports_it() {
+        let disk = |device| Some(DiskId { boot: 1, device });
+        let report = |device| IodReport {
+            space: Space {
+                bytes_total: 100 << 20,
+                bytes_free: 50 << 20,
+                bytes_available: 50 << 20,
+            },
+            inodes_total: 4000,
+            inodes_free: 2000,
+            disk: disk(device),
+            ..REPORT
+        };
+        let mut registry = Registry::default();
+        // Two on one disk.
+        for (iod, device) in [(1, 1), (2, 1), (3, 2)] {
+            registry.admit(IodId(iod), record("a:1"), report(device), iod.into(), 0);
+        }
+        let usable = |registry: &Registry| -> Vec<bool> {
+            registry.slots().iter().map(|slot| slot.usable).collect()
+        };
+        assert_eq!(usable(&registry), [true; 3]);
+        let on = |iods: &[u32], end_before, end| Placement {
+            layout: Layout::new(4096, 0, iods.iter().copied().map(IodId).collect()).unwrap(),
+            end_before,
+            end,
+        };
+        registry.note_placed(&on(&[1], Some(1 << 20), 46 << 20));
+        assert_eq!(usable(&registry), [false, false, true], "5 MiB are left");
+        registry.heartbeat(IodId(1), report(1), 1, 1).unwrap();
+        assert_eq!(usable(&registry), [true; 3], "the report has them");
+        for _ in 0..900 {
+            registry.note_placed(&on(&[3], None, 0));
+        }
+        assert_eq!(usable(&registry), [true, true, false]);
+        registry.heartbeat(IodId(3), report(2), 3, 2).unwrap();
+        assert_eq!(
+            usable(&registry),
+            [true, true, false],
+            "nobody has written to them yet"
+        );
+        registry.heartbeat(IodId(3), report(2), 3, 3).unwrap();
+        assert_eq!(usable(&registry), [true; 3]);
     }
 
     fn judge(

@@ -14,6 +14,7 @@ use super::dentry::OpenDirectory;
 use super::inode::Inode;
 use super::key;
 use super::transaction::{Halt, Transaction};
+use crate::placement::Placement;
 
 /// Directories above one another in which a policy is sought; beyond, the default holds.
 const DEPTH_MAX: usize = 65_536;
@@ -87,7 +88,13 @@ impl Transaction<'_> {
             counters.turn = counters.turn.wrapping_add(1);
             self.put(key::counters(), &counters)?;
         }
-        self.put(key::layout(inode), &layout)
+        self.put(key::layout(inode), &layout)?;
+        self.note_placed(Placement {
+            layout,
+            end_before: None,
+            end: 0,
+        });
+        Ok(())
     }
 
     /// What new files in a directory get: its own policy, or that of the nearest directory above

@@ -12,6 +12,7 @@ use super::intent::Doubt;
 use super::key;
 use super::opens::Open;
 use super::transaction::{Halt, Transaction};
+use crate::placement::Placement;
 
 /// What a writer reports.
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +185,14 @@ impl Transaction<'_> {
             });
         }
         let grown = size_min > found.attr.size;
+        if grown {
+            let layout = self.required(key::layout(inode))?;
+            self.note_placed(Placement {
+                layout,
+                end_before: Some(found.attr.size),
+                end: size_min,
+            });
+        }
         if grown || modified {
             found.attr.size = found.attr.size.max(size_min);
             found.attr.filled = found.attr.filled.max(filled).min(found.attr.size);

@@ -12,6 +12,7 @@ use pvfs::ids::InodeNumber;
 use super::key::end_of_prefix;
 use super::opens::OpenTable;
 use super::{Context, value};
+use crate::placement::Placement;
 use crate::store::{Record, Records, StoreError, View};
 
 /// Why a request stops.
@@ -43,6 +44,7 @@ pub struct Transaction<'a> {
     committed: &'a dyn View,
     batch: &'a Records,
     own: Records,
+    placements: Vec<Placement>,
     /// What the request may know besides the store.
     pub context: &'a Context<'a>,
     /// Who has what open.
@@ -61,6 +63,7 @@ impl<'a> Transaction<'a> {
             committed,
             batch,
             own: Records::new(),
+            placements: Vec::new(),
             context,
             opens,
         }
@@ -70,6 +73,16 @@ impl<'a> Transaction<'a> {
     #[must_use]
     pub fn into_records(self) -> Records {
         self.own
+    }
+
+    /// Notes that the request places something on iods.
+    pub(super) fn note_placed(&mut self, placement: Placement) {
+        self.placements.push(placement);
+    }
+
+    /// What the request has placed on iods, once.
+    pub fn take_placements(&mut self) -> Vec<Placement> {
+        std::mem::take(&mut self.placements)
     }
 
     /// The bytes under `key`, whatever they are.

@@ -21,6 +21,7 @@ use crate::namespace::lingering::Linger;
 use crate::namespace::opens::Open;
 use crate::namespace::transaction::{Halt, Transaction};
 use crate::namespace::{self, Context, key, value};
+use crate::placement::Placement;
 use crate::registry::Before;
 use crate::session::Admission;
 use crate::store::{Records, StoreError, Usage, View};
@@ -39,6 +40,8 @@ pub(super) struct Batch<W> {
     pub(super) actions: Vec<Action<W>>,
     pub(super) finished: Vec<Finished>,
     pub(super) registered: Vec<Before>,
+    /// What was placed on iods.
+    pub(super) placements: Vec<Placement>,
     /// Truncations that iods have carried out altogether.
     pub(super) cuts_done: Vec<InodeNumber>,
     /// Truncations that mgr begins of its own accord.
@@ -81,6 +84,7 @@ impl<W> Batch<W> {
             actions: Vec::new(),
             finished: Vec::new(),
             registered: Vec::new(),
+            placements: Vec::new(),
             cuts_done: Vec::new(),
             cuts_begun: Vec::new(),
             doubted: Vec::new(),
@@ -101,6 +105,7 @@ impl<W> Batch<W> {
 struct Ran {
     reply: MgrReply,
     records: Records,
+    placements: Vec<Placement>,
     notice: Option<(u64, Notice)>,
 }
 
@@ -109,6 +114,7 @@ impl Ran {
         Self {
             reply: Err(error),
             records: Records::new(),
+            placements: Vec::new(),
             notice: None,
         }
     }
@@ -354,6 +360,7 @@ impl<W> State<W> {
             return Ok(Outcome::Ran(Box::new(Ran {
                 reply: Ok(reply),
                 records,
+                placements: Vec::new(),
                 notice: None,
             })));
         }
@@ -361,6 +368,7 @@ impl<W> State<W> {
             return Ok(Outcome::Ran(Box::new(Ran {
                 reply: Ok(outcome?),
                 records: Records::new(),
+                placements: Vec::new(),
                 notice: None,
             })));
         }
@@ -376,8 +384,8 @@ impl<W> State<W> {
             )
         };
         let mut tx = Transaction::new(view, &batch.records, &context, &mut self.opens);
-        let (response, records) = match namespace::apply(&mut tx, &request.operation) {
-            Ok(response) => (response, tx.into_records()),
+        let (response, placements, records) = match namespace::apply(&mut tx, &request.operation) {
+            Ok(response) => (response, tx.take_placements(), tx.into_records()),
             Err(halt) => {
                 drop(tx);
                 self.opens.roll_back(savepoint);
@@ -412,6 +420,7 @@ impl<W> State<W> {
         Ok(Outcome::Ran(Box::new(Ran {
             reply: Ok(response),
             records,
+            placements,
             notice: notice.map(|notice| (connection, notice)),
         })))
     }
@@ -450,6 +459,7 @@ impl<W> State<W> {
         let Ran {
             reply,
             mut records,
+            mut placements,
             notice,
         } = ran;
         let durable = !records.is_empty();
@@ -458,6 +468,7 @@ impl<W> State<W> {
             records.insert(key::reply(client, sequence), Some(value::encode(&reply)?));
         }
         batch.records.append(&mut records);
+        batch.placements.append(&mut placements);
         batch.finished.push(Finished {
             client,
             sequence,

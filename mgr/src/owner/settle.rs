@@ -33,6 +33,9 @@ impl<W> State<W> {
             self.departed.clear();
         }
         self.intents_committed(&mut batch);
+        for placement in &batch.placements {
+            self.registry.note_placed(placement);
+        }
         self.forget_cuts(&batch.cuts_done);
         for inode in batch.cuts_done {
             for withheld in self.withheld.remove(&inode).unwrap_or_default() {
