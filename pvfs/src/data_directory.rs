@@ -111,11 +111,12 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// Makes the directory `path` if it is missing, and looks whether it may become the daemon's.
+    /// Makes the directory `path` if it is missing, and looks whether it may become the daemon's. Others
+    /// may have had the right to write to it if it is empty, as a new tmpfs is: they lose that right.
     ///
     /// # Errors
     ///
-    /// [`DataDirectoryError`]; nothing in an existing directory has changed then.
+    /// [`DataDirectoryError`]; what is in an existing directory has not changed then.
     pub fn prepare_new(self, path: &Path) -> Result<(), DataDirectoryError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(MODE);
@@ -126,6 +127,16 @@ impl Kind {
                 program: self.program,
             });
         }
+        let is_empty = self.holds_nothing_else(path)?;
+        self.guard(path, is_empty)?;
+        // Others may have put something there until now.
+        self.holds_nothing_else(path)?;
+        Ok(())
+    }
+
+    /// Whether a directory that is to be made is empty; what is harmless may be in it.
+    fn holds_nothing_else(self, path: &Path) -> Result<bool, DataDirectoryError> {
+        let mut is_empty = true;
         for entry in fs::read_dir(path).map_err(failed("read", path))? {
             let name = entry.map_err(failed("read", path))?.file_name();
             let name = name.to_string_lossy().into_owned();
@@ -136,8 +147,9 @@ impl Kind {
                     program: self.program,
                 });
             }
+            is_empty = false;
         }
-        self.guard(path)
+        Ok(is_empty)
     }
 
     /// Looks whether `path` is a directory that was made for the daemon, and takes what rights others
@@ -153,7 +165,7 @@ impl Kind {
                 program: self.program,
             });
         }
-        self.guard(path)
+        self.guard(path, false)
     }
 
     fn is_made(self, path: &Path) -> Result<bool, DataDirectoryError> {
@@ -165,7 +177,9 @@ impl Kind {
         }
     }
 
-    fn guard(self, path: &Path) -> Result<(), DataDirectoryError> {
+    /// Refuses what belongs to somebody else, or what others may have written to, and takes all
+    /// rights of others. In a directory that is empty they have written nothing that could count.
+    fn guard(self, path: &Path, is_empty: bool) -> Result<(), DataDirectoryError> {
         let metadata = fs::metadata(path).map_err(failed("look at", path))?;
         let (owner, user) = (metadata.uid(), nix::unistd::geteuid().as_raw());
         if owner != user {
@@ -177,7 +191,7 @@ impl Kind {
             });
         }
         let mode = metadata.mode() & 0o7777;
-        if mode & WRITABLE_BY_OTHERS != 0 {
+        if mode & WRITABLE_BY_OTHERS != 0 && !is_empty {
             return Err(DataDirectoryError::Writable {
                 path: path.to_owned(),
                 mode,
@@ -236,6 +250,14 @@ mod tests {
         let path = scratch.path().join("new");
         KIND.prepare_new(&path).unwrap();
         assert_eq!(mode(&path), 0o700);
+        // As the root of a new tmpfs is.
+        fs::set_permissions(&path, Permissions::from_mode(0o1777)).unwrap();
+        KIND.prepare_new(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        fs::set_permissions(&path, Permissions::from_mode(0o1777)).unwrap();
+        fs::create_dir(path.join("lost+found")).unwrap();
+        let refused = KIND.prepare_new(&path).unwrap_err();
+        assert!(matches!(refused, DataDirectoryError::Writable { .. }));
         fs::write(path.join("identity"), "").unwrap();
         for (bits, accepted) in [(0o755, true), (0o700, true), (0o775, false), (0o777, false)] {
             fs::set_permissions(&path, Permissions::from_mode(bits)).unwrap();
