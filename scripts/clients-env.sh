@@ -10,20 +10,24 @@ set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 
 # What runs in the guest. Debian's archive pins the versions: a stable release changes them for security only.
-GUEST_PACKAGES=keepalived,ipvsadm,prometheus-node-exporter,python3,curl,socat,iproute2,iputils-ping,iputils-arping,procps,kmod,nftables,nginx-light,openssl,ca-certificates
+GUEST_PACKAGES=keepalived,ipvsadm,prometheus-node-exporter,python3,curl,socat,iproute2,iputils-ping
+GUEST_PACKAGES+=,iputils-arping,procps,kmod,nftables,nginx-light,openssl,ca-certificates
 # What the library comes from (docker's packaging ships moby/ipvs), and what compiles a program on it.
-GO_PACKAGES=golang-go,golang-github-docker-docker-dev,golang-github-vishvananda-netlink-dev,golang-github-vishvananda-netns-dev
+GO_PACKAGES=golang-go,golang-github-docker-docker-dev,golang-github-vishvananda-netlink-dev
+GO_PACKAGES+=,golang-github-vishvananda-netns-dev
 # A library for the family on PyPI: pure Python, so its wheel is all there is.
 PYROUTE2_VERSION=0.9.7
 # What Go needs to build is no part of the disk.
-NOT_ON_DISK="usr/lib/go-1.24 usr/share/go-1.24 usr/share/gocode usr/share/doc var/cache/apt var/lib/apt/lists usr/share/locale usr/share/man"
+NOT_ON_DISK="usr/lib/go-1.24 usr/share/go-1.24 usr/share/gocode usr/share/doc var/cache/apt var/lib/apt/lists
+    usr/share/locale usr/share/man"
 IMAGE_MIB=900
 
 CLIENT_SOURCES=$KMOD_TOP/kmod-ipvs-mwlc/selftest/clients
 
 # Compiled in the root and for it, from Debian's own sources, in GOPATH mode: nothing is fetched.
 build_go_program() {
-    TRIXIE_ROOT=$CLIENTS_ROOT in_root env GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=/out/gocache GOFLAGS=-trimpath \
+    TRIXIE_ROOT=$CLIENTS_ROOT in_root env GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=/out/gocache \
+        GOFLAGS=-trimpath \
         go build -o /out/moby-ipvs /src/kmod-ipvs-mwlc/selftest/clients/moby/main.go
     install -D "$KMOD_BUILD/moby-ipvs" "$CLIENTS_ROOT/usr/local/bin/moby-ipvs"
 }
@@ -32,7 +36,8 @@ fetch_pyroute2() {
     local pip=(python3 -m pip)
     "${pip[@]}" --version >/dev/null 2>&1 || $APT install -y --no-install-recommends python3-pip
     rm -rf "$CLIENTS_ROOT/opt/pyroute2"
-    "${pip[@]}" install --quiet --no-deps --no-compile --root-user-action=ignore --python-version 3.13 --only-binary :all: \
+    "${pip[@]}" install --quiet --no-deps --no-compile --root-user-action=ignore --python-version 3.13 \
+        --only-binary :all: \
         --target "$CLIENTS_ROOT/opt/pyroute2" "pyroute2==$PYROUTE2_VERSION"
 }
 
@@ -60,7 +65,8 @@ main() {
     content=$(cat "$0" "$CLIENT_SOURCES"/moby/*.go | cksum | cut -d' ' -f1)
     CLIENTS_IMAGE=$CLIENTS_ROOT-$content.ext4
     if [ ! -e "$CLIENTS_IMAGE" ]; then
-        debian_root "$CLIENTS_ROOT" "$packages" "making a $KSUITE root with keepalived and other clients (about 90 s, 1 GB)"
+        debian_root "$CLIENTS_ROOT" "$packages" \
+            "making a $KSUITE root with keepalived and other clients (about 90 s, 1 GB)"
         rm -f "$CLIENTS_ROOT"-*.ext4
         step "fetching pyroute2 $PYROUTE2_VERSION" pyroute2.log fetch_pyroute2
         step "building a program on moby/ipvs" moby.log build_go_program

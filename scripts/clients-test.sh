@@ -9,8 +9,9 @@ set -euo pipefail
 . "$(dirname "$0")/kmod-lib.sh"
 
 # What the tests need of the kernel's modules, with what these depend on; loaded when asked for.
-GUEST_MODULES="veth bridge tun dummy macvlan ipip virtio_net virtio_rng nf_tables nft_reject_inet nft_reject_ipv4 nft_reject_ipv6
-    nft_counter nft_ct nft_limit sch_tbf ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sed ip_vs_nq ip_vs_sh ip_vs_mh ip_vs_dh
+GUEST_MODULES="veth bridge tun dummy macvlan ipip virtio_net virtio_rng nf_tables nft_reject_inet
+    nft_reject_ipv4 nft_reject_ipv6 nft_counter nft_ct nft_limit sch_tbf
+    ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sed ip_vs_nq ip_vs_sh ip_vs_mh ip_vs_dh
     ip_vs_fo ip_vs_ovf ip_vs_twos ip_vs_lblc ip_vs_lblcr"
 # What it takes to get at the disk; loaded first.
 BOOT_MODULES="virtio_blk overlay"
@@ -57,12 +58,16 @@ make_initrd() {
     cp "$TRIXIE_ROOT/usr/bin/busybox" "$to/bin/"
     cp "$TRIXIE_ROOT/usr/bin/busybox" "$to/payload/usr/bin/"
     # shellcheck disable=SC2086
-    for file in $(closure $BOOT_MODULES); do cp "$file" "$to/boot-modules/" && basename "$file"; done >"$to/boot-modules/order"
+    for file in $(closure $BOOT_MODULES); do
+        cp "$file" "$to/boot-modules/" && basename "$file"
+    done >"$to/boot-modules/order"
     stage_modules
     cp -r "$KMOD_TOP/kmod-ipvs-mwlc/selftest/." "$to/payload/selftest/"
     cp "$KMOD_TOP/install/keepalived.conf.example" "$to/payload/selftest/"
     printf '%s\n' "$@" >"$to/payload/selftest/wanted"
-    for file in $KERNEL_TESTS; do install -D "$KERNEL_TREE/tools/testing/selftests/$file" "$to/payload/kselftest/$file"; done
+    for file in $KERNEL_TESTS; do
+        install -D "$KERNEL_TREE/tools/testing/selftests/$file" "$to/payload/kselftest/$file"
+    done
     install -m 755 "$KMOD_TOP/kmod-ipvs-mwlc/selftest/clients/guest.sh" "$to/payload/start"
     install -m 755 "$KMOD_TOP/kmod-ipvs-mwlc/selftest/clients/initramfs.sh" "$to/init"
     (cd "$to" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd"

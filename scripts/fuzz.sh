@@ -24,10 +24,13 @@ out=build/fuzz
 keep=
 [ "${1:-}" != keep ] || { keep=1 && shift; }
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(for folder in "${folders[@]}"; do (cd "$folder/fuzz_targets" && printf '%s\n' *.rs | sed 's/\.rs$//'); done)
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(
+    for folder in "${folders[@]}"; do (cd "$folder/fuzz_targets" && printf '%s\n' *.rs | sed 's/\.rs$//'); done
+)
 
 command -v cargo-fuzz >/dev/null ||
-    { echo "fuzz: installing cargo-fuzz $CARGO_FUZZ_VERSION (some minutes)" && cargo install --locked cargo-fuzz --version $CARGO_FUZZ_VERSION; }
+    { echo "fuzz: installing cargo-fuzz $CARGO_FUZZ_VERSION (some minutes)" &&
+        cargo install --locked cargo-fuzz --version $CARGO_FUZZ_VERSION; }
 
 # folder_of TARGET: where it is.
 folder_of() {
@@ -53,11 +56,13 @@ for target in "${targets[@]}"; do
         echo "fuzz: keeping what $target found"
         run "$target" "fuzz/corpus/$target" "../$out/$target" -- -merge=1 -use_counters=0 -max_len=$INPUT_BYTES_MAX
         kept=$(find "$fuzz/corpus/$target" -type f | wc -l)
-        [ "$kept" -le $CORPUS_FILES_MAX ] || echo "fuzz: $target has $kept inputs now; more than $CORPUS_FILES_MAX are too many to keep"
+        [ "$kept" -le $CORPUS_FILES_MAX ] ||
+            echo "fuzz: $target has $kept inputs now; more than $CORPUS_FILES_MAX are too many to keep"
     else
         echo "fuzz: $target for $seconds s"
         run "$target" "../$out/$target" "fuzz/corpus/$target" -- -max_total_time="$seconds" -max_len=$INPUT_BYTES_MAX \
-            -artifact_prefix="../$out/$target-" -print_final_stats=1 2>&1 | tee "$out/$target.log" | grep -E '^(Done|stat::|SUMMARY)|panicked|crash|ERROR' ||
+            -artifact_prefix="../$out/$target-" -print_final_stats=1 2>&1 | tee "$out/$target.log" |
+            grep -E '^(Done|stat::|SUMMARY)|panicked|crash|ERROR' ||
             { tail -n 30 "$out/$target.log" && exit 1; }
     fi
 done

@@ -41,7 +41,8 @@ install_documents() {
     for page in docs/man/*.[1-8]; do
         install -D -m 644 "$page" "$dest$prefix/share/man/man${page##*.}/$(basename "$page")"
     done
-    install -D -m 644 -t "$dest$prefix/$DOCUMENTS" install/keepalived.conf.example docs/OPERATING.md LICENSE-GPL-2.0 LICENSE-MIT
+    install -D -m 644 -t "$dest$prefix/$DOCUMENTS" install/keepalived.conf.example docs/OPERATING.md \
+        LICENSE-GPL-2.0 LICENSE-MIT
     # Written by the program itself, so that they fit it.
     local program
     for program in $COMPLETED_PROGRAMS; do
@@ -70,7 +71,8 @@ install_source() {
     rm -rf "$to"
     install -d "$to/kmod-ipvs-mwlc" "$to/dkms"
     cp Kbuild LICENSE-GPL-2.0 LICENSE-MIT "$to/"
-    cp -r kmod-ipvs-mwlc/Kbuild kmod-ipvs-mwlc/*.rs kmod-ipvs-mwlc/director kmod-ipvs-mwlc/kapi kmod-ipvs-mwlc/control "$to/kmod-ipvs-mwlc/"
+    cp -r kmod-ipvs-mwlc/Kbuild kmod-ipvs-mwlc/*.rs kmod-ipvs-mwlc/director kmod-ipvs-mwlc/kapi \
+        kmod-ipvs-mwlc/control "$to/kmod-ipvs-mwlc/"
     install -m 755 install/dkms/prepare install/dkms/build install/dkms/forget scripts/kernel-tree.sh "$to/dkms/"
     sed "s/@VERSION@/$version/" install/dkms/dkms.conf.in >"$to/dkms.conf"
 }
@@ -84,7 +86,8 @@ uninstall() {
     done
     for page in docs/man/*.[1-8]; do rm -f "$dest$prefix/share/man/man${page##*.}/$(basename "$page")"; done
     for program in $COMPLETED_PROGRAMS; do
-        rm -f "$dest$prefix"/{"$BASH_COMPLETIONS/$program","$ZSH_COMPLETIONS/_$program","$FISH_COMPLETIONS/$program.fish"}
+        rm -f "$dest$prefix/$BASH_COMPLETIONS/$program" "$dest$prefix/$ZSH_COMPLETIONS/_$program" \
+            "$dest$prefix/$FISH_COMPLETIONS/$program.fish"
     done
     rm -rf "$dest$prefix/$DOCUMENTS"
     for unit in install/systemd/*.service; do rm -f "$dest$prefix/lib/systemd/system/$(basename "$unit")"; done

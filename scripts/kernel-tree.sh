@@ -20,7 +20,9 @@ mkdir -p "$tree"
 tar -C "$tree" --strip-components=1 -xf "$source"
 cp "$headers/.config" "$tree/.config"
 cd "$tree"
-sed -i 's/^CONFIG_MODULE_SIG_KEY=.*/CONFIG_MODULE_SIG_KEY=""/; s/^CONFIG_SYSTEM_TRUSTED_KEYS=.*/CONFIG_SYSTEM_TRUSTED_KEYS=""/' .config
+sed -i -e 's/^CONFIG_MODULE_SIG_KEY=.*/CONFIG_MODULE_SIG_KEY=""/' \
+    -e 's/^CONFIG_SYSTEM_TRUSTED_KEYS=.*/CONFIG_SYSTEM_TRUSTED_KEYS=""/' .config
 make -j"$(nproc)" ARCH=x86 CC="$compiler" KERNELRELEASE="$kver" olddefconfig prepare modules_prepare
-grep -q '^CONFIG_RUST=y' .config || { echo "kernel $kver was built without Rust, or this machine's rustc or bindgen is too old for it" >&2; exit 1; }
+grep -q '^CONFIG_RUST=y' .config ||
+    { echo "kernel $kver was built without Rust, or this machine's rustc or bindgen is too old for it" >&2; exit 1; }
 cp "$headers/Module.symvers" .

@@ -27,7 +27,8 @@ check_no_panic() {
     for object in "obj-$KVER/kmod-ipvs-mwlc/director_check.o" ipvs_mwlc.ko.part; do
         found=$(in_root nm -u --demangle "/out/$object" | grep -E "$PANIC_SYMBOLS" || true)
         [ -z "$found" ] || die "$object can panic: $found
-Use get, checked_*, saturating_* or wrapping_*, and push_within_capacity. Find the place with: objdump -dr $KMOD_BUILD/$object"
+Use get, checked_*, saturating_* or wrapping_*, and push_within_capacity.
+Find the place with: objdump -dr $KMOD_BUILD/$object"
     done
 }
 

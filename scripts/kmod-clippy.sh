@@ -16,7 +16,8 @@ lint() {
             M=/src MO=/out/obj CLIPPY=1 -j"$(nproc)" modules' "$KVER"
 }
 
-rustfmt --edition 2021 --check "$KMOD_TOP/kmod-ipvs-mwlc/ipvs_mwlc_main.rs" "$KMOD_TOP/kmod-ipvs-mwlc/director_check.rs" >&2 ||
+rustfmt --edition 2021 --check "$KMOD_TOP/kmod-ipvs-mwlc/ipvs_mwlc_main.rs" \
+    "$KMOD_TOP/kmod-ipvs-mwlc/director_check.rs" >&2 ||
     die "the module is not formatted: rustfmt --edition 2021 kmod-ipvs-mwlc/ipvs_mwlc_main.rs"
 KMOD_OUT=$KMOD_BUILD "$KMOD_TOP/scripts/kmod-env.sh" build
 # shellcheck source=/dev/null

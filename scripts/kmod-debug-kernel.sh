@@ -39,7 +39,8 @@ get_debug_kernel() {
     flock 7
     [ "$(cat "$KDIR/.debug" 2>/dev/null)" != "$(debug_stamp "$stock")" ] || return 0
     rm -f "$KDIR/.debug"
-    step "building the debugging kernel $KVER (15 minutes or more of two processors, 4 GB)" kernel-debug.log build_debug_kernel "$stock"
+    step "building the debugging kernel $KVER (15 minutes or more of two processors, 4 GB)" kernel-debug.log \
+        build_debug_kernel "$stock"
     debug_stamp "$stock" >"$KDIR/.debug"
     touch "$KDIR/.tree"
 }

@@ -4,7 +4,8 @@
 #
 #   scripts/kmod-env.sh boot     the trixie root and the stock kernel image with its modules: enough to boot a VM
 #   scripts/kmod-env.sh          that, and the prepared kernel tree: enough to build the module
-#   scripts/kmod-env.sh debug    the same for the debugging kernel (kmod-debug.config), which it builds from the same source
+#   scripts/kmod-env.sh debug    the same for the debugging kernel (kmod-debug.config), which it
+#                                builds from the same source
 #
 # Writes build/kmod/env (KMOD_OUT instead of build/kmod, if set), to be sourced by a shell:
 #   KVER                kernel release, as `uname -r` prints it
@@ -23,7 +24,8 @@ set -euo pipefail
 . "$KMOD_TOP/scripts/kmod-debug-kernel.sh"
 
 # The toolchain that built the stock kernel, and the tools that a VM's initramfs is made of.
-ROOT_PACKAGES=rustc,rust-src,bindgen,clang,libclang-dev,gcc-14,make,flex,bison,libelf-dev,libssl-dev,bc,kmod,xz-utils,zstd,pahole,cpio,python3-minimal,ipvsadm,iproute2,busybox-static,ca-certificates
+ROOT_PACKAGES=rustc,rust-src,bindgen,clang,libclang-dev,gcc-14,make,flex,bison,libelf-dev,libssl-dev,bc,kmod
+ROOT_PACKAGES+=,xz-utils,zstd,pahole,cpio,python3-minimal,ipvsadm,iproute2,busybox-static,ca-certificates
 HOST_PACKAGES="mmdebstrap qemu-system-x86 cpio busybox-static kmod xz-utils debian-archive-keyring arch-test"
 host_packages_missing() {
     dpkg-query -W -f '${Package} ${Status}\n' $HOST_PACKAGES 2>/dev/null |
@@ -85,7 +87,8 @@ fetch_unpack() {
 # version is it.
 fetch_image() {
     local parts
-    parts=$(in_root apt-cache depends "linux-image-$KVER" | sed -n "s/^ *Depends: \(linux-[a-z]*-${KVER//./\\.}\)\$/\1/p")
+    parts=$(in_root apt-cache depends "linux-image-$KVER" |
+        sed -n "s/^ *Depends: \(linux-[a-z]*-${KVER//./\\.}\)\$/\1/p")
     # shellcheck disable=SC2086  # one word per package
     fetch_unpack image.deb "linux-image-$KVER" $parts
     in_root bash -ec '
@@ -123,7 +126,8 @@ prepare_tree() {
     fetch_unpack tree.deb "linux-headers-$KVER" "linux-source-$(printf %s "$KVER" | cut -d. -f1-2)=$source_version"
     in_root bash -ec '
         cd "/kernels/$0"
-        /src/scripts/kernel-tree.sh "$0" "$PWD/tree.deb/usr/src/linux-headers-$0" "$PWD"/tree.deb/usr/src/linux-source-*.tar.xz "$PWD/tree"
+        /src/scripts/kernel-tree.sh "$0" "$PWD/tree.deb/usr/src/linux-headers-$0" \
+            "$PWD"/tree.deb/usr/src/linux-source-*.tar.xz "$PWD/tree"
         rm -rf tree.deb' "$KVER"
 }
 

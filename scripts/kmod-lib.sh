@@ -68,7 +68,8 @@ debian_mirror() {
 # Debian 12 gets the signing keys of 13 with a point release of debian-archive-keyring; apt verifies that
 # package itself.
 need_keyring() {
-    [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.gpg ] || [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.pgp ] ||
+    [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.gpg ] ||
+        [ -e /usr/share/keyrings/debian-archive-$KSUITE-stable.pgp ] ||
         step "updating debian-archive-keyring" apt-keyring.log $APT install -y debian-archive-keyring
 }
 
@@ -82,7 +83,8 @@ debian_root() {
         step "reading the package lists" apt-update.log $APT update
         mirror=$(debian_mirror)
     fi
-    [ -n "$mirror" ] || die "this machine's apt configuration names no Debian mirror (see /etc/apt/sources.list.d): add one"
+    [ -n "$mirror" ] || die \
+        "this machine's apt configuration names no Debian mirror (see /etc/apt/sources.list.d): add one"
     proxy=$(apt-config dump --format '%f "%v";%n' Acquire::http::Proxy)
     need_keyring
     rm -rf "$root" "$root.part"

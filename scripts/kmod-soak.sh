@@ -11,7 +11,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r "$tests" "$work/selftest"
 echo "$MINUTES $SEED" >"$work/selftest/wanted"
-cargo build --quiet --locked --package cssns-tests --bin vm-packets --bin netlink-garbage --manifest-path "$here/../Cargo.toml"
+cargo build --quiet --locked --package cssns-tests --bin vm-packets --bin netlink-garbage \
+    --manifest-path "$here/../Cargo.toml"
 programs=$here/../target/debug
 # A round that has begun is ended, and an emulated guest on a busy machine is slow.
 TIMEOUT=$(awk "BEGIN { print int(60 * $MINUTES) + 900 }") MEM=${MEM:-1024} \

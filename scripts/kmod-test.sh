@@ -11,7 +11,9 @@ trap 'rm -rf "$work"' EXIT
 cp -r "$tests" "$work/selftest"
 printf '%s\n' "$@" >"$work/selftest/wanted"
 echo "${FLOOD:-30000}" >"$work/selftest/flood_clients"
-cargo build --quiet --locked --package mwlcadm --package mwlcd --package cssns-tests --bin mwlcadm --bin mwlcd --bin vm-packets \
+cargo build --quiet --locked --package mwlcadm --package mwlcd --package cssns-tests --bin mwlcadm --bin mwlcd \
+    --bin vm-packets \
     --manifest-path "$here/../Cargo.toml"
 programs=$here/../target/debug
-TIMEOUT=${TIMEOUT:-1500} "$here/kmod-vm.sh" "$tests/guest.sh" "$work/selftest" "$programs/mwlcadm" "$programs/mwlcd" "$programs/vm-packets"
+TIMEOUT=${TIMEOUT:-1500} "$here/kmod-vm.sh" "$tests/guest.sh" "$work/selftest" "$programs/mwlcadm" \
+    "$programs/mwlcd" "$programs/vm-packets"

@@ -19,8 +19,10 @@ set -euo pipefail
 . "$KMOD_BUILD/env"
 
 # What the scripts need of the kernel's modules, and what these depend on.
-GUEST_MODULES="veth tun pktgen bridge 8021q bonding macvlan nf_conntrack sch_ingress cls_matchall act_mirred act_gact act_skbedit nf_tables virtio_rng ${MODULES:-}"
-STOCK_MODULES="ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sed ip_vs_nq ip_vs_sh ip_vs_mh ip_vs_fo ip_vs_ovf ip_vs_twos"
+GUEST_MODULES="veth tun pktgen bridge 8021q bonding macvlan nf_conntrack sch_ingress cls_matchall act_mirred
+    act_gact act_skbedit nf_tables virtio_rng ${MODULES:-}"
+STOCK_MODULES="ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sed ip_vs_nq ip_vs_sh ip_vs_mh ip_vs_fo
+    ip_vs_ovf ip_vs_twos"
 PROGRAMS="/usr/bin/dash /usr/sbin/ip /usr/sbin/tc /usr/sbin/ipvsadm /usr/bin/python3"
 # What a Rust program (mwlcadm) loads beside libc.
 PROGRAMS="$PROGRAMS /usr/lib/x86_64-linux-gnu/libgcc_s.so.1"
@@ -50,7 +52,8 @@ with_modules() {
     shift
     mkdir -p "$to"
     for module in "$@"; do
-        modprobe -d "${KERNEL_MODULES_DIR%/lib/modules/*}" -S "$KVER" -D "$module" 2>/dev/null || say "$KVER has no module $module" >&2
+        modprobe -d "${KERNEL_MODULES_DIR%/lib/modules/*}" -S "$KVER" -D "$module" 2>/dev/null ||
+            say "$KVER has no module $module" >&2
     done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$work/list"
     while read -r module; do
         cp "$module" "$to/"
@@ -97,7 +100,8 @@ tee "$work/console" <"$work/serial" &
 shown=$!
 timeout "${TIMEOUT:-300}" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=single}" -smp "${CPUS:-2}" -m "${MEM:-768}" \
     -nographic -no-reboot -monitor none -serial stdio -nic none ${RNG--device virtio-rng-pci} ${QEMU_ARGS:-} \
-    -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" -append "console=ttyS0 quiet loglevel=6 panic=-1 no_timer_check ${APPEND:-}" \
+    -kernel "$KERNEL_IMAGE" -initrd "$work/initrd" \
+    -append "console=ttyS0 quiet loglevel=6 panic=-1 no_timer_check ${APPEND:-}" \
     </dev/null >"$work/serial" &
 guest=$!
 wait "$guest" || true

@@ -12,7 +12,8 @@ PACKAGES=(
     fuse3 util-linux attr acl                                        # mounts and their tests
     iproute2 iputils-ping nginx-light curl procps                    # the demo's cluster and its clients
     fonts-dejavu-core                                                # words in the PNG figures of the experiment
-    qemu-system-x86 busybox-static cpio kmod xz-utils mmdebstrap debian-archive-keyring arch-test  # the director's VM, its module
+    # The director's VM, its module.
+    qemu-system-x86 busybox-static cpio kmod xz-utils mmdebstrap debian-archive-keyring arch-test
 )
 # With the module in this machine's own kernel, its own ipvsadm configures it.
 [ "${HOST:-0}" != 1 ] || PACKAGES+=(ipvsadm)
@@ -20,7 +21,8 @@ PACKAGES=(
 TEST_PACKAGES=(git rsync sqlite3 perl-base python3-minimal)
 TEST_POSIX_PACKAGES=(fio dbench stress-ng)
 # Python's tests come with its version in their package's name.
-PYTHON_VERSION=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || PYTHON_VERSION=3
+PYTHON_VERSION=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+    PYTHON_VERSION=3
 TEST_PROGRAMS_PACKAGES=(postgresql python3 "libpython$PYTHON_VERSION-testsuite" nfs-ganesha-vfs libnfs-utils)
 case ${1-} in
     test) PACKAGES+=("${TEST_PACKAGES[@]}") ;;
@@ -89,7 +91,8 @@ rust_is_there || install_packages $(rust_packages)
 program_from_cargo() {
     [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/$1" ] || command -v "$1" >/dev/null || {
         echo "setup: building $2 (a few minutes, once)" >&2
-        cargo install --quiet --locked --version "$3" "$2" >"$LOG" 2>&1 || { tail -n 20 "$LOG" >&2; fail "cargo install $2 failed: see $LOG"; }
+        cargo install --quiet --locked --version "$3" "$2" >"$LOG" 2>&1 ||
+            { tail -n 20 "$LOG" >&2; fail "cargo install $2 failed: see $LOG"; }
     }
 }
 

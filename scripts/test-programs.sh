@@ -13,7 +13,8 @@ PROFILE=${PROFILE:-debug}
 WORK=$(mktemp -d /tmp/pvfs-programs.XXXXXX)
 chmod 755 "$WORK"
 PIDS=()
-PYTHON_TESTS=(test_{bz2,dbm,dbm_dumb,fcntl,file,fileinput,fileio,genericpath,glob,gzip,import,io,largefile,logging,lzma,mailbox,mmap,os}
+PYTHON_TESTS=(test_{bz2,dbm,dbm_dumb,fcntl,file,fileinput,fileio,genericpath,glob,gzip,import,io}
+    test_{largefile,logging,lzma,mailbox,mmap,os}
     test_{pathlib,posix,posixpath,shelve,shutil,stat,tarfile,tempfile,zipfile})
 as_nobody() { setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/tmp "$@"; }
 cleanup() {
@@ -74,19 +75,23 @@ echo "test-programs: an NFS client sees what the mount has"
 time as_nobody "$BIN/initdb" -D "$WORK/mnt/pg" -A trust -U postgres >"$WORK/initdb.log"
 SOCKETS=$WORK/sockets
 install -d -o nobody -g nogroup -m 700 "$SOCKETS"
-as_nobody "$BIN/pg_ctl" -w -D "$WORK/mnt/pg" -l "$WORK/mnt/pg/log" -o "-c listen_addresses= -k $SOCKETS" start >/dev/null
+as_nobody "$BIN/pg_ctl" -w -D "$WORK/mnt/pg" -l "$WORK/mnt/pg/log" -o "-c listen_addresses= -k $SOCKETS" start \
+    >/dev/null
 sql() { as_nobody "$BIN/psql" -h "$SOCKETS" -U postgres -qAtX -v ON_ERROR_STOP=1 "$@"; }
 as_nobody "$BIN/pgbench" -h "$SOCKETS" -U postgres -q -i -s 2 postgres 2>>"$WORK/pgbench.log"
-as_nobody "$BIN/pgbench" -h "$SOCKETS" -U postgres -T "$SECONDS_OF_LOAD" -c 4 postgres 2>>"$WORK/pgbench.log" | grep -E '^(tps|number of (transactions|failed))'
+as_nobody "$BIN/pgbench" -h "$SOCKETS" -U postgres -T "$SECONDS_OF_LOAD" -c 4 postgres 2>>"$WORK/pgbench.log" |
+    grep -E '^(tps|number of (transactions|failed))'
 # A second server on the same data finds the first one's lock.
 if as_nobody "$BIN/postgres" -D "$WORK/mnt/pg" -c listen_addresses= -k "$SOCKETS" >/dev/null 2>&1; then
     echo "test-programs: a second server started on the same data" >&2; exit 1
 fi
 # The crash of the server loses nothing that was committed: pgbench's sums agree after its recovery.
 as_nobody "$BIN/pg_ctl" -m immediate -D "$WORK/mnt/pg" stop >/dev/null
-as_nobody "$BIN/pg_ctl" -w -D "$WORK/mnt/pg" -l "$WORK/mnt/pg/log" -o "-c listen_addresses= -k $SOCKETS" start >/dev/null
+as_nobody "$BIN/pg_ctl" -w -D "$WORK/mnt/pg" -l "$WORK/mnt/pg/log" -o "-c listen_addresses= -k $SOCKETS" start \
+    >/dev/null
 [ "$(sql -c 'select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history)
-    and (select sum(bbalance) from pgbench_branches) = (select sum(tbalance) from pgbench_tellers)' postgres)" = t ] || {
+    and (select sum(bbalance) from pgbench_branches) =
+        (select sum(tbalance) from pgbench_tellers)' postgres)" = t ] || {
     echo "test-programs: pgbench's sums differ" >&2; exit 1; }
 as_nobody "$BIN/pg_ctl" -m fast -D "$WORK/mnt/pg" stop >/dev/null
 echo "test-programs: PostgreSQL's sums agree"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What must not hurt: garbage from netlink and from the network, namespaces that go, the module taken out under load."""
+"""What must not hurt: garbage from netlink and from the network, namespaces that go, the module taken out under load.
+"""
 
 import os
 import random as random_module
@@ -42,8 +43,14 @@ def valid_requests():
     full = key + attribute(6, b"mwlc\0") + attribute(7, bytes(8)) + attribute(8, bytes(4)) + attribute(9, b"\xff" * 4)
     dest = attribute(1, address) + attribute(2, struct.pack("!H", 80)) + attribute(3, struct.pack("=I", 3))
     dest += b"".join(attribute(kind, struct.pack("=I", 1)) for kind in (4, 5, 6))
-    return [attribute(1, key), attribute(1, full), attribute(1, key) + attribute(2, dest), attribute(3, key),
-            attribute(1, key + attribute(6, struct.pack("=Q", 1 << 20))), attribute(4, struct.pack("=I", 5))]
+    return [
+        attribute(1, key),
+        attribute(1, full),
+        attribute(1, key) + attribute(2, dest),
+        attribute(3, key),
+        attribute(1, key + attribute(6, struct.pack("=Q", 1 << 20))),
+        attribute(4, struct.pack("=I", 5)),
+    ]
 
 
 def mutate(random, payload):
@@ -96,10 +103,21 @@ def malformed(random):
     else:
         body = os.urandom(random.randrange(100))
     total = 20 + len(options) + len(body)
-    header = bytearray(struct.pack(
-        "!BBHHHBBH4s4s", 0x40 | (5 + len(options) // 4), 0, total, random.randrange(4),
-        random.choice([0, 0, 0, 0x2000, 0x2001, 0x0001, 0x1FFF, 0x4000]), random.choice([0, 1, 64]), protocol, 0,
-        socket.inet_aton(CLIENT), socket.inet_aton(VIP)))
+    header = bytearray(
+        struct.pack(
+            "!BBHHHBBH4s4s",
+            0x40 | (5 + len(options) // 4),
+            0,
+            total,
+            random.randrange(4),
+            random.choice([0, 0, 0, 0x2000, 0x2001, 0x0001, 0x1FFF, 0x4000]),
+            random.choice([0, 1, 64]),
+            protocol,
+            0,
+            socket.inet_aton(CLIENT),
+            socket.inet_aton(VIP),
+        )
+    )
     if random.random() < 0.3:
         header[random.choice([0, 2, 3, 6, 7])] = random.randrange(256)
     # The stack would drop a wrong checksum before the hook sees it.
@@ -155,8 +173,10 @@ def test_configuration_changes_under_load():
 def test_namespaces_go_with_services_in_them():
     for number in range(10):
         sh("ip netns add passing && ip link add passing0 netns passing type veth peer name p1 netns switch")
-        sh("ip -n switch link set p1 master br0 up && ip -n passing link set passing0 up && ip -n passing addr add "
-           f"10.0.0.{200 + number}/24 dev passing0")
+        sh(
+            "ip -n switch link set p1 master br0 up && ip -n passing link set passing0 up && ip -n passing addr add "
+            f"10.0.0.{200 + number}/24 dev passing0"
+        )
         sh(f"ipvsadm -A -t {VIP}:80 -s mwlc && ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 -g", ns="passing")
         mac = sh("ip -o link show passing0", ns="passing").split("link/ether ")[1].split()[0]
         with inside("client"):

@@ -1,10 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the director promises: order of every scheduler, exact Ci, draining, reuse of ports, statistics, the stock tools."""
+"""What the director promises: order of every scheduler, exact Ci, draining, reuse of ports, statistics, the stock
+tools."""
 
 import socket
 import struct
 
-from lab import CLIENT, HOSTS, PATIENCE, SERVERS, TCP_PORT, VIP, Connection, ask_udp, director, inside, serve, service, sh, until
+from lab import (
+    CLIENT,
+    HOSTS,
+    PATIENCE,
+    SERVERS,
+    TCP_PORT,
+    VIP,
+    Connection,
+    ask_udp,
+    director,
+    inside,
+    serve,
+    service,
+    sh,
+    until,
+)
 from nl import Mwlc
 
 NOTHING = (0, 0, 0, 0)
@@ -142,9 +158,23 @@ def segment(port, flags, ttl=64, options=b""):
     """An IPv4 packet with a TCP header; the checksum of TCP is left out, for the director does not look at it."""
     tcp = struct.pack("!HHIIBBHHH", port, TCP_PORT, 1, 1, 0x50, flags, 8192, 0, 0)
     words = 5 + len(options) // 4
-    return struct.pack(
-        "!BBHHHBBH4s4s", 0x40 | words, 0, words * 4 + len(tcp), 1, 0, ttl, 6, 0,
-        socket.inet_aton(CLIENT), socket.inet_aton(VIP)) + options + tcp
+    return (
+        struct.pack(
+            "!BBHHHBBH4s4s",
+            0x40 | words,
+            0,
+            words * 4 + len(tcp),
+            1,
+            0,
+            ttl,
+            6,
+            0,
+            socket.inet_aton(CLIENT),
+            socket.inet_aton(VIP),
+        )
+        + options
+        + tcp
+    )
 
 
 def test_weight_zero_quiesces_and_keeps_its_connections():
@@ -224,14 +254,26 @@ def test_icmp_errors_reach_the_server_that_they_are_about():
     icmp.settimeout(5 * PATIENCE)
     with inside("client"):
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    embedded = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 1500, 1, 0x4000, 60, 6, 0, socket.inet_aton(VIP),
-                           socket.inet_aton(CLIENT)) + struct.pack("!HHI", TCP_PORT, connection.port, 7)
+    embedded = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 1500, 1, 0x4000, 60, 6, 0, socket.inet_aton(VIP), socket.inet_aton(CLIENT)
+    ) + struct.pack("!HHI", TCP_PORT, connection.port, 7)
     message = struct.pack("!BBHHH", 3, 4, 0, 0, 1400) + embedded
     checksum = sum(struct.unpack(f"!{len(message) // 2}H", message))
     checksum = ~((checksum & 0xFFFF) + (checksum >> 16)) & 0xFFFF
     message = message[:2] + struct.pack("!H", checksum) + message[4:]
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(message), 1, 0, 64, 1, 0, socket.inet_aton("10.0.0.10"),
-                         socket.inet_aton(VIP))
+    header = struct.pack(
+        "!BBHHHBBH4s4s",
+        0x45,
+        0,
+        20 + len(message),
+        1,
+        0,
+        64,
+        1,
+        0,
+        socket.inet_aton("10.0.0.10"),
+        socket.inet_aton(VIP),
+    )
     raw.sendto(header + message, (VIP, 0))
     got = icmp.recv(1000)
     assert got[20:22] == b"\x03\x04" and got[28:] == embedded, got
@@ -270,7 +312,9 @@ def test_too_long_a_packet_is_answered_with_the_mtu():
 def test_the_director_may_serve_as_well():
     serve("director")
     director(f"ipvsadm -C && ipvsadm -A -t {VIP}:80 -s rr")
-    director(f"ipvsadm -a -t {VIP}:80 -r {HOSTS['director']}:80 -g && ipvsadm -a -t {VIP}:80 -r {SERVERS['s1']}:80 -g")
+    director(
+        f"ipvsadm -a -t {VIP}:80 -r {HOSTS['director']}:80 -g && ipvsadm -a -t {VIP}:80 -r {SERVERS['s1']}:80 -g"
+    )
     assert servers_of(4) == ["director", "s1"] * 2
     ends_at_zero()
 
@@ -291,9 +335,10 @@ def test_expected_sizes_are_learned_when_asked():
 def test_stock_ipvsadm_round_trip():
     director("ipvsadm -C")
     rules = "".join(
-        f"-A -t 10.1.0.{n}:80 -s {scheduler}\n" + "".join(
-            f"-a -t 10.1.0.{n}:80 -r 10.2.0.{d}:80 -g -w {d * n}\n" for d in range(1, 5))
-        for n, scheduler in enumerate(("rr", "wrr", "lc", "wlc", "mwlc"), 1))
+        f"-A -t 10.1.0.{n}:80 -s {scheduler}\n"
+        + "".join(f"-a -t 10.1.0.{n}:80 -r 10.2.0.{d}:80 -g -w {d * n}\n" for d in range(1, 5))
+        for n, scheduler in enumerate(("rr", "wrr", "lc", "wlc", "mwlc"), 1)
+    )
     rules += "-A -u 10.1.0.1:53 -s wlc\n"
     director("ipvsadm -R", stdin=rules)
     assert director("ipvsadm -Sn") == rules, director("ipvsadm -Sn")
@@ -314,7 +359,8 @@ def test_stock_ipvsadm_round_trip():
     director("ipvsadm --set 900 120 300")
     # Two hundred servers do not fit one message of a dump.
     many = "-A -t 10.3.0.1:80 -s mwlc\n" + "".join(
-        f"-a -t 10.3.0.1:80 -r 10.4.0.{n}:80 -g -w 1\n" for n in range(1, 201))
+        f"-a -t 10.3.0.1:80 -r 10.4.0.{n}:80 -g -w 1\n" for n in range(1, 201)
+    )
     director("ipvsadm -C && ipvsadm -R", stdin=many)
     assert director("ipvsadm -Sn") == many
     director("ipvsadm -C")
@@ -327,8 +373,14 @@ def test_statistics_count_and_zero():
     numbers = [line.split()[2:] for line in director("ipvsadm -Ln --stats --exact").splitlines() if "->" in line][1:]
     assert [row[0] for row in numbers] == ["2", "2", "2"], numbers
     assert all(int(row[1]) >= 10 and int(row[3]) >= 400 and row[2] == row[4] == "0" for row in numbers), numbers
-    until(lambda: any(int(line.split()[3]) for line in director("ipvsadm -Ln --rate --exact").splitlines()
-                      if f"{VIP}:80" in line), "a rate")
+    until(
+        lambda: any(
+            int(line.split()[3])
+            for line in director("ipvsadm -Ln --rate --exact").splitlines()
+            if f"{VIP}:80" in line
+        ),
+        "a rate",
+    )
     director("ipvsadm -Z")
     assert director("ipvsadm -Ln --stats --exact").splitlines()[3].split()[2:] == ["0"] * 5
     listing = director("ipvsadm -Lcn")

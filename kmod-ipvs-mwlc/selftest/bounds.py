@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What happens at the configuration's limits (docs/DIRECTOR.md, Limits), and who may not configure at all. The limits of what packets
-and files fill are tested where they are filled: flood.py, learning.py, services.py."""
+"""What happens at the configuration's limits (docs/DIRECTOR.md, Limits), and who may not configure at all. The limits
+of what packets and files fill are tested where they are filled: flood.py, learning.py, services.py."""
 
 import time
 
@@ -35,7 +35,9 @@ def test_a_service_too_many_is_refused():
 def test_a_real_server_too_many_is_refused():
     director("ipvsadm -C")
     lines = [f"-A -t {VIP}:80 -s mwlc"]
-    lines += [f"-a -t {VIP}:80 -r 10.1.{number // 250}.{number % 250 + 1}:80 -g" for number in range(DESTINATIONS_MAX)]
+    lines += [
+        f"-a -t {VIP}:80 -r 10.1.{number // 250}.{number % 250 + 1}:80 -g" for number in range(DESTINATIONS_MAX)
+    ]
     listed, said = restored(lines)
     assert len(listed) == DESTINATIONS_MAX + 1, f"{len(listed)}: {said}"
     status, said = director(f"ipvsadm -a -t {VIP}:80 -r 10.2.0.1:80 -g", check=False)
@@ -48,8 +50,11 @@ def test_a_node_too_many_is_refused():
     """Reports are taken of real servers alone, and of so many of them."""
     director("ipvsadm -C")
     servers = [f"10.1.{number // 250}.{number % 250 + 1}" for number in range(NODES_MAX + 1)]
-    lines = [line for port, part in ((80, servers[:-1]), (81, servers[-1:]))
-             for line in (f"-A -t {VIP}:{port} -s mwlc", *(f"-a -t {VIP}:{port} -r {one}:{port} -g" for one in part))]
+    lines = [
+        line
+        for port, part in ((80, servers[:-1]), (81, servers[-1:]))
+        for line in (f"-A -t {VIP}:{port} -s mwlc", *(f"-a -t {VIP}:{port} -r {one}:{port} -g" for one in part))
+    ]
     listed, said = restored(lines)
     assert len(listed) == NODES_MAX + 3, f"{len(listed)}: {said}"
     # Those of other tests count as well until they are five seconds old.
@@ -75,7 +80,10 @@ def test_a_node_too_many_is_refused():
 def as_user(number, command):
     """The status of a command of user NUMBER in the director's namespace, and what it said."""
     with open("/run/as_user.py", "w", encoding="utf-8") as script:
-        script.write("import os, sys\nos.setgid(int(sys.argv[1]))\nos.setuid(int(sys.argv[1]))\nos.execvp(sys.argv[2], sys.argv[2:])\n")
+        script.write(
+            "import os, sys\nos.setgid(int(sys.argv[1]))\nos.setuid(int(sys.argv[1]))\n"
+            "os.execvp(sys.argv[2], sys.argv[2:])\n"
+        )
     return director(f"python3 /run/as_user.py {number} {command}", check=False)
 
 

@@ -26,7 +26,11 @@ def test_complaint_1_a_drain_has_an_end():
 
 def test_complaint_1_nothing_that_is_removed_is_a_black_hole():
     """Whatever goes, its clients hear of it with their next segment."""
-    for gone, command in (("s2", f"ipvsadm -d -t {VIP}:80 -r {SERVERS['s2']}:80"), (None, f"ipvsadm -D -t {VIP}:80"), (None, "ipvsadm -C")):
+    for gone, command in (
+        ("s2", f"ipvsadm -d -t {VIP}:80 -r {SERVERS['s2']}:80"),
+        (None, f"ipvsadm -D -t {VIP}:80"),
+        (None, "ipvsadm -C"),
+    ):
         service("rr")
         kept = []
         servers_of(3, keep=kept)
@@ -39,7 +43,9 @@ def test_complaint_1_nothing_that_is_removed_is_a_black_hole():
 
 def syn_retransmissions():
     """How often the client had to say a SYN again so far."""
-    names, numbers = [line.split() for line in sh("cat /proc/net/netstat", ns="client").splitlines() if line.startswith("TcpExt:")]
+    names, numbers = [
+        line.split() for line in sh("cat /proc/net/netstat", ns="client").splitlines() if line.startswith("TcpExt:")
+    ]
     return int(dict(zip(names, numbers))["TCPSynRetrans"])
 
 
@@ -50,7 +56,8 @@ def has_socket(server, client_port):
 
 
 def test_complaint_2_a_reused_port_costs_no_retransmission():
-    """A SYN that finds an entry in a closing state begins a new connection: it is not sent to a server that drops it."""
+    """A SYN that finds an entry in a closing state begins a new connection: it is not sent to a server that drops it.
+    """
     service("rr")
     sh("echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse; echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse_delay", ns="client")
     before = syn_retransmissions()
@@ -65,8 +72,9 @@ def test_complaint_2_a_reused_port_costs_no_retransmission():
             return False
         servers.append(connection.server)
         how_it_ends(connection)
-        # With a tick for TIME_WAIT the next SYN can overtake this connection's last ACK. A real server that waits for that one
-        # in LAST_ACK answers its next SYN with an ACK, with a director or without, and the SYN has to be said again.
+        # With a tick for TIME_WAIT the next SYN can overtake this connection's last ACK. A real server that waits for
+        # that one in LAST_ACK answers its next SYN with an ACK, with a director or without, and the SYN has to be
+        # said again.
         until(lambda: not has_socket(connection.server, connection.port), "the real server has ended it too")
         return True
 
@@ -128,7 +136,7 @@ def test_complaint_4_who_answers_arp_for_the_virtual_address_is_found():
     service("wlc")
     assert tools.complaints() == []
     sh("echo 0 >/proc/sys/net/ipv4/conf/all/arp_ignore", ns="s2")
-    (subject, text), = tools.complaints()
+    ((subject, text),) = tools.complaints()
     assert subject == VIP and SERVERS["s2"] in text and "arp_ignore" in text, text
     sh("echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore", ns="s2")
 
@@ -161,8 +169,10 @@ def test_complaint_5_a_refusal_says_why():
 def test_complaint_6_what_is_saved_is_all():
     """Thresholds, timeouts and what this director adds: stock ipvsadm -S has none of them."""
     tools.fresh()
-    text = (f"--set 600 60 77\n-A -t {VIP}:80 -s mwlc\nset -t {VIP}:80 --expected-size 30000000 --size-policy learned\n"
-            f"-a -t {VIP}:80 -r 10.0.0.21:80 -g -w 3 -x 100 -y 50\n")
+    text = (
+        f"--set 600 60 77\n-A -t {VIP}:80 -s mwlc\nset -t {VIP}:80 --expected-size 30000000 --size-policy learned\n"
+        f"-a -t {VIP}:80 -r 10.0.0.21:80 -g -w 3 -x 100 -y 50\n"
+    )
     director(f"{tools.ADM} restore", stdin=text)
     saved = director(f"{tools.ADM} save")
     tools.fresh()
@@ -192,7 +202,10 @@ def test_complaint_8_a_large_download_and_a_new_server_are_known():
     mwlc.set_size(CLIENT, first.port, 1 << 30)
     assert first.server not in servers_of(6, keep=kept)
     mwlc.slow_start(3_600_000)
-    director(f"ipvsadm -d -t {VIP}:80 -r {SERVERS[first.server]}:80 && ipvsadm -a -t {VIP}:80 -r {SERVERS[first.server]}:80 -g -w 1")
+    director(
+        f"ipvsadm -d -t {VIP}:80 -r {SERVERS[first.server]}:80 && "
+        f"ipvsadm -a -t {VIP}:80 -r {SERVERS[first.server]}:80 -g -w 1"
+    )
     assert struct.unpack("=I", mwlc.dest(first.server)[RAMP_PERMILLE])[0] < 1000
     order = servers_of(6, keep=kept)
     assert order.count(first.server) <= 1, f"a newcomer counts with a twentieth of its weight: {order}"

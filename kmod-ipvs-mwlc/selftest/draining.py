@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Real servers that go and come: draining with a deadline, re-dispatch, thresholds, slow start, and why a client was refused."""
+"""Real servers that go and come: draining with a deadline, re-dispatch, thresholds, slow start, and why a client was
+refused."""
 
 import socket
 import struct
@@ -181,7 +182,8 @@ def test_a_removed_service_resets_its_clients():
 
 
 def test_what_is_removed_is_listed_no_more():
-    """Neither its connections nor its templates, from the moment on at which the command returns; and the others stay."""
+    """Neither its connections nor its templates, from the moment on at which the command returns; and the others
+    stay."""
     rules = (f"-A -t {VIP}:80 -s rr -p 100 -M 255.255.255.255", *with_servers(f"-t {VIP}:80", 80))
     mwlc, kept = Director(), []
 
@@ -261,11 +263,15 @@ def test_a_newcomer_starts_slowly():
     assert servers_of(5, keep=kept) == ["s3"] * 5
     # So does one that comes back from weight 0.
     mwlc.slow_start(3_600_000)
-    director(f"ipvsadm -e -t {VIP}:80 -r {SERVERS['s3']}:80 -g -w 0 && ipvsadm -e -t {VIP}:80 -r {SERVERS['s3']}:80 -g -w 9")
+    director(
+        f"ipvsadm -e -t {VIP}:80 -r {SERVERS['s3']}:80 -g -w 0 && ipvsadm -e -t {VIP}:80 -r {SERVERS['s3']}:80 -g -w 9"
+    )
     assert mwlc.ramp("s3") == 50
     mwlc.slow_start(0)
     mwlc.slow_start(1)
-    director(f"ipvsadm -e -t {VIP}:80 -r {SERVERS['s3']}:80 -g -w 0 && ipvsadm -e -t {VIP}:80 -r {SERVERS['s3']}:80 -g -w 9")
+    director(
+        f"ipvsadm -e -t {VIP}:80 -r {SERVERS['s3']}:80 -g -w 0 && ipvsadm -e -t {VIP}:80 -r {SERVERS['s3']}:80 -g -w 9"
+    )
     until(lambda: mwlc.ramp("s3") == 1000, "it has started")
     close_all(kept)
     ends_at_zero()

@@ -85,11 +85,13 @@ def test_half_open_connections_have_a_share_of_the_table_and_no_more():
 
 
 class Flood:
-    """with Flood("syn", 1000): so many clients, each with an address of its own, send while the block runs; at its end all have."""
+    """with Flood("syn", 1000): so many clients, each with an address of its own, send while the block runs; at its
+    end all have."""
 
     def __init__(self, kind, clients, first="11.0.0.0", port=TCP_PORT):
         mac = ":".join(f"{byte:02x}" for byte in mac_of("director"))
-        words = f"/vm-packets {kind} --interface eth0 --to {mac} --service {VIP}:{port} --first {first} --clients {clients} --count {clients}"
+        which = f"--first {first} --clients {clients} --count {clients}"
+        words = f"/vm-packets {kind} --interface eth0 --to {mac} --service {VIP}:{port} {which}"
         self.words = ["ip", "netns", "exec", "client", *words.split()]
 
     def __enter__(self):
@@ -115,8 +117,8 @@ def flood_clients():
 
 
 class sources_that_nobody_reaches:
-    """with sources_that_nobody_reaches(): the servers drop what comes from there as soon as they see it, which saves an emulated
-    machine most of its work; what is tested is the director."""
+    """with sources_that_nobody_reaches(): the servers drop what comes from there as soon as they see it, which saves
+    an emulated machine most of its work; what is tested is the director."""
 
     def set(self, number):
         for name in SERVERS:
@@ -130,8 +132,8 @@ class sources_that_nobody_reaches:
 
 
 def test_a_flood_of_syns_leaves_connections_alone():
-    """Each SYN is of another address: a million of them in `make test-flood`. What they take is bounded, they weigh nothing, and who
-    is there or comes does not notice."""
+    """Each SYN is of another address: a million of them in `make test-flood`. What they take is bounded, they weigh
+    nothing, and who is there or comes does not notice."""
     clients = flood_clients()
     # The bound is reached, and then as much again comes five times and more.
     connections_max = clients // 6
@@ -156,7 +158,9 @@ def test_a_flood_of_syns_leaves_connections_alone():
         until(lambda: {server: load[0] for server, load in mwlc.loads().items()} == before, "every Ci is as it was")
         assert [connection.fetch(1000) for connection in kept] == [connection.server for connection in kept]
         # Every SYN found room: one made way for it.
-        assert "a connection was dropped" not in sh("dmesg | grep -A1000000 'flood begins' || true"), "a SYN found no room"
+        assert "a connection was dropped" not in sh(
+            "dmesg | grep -A1000000 'flood begins' || true"
+        ), "a SYN found no room"
         print(f"     {clients} SYNs, at most {most} half-open, {len(come)} connections meanwhile", flush=True)
         close_all(kept)
         director("ipvsadm -C")
@@ -164,12 +168,14 @@ def test_a_flood_of_syns_leaves_connections_alone():
 
 def persistent():
     """How many templates there are."""
-    return sum(int(row.split()[3]) for row in director("ipvsadm -Ln --persistent-conn").splitlines()[3:] if "->" in row)
+    return sum(
+        int(row.split()[3]) for row in director("ipvsadm -Ln --persistent-conn").splitlines()[3:] if "->" in row
+    )
 
 
 def test_a_flood_takes_no_persistence_from_who_has_it():
-    """SYNs fill the templates up to their bound and push out each other; established clients keep theirs, and at last there is no room.
-    In `make test-flood` the bound is the one by the RAM."""
+    """SYNs fill the templates up to their bound and push out each other; established clients keep theirs, and at last
+    there is no room. In `make test-flood` the bound is the one by the RAM."""
     clients, asked = flood_clients(), 5_000
     by_ram = clients >= 1_000_000
     with module_with("" if by_ram else f"templates_max={asked}"):

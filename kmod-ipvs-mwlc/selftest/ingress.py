@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Packets that are taken as they arrive at a device, before the IP layer; and those that must not be.
 
-The IP layer counts each packet that it sees (Ip: InReceives), so a datagram that was balanced without being counted there was taken
-at the device.
+The IP layer counts each packet that it sees (Ip: InReceives), so a datagram that was balanced without being
+counted there was taken at the device.
 """
 
 import socket
@@ -33,8 +33,8 @@ def counted():
 
 
 def client_socket(address=CLIENT, port=0):
-    """A client's UDP socket. While it is open, the client answers no real server with an ICMP error, which would go through the
-    director as well."""
+    """A client's UDP socket. While it is open, the client answers no real server with an ICMP error, which would go
+    through the director as well."""
     with inside("client"):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind((address, port))
@@ -74,10 +74,12 @@ class hooked:
 
     def __enter__(self):
         hook = nest(4, attribute(1, struct.pack("!I", 0)) + attribute(2, struct.pack("!i", self.priority)))
-        Nftables().commit([
-            (0, attribute(1, b"hooked\0")),
-            (3, attribute(1, b"hooked\0") + attribute(3, b"pre\0") + hook + attribute(7, b"filter\0")),
-        ])
+        Nftables().commit(
+            [
+                (0, attribute(1, b"hooked\0")),
+                (3, attribute(1, b"hooked\0") + attribute(3, b"pre\0") + hook + attribute(7, b"filter\0")),
+            ]
+        )
 
     def __exit__(self, *_):
         Nftables().commit([(2, attribute(1, b"hooked\0"))])
@@ -120,8 +122,22 @@ def packet(data=b"1234", ttl=64, options=b"", version=4, length=None, wrong=0, p
     udp = struct.pack("!HHHH", port, UDP_PORT, 8 + len(data), 0) + data
     words = words or 5 + len(options) // 4
     length = 20 + len(options) + len(udp) if length is None else length
-    header = struct.pack("!BBHHHBBH4s4s", version << 4 | words, 0, length, 1, 0, ttl, 17, 0, socket.inet_aton(CLIENT),
-                         socket.inet_aton(VIP)) + options
+    header = (
+        struct.pack(
+            "!BBHHHBBH4s4s",
+            version << 4 | words,
+            0,
+            length,
+            1,
+            0,
+            ttl,
+            17,
+            0,
+            socket.inet_aton(CLIENT),
+            socket.inet_aton(VIP),
+        )
+        + options
+    )
     total = checksum(header) ^ wrong
     return header[:10] + struct.pack("!H", total) + header[12:] + udp
 
@@ -209,8 +225,8 @@ UPPER = {
 
 
 def through(name, addresses):
-    """How many of COUNT datagrams the director's IP layer saw that came through its device `name`; each is counted once. `addresses`
-    are the client's and the director's at that link."""
+    """How many of COUNT datagrams the director's IP layer saw that came through its device `name`; each is counted
+    once. `addresses` are the client's and the director's at that link."""
     director(f"ip addr replace {addresses[1]}/24 dev {name} && ip link set {name} up")
     service("rr", protocol="u")
     # The director answers ARP for its addresses on all its devices.
@@ -243,8 +259,11 @@ def test_upper_devices_get_their_packets_once():
 
 def second_link(master=None):
     """A second link from the client to the director, there in a bridge or a bond."""
-    sh("ip link add up1 netns client type veth peer name up1 netns director && ip -n client addr add 10.6.0.10/24 dev up1 && "
-       "ip -n client link set up1 up")
+    sh(
+        "ip link add up1 netns client type veth peer name up1 netns director && "
+        "ip -n client addr add 10.6.0.10/24 dev up1 && "
+        "ip -n client link set up1 up"
+    )
     if master:
         director(f"ip link add up2 type {master} && ip link set up1 down && ip link set up1 master up2")
     director("ip link set up1 up")
@@ -277,8 +296,10 @@ def test_devices_come_go_and_move():
     director("ip link del up3")
     # A namespace goes with its service and its devices.
     for _ in range(5):
-        sh("ip netns add brief && ip link add b0 netns brief type veth peer name b1 netns brief && "
-           "ip -n brief link set b0 up && ip -n brief link set b1 up && ip -n brief addr add 10.7.0.1/24 dev b0")
+        sh(
+            "ip netns add brief && ip link add b0 netns brief type veth peer name b1 netns brief && "
+            "ip -n brief link set b0 up && ip -n brief link set b1 up && ip -n brief addr add 10.7.0.1/24 dev b0"
+        )
         sh("ipvsadm -A -u 10.7.0.9:53 -s wlc && ipvsadm -a -u 10.7.0.9:53 -r 10.7.0.2 -g", ns="brief")
         sh("ip netns del brief")
     assert ask_udp(b"still there") in SERVERS

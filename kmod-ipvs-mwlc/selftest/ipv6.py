@@ -5,7 +5,22 @@ import socket
 import struct
 import threading
 
-from lab import CLIENT, HOSTS6, PATIENCE, SERVERS, UDP_PORT, VIP, VIP6, Connection, director, inside, serve_tcp, serve_udp, sh, until
+from lab import (
+    CLIENT,
+    HOSTS6,
+    PATIENCE,
+    SERVERS,
+    UDP_PORT,
+    VIP,
+    VIP6,
+    Connection,
+    director,
+    inside,
+    serve_tcp,
+    serve_udp,
+    sh,
+    until,
+)
 
 CLIENT6, DIRECTOR6 = HOSTS6["client"], HOSTS6["director"]
 SERVERS6 = {name: HOSTS6[name] for name in SERVERS}
@@ -21,9 +36,13 @@ def prepare():
     if prepared:
         return
     prepared = True
-    # The longest prefix would make the VIP the source of what the director itself sends, as to ask a real server, which has it too.
-    sh(f"ip -n client addr add {CLIENT6}/64 dev eth0 nodad && ip -n director addr add {DIRECTOR6}/64 dev eth0 nodad && "
-       f"ip -n director addr add {VIP6}/128 dev eth0 nodad preferred_lft 0")
+    # The longest prefix would make the VIP the source of what the director itself sends, as to ask a real server,
+    # which has it too.
+    sh(
+        f"ip -n client addr add {CLIENT6}/64 dev eth0 nodad && "
+        f"ip -n director addr add {DIRECTOR6}/64 dev eth0 nodad && "
+        f"ip -n director addr add {VIP6}/128 dev eth0 nodad preferred_lft 0"
+    )
     for name, address in SERVERS6.items():
         sh(f"ip -n {name} addr add {address}/64 dev eth0 nodad && ip -n {name} addr add {VIP6}/128 dev lo nodad")
         serve(name)
@@ -56,7 +75,8 @@ def service6(scheduler, protocol="t", port=None, options=""):
     prepare()
     port = port or (80 if protocol == "t" else UDP_PORT)
     rules = f"-A -{protocol} [{VIP6}]:{port} -s {scheduler}{options}\n" + "".join(
-        f"-a -{protocol} [{VIP6}]:{port} -r [{address}]:{port} -g -w 1\n" for address in SERVERS6.values())
+        f"-a -{protocol} [{VIP6}]:{port} -r [{address}]:{port} -g -w 1\n" for address in SERVERS6.values()
+    )
     director("ipvsadm -C")
     director("ipvsadm -R", stdin=rules)
     assert director("ipvsadm -Sn") == rules, director("ipvsadm -Sn")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What services can do, over IPv6: persistence by prefix, draining, sizes from requests and acknowledgements, node reports, the tools."""
+"""What services can do, over IPv6: persistence by prefix, draining, sizes from requests and acknowledgements, node
+reports, the tools."""
 
 import json
 import os
@@ -44,7 +45,9 @@ def test_ipv6_networks_persist_by_their_prefix():
     listing = director("ipvsadm -Ln --persistent-conn")
     assert sum(int(row.split()[3]) for row in listing.splitlines()[3:] if "->" in row) == 2, listing
     listing = director("ipvsadm -Lcn")
-    assert "[fd00::]:0" in listing and director(f"{ADM} -Lcn").count("[fd00::]:0") == listing.count("[fd00::]:0") == 1, listing
+    assert (
+        "[fd00::]:0" in listing and director(f"{ADM} -Lcn").count("[fd00::]:0") == listing.count("[fd00::]:0") == 1
+    ), listing
     # A removed real server's template goes with it.
     director(f"ipvsadm -d -t [{VIP6}]:{PORT6} -r [{SERVERS6[first]}]:{PORT6}")
     assert all(is_reset(connection) for connection in kept)
@@ -125,7 +128,11 @@ def test_ipv6_requests_ask_for_sizes_and_acknowledgements_shrink_them():
     host, path, message = mwlc.question()
     assert (host, path) == ("[fd00::100]", "/100"), (host, path)
     conn = attributes(message[3])
-    assert struct.unpack("=H", conn[1])[0] == socket.AF_INET6 and conn[3] == address(CLIENT6) and conn[5] == address(VIP6), conn
+    assert (
+        struct.unpack("=H", conn[1])[0] == socket.AF_INET6
+        and conn[3] == address(CLIENT6)
+        and conn[5] == address(VIP6)
+    ), conn
     assert conn[4] == struct.pack("!H", browser.port) and conn[6] == struct.pack("!H", PORT6), conn
     assert size_of(mwlc, browser) == EXPECTED
     # The client has got a head and 100 bytes by now.
@@ -133,7 +140,11 @@ def test_ipv6_requests_ask_for_sizes_and_acknowledgements_shrink_them():
     left = size_of(mwlc, browser)
     assert 5_000_000 - 65_536 <= left <= 5_000_000, left
     # A kept connection's next request replaces the size; what is known is not asked for.
-    for path, headers, size in (("/7", "Range: bytes=10-19\r\n", 10), ("/7", "", 7_000_000), ("/7", "If-None-Match: x\r\n", EXPECTED)):
+    for path, headers, size in (
+        ("/7", "Range: bytes=10-19\r\n", 10),
+        ("/7", "", 7_000_000),
+        ("/7", "If-None-Match: x\r\n", EXPECTED),
+    ):
         mwlc.tell_size("files", "/7", 7_000_000)
         browser.ask(path, headers=headers)
         got = size_of(mwlc, browser)
@@ -182,7 +193,9 @@ def test_ipv6_mwlcd_answers_and_passes_reports_on():
         browser.ask("/100", host="[fd00::100]:8080")
         until(lambda: size_of(mwlc, browser) == 54_321, "the size was answered")
         sizes = json.loads(director(f"{ADM} sizes --json"))["files"]
-        assert [(file["host"], file["path"], file["size_bytes"]) for file in sizes] == [("[fd00::100]:8080", "/100", 54_321)], sizes
+        assert [(file["host"], file["path"], file["size_bytes"]) for file in sizes] == [
+            ("[fd00::100]:8080", "/100", 54_321)
+        ], sizes
         browser.close()
         with Mwlcd("s1", f"--node --director {listen} --mount {place} --interval-ms 200 --key-file {place}/key"):
             until(lambda: SERVERS6["s1"] in mwlc.nodes(), "the node's report")
@@ -236,12 +249,15 @@ def test_ipv6_names_in_the_tools():
 
 
 def test_ipv6_check_finds_the_director_that_speaks_from_the_virtual_address():
-    """IPv6 takes the address with the longest prefix for its own, unless that is deprecated: real servers would answer themselves."""
+    """IPv6 takes the address with the longest prefix for its own, unless that is deprecated: real servers would
+    answer themselves."""
     service6("rr", port=PORT6)
     assert complaints() == []
     director(f"ip address change {VIP6}/128 dev eth0 preferred_lft forever")
     found = complaints()
-    assert {subject for subject, _ in found} == set(SERVERS6.values()) and all("preferred_lft 0" in text for _, text in found), found
+    assert {subject for subject, _ in found} == set(SERVERS6.values()) and all(
+        "preferred_lft 0" in text for _, text in found
+    ), found
     director(f"ip address change {VIP6}/128 dev eth0 preferred_lft 0")
     assert complaints() == []
     director("ipvsadm -C")

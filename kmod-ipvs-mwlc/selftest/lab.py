@@ -112,7 +112,7 @@ def serve_tcp(name, address, port):
 
     def answer_http(stream, request_line):
         body = 0
-        while (header := stream.readline().strip()):
+        while header := stream.readline().strip():
             if header.lower().startswith(b"content-length:"):
                 body = int(header[15:])
         stream.read(body)
@@ -166,8 +166,9 @@ class Connection:
         self.close()
 
 
-# The client's ports in turn, none twice within a run: a real server may still have a connection that its director was made to
-# forget (`ipvsadm -C`). It would answer a SYN from the same port with an ACK, and the SYN said again would be scheduled again.
+# The client's ports in turn, none twice within a run: a real server may still have a connection that its director was
+# made to forget (`ipvsadm -C`). It would answer a SYN from the same port with an ACK, and the SYN said again would be
+# scheduled again.
 CLIENT_PORTS = itertools.cycle(range(1024, 20_000))
 
 

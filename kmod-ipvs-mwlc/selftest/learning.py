@@ -10,8 +10,20 @@ import time
 from lab import CLIENT, HOSTS, SERVERS, TCP_PORT, VIP, Connection, client_socket, director, inside, service, sh, until
 from nl import Mwlc, Refused, attribute, attributes
 
-(SERVICE_ADDED, SERVICE_EDITED, SERVICE_REMOVED, DEST_ADDED, DEST_EDITED, DEST_REMOVED, DEST_OVERLOADED, DEST_RELIEVED,
- DEST_DRAINED, NO_DEST, FLOOD_BEGAN, FLOOD_ENDED) = range(1, 13)
+(
+    SERVICE_ADDED,
+    SERVICE_EDITED,
+    SERVICE_REMOVED,
+    DEST_ADDED,
+    DEST_EDITED,
+    DEST_REMOVED,
+    DEST_OVERLOADED,
+    DEST_RELIEVED,
+    DEST_DRAINED,
+    NO_DEST,
+    FLOOD_BEGAN,
+    FLOOD_ENDED,
+) = range(1, 13)
 
 
 def told(mwlc):
@@ -97,7 +109,8 @@ def test_a_flood_of_refusals_is_no_flood_of_events():
 
 def test_strangers_hear_nothing():
     """Only CAP_NET_ADMIN may listen: others would learn whom the clients talk to."""
-    code = "import os, socket; os.setgid(1000); os.setuid(1000); s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16); "
+    code = "import os, socket; os.setgid(1000); os.setuid(1000); "
+    code += "s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16); "
     code += f"s.setsockopt(270, 1, {Mwlc().groups['events']})"
     status, output = sh(f'python3 -c "{code}"', ns="director", check=False)
     assert status != 0 and "Operation not permitted" in output, (status, output)
@@ -123,7 +136,7 @@ class Browser:
     def finish(self):
         """Reads an answer."""
         length = 0
-        while (line := self.stream.readline().strip()):
+        while line := self.stream.readline().strip():
             if line.lower().startswith(b"content-length:"):
                 length = int(line[15:])
         assert len(self.stream.read(length)) == length
@@ -357,7 +370,10 @@ def test_what_nodes_report_counts_where_sizes_are_not_learned():
     assert total(mwlc) == 3 * EXPECTED
     nodes = mwlc.nodes()
     assert {node: numbers[:3] for node, numbers in nodes.items()} == {
-        SERVERS["s1"]: (50_000_000, 500, 250), SERVERS["s2"]: (1_000_000, 500, 250), SERVERS["s3"]: (80_000_000, 500, 250)}
+        SERVERS["s1"]: (50_000_000, 500, 250),
+        SERVERS["s2"]: (1_000_000, 500, 250),
+        SERVERS["s3"]: (80_000_000, 500, 250),
+    }
     assert all(age_ms < 10_000 for *_, age_ms in nodes.values()), nodes
     # A service that learns sizes knows better than its nodes.
     mwlc.watch(learn=1)

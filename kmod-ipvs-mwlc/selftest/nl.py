@@ -25,7 +25,7 @@ def attributes(data):
     while data:
         length, kind = struct.unpack_from("=HH", data)
         found[kind & 0x3FFF] = data[4:length]
-        data = data[(length + 3) & ~3:]
+        data = data[(length + 3) & ~3 :]
     return found
 
 
@@ -78,7 +78,7 @@ class Family:
             data = self.socket.recv(1 << 20)
             while data:
                 length, kind, flags, sequence, _ = struct.unpack_from("=IHHII", data)
-                message, data = data[16:length], data[(length + 3) & ~3:]
+                message, data = data[16:length], data[(length + 3) & ~3 :]
                 if sequence != self.sequence:
                     continue
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
@@ -89,7 +89,7 @@ class Family:
     def check(self, kind, message):
         error = struct.unpack_from("=i", message)[0]
         if error < 0:
-            extra = attributes(message[20 if kind == NLMSG_ERROR else 4:])
+            extra = attributes(message[20 if kind == NLMSG_ERROR else 4 :])
             raise Refused(-error, extra.get(1, b"").rstrip(b"\0").decode())
 
 
@@ -128,7 +128,9 @@ class Mwlc(Family):
         self.call(self.SET_SERVICE, self.service_key(*more))
 
     def watch(self, learn=1, remaining=0):
-        self.call(self.SET_SERVICE, self.service_key(attribute(11, bytes([remaining])), attribute(13, bytes([learn]))))
+        self.call(
+            self.SET_SERVICE, self.service_key(attribute(11, bytes([remaining])), attribute(13, bytes([learn])))
+        )
 
     def expected_now(self):
         """The size that a new connection starts with, and how many sizes were learned."""
@@ -159,15 +161,27 @@ class Mwlc(Family):
         """Tells many sizes, {path: size}, several messages to a call and without acknowledgements."""
         messages = []
         for path, size_bytes in sizes.items():
-            nest = attribute(1, host.encode()) + attribute(2, path.encode()) + attribute(3, struct.pack("=Q", size_bytes))
+            nest = (
+                attribute(1, host.encode())
+                + attribute(2, path.encode())
+                + attribute(3, struct.pack("=Q", size_bytes))
+            )
             body = struct.pack("=BBH", self.SET_SIZE, 1, 0) + attribute(4, nest)
             messages.append(struct.pack("=IHHII", 16 + len(body), self.id, NLM_F_REQUEST, 0, 0) + body)
         for start in range(0, len(messages), at_once):
-            self.socket.send(b"".join(messages[start:start + at_once]))
+            self.socket.send(b"".join(messages[start : start + at_once]))
 
     def report(self, server, open_bytes):
-        nest = attribute(1, family_of(server)) + attribute(2, address(server)) + attribute(3, struct.pack("=Q", open_bytes))
-        nest += attribute(4, struct.pack("=I", 1)) + attribute(5, struct.pack("=I", 500)) + attribute(6, struct.pack("=I", 250))
+        nest = (
+            attribute(1, family_of(server))
+            + attribute(2, address(server))
+            + attribute(3, struct.pack("=Q", open_bytes))
+        )
+        nest += (
+            attribute(4, struct.pack("=I", 1))
+            + attribute(5, struct.pack("=I", 500))
+            + attribute(6, struct.pack("=I", 250))
+        )
         self.call(self.REPORT, attribute(5, nest))
 
     def nodes(self):
@@ -236,5 +250,5 @@ def random_attributes(random, depth=0):
         data += attribute(kind, payload)
     if data and random.random() < 0.2:
         cut = random.randrange(len(data))
-        data = random.choice([data[:cut], data[:cut] + os.urandom(2) + data[cut + 2:]])
+        data = random.choice([data[:cut], data[:cut] + os.urandom(2) + data[cut + 2 :]])
     return data

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs the tests in the guest; the exit status says whether all passed and the kernel's log has nothing to complain of."""
+"""Runs the tests in the guest; the exit status says whether all passed and the kernel's log has nothing to complain
+of."""
 
 import sys
 
@@ -27,14 +28,32 @@ from verdict import verdict
 
 # The kernel has complained before the module was loaded: it reports no more of the kind, and its lock debugging is off.
 UNFIT = 3
-FILES = (balancing, ingress, flood, ipv6, ipv6_services, schedulers, services, draining, settings, takeover, learning, tools, uploads,
-         complaints, bounds, attack)
+FILES = (
+    balancing,
+    ingress,
+    flood,
+    ipv6,
+    ipv6_services,
+    schedulers,
+    services,
+    draining,
+    settings,
+    takeover,
+    learning,
+    tools,
+    uploads,
+    complaints,
+    bounds,
+    attack,
+)
 
 
 def chosen(words):
-    """The tests that are asked for, as (name, function): a word is a test's name or a file's, and `-` before it takes what it names
-    away. All, if nothing is asked for."""
-    tests = {name: (file.__name__, test) for file in FILES for name, test in vars(file).items() if name.startswith("test_")}
+    """The tests that are asked for, as (name, function): a word is a test's name or a file's, and `-` before it takes
+    what it names away. All, if nothing is asked for."""
+    tests = {
+        name: (file.__name__, test) for file in FILES for name, test in vars(file).items() if name.startswith("test_")
+    }
     named = {word: {name for name, (file, _) in tests.items() if word.lstrip("-") in (name, file)} for word in words}
     unknown = [word for word, names in named.items() if not names]
     if unknown:

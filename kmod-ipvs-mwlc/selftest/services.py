@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Services of every kind: firewall marks, port 0, persistence, one packet; and what stock ip_vs says to the same commands."""
+"""Services of every kind: firewall marks, port 0, persistence, one packet; and what stock ip_vs says to the same
+commands."""
 
 import os
 import re
@@ -79,15 +80,18 @@ class marked:
         self.mark = mark
 
     def __enter__(self):
-        director("tc qdisc add dev eth0 clsact && "
-                 f"tc filter add dev eth0 ingress matchall action skbedit mark {self.mark}")
+        director(
+            "tc qdisc add dev eth0 clsact && "
+            f"tc filter add dev eth0 ingress matchall action skbedit mark {self.mark}"
+        )
 
     def __exit__(self, *_):
         director("tc qdisc del dev eth0 clsact")
 
 
 class marked_by_the_firewall(marked):
-    """The same as an administrator does it: nftables, in a chain of the mangle table's priority. There is no nft here."""
+    """The same as an administrator does it: nftables, in a chain of the mangle table's priority. There is no nft
+    here."""
 
     def __enter__(self):
         nft = Nftables()
@@ -95,11 +99,13 @@ class marked_by_the_firewall(marked):
         value = nest(2, attribute(1, struct.pack("=I", self.mark)))
         immediate = expression(b"immediate", attribute(1, struct.pack("!I", 8)) + value)
         set_mark = expression(b"meta", attribute(2, struct.pack("!I", 3)) + attribute(3, struct.pack("!I", 8)))
-        nft.commit([
-            (0, attribute(1, b"marks\0")),
-            (3, attribute(1, b"marks\0") + attribute(3, b"pre\0") + hook + attribute(7, b"filter\0")),
-            (6, attribute(1, b"marks\0") + attribute(2, b"pre\0") + nest(4, immediate + set_mark)),
-        ])
+        nft.commit(
+            [
+                (0, attribute(1, b"marks\0")),
+                (3, attribute(1, b"marks\0") + attribute(3, b"pre\0") + hook + attribute(7, b"filter\0")),
+                (6, attribute(1, b"marks\0") + attribute(2, b"pre\0") + nest(4, immediate + set_mark)),
+            ]
+        )
 
     def __exit__(self, *_):
         Nftables().commit([(2, attribute(1, b"marks\0"))])
@@ -128,7 +134,9 @@ class Nftables:
         for number, (kind, payload) in enumerate(messages):
             # Request, create, append; the last one is acknowledged when all are committed.
             flags = 0xC01 | (4 if number == len(messages) - 1 else 0)
-            batch += self.message(self.SUBSYSTEM << 8 | kind, struct.pack("!BBH", socket.AF_INET, 0, 0) + payload, flags)
+            batch += self.message(
+                self.SUBSYSTEM << 8 | kind, struct.pack("!BBH", socket.AF_INET, 0, 0) + payload, flags
+            )
         batch += self.message(self.END, struct.pack("!BBH", 0, 0, self.SUBSYSTEM), 1)
         self.socket.send(batch)
         answer = self.socket.recv(65536)
@@ -241,8 +249,10 @@ def test_persistence_knows_networks_by_their_mask():
     sh("ip addr add 10.0.0.11/24 dev eth0 && ip addr add 10.0.0.130/24 dev eth0", ns="client")
     restore(f"-A -t {VIP}:80 -s rr -p 100 -M 255.255.255.128", *with_servers(f"-t {VIP}:80", 80))
     with inside("client"):
-        kept = [socket.create_connection((VIP, 80), timeout=5 * PATIENCE, source_address=(client, 0))
-                for client in (CLIENT, "10.0.0.11", "10.0.0.130")]
+        kept = [
+            socket.create_connection((VIP, 80), timeout=5 * PATIENCE, source_address=(client, 0))
+            for client in (CLIENT, "10.0.0.11", "10.0.0.130")
+        ]
     found = templates()
     assert len(found) == 2 and len({server for server, _ in found.values()}) == 2, found
     assert {key[0] for key in found} == {"0A000000", "0A000080"}, found
@@ -253,8 +263,12 @@ def test_persistence_knows_networks_by_their_mask():
 
 def test_port_zero_takes_every_port_that_has_no_service():
     with ports(81, 443):
-        restore(f"-A -t {VIP}:0 -s rr -p 100", *with_servers(f"-t {VIP}:0", 0), f"-A -t {VIP}:80 -s rr",
-                f"-a -t {VIP}:80 -r {SERVERS_AT[2]}:80 -g")
+        restore(
+            f"-A -t {VIP}:0 -s rr -p 100",
+            *with_servers(f"-t {VIP}:0", 0),
+            f"-A -t {VIP}:80 -s rr",
+            f"-a -t {VIP}:80 -r {SERVERS_AT[2]}:80 -g",
+        )
         assert servers_of(2) == ["s3", "s3"], "its own service comes first"
         first = who_at(81)
         assert who_at(443) == first and who_at(81) == first, "one server for all ports"
@@ -328,25 +342,52 @@ RULES = [
     "-a -f 9 -6 -r [fd00::21]:0 -g",
 ]
 COMMANDS = [
-    "ipvsadm -Ln", "ipvsadm -Ln --stats", "ipvsadm -Ln --rate", "ipvsadm -Ln --thresholds",
-    "ipvsadm -Ln --persistent-conn", "ipvsadm -Sn", "ipvsadm -Lcn", "ipvsadm -L --timeout", "ipvsadm -Ln --daemon",
-    f"ipvsadm -Ln -t {VIP}:80", "ipvsadm -Ln -f 7", "cat /proc/net/ip_vs", "cat /proc/net/ip_vs_stats",
-    "cat /proc/net/ip_vs_conn", "cat /proc/net/ip_vs_stats_percpu",
-    "ipvsadm -Ln -t [fd00::100]:80", "ipvsadm -Ln -f 9 -6",
+    "ipvsadm -Ln",
+    "ipvsadm -Ln --stats",
+    "ipvsadm -Ln --rate",
+    "ipvsadm -Ln --thresholds",
+    "ipvsadm -Ln --persistent-conn",
+    "ipvsadm -Sn",
+    "ipvsadm -Lcn",
+    "ipvsadm -L --timeout",
+    "ipvsadm -Ln --daemon",
+    f"ipvsadm -Ln -t {VIP}:80",
+    "ipvsadm -Ln -f 7",
+    "cat /proc/net/ip_vs",
+    "cat /proc/net/ip_vs_stats",
+    "cat /proc/net/ip_vs_conn",
+    "cat /proc/net/ip_vs_stats_percpu",
+    "ipvsadm -Ln -t [fd00::100]:80",
+    "ipvsadm -Ln -f 9 -6",
     # Errors.
-    "ipvsadm -A -t [fd00::100]:81 -s rr -p 5 -M 129", "ipvsadm -a -t [fd00::100]:80 -r 10.0.0.21:80 -g",
-    f"ipvsadm -a -t {VIP}:80 -r [fd00::21]:80 -g", "ipvsadm -a -t [fd00::100]:80 -r [fd00::21]:80 -g",
-    "ipvsadm -D -t [fd00::100]:82", "ipvsadm -d -t [fd00::100]:80 -r [fd00::29]:80",
-    f"ipvsadm -A -t {VIP}:80 -s rr", f"ipvsadm -A -t {VIP}:81 -s nonesuch", f"ipvsadm -E -t {VIP}:82 -s rr",
-    f"ipvsadm -D -t {VIP}:82", f"ipvsadm -a -t {VIP}:82 -r 10.0.0.21:82 -g", f"ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 -g",
-    f"ipvsadm -e -t {VIP}:80 -r 10.9.9.9:80 -g", f"ipvsadm -d -t {VIP}:80 -r 10.9.9.9:80", f"ipvsadm -A -t {VIP}:0 -s rr",
-    f"ipvsadm -a -t {VIP}:80 -r 10.0.0.24:80 -g -x 5 -y 6", "ipvsadm -D -f 9", f"ipvsadm -Ln -t {VIP}:82",
-    f"ipvsadm -Z -t {VIP}:82", "ipvsadm -Z", "ipvsadm --set 10 20 30", "ipvsadm -C",
+    "ipvsadm -A -t [fd00::100]:81 -s rr -p 5 -M 129",
+    "ipvsadm -a -t [fd00::100]:80 -r 10.0.0.21:80 -g",
+    f"ipvsadm -a -t {VIP}:80 -r [fd00::21]:80 -g",
+    "ipvsadm -a -t [fd00::100]:80 -r [fd00::21]:80 -g",
+    "ipvsadm -D -t [fd00::100]:82",
+    "ipvsadm -d -t [fd00::100]:80 -r [fd00::29]:80",
+    f"ipvsadm -A -t {VIP}:80 -s rr",
+    f"ipvsadm -A -t {VIP}:81 -s nonesuch",
+    f"ipvsadm -E -t {VIP}:82 -s rr",
+    f"ipvsadm -D -t {VIP}:82",
+    f"ipvsadm -a -t {VIP}:82 -r 10.0.0.21:82 -g",
+    f"ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 -g",
+    f"ipvsadm -e -t {VIP}:80 -r 10.9.9.9:80 -g",
+    f"ipvsadm -d -t {VIP}:80 -r 10.9.9.9:80",
+    f"ipvsadm -A -t {VIP}:0 -s rr",
+    f"ipvsadm -a -t {VIP}:80 -r 10.0.0.24:80 -g -x 5 -y 6",
+    "ipvsadm -D -f 9",
+    f"ipvsadm -Ln -t {VIP}:82",
+    f"ipvsadm -Z -t {VIP}:82",
+    "ipvsadm -Z",
+    "ipvsadm --set 10 20 30",
+    "ipvsadm -C",
 ]
 
 
 def answers():
-    """What the director that was just loaded answers to each of the commands, with a client's connections in its table."""
+    """What the director that was just loaded answers to each of the commands, with a client's connections in its
+    table."""
     restore(*RULES)
     spoken = {}
     first, persistent = Connection(port=50001), None
@@ -377,7 +418,10 @@ def test_stock_ip_vs_answers_the_same():
     # What ip_vs needs and was there already stays: others need it too.
     before = sh("cut -d' ' -f1 /proc/modules").split()
     try:
-        sh("for m in $(cat /lib/modules/stock/order); do insmod /lib/modules/stock/$m 2>/dev/null; done; test -e /proc/net/ip_vs")
+        sh(
+            "for m in $(cat /lib/modules/stock/order); do insmod /lib/modules/stock/$m 2>/dev/null; done; "
+            "test -e /proc/net/ip_vs"
+        )
         stock = answers()
     finally:
         stock_modules = [name.split(".ko")[0] for name in sh("cat /lib/modules/stock/order").split()]
@@ -417,8 +461,12 @@ def test_totals_do_not_go_back_when_services_go():
 def test_what_is_not_supported_is_said_in_the_log():
     restore(f"-A -t {VIP}:80 -s rr")
     # Once in ten seconds, so other tests' refusals may come first.
-    until(lambda: director(f"ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 -m", check=False)[0] != 0
-          and "a request was refused: this director has no masquerading" in sh("dmesg"), "a line in the log", 20)
+    until(
+        lambda: director(f"ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 -m", check=False)[0] != 0
+        and "a request was refused: this director has no masquerading" in sh("dmesg"),
+        "a line in the log",
+        20,
+    )
     for option in ("-i", "-m"):
         status, _ = director(f"ipvsadm -a -t {VIP}:80 -r 10.0.0.21:80 {option}", check=False)
         assert status != 0, option

@@ -12,9 +12,26 @@ from nl import Family, Mwlc, Refused, attribute, attributes
 from services import restore, templates, with_servers
 
 VARIABLES = {
-    "am_droprate": 10, "amemthresh": 1024, "backup_only": 0, "cache_bypass": 0, "conn_reuse_mode": 2, "conntrack": 0, "drop_entry": 0,
-    "drop_packet": 0, "expire_nodest_conn": 1, "expire_quiescent_template": 0, "ignore_tunneled": 0, "ingress": 1, "nat_icmp_send": 0,
-    "pmtu_disc": 1, "run_estimation": 1, "schedule_icmp": 0, "secure_tcp": 0, "sloppy_sctp": 0, "sloppy_tcp": 0, "snat_reroute": 1,
+    "am_droprate": 10,
+    "amemthresh": 1024,
+    "backup_only": 0,
+    "cache_bypass": 0,
+    "conn_reuse_mode": 2,
+    "conntrack": 0,
+    "drop_entry": 0,
+    "drop_packet": 0,
+    "expire_nodest_conn": 1,
+    "expire_quiescent_template": 0,
+    "ignore_tunneled": 0,
+    "ingress": 1,
+    "nat_icmp_send": 0,
+    "pmtu_disc": 1,
+    "run_estimation": 1,
+    "schedule_icmp": 0,
+    "secure_tcp": 0,
+    "sloppy_sctp": 0,
+    "sloppy_tcp": 0,
+    "snat_reroute": 1,
 }
 
 
@@ -37,8 +54,14 @@ class setting:
 
 def test_variables_have_ranges_and_belong_to_a_namespace():
     assert {name: value(name) for name in director("ls /proc/sys/net/ipv4/vs").split()} == VARIABLES
-    for name, number in (("drop_entry", 4), ("drop_entry", -1), ("sloppy_tcp", 2), ("am_droprate", 0), ("conntrack", 1),
-                         ("expire_nodest_conn", 0)):
+    for name, number in (
+        ("drop_entry", 4),
+        ("drop_entry", -1),
+        ("sloppy_tcp", 2),
+        ("am_droprate", 0),
+        ("conntrack", 1),
+        ("expire_nodest_conn", 0),
+    ):
         status, _ = director(f"echo {number} > /proc/sys/net/ipv4/vs/{name}", check=False)
         assert status != 0 and value(name) == VARIABLES[name], name
     with setting("drop_entry", 3):
@@ -81,11 +104,13 @@ def timeouts(family):
 
 
 def test_timeouts_are_set_and_read_as_one():
-    """SET_CONFIG and GET_CONFIG themselves: 0 or nothing leaves a timeout as it is, one that is refused changes none, a namespace
-    that was never configured has the defaults."""
+    """SET_CONFIG and GET_CONFIG themselves: 0 or nothing leaves a timeout as it is, one that is refused changes none,
+    a namespace that was never configured has the defaults."""
     director("ipvsadm -C")
     family = Family("IPVS")
-    of = {kind: lambda number, kind=kind: attribute(kind, struct.pack("=I", number)) for kind in (TCP_S, FIN_S, UDP_S)}
+    of = {
+        kind: lambda number, kind=kind: attribute(kind, struct.pack("=I", number)) for kind in (TCP_S, FIN_S, UDP_S)
+    }
     try:
         for request, expected in (
             ([(TCP_S, 600), (FIN_S, 60), (UDP_S, 30)], [600, 60, 30]),

@@ -8,8 +8,9 @@
     transfers    random bytes to a real server and back, compared
     the module   is taken out and put in under all of this but the transfers
 
-It goes in rounds. Each begins with insmod and ends, when the traffic has stopped, with every Ci at 0 and rmmod. In the end the kernel's
-log has no complaint, and memory is what it was after the first round, within MEMORY_KIB_MAX.
+It goes in rounds. Each begins with insmod and ends, when the traffic has stopped, with every Ci at 0 and
+rmmod. In the end the kernel's log has no complaint, and memory is what it was after the first round, within
+MEMORY_KIB_MAX.
 """
 
 import os
@@ -107,16 +108,21 @@ def churn(random):
     server = f"-r {random.choice(list(SERVERS.values()))}"
     scheduler = random.choice(SCHEDULERS)
     flags = random.choice(["", "", "-b flag-1", "-p 10"])
-    change = random.choice([
-        f"-A {service} -s {scheduler} {flags}",
-        f"-E {service} -s {scheduler} {flags}",
-        f"-a {service} {server} -g -w {random.randrange(4)}",
-        f"-a {service} {server} -g -w {random.randrange(1, 65536)}",
-        f"-e {service} {server} -g -w {random.randrange(4)} -x {random.randrange(3) * 100}",
-        f"-d {service} {server}",
-        f"-D {service}",
-        "-Ln --stats", "-Lcn", "-Z", f"--set {random.randrange(15, 30)} 2 2",
-    ])
+    change = random.choice(
+        [
+            f"-A {service} -s {scheduler} {flags}",
+            f"-E {service} -s {scheduler} {flags}",
+            f"-a {service} {server} -g -w {random.randrange(4)}",
+            f"-a {service} {server} -g -w {random.randrange(1, 65536)}",
+            f"-e {service} {server} -g -w {random.randrange(4)} -x {random.randrange(3) * 100}",
+            f"-d {service} {server}",
+            f"-D {service}",
+            "-Ln --stats",
+            "-Lcn",
+            "-Z",
+            f"--set {random.randrange(15, 30)} 2 2",
+        ]
+    )
     status, said = director(f"ipvsadm {change}", check=False)
     assert status in (0, 1, 2, 255) and "memory" not in said.lower(), f"{change}: {status} {said}"
 
@@ -126,8 +132,11 @@ def namespaces(random):
     name = f"soak{random.randrange(1 << 30)}"
     sh(f"ip netns add {name} && ip -n {name} link set lo up && ip -n {name} addr add {VIP}/32 dev lo")
     try:
-        sh(f"ipvsadm -A -u {VIP}:53 -s {random.choice(SCHEDULERS)} && ipvsadm -a -u {VIP}:53 -r 10.0.0.21:53 -g && "
-           f"ipvsadm -a -u {VIP}:53 -r 127.0.0.1:53 -g", ns=name)
+        sh(
+            f"ipvsadm -A -u {VIP}:53 -s {random.choice(SCHEDULERS)} && ipvsadm -a -u {VIP}:53 -r 10.0.0.21:53 -g && "
+            f"ipvsadm -a -u {VIP}:53 -r 127.0.0.1:53 -g",
+            ns=name,
+        )
         with inside(name):
             sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]
         for udp in sockets:
@@ -137,7 +146,7 @@ def namespaces(random):
             except OSError:
                 # There is no route to the real server: an answer that a socket may get.
                 pass
-        for udp in sockets[random.randrange(20):]:
+        for udp in sockets[random.randrange(20) :]:
             udp.close()
     finally:
         sh(f"ip netns del {name}")
@@ -149,14 +158,20 @@ def flood(random):
     kind = random.choice(["syn", "syn", "ack", "udp", "open", "rst"])
     port = random.choice([ECHO_PORT, 1000 + random.randrange(8)])
     first = f"{random.choice([11, 12, 13])}.{random.randrange(2)}.{random.randrange(256)}.0"
-    sh(f"/vm-packets {kind} --interface eth0 --to {MAC} --service {VIP}:{port} --first {first} "
-       f"--clients {FLOOD_CLIENTS} --count {FLOOD_PACKETS} --payload {random.choice([0, 10, 1000])}", ns="client")
+    sh(
+        f"/vm-packets {kind} --interface eth0 --to {MAC} --service {VIP}:{port} --first {first} "
+        f"--clients {FLOOD_CLIENTS} --count {FLOOD_PACKETS} --payload {random.choice([0, 10, 1000])}",
+        ns="client",
+    )
 
 
 def garbage(random):
     sh(f"/netlink-garbage --messages {GARBAGE_MESSAGES} --seed {random.randrange(1 << 30)}", ns="garbage")
-    sh(f"/netlink-garbage --messages 0 --packets {GARBAGE_PACKETS} --interface eth0 --to {MAC} "
-       f"--service {VIP}:{ECHO_PORT} --seed {random.randrange(1 << 30)}", ns="client")
+    sh(
+        f"/netlink-garbage --messages 0 --packets {GARBAGE_PACKETS} --interface eth0 --to {MAC} "
+        f"--service {VIP}:{ECHO_PORT} --seed {random.randrange(1 << 30)}",
+        ns="client",
+    )
 
 
 def transfer(random):
@@ -170,7 +185,9 @@ def transfer(random):
         for _ in range(random.randrange(1, 4)):
             data = random.randbytes(random.randrange(TRANSFER_BYTES_MAX))
             # Another thread sends, for both ends' buffers are smaller than the data.
-            sending = threading.Thread(target=lambda: (stream.write(struct.pack("!I", len(data)) + data), stream.flush()))
+            sending = threading.Thread(
+                target=lambda: (stream.write(struct.pack("!I", len(data)) + data), stream.flush())
+            )
             sending.start()
             answer = stream.read(len(data))
             sending.join()

@@ -3,9 +3,13 @@
 
 import re
 
-SPLAT = re.compile(r"\bBUG\b|WARNING|Oops|panic|general protection|rcu.*stall|soft lockup|Call Trace|refcount|KASAN|leaked", re.I)
+SPLAT = re.compile(
+    r"\bBUG\b|WARNING|Oops|panic|general protection|rcu.*stall|soft lockup|Call Trace|refcount|KASAN|leaked", re.I
+)
 # The kernel's own start-up says these.
-HARMLESS = re.compile(r"out-of-tree|verification failed|rcu: |RCU |Command line|calibrate|PCI:|report a bug|MP-BIOS bug", re.I)
+HARMLESS = re.compile(
+    r"out-of-tree|verification failed|rcu: |RCU |Command line|calibrate|PCI:|report a bug|MP-BIOS bug", re.I
+)
 
 
 def splats(log):

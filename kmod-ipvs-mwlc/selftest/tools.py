@@ -131,7 +131,11 @@ def test_mwlcadm_configures_as_ipvsadm_does():
     results = director("\n".join(script)).split("%\n")[:-1]
     fresh()
     assert len(results) == 2 * len(COMMANDS)
-    different = [f"{command}: ipvsadm {stock}mwlcadm {ours}" for command, stock, ours in zip(COMMANDS, results[::2], results[1::2]) if stock != ours]
+    different = [
+        f"{command}: ipvsadm {stock}mwlcadm {ours}"
+        for command, stock, ours in zip(COMMANDS, results[::2], results[1::2])
+        if stock != ours
+    ]
     assert not different, "\n".join(different)
 
 
@@ -247,7 +251,11 @@ def complaints():
     status, said = director(f"{ADM} check --json --wait 300ms", check=False)
     # The last line is the error's, on the other channel.
     findings = json.loads(said[: said.rindex("]") + 1])
-    wrong = [(finding["subject"], finding["what"] + " ".join(finding["fix"])) for finding in findings if finding["verdict"] == "wrong"]
+    wrong = [
+        (finding["subject"], finding["what"] + " ".join(finding["fix"]))
+        for finding in findings
+        if finding["verdict"] == "wrong"
+    ]
     assert status == (1 if wrong else 0), said
     assert len(findings) >= 5, said
     return wrong
@@ -258,8 +266,10 @@ def test_check_names_the_real_server_that_answers_arp():
     assert complaints() == []
     for name in ("s2", "s3"):
         sh("echo 0 >/proc/sys/net/ipv4/conf/all/arp_ignore", ns=name)
-        (subject, text), = complaints()
-        assert subject == VIP and f"real server {SERVERS[name]} (" in text and f"on {SERVERS[name]}: sysctl" in text, text
+        ((subject, text),) = complaints()
+        assert (
+            subject == VIP and f"real server {SERVERS[name]} (" in text and f"on {SERVERS[name]}: sysctl" in text
+        ), text
         sh("echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore", ns=name)
         assert complaints() == []
     fresh()
@@ -268,20 +278,20 @@ def test_check_names_the_real_server_that_answers_arp():
 def test_check_finds_what_else_is_wrong():
     service("mwlc")
     sh("ip link set eth0 down", ns="s1")
-    (subject, text), = complaints()
+    ((subject, text),) = complaints()
     assert subject == SERVERS["s1"] and "does not answer" in text, text
     sh("ip link set eth0 up", ns="s1")
     director(f"ip address del {VIP}/32 dev eth0")
-    (subject, text), = complaints()
+    ((subject, text),) = complaints()
     assert subject == VIP and "ip address add" in text, text
     director(f"ip address add {VIP}/32 dev eth0")
     director(f"ipvsadm -a -t {VIP}:80 -r 10.77.0.1")
-    (subject, text), = complaints()
+    ((subject, text),) = complaints()
     assert subject == "10.77.0.1" and "no segment" in text, text
     director(f"ipvsadm -d -t {VIP}:80 -r 10.77.0.1")
     for address in SERVERS.values():
         director(f"ipvsadm -e -t {VIP}:80 -r {address}:80 -w 0")
-    (subject, text), = complaints()
+    ((subject, text),) = complaints()
     assert subject == f"TCP {VIP}:80" and "weight 0" in text, text
     assert "WRONG" in director(f"{ADM} check", check=False)[1]
     fresh()
@@ -297,7 +307,12 @@ def test_monitor_tells_what_changes():
     fresh()
     monitor = background("monitor --count 5")
     assert monitor.stdout.readline() == "listening\n"
-    for command in ("-A -t {vip}:80 -s rr", "-a -t {vip}:80 -r 10.0.0.21 -w 0", "-e -t {vip}:80 -r 10.0.0.21 -w 3", "-E -t {vip}:80 -s wlc"):
+    for command in (
+        "-A -t {vip}:80 -s rr",
+        "-a -t {vip}:80 -r 10.0.0.21 -w 0",
+        "-e -t {vip}:80 -r 10.0.0.21 -w 3",
+        "-E -t {vip}:80 -s wlc",
+    ):
         director(f"{ADM} {fill(command)}")
     director(f"{ADM} -D -t {VIP}:80")
     said, _ = monitor.communicate(timeout=30 * PATIENCE)
@@ -352,7 +367,11 @@ def test_drain_waits_for_the_last_connection():
 
 def weights():
     services = json.loads(director(f"{ADM} loads --json"))
-    return {server["address"].split(":")[0]: server["weight"] for service in services for server in service["real_servers"]}
+    return {
+        server["address"].split(":")[0]: server["weight"]
+        for service in services
+        for server in service["real_servers"]
+    }
 
 
 def test_top_in_a_pipe():
@@ -411,7 +430,10 @@ def test_sizes_of_files_and_reports_of_nodes():
     director(f"{ADM} set -t {VIP}:80 --expected-size 5M --learn http")
     director(f"{ADM} sizes set --host Files /a 30M --ttl 10m && {ADM} sizes set /b 7")
     sizes = json.loads(director(f"{ADM} sizes --json"))
-    assert [(file["host"], file["path"], file["size_bytes"]) for file in sizes["files"]] == [("", "/b", 7), ("files", "/a", 30 << 20)], sizes
+    assert [(file["host"], file["path"], file["size_bytes"]) for file in sizes["files"]] == [
+        ("", "/b", 7),
+        ("files", "/a", 30 << 20),
+    ], sizes
     assert 590_000 < sizes["files"][1]["ttl_ms"] <= 600_000, sizes
     (of_service,) = sizes["services"]
     assert (of_service["expected_size_bytes"], of_service["learn"]) == (5 << 20, "http"), sizes

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Large uploads: segments that the devices put together pass whole, and a smaller MTU behind the director is learned."""
+"""Large uploads: segments that the devices put together pass whole, and a smaller MTU behind the director is learned.
+"""
 
 import hashlib
 import os

@@ -9,8 +9,8 @@ from splats import splats
 
 
 def verdict(tests, finish=lambda: None):
-    """Runs tests, given as (name, function), then `finish`. The exit status: 0 if there were some, all passed, and the kernel's log has
-    nothing to complain of."""
+    """Runs tests, given as (name, function), then `finish`. The exit status: 0 if there were some, all passed, and
+    the kernel's log has nothing to complain of."""
     passed, failed = [], []
     for name, test in tests:
         started = time.monotonic()

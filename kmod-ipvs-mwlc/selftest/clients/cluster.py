@@ -2,7 +2,7 @@
 """The cluster of these tests: clients, two directors and three web servers on one switch, as namespaces of the guest.
 
     client .10   director .1   backup .2    s1 .21    s2 .22    s3 .23      10.0.0.0/24
-       |             |             |           |         |         |        VIP .100: whoever of the two directors has it;
+       |             |             |           |         |         |        VIP .100: one of the directors has it;
        +-------------+-------------+-- br0 ----+---------+---------+        on lo of each web server, unheard by ARP
 
 Everything that serves or asks is a program of Debian's: nginx, curl, keepalived, ipvsadm.
@@ -27,7 +27,8 @@ FILES = "/run/www"
 SIZES_MIB = {"small": 0, "medium": 4, "large": 24}
 HASHES = {}
 
-# One emulated processor, on a machine that may be busy, does everything: this tells hung from slow, and measures nothing.
+# One emulated processor, on a machine that may be busy, does everything: this tells hung from slow, and measures
+# nothing.
 PATIENCE_S = 600
 
 
@@ -38,14 +39,19 @@ def address6(name):
 
 def build():
     """Makes the namespaces and starts the web servers. The director has the VIP until somebody says otherwise."""
-    lines = ["ip netns add switch", "ip -n switch link add br0 type bridge forward_delay 0 mcast_snooping 0", "ip -n switch link set br0 up"]
+    lines = [
+        "ip netns add switch",
+        "ip -n switch link add br0 type bridge forward_delay 0 mcast_snooping 0",
+        "ip -n switch link set br0 up",
+    ]
     for name, address in HOSTS.items():
         lines += [
             f"ip netns add {name}",
             f"ip link add to_{name} netns switch type veth peer name eth0 netns {name}",
             f"ip -n switch link set to_{name} master br0 up",
             f"ip -n {name} link set lo up",
-            f"ip netns exec {name} sh -c 'echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad; echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'",
+            f"ip netns exec {name} sh -c 'echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad; "
+            "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'",
             f"ip -n {name} link set eth0 up",
             f"ip -n {name} addr add {address}/24 dev eth0",
             f"ip -n {name} addr add {address6(name)}/64 dev eth0 nodad",
@@ -54,8 +60,11 @@ def build():
     sh(" && ".join(lines))
     make_files()
     for name in NODES:
-        sh("echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore && echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce && "
-           f"ip addr add {VIP}/32 dev lo && ip addr add {VIP6}/128 dev lo nodad", ns=name)
+        sh(
+            "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore && echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce && "
+            f"ip addr add {VIP}/32 dev lo && ip addr add {VIP6}/128 dev lo nodad",
+            ns=name,
+        )
         WEB[name] = Web(name)
 
 
@@ -74,8 +83,13 @@ class Program:
     def __init__(self, ns, words):
         self.log = f"/run/{ns}-{words[0]}.log"
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(["ip", "netns", "exec", ns, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True)
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", ns, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def said(self):
         with open(self.log, errors="replace") as log:
@@ -102,7 +116,8 @@ class Program:
 
 
 class Web(Program):
-    """nginx on a node. It sends `/large` slowly: were the client to read it slowly, buffers would have most of it at once."""
+    """nginx on a node. It sends `/large` slowly: were the client to read it slowly, buffers would have most of it at
+    once."""
 
     CONFIGURATION = """
 daemon off; pid /run/nginx-{name}.pid; error_log stderr; worker_processes 1;
@@ -132,8 +147,14 @@ class Keepalived(Program):
         self.ns = ns
         self.path = f"/run/keepalived-{ns}.conf"
         self.write(configuration)
-        pids = [word for flag, kind in (("-p", "main"), ("-c", "check"), ("-r", "vrrp"), ("-b", "bfd")) for word in (flag, f"/run/ka-{ns}-{kind}.pid")]
-        super().__init__(ns, ["keepalived", "--dont-fork", "--log-console", "--no-syslog", "--log-detail", "-f", self.path, *pids])
+        pids = [
+            word
+            for flag, kind in (("-p", "main"), ("-c", "check"), ("-r", "vrrp"), ("-b", "bfd"))
+            for word in (flag, f"/run/ka-{ns}-{kind}.pid")
+        ]
+        super().__init__(
+            ns, ["keepalived", "--dont-fork", "--log-console", "--no-syslog", "--log-detail", "-f", self.path, *pids]
+        )
 
     def write(self, configuration):
         with open(self.path, "w") as file:
@@ -176,7 +197,9 @@ class Downloads:
 
     def __init__(self, path, count, arguments="", **how):
         self.path, self.results = path, [None] * count
-        self.threads = [threading.Thread(target=self.one, args=(n, arguments, how), daemon=True) for n in range(count)]
+        self.threads = [
+            threading.Thread(target=self.one, args=(n, arguments, how), daemon=True) for n in range(count)
+        ]
 
     def one(self, n, arguments, how):
         self.results[n] = curl(self.path, arguments, **how)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """VRRP: the master director dies during downloads, the other takes the virtual IP, and every file arrives whole.
 
-Both directors run keepalived with the same virtual server; whoever is VRRP's master has the VIP. The first master is either a
-namespace beside the backup, or a machine of its own: a second guest, on the same switch by a virtual cable, that the
-host kills when this one asks for it on its console.
+Both directors run keepalived with the same virtual server; whoever is VRRP's master has the VIP. The first
+master is either a namespace beside the backup, or a machine of its own: a second guest, on the same switch by
+a virtual cable, that the host kills when this one asks for it on its console.
 """
 
 import hashlib
@@ -21,13 +21,15 @@ MACHINE = "10.0.0.3"
 MACHINE_MAC = "52:54:00:00:00:02"
 
 
-# Seconds between two advertisements: three are missed before another takes over. Two machines that take turns on a busy host are each
-# silent for seconds, and shall not take that for death.
+# Seconds between two advertisements: three are missed before another takes over. Two machines that take turns on a
+# busy host are each silent for seconds, and shall not take that for death.
 ADVERT_S, ADVERT_OF_MACHINES_S = 1, 5
 
 
 def configuration(priority, scheduler="wlc", advert_s=ADVERT_S):
-    servers = "".join(f"\n    real_server {address} 80 {{\n      weight 1{HTTP_CHECK}\n    }}" for address in NODES.values())
+    servers = "".join(
+        f"\n    real_server {address} 80 {{\n      weight 1{HTTP_CHECK}\n    }}" for address in NODES.values()
+    )
     return f"""
 global_defs {{
   router_id director{priority}
@@ -67,7 +69,8 @@ def mac(ns):
 
 
 class Resuming:
-    """A client that downloads again and again, and resumes where it broke off, as `curl -C -` does; it counts how often."""
+    """A client that downloads again and again, and resumes where it broke off, as `curl -C -` does; it counts how
+    often."""
 
     BREAKS_MAX = 30
 
@@ -82,8 +85,12 @@ class Resuming:
 
     def one_file(self):
         url = f"http://{VIP}:{PORT}/large"
-        words = f"curl --silent --connect-timeout 2 --speed-limit 1 --speed-time 10 --continue-at - --output {self.path} {url}"
-        while subprocess.run(["ip", "netns", "exec", "client", *words.split()]).returncode and self.breaks < self.BREAKS_MAX:
+        limits = "--connect-timeout 2 --speed-limit 1 --speed-time 10"
+        words = f"curl --silent {limits} --continue-at - --output {self.path} {url}"
+        while (
+            subprocess.run(["ip", "netns", "exec", "client", *words.split()]).returncode
+            and self.breaks < self.BREAKS_MAX
+        ):
             self.breaks += 1
         with open(self.path, "rb") as file:
             self.digests.append(hashlib.sha256(file.read()).hexdigest())
@@ -104,25 +111,33 @@ class Resuming:
 
 
 def fails_over(die, come_back, first_mac):
-    """The first master dies, the backup serves; the first comes back and takes over again. Nothing is lost either time."""
+    """The first master dies, the backup serves; the first comes back and takes over again. Nothing is lost either
+    time."""
     for change, successor in ((die, mac("backup")), (come_back, first_mac)):
         downloads = [Resuming(n) for n in range(3)]
         with Asking() as asking:
             # On a busy host the backup may have taken over for a moment already.
-            until(lambda: client_sends_to() != successor and all(download.runs() for download in downloads),
-                  "downloads run by way of the other", PATIENCE_S)
+            until(
+                lambda: client_sends_to() != successor and all(download.runs() for download in downloads),
+                "downloads run by way of the other",
+                PATIENCE_S,
+            )
             change()
             until(lambda: client_sends_to() == successor, f"the director at {successor} takes over", PATIENCE_S)
             taken = len(asking.asked)
             asking.wait_for(taken + 7)
         # The one that was under way at that moment may have been asked before.
-        assert all(row[1] for row in asking.asked[taken + 1:]), asking.asked[taken:]
+        assert all(row[1] for row in asking.asked[taken + 1 :]), asking.asked[taken:]
         digests = [digest for download in downloads for digest in download.all()]
         assert set(digests) == {HASHES["large"]}, f"a file is not what was served: {digests}"
         # A dead director's connections break off, for its successor knows nothing of them and resets them.
         assert change != die or any(download.breaks for download in downloads), "no download was running"
-        print(f"downloads that broke off and were resumed: {[d.breaks for d in downloads]}, files {len(digests)}; small ones that "
-              f"failed: {sum(not row[1] for row in asking.asked)} of {len(asking.asked)}", flush=True)
+        print(
+            f"downloads that broke off and were resumed: {[d.breaks for d in downloads]}, "
+            f"files {len(digests)}; small ones that "
+            f"failed: {sum(not row[1] for row in asking.asked)} of {len(asking.asked)}",
+            flush=True,
+        )
 
 
 class pair:
@@ -184,10 +199,15 @@ def test_a_second_machine_dies_during_downloads_and_comes_back():
     backup = Keepalived("backup", configuration(100, advert_s=ADVERT_OF_MACHINES_S))
     try:
         host("boot director")
-        until(lambda: sh(f"ping -c 1 -W 1 {MACHINE}", ns="client", check=False)[0] == 0, "the machine is up", PATIENCE_S)
+        until(
+            lambda: sh(f"ping -c 1 -W 1 {MACHINE}", ns="client", check=False)[0] == 0, "the machine is up", PATIENCE_S
+        )
         becomes(EVERY, "backup")
-        until(lambda: not has_vip("backup") and sh(f"arping -c 1 -I eth0 {VIP}", ns="client", check=False)[0] == 0,
-              "the machine is master", PATIENCE_S)
+        until(
+            lambda: not has_vip("backup") and sh(f"arping -c 1 -I eth0 {VIP}", ns="client", check=False)[0] == 0,
+            "the machine is master",
+            PATIENCE_S,
+        )
         until(lambda: fetch_quietly() is not None, "the machine serves", PATIENCE_S)
         fails_over(lambda: host("kill director"), lambda: host("boot director"), MACHINE_MAC)
     except BaseException:
@@ -210,8 +230,11 @@ def fetch_quietly():
 def machine():
     """The second guest: a director that is nothing else, until it is killed."""
     HOSTS["director"] = MACHINE
-    sh("modprobe ip_vs && modprobe virtio_net && ip netns add director && ip link set eth0 netns director && "
-       f"ip -n director link set lo up && ip -n director link set eth0 up && ip -n director addr add {MACHINE}/24 dev eth0")
+    sh(
+        "modprobe ip_vs && modprobe virtio_net && ip netns add director && ip link set eth0 netns director && "
+        "ip -n director link set lo up && ip -n director link set eth0 up && "
+        f"ip -n director addr add {MACHINE}/24 dev eth0"
+    )
     keepalived = Keepalived("director", configuration(200, advert_s=ADVERT_OF_MACHINES_S))
     keepalived.process.wait()
     print(keepalived.said())

@@ -30,7 +30,9 @@ def configuration(check=HTTP_CHECK, weight=None, service="", server="", nodes=NO
     """A virtual server with the nodes; `service` and `server` are more lines for it and for each real server."""
     weight = weight or EVERY
     servers = "".join(
-        f"\n    real_server {NODES[name]} 80 {{\n      weight {weight[name]}\n      {server}{check}\n    }}" for name in nodes)
+        f"\n    real_server {NODES[name]} 80 {{\n      weight {weight[name]}\n      {server}{check}\n    }}"
+        for name in nodes
+    )
     return f"""
 global_defs {{
   router_id director
@@ -93,10 +95,16 @@ def dies_and_returns(check):
             WEB["s2"].kill()
             becomes({"s1": 1, "s3": 1})
             removed = time.monotonic()
-            until(lambda: sum(row[0] >= removed for row in asking.asked) > 12, "downloads after the removal", PATIENCE_S)
+            until(
+                lambda: sum(row[0] >= removed for row in asking.asked) > 12, "downloads after the removal", PATIENCE_S
+            )
             WEB["s2"] = Web("s2")
             becomes(EVERY)
-            until(lambda: any(row[0] > removed and row[2] == "s2" for row in asking.asked), "s2 serves again", PATIENCE_S)
+            until(
+                lambda: any(row[0] > removed and row[2] == "s2" for row in asking.asked),
+                "s2 serves again",
+                PATIENCE_S,
+            )
         assert not asking.failed_since(removed), asking.failed_since(removed)
         assert all(row[2] != "s2" or row[1] for row in asking.asked), asking.asked
 
@@ -122,14 +130,18 @@ def test_downloads_from_live_nodes_go_on_while_another_dies():
 
 
 class refusing_checks:
-    """with refusing_checks("s2"): its check fails and its connections live, for it refuses what the director itself opens."""
+    """with refusing_checks("s2"): its check fails and its connections live, for it refuses what the director itself
+    opens."""
 
     def __init__(self, node):
         self.node = node
 
     def __enter__(self):
-        sh("nft add table ip t && nft add chain ip t i '{ type filter hook input priority 0; }' && "
-           "nft add rule ip t i ip saddr 10.0.0.1 tcp dport 80 tcp flags syn reject with tcp reset", ns=self.node)
+        sh(
+            "nft add table ip t && nft add chain ip t i '{ type filter hook input priority 0; }' && "
+            "nft add rule ip t i ip saddr 10.0.0.1 tcp dport 80 tcp flags syn reject with tcp reset",
+            ns=self.node,
+        )
 
     def __exit__(self, *_):
         sh("nft delete table ip t", ns=self.node)
@@ -151,13 +163,16 @@ def test_inhibit_on_failure_lets_running_downloads_end():
 def test_quorum_and_sorry_server():
     notes = "/run/quorum"
     script(notes + ".sh", f"echo $1 >>{notes}")
-    text = configuration(nodes=("s1", "s2"), service=f"""
+    text = configuration(
+        nodes=("s1", "s2"),
+        service=f"""
     quorum 2
     hysteresis 0
     quorum_up "{notes}.sh up"
     quorum_down "{notes}.sh down"
     sorry_server {NODES['s3']} 80
-""")
+""",
+    )
     with Running(text):
         becomes({"s1": 1, "s2": 1})
         WEB["s1"].kill()
@@ -190,8 +205,10 @@ def test_weights_follow_a_check_and_a_reload():
         misc_timeout 5
         misc_dynamic
       }}"""
-    mixed = configuration().replace(f"real_server {NODES['s2']} 80 {{\n      weight 1\n      {HTTP_CHECK}",
-                                    f"real_server {NODES['s2']} 80 {{\n      weight 1\n      {misc}")
+    mixed = configuration().replace(
+        f"real_server {NODES['s2']} 80 {{\n      weight 1\n      {HTTP_CHECK}",
+        f"real_server {NODES['s2']} 80 {{\n      weight 1\n      {misc}",
+    )
     with Running(mixed) as keepalived:
         # A status of 2 to 255 is the weight plus 2.
         becomes({"s1": 1, "s2": 10, "s3": 1})
@@ -223,7 +240,8 @@ EXAMPLE = "/selftest/keepalived.conf.example"
 
 
 class addresses_are_keepaliveds:
-    """with addresses_are_keepaliveds(): the director has the VIP from keepalived alone, and by itself again afterwards."""
+    """with addresses_are_keepaliveds(): the director has the VIP from keepalived alone, and by itself again
+    afterwards."""
 
     def __enter__(self):
         sh(f"ip addr del {VIP}/32 dev eth0", ns="director")
@@ -238,7 +256,9 @@ def test_the_example_configuration_does_what_the_manual_says():
         both, service6 = {"s1": 1, "s2": 1}, f"-t [{VIP6}]:80"
         becomes(both)
         until(lambda: weights(service=service6) == both, "the service of IPv6", PATIENCE_S)
-        until(lambda: f"{VIP}/32" in addresses() and f"{VIP6}/128" in addresses(), "the virtual addresses", PATIENCE_S)
+        until(
+            lambda: f"{VIP}/32" in addresses() and f"{VIP6}/128" in addresses(), "the virtual addresses", PATIENCE_S
+        )
         of_vip6 = next(line for line in addresses().splitlines() if f"{VIP6}/128" in line)
         assert "deprecated" in of_vip6, f"checks would come from it: {of_vip6}"
         policies = [attributes(attributes(answer)[1])[5] for answer in Mwlc().call(Mwlc.GET_SERVICE, dump=True)]

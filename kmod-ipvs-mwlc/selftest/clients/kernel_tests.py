@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The kernel's own test of ip_vs, tools/testing/selftests/net/netfilter/ipvs.sh, unmodified, with this module in its place."""
+"""The kernel's own test of ip_vs, tools/testing/selftests/net/netfilter/ipvs.sh, unmodified, with this module in its
+place."""
 
 import re
 import subprocess
@@ -10,8 +11,8 @@ DIRECTORY = "/kselftest/net/netfilter"
 
 
 def test_the_kernels_own_selftest_passes_for_direct_routing():
-    """Its three parts are direct routing, NAT and tunnels. This module does the first, and refuses the others with a reason;
-    the stock module, which DIRECTOR=ip_vs puts here, passes all three."""
+    """Its three parts are direct routing, NAT and tunnels. This module does the first, and refuses the others with a
+    reason; the stock module, which DIRECTOR=ip_vs puts here, passes all three."""
     done = subprocess.run(["bash", "-x", "./ipvs.sh"], cwd=DIRECTORY, capture_output=True, text=True)
     parts = re.findall(r"^Testing (\w+) mode", done.stdout, re.M)
     assert parts == ["DR", "NAT", "Tunnel"], done.stdout + done.stderr

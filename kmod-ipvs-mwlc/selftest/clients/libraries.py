@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Libraries and exporters that speak to the director, as they ship: moby/ipvs, pyroute2, the Prometheus node exporter."""
+"""Libraries and exporters that speak to the director, as they ship: moby/ipvs, pyroute2, the Prometheus node
+exporter."""
 
 import re
 
@@ -33,7 +34,8 @@ ipvs = IPVS()
 kinds = [
     ({"addr": "10.1.0.1", "port": 80, "protocol": IPPROTO_TCP}, "10.2.0.%d"),
     ({"addr": "10.1.0.1", "port": 53, "protocol": IPPROTO_UDP}, "10.2.0.%d"),
-    # It sends no netmask of an IPv6 service by itself, and has no word for one but IPv4's: a prefix length of 128, as stock wants it.
+    # It sends no netmask of an IPv6 service by itself, and has no word for one but IPv4's: a prefix length of 128, as
+    # stock wants it.
     ({"addr": "2001:db8:1::1", "port": 80, "protocol": IPPROTO_TCP, "netmask": "128.0.0.0"}, "2001:db8::%d"),
 ]
 for key, server in kinds:
@@ -53,10 +55,13 @@ for key, server in kinds:
     assert listed[0].get_nested("IPVS_CMD_ATTR_SERVICE", "IPVS_SVC_ATTR_SCHED_NAME") == "rr"
     dests = [IPVSDest.from_message(d) for d in ipvs.dest("dump", service=service)]
     assert sorted(d["weight"] for d in dests) == list(range(1, 101)), dests
-    assert all(d["addr"] == server % d["weight"] and d["port"] == key["port"] and d["fwd_method"] == 3 for d in dests), dests
+    assert all(
+        d["addr"] == server % d["weight"] and d["port"] == key["port"] and d["fwd_method"] == 3 for d in dests
+    ), dests
     ipvs.dest("set", service=service, dest=IPVSDest(addr=server % 7, port=key["port"], weight=0))
     ipvs.dest("del", service=service, dest=IPVSDest(addr=server % 8, port=key["port"]))
-    dests = {IPVSDest.from_message(d)["addr"]: IPVSDest.from_message(d)["weight"] for d in ipvs.dest("dump", service=service)}
+    found = [IPVSDest.from_message(dest) for dest in ipvs.dest("dump", service=service)]
+    dests = {dest["addr"]: dest["weight"] for dest in found}
     assert dests[server % 7] == 0 and server % 8 not in dests and len(dests) == 99, dests
     ipvs.service("del", service=IPVSService(**key))
     assert not [s for s in ipvs.service("dump")]
@@ -74,15 +79,25 @@ class Exporter(Program):
     """The Prometheus node exporter with its collector for IPVS alone."""
 
     def __init__(self, ns):
-        super().__init__(ns, ["prometheus-node-exporter", "--collector.disable-defaults", "--collector.ipvs",
-                              "--web.listen-address=127.0.0.1:9100"])
+        super().__init__(
+            ns,
+            [
+                "prometheus-node-exporter",
+                "--collector.disable-defaults",
+                "--collector.ipvs",
+                "--web.listen-address=127.0.0.1:9100",
+            ],
+        )
         self.ns = ns
         until(lambda: sh("ss -Hltn sport = :9100", ns=ns).strip(), f"the exporter listens: {self.said()}", PATIENCE_S)
 
     def scrape(self):
         """{metric with its labels: number}"""
         text = sh("curl --silent --fail http://127.0.0.1:9100/metrics", ns=self.ns)
-        return {name: float(number) for name, number in re.findall(r"^(node_(?:ipvs|scrape_collector_success)\S*) (\S+)$", text, re.M)}
+        return {
+            name: float(number)
+            for name, number in re.findall(r"^(node_(?:ipvs|scrape_collector_success)\S*) (\S+)$", text, re.M)
+        }
 
 
 def test_node_exporter_reads_what_ipvsadm_shows():
@@ -98,7 +113,8 @@ def test_node_exporter_reads_what_ipvsadm_shows():
         exporter.stop()
     assert metrics['node_scrape_collector_success{collector="ipvs"}'] == 1, (metrics, exporter.said())
     for weight, address in enumerate(NODES.values(), 1):
-        labels = (f'{{local_address="{VIP}",local_mark="",local_port="80",proto="TCP",remote_address="{address}",remote_port="80"}}')
+        local = f'local_address="{VIP}",local_mark="",local_port="80"'
+        labels = f'{{{local},proto="TCP",remote_address="{address}",remote_port="80"}}'
         assert metrics[f"node_ipvs_backend_weight{labels}"] == weight, metrics
         assert metrics[f"node_ipvs_backend_connections_inactive{labels}"] == 2, metrics
     shown = sh("ipvsadm -Ln --stats --exact", ns="director").splitlines()[3].split()

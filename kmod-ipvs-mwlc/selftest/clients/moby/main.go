@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-// Drives the director through moby/ipvs, the library that Docker Swarm and kube-proxy use, in the network namespace that
+// Drives the director through moby/ipvs, the library of Docker Swarm and kube-proxy, in the network namespace that
 // it is started in. Prints what it found, one line a step; the first difference ends it with status 1.
 package main
 
@@ -100,7 +100,8 @@ func destinations(handle *ipvs.Handle, kind kind) {
 	check(handle.NewService(&service), kind.name, "new")
 	service.SchedName = ""
 	for n := 1; n <= 20; n++ {
-		server := ipvs.Destination{Address: kind.server(n), Port: service.Port, Weight: n, AddressFamily: service.AddressFamily,
+		server := ipvs.Destination{Address: kind.server(n), Port: service.Port, Weight: n,
+			AddressFamily: service.AddressFamily,
 			ConnectionFlags: methodDirect, UpperThreshold: 100, LowerThreshold: 50}
 		check(handle.NewDestination(&service, &server), kind.name, "new real server")
 		expectErrno(handle.NewDestination(&service, &server), syscall.EEXIST, kind.name, "the same real server again")
@@ -154,12 +155,14 @@ func refusals(handle *ipvs.Handle) {
 func timeouts(handle *ipvs.Handle) {
 	before, err := handle.GetConfig()
 	check(err, "get timeouts")
-	check(handle.SetConfig(&ipvs.Config{TimeoutTCP: 66 * time.Second, TimeoutTCPFin: 55 * time.Second, TimeoutUDP: 44 * time.Second}),
+	check(handle.SetConfig(&ipvs.Config{TimeoutTCP: 66 * time.Second, TimeoutTCPFin: 55 * time.Second,
+		TimeoutUDP: 44 * time.Second}),
 		"set timeouts")
 	check(handle.SetConfig(&ipvs.Config{TimeoutTCP: 77 * time.Second, TimeoutUDP: 33 * time.Second}), "set two timeouts")
 	after, err := handle.GetConfig()
 	check(err, "get timeouts")
-	expect(*after == ipvs.Config{TimeoutTCP: 77 * time.Second, TimeoutTCPFin: 55 * time.Second, TimeoutUDP: 33 * time.Second},
+	expect(*after == ipvs.Config{TimeoutTCP: 77 * time.Second, TimeoutTCPFin: 55 * time.Second,
+		TimeoutUDP: 33 * time.Second},
 		"timeouts read back as", *after)
 	check(handle.SetConfig(before), "set timeouts back")
 	fmt.Println("moby/ipvs: timeouts")
