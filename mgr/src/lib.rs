@@ -2,8 +2,9 @@
 //! pvfs-mgr: names, attributes, layouts and opens of a PVFS file system.
 //!
 //! Read in this order: [`namespace`] (pure: what each request does), [`store`] (where records are
-//! kept), then the owner of it all, [`owner`], with its [`session`]s and its [`registry`] of iods, which [`seals`] tells from copies and [`placement`] chooses from;
-//! at the rim [`server`] (clients' connections), [`stripes`] (work on the iods) and [`backup`].
+//! kept), then the owner of it all, [`owner`], with its [`session`]s and its [`registry`] of iods, which
+//! [`seals`] tells from copies and [`placement`] chooses from; at the rim [`server`] (clients' connections),
+//! [`stripes`] (work on the iods) and [`backup`].
 
 pub mod backup;
 pub mod cli;

@@ -51,8 +51,9 @@ pub const ROOT_INODE: InodeNumber = InodeNumber(1);
 
 /// The name of a file's stripes on an iod: the same on each iod that holds some.
 ///
-/// It is written in hexadecimal, as in the names of an iod's local files. The generation tells apart the stripes of a file system that was restored from an older
-/// metadata backup from those written after that backup.
+/// It is written in hexadecimal, as in the names of an iod's local files. The generation tells apart the
+/// stripes of a file system that was restored from an older metadata backup from those written after that
+/// backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ObjectId {
     /// The file's inode number.

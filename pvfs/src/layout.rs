@@ -19,7 +19,6 @@ use crate::ids::{IodId, ObjectId};
 use crate::limits::{
     FILE_SIZE_BYTES_MAX, IODS_PER_FILE_MAX, STRIPE_SIZE_BYTES_MAX, STRIPE_SIZE_BYTES_MIN,
 };
-use crate::proto::iod::StripeRef;
 use crate::wire::header::Checksum;
 
 /// What new files in a directory inherit.
@@ -95,6 +94,16 @@ pub struct LayoutSlot {
     pub stripe_size: u32,
     /// [`Layout::hash`] of the whole layout.
     pub layout_hash: u32,
+}
+
+/// The stripes that a request means: of which file, and at which place of its layout. An iod that
+/// holds them under another place refuses with [`FsError::Io`], and its log says what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct StripeRef {
+    /// Whose stripes.
+    pub object: ObjectId,
+    /// Which of them.
+    pub place: LayoutSlot,
 }
 
 impl std::fmt::Display for LayoutSlot {

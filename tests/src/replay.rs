@@ -12,6 +12,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
+use crate::draw;
 use crate::model::{Kind, Model, Outcome, Stat};
 use crate::operation::Operation;
 
@@ -296,7 +297,7 @@ pub fn run_random(
     let mut recent = VecDeque::new();
     let mut rng = fastrand::Rng::with_seed(seed);
     for number in 0..count {
-        let operation = Operation::draw(&mut rng, model);
+        let operation = draw::operation(&mut rng, model);
         let (at, other_at) = (rng.usize(0..roots.len()), rng.usize(0..roots.len()));
         let (Some(root), Some(other)) = (roots.get(at), roots.get(other_at)) else {
             anyhow::bail!("no directory to run in");

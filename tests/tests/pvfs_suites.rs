@@ -281,7 +281,8 @@ fn git_clones_checks_out_and_collects() {
     shell(&here, TREE);
     shell(
         &here,
-        "cd tree && rm fifo && rmdir sub/deep 'with space' && git init -q && git add -A && git commit -qm one && git gc -q &&
+        "cd tree && rm fifo && rmdir sub/deep 'with space' && git init -q && git add -A && git commit -qm one \
+            && git gc -q &&
          for n in $(seq 30); do echo $n >> sub/file$n; git commit -qam $n; done",
     );
     shell(

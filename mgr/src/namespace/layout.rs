@@ -156,8 +156,8 @@ impl Transaction<'_> {
     /// # Errors
     ///
     /// [`FsError::InvalidArgument`] for a policy outside its limits or beyond the iods that there
-    /// are, no policy for a file, or an inode of another kind; [`FsError::Busy`] for a file with content or open for writing;
-    /// [`FsError::AccessDenied`].
+    /// are, no policy for a file, or an inode of another kind; [`FsError::Busy`] for a file with content or
+    /// open for writing; [`FsError::AccessDenied`].
     pub fn set_layout(
         &mut self,
         inode: InodeNumber,

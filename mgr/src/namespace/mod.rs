@@ -3,8 +3,8 @@
 //! out. No clock, no randomness, no I/O of its own: the store is behind [`crate::store::View`].
 //!
 //! One noun a file: [`inode`], [`dentry`], [`layout`], [`xattr`], [`opens`], [`lingering`],
-//! [`intent`]; what callers may do is in [`access`], what they do in [`attributes`], [`create`], [`link`], [`rename`], [`open`]. What
-//! fsck sees and mends is in [`check`] and [`repair`].
+//! [`intent`]; what callers may do is in [`access`], what they do in [`attributes`], [`create`], [`link`],
+//! [`rename`], [`open`]. What fsck sees and mends is in [`check`] and [`repair`].
 
 pub mod access;
 pub mod acl;

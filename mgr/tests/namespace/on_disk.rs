@@ -100,12 +100,13 @@ fn grid(world: &World) -> Vec<String> {
 
 #[test]
 fn the_document_shows_the_bytes() {
-    let document = include_str!("../../../docs/ON_DISK.md");
+    // The document breaks long lines.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let document = words(include_str!("../../../docs/ON_DISK.md"));
     for line in grid(&sample()) {
-        let line = format!("    {line}");
         assert!(
-            document.contains(&line),
-            "docs/ON_DISK.md does not show:\n{line}"
+            document.contains(&words(&line)),
+            "docs/ON_DISK.md does not show:\n    {line}"
         );
     }
 }

@@ -159,8 +159,8 @@ impl Pvfs {
     }
 
     /// Entries of a directory from `offset` on, into `sink`, which has room for `bytes` of them; none
-    /// that was made after the stream's reading began. With `plus` each comes with attributes. The right to read was checked when it was opened, and
-    /// reading needs no right to search, also not for `..`.
+    /// that was made after the stream's reading began. With `plus` each comes with attributes. The right to
+    /// read was checked when it was opened, and reading needs no right to search, also not for `..`.
     ///
     /// # Errors
     ///

@@ -7,17 +7,8 @@ use crate::attr::Space;
 use crate::error::FsError;
 use crate::ids::{FileSystemId, Incarnation, IodId, ObjectId, SessionId};
 use crate::layout::LayoutSlot;
+pub use crate::layout::StripeRef;
 use crate::proto::seal::OrderKey;
-
-/// The stripes that a request means: of which file, and at which place of its layout. An iod that
-/// holds them under another place refuses with [`FsError::Io`], and its log says what it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
-pub struct StripeRef {
-    /// Whose stripes.
-    pub object: ObjectId,
-    /// Which of them.
-    pub place: LayoutSlot,
-}
 
 /// Names a change of an object, so that it is made once however often its request arrives.
 ///

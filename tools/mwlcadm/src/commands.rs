@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! The subcommands of our own, for what IPVS has no words for.
 
-mod arguments;
-
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufReader, Write};
@@ -13,9 +11,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ipvs_mwlc::director::load::SizePolicy;
 
-pub use self::arguments::{ServiceArgs, SetArgs};
-
-use self::arguments::{DrainArg, JsonArgs, TransportArgs};
+use crate::arguments::{DrainArg, JsonArgs, ServiceArgs, SetArgs, TransportArgs};
 
 use crate::error::Error;
 use crate::mwlc::{Mwlc, ServiceSettings};
@@ -294,8 +290,8 @@ pub fn run(arguments: &[OsString], output: &mut impl Write) -> Result<(), Error>
         }
         Command::Monitor { count, json } => monitor::run(json.json, count, output),
         Command::Check { wait, json } => check::run(Duration::from_millis(wait), json.json, output),
-        Command::Completions { shell } => documents::completions(shell, output),
-        Command::Man { directory } => documents::manual(&directory),
+        Command::Completions { shell } => documents::completions(shell, definition(), output),
+        Command::Man { directory } => documents::manual(&directory, definition()),
         Command::Save => saved::save(true, output),
         Command::Restore { file, clear, check } => restore(file, clear, check, output),
     }

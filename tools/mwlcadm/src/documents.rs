@@ -7,13 +7,16 @@ use std::path::Path;
 
 use clap_complete::Shell;
 
-use crate::commands::definition;
 use crate::error::Error;
 use crate::ipvsadm::{OPTIONS, Takes, VERBS};
 
 /// Writes a shell's completions: the subcommands with their options, and ipvsadm's.
-pub fn completions(shell: Shell, output: &mut impl Write) -> Result<(), Error> {
-    let mut command = with_ipvsadm(definition());
+pub fn completions(
+    shell: Shell,
+    command: clap::Command,
+    output: &mut impl Write,
+) -> Result<(), Error> {
+    let mut command = with_ipvsadm(command);
     // clap_complete panics if its output fails, so it writes into memory.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "mwlcadm", &mut script);
@@ -52,14 +55,14 @@ fn with_ipvsadm(command: clap::Command) -> clap::Command {
     command
 }
 
-/// Writes `mwlcadm-SUBCOMMAND.8` for each subcommand.
-pub fn manual(directory: &Path) -> Result<(), Error> {
+/// Writes `mwlcadm-SUBCOMMAND.8` for each subcommand of `command`.
+pub fn manual(directory: &Path, command: clap::Command) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::File { path, source }
     };
     std::fs::create_dir_all(directory).map_err(failed(directory))?;
-    for (name, page) in pages()? {
+    for (name, page) in pages(command)? {
         let path = directory.join(name);
         std::fs::write(&path, page).map_err(failed(&path))?;
     }
@@ -67,8 +70,8 @@ pub fn manual(directory: &Path) -> Result<(), Error> {
 }
 
 /// Each page's file name and text.
-fn pages() -> Result<Vec<(String, Vec<u8>)>, Error> {
-    let mut command = definition().disable_help_subcommand(true);
+fn pages(command: clap::Command) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let mut pages = Vec::new();
     add_pages(&command, &mut pages)?;
@@ -102,7 +105,7 @@ mod tests {
     fn completions_know_both_grammars() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let mut script = Vec::new();
-            completions(shell, &mut script).unwrap();
+            completions(shell, crate::commands::definition(), &mut script).unwrap();
             let script = String::from_utf8(script).unwrap();
             for word in ["loads", "restore", "add-service", "sched-flags", "clear"] {
                 assert!(script.contains(word), "{shell}: {word}");
@@ -115,7 +118,7 @@ mod tests {
         let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/man");
         let main = std::fs::read_to_string(kept.join("mwlcadm.8")).unwrap();
         let main = main.replace('\\', "");
-        let pages = pages().unwrap();
+        let pages = pages(crate::commands::definition()).unwrap();
         assert!(pages.len() > 5);
         for (name, page) in pages {
             let old = std::fs::read(kept.join(&name)).unwrap_or_default();

@@ -8,6 +8,7 @@
 //! - `check` finds what commonly goes wrong.
 //! - [`saved`] writes and reads the whole configuration as text.
 
+pub mod arguments;
 mod check;
 pub mod commands;
 pub mod documents;
@@ -33,6 +34,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::error::Error;
+use crate::ipvsadm::Action;
 
 /// Runs the command line and answers the exit code: 0, 1 for a failure, 2 for a wrong command line.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -41,7 +43,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = if commands::is_ours(&arguments) {
         commands::run(&arguments, &mut output)
     } else {
-        ipvsadm::run(arguments.into_iter().skip(1), &mut output)
+        run_ipvsadm(arguments.into_iter().skip(1), &mut output)
     };
     let result = result.and_then(|()| output.flush().map_err(Error::Output));
     match result {
@@ -66,5 +68,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 1
             })
         }
+    }
+}
+
+/// Runs a command line of ipvsadm's, without the program's name.
+fn run_ipvsadm(
+    arguments: impl Iterator<Item = OsString>,
+    output: &mut impl Write,
+) -> Result<(), Error> {
+    match ipvsadm::parse(arguments)? {
+        Action::Restore => saved::restore(std::io::stdin().lock(), saved::Start::AsItIs),
+        Action::Save { numeric } => saved::save(numeric, output),
+        action => ipvsadm::run(action, output),
     }
 }

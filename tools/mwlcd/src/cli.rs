@@ -35,7 +35,11 @@ pub struct Arguments {
     pub key_file: Option<PathBuf>,
 
     /// Run on a node: report what is open there
-    #[arg(long, requires_all = ["director", "key_file", "mount"], conflicts_with_all = ["root", "hosts", "nodes", "listen"])]
+    #[arg(
+        long,
+        requires_all = ["director", "key_file", "mount"],
+        conflicts_with_all = ["root", "hosts", "nodes", "listen"]
+    )]
     pub node: bool,
 
     /// Where the director's mwlcd takes reports

@@ -153,7 +153,8 @@ mod tests {
     #[test]
     fn nothing_in_a_path_ends_a_line() {
         let request = request(b"h\r\nx: y", b"/a b\r\nc%/d");
-        let expected = "HEAD /a%20b%0D%0Ac%25/d HTTP/1.1\r\nHost: hx:y\r\nConnection: close\r\nUser-Agent: mwlcd\r\n\r\n";
+        let expected = "HEAD /a%20b%0D%0Ac%25/d HTTP/1.1\r\nHost: hx:y\r\nConnection: close\r\nUser-Agent: \
+            mwlcd\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&request), expected);
     }
 

@@ -4,7 +4,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use pvfs::log_filter::LogFilter;
 
@@ -120,8 +120,8 @@ pub fn main() -> ExitCode {
         Verb::Backup(args) => ("backup", backup::run(args)),
         Verb::Scrub(args) => ("scrub", scrub::run(args)),
         Verb::Layout(verb) => ("layout", layout::run(verb)),
-        Verb::Completions { shell } => ("completions", man::completions(*shell)),
-        Verb::Man(args) => ("man", man::run(args)),
+        Verb::Completions { shell } => ("completions", man::completions(*shell, Cli::command())),
+        Verb::Man(args) => ("man", man::run(args, Cli::command())),
         Verb::Tether(args) => ("tether", dev::tether::run(args)),
     };
     match result {

@@ -5,11 +5,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::CommandFactory;
-
-use crate::cli::Cli;
 use crate::output;
+use anyhow::Context;
 
 /// Command line of `pvfs man`.
 #[derive(Debug, clap::Args)]
@@ -18,20 +15,23 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// Writes `pvfs.1` and `pvfs-VERB.1`.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+/// Writes `pvfs.1` and `pvfs-VERB.1` of the command line `command`.
+pub fn run(args: &Args, command: clap::Command) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     // `pvfs help` needs no page of its own.
-    let command = Cli::command().disable_help_subcommand(true);
+    let command = command.disable_help_subcommand(true);
     clap_mangen::generate_to(command, &args.out).with_context(|| args.out.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a shell's completions.
-pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+/// Writes a shell's completions of the command line `command`.
+pub fn completions(
+    shell: clap_complete::Shell,
+    mut command: clap::Command,
+) -> anyhow::Result<ExitCode> {
     // clap_complete panics if its output fails, so it writes into memory.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "pvfs", &mut script);
+    clap_complete::generate(shell, &mut command, "pvfs", &mut script);
     output::raw(&script)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -39,15 +39,17 @@ pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory;
     use std::path::Path;
 
     #[test]
     fn the_pages_in_the_documentation_are_these() {
         let dir = tempfile::tempdir().unwrap();
-        run(&Args {
+        let args = Args {
             out: dir.path().to_owned(),
-        })
-        .unwrap();
+        };
+        run(&args, Cli::command()).unwrap();
         let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/man");
         let mut pages = 0;
         for entry in std::fs::read_dir(dir.path()).unwrap() {

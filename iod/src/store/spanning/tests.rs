@@ -29,7 +29,8 @@ enum Call {
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let range = || (0..SPACE_BYTES, 1..3000_u64);
     let call = prop_oneof![
-        4 => (0..SPACE_BYTES, proptest::collection::vec(1..255_u8, 1..2500)).prop_map(|(at, bytes)| Call::Write(at, bytes)),
+        4 => (0..SPACE_BYTES, proptest::collection::vec(1..255_u8, 1..2500))
+            .prop_map(|(at, bytes)| Call::Write(at, bytes)),
         2 => (0..SPACE_BYTES).prop_map(Call::SetLength),
         2 => range().prop_map(|(at, length)| Call::Punch(at, length)),
         1 => range().prop_map(|(at, length)| Call::Allocate(at, length)),

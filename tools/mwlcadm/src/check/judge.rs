@@ -226,7 +226,8 @@ fn vip_answered(facts: &Facts, vip: IpAddr) -> Vec<Finding> {
                 None if !here => return None,
                 None => (
                     format!("{mac} on {interface}, which is no real server, answers for it too"),
-                    vec![format!("find the host with {mac} and take {vip} off it; a second director shares it through keepalived")],
+                    vec![format!("find the host with {mac} and take {vip} off it; a second director shares it \
+                        through keepalived")],
                 ),
             };
             Some(Finding {
@@ -292,7 +293,8 @@ fn reachable(facts: &Facts, server: IpAddr) -> Finding {
         ),
         [] => finding(
             Verdict::Wrong,
-            "it is on no segment of this director: direct routing changes the Ethernet address only, so no router may be between".to_owned(),
+            "it is on no segment of this director: direct routing changes the Ethernet address only, so no \
+                router may be between".to_owned(),
             vec![format!("give this director an address in the subnet of {server}, on the same switch")],
         ),
         _ => {
@@ -325,7 +327,8 @@ fn own_source(facts: &Facts, server: IpAddr) -> Option<Finding> {
             check: "own connections",
             subject: server.to_string(),
             verdict: Verdict::Wrong,
-            what: format!("they would come from the virtual address {source}, which {server} has too: health checks and mwlcd --head get no answer"),
+            what: format!("they would come from the virtual address {source}, which {server} has too: health \
+                checks and mwlcd --head get no answer"),
             fix: vec![change],
         }
     })

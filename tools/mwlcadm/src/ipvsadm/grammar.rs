@@ -120,7 +120,8 @@ pub(crate) const VERBS: [Word<Verb>; 17] = [
     word(Verb::List, Some('L'), "list", Nothing, "list services, connections or timeouts"),
     word(Verb::List, Some('l'), "list", Nothing, "the same"),
     word(Verb::Zero, Some('Z'), "zero", Nothing, "zero the counters of one service or of all"),
-    word(Verb::Set, None, "set", Words(3, "TCP TCPFIN UDP"), "set the timeouts of idle connections in seconds; 0 leaves one"),
+    word(Verb::Set, None, "set", Words(3, "TCP TCPFIN UDP"), "set the timeouts of idle connections in seconds; \
+        0 leaves one"),
     word(Verb::StartDaemon, None, "start-daemon", Value("master|backup"), "start the synchronisation daemon"),
     word(Verb::StopDaemon, None, "stop-daemon", Value("master|backup"), "stop the synchronisation daemon"),
     word(Verb::Help, Some('h'), "help", Nothing, "show this help"),
@@ -137,8 +138,10 @@ pub(crate) const OPTIONS: [Word<Kind>; 41] = [
     word(Kind::Ipv6, Some('6'), "ipv6", Nothing, "the firewall mark is one of IPv6 packets"),
     word(Kind::Scheduler, Some('s'), "scheduler", Value("SCHEDULER"), "what chooses the real server (default wlc)"),
     word(Kind::SchedFlags, Some('b'), "sched-flags", Value("FLAGS"), "flags of the scheduler, comma-separated"),
-    word(Kind::Persistent, Some('p'), "persistent", Optional("SECONDS"), "a client stays on its real server for so long (default 360)"),
-    word(Kind::Netmask, Some('M'), "netmask", Value("NETMASK"), "clients that share these bits stay together; for IPv6 a prefix length"),
+    word(Kind::Persistent, Some('p'), "persistent", Optional("SECONDS"), "a client stays on its real server for \
+        so long (default 360)"),
+    word(Kind::Netmask, Some('M'), "netmask", Value("NETMASK"), "clients that share these bits stay together; \
+        for IPv6 a prefix length"),
     word(Kind::OnePacket, Some('o'), "ops", Nothing, "schedule every UDP datagram by itself"),
     word(Kind::Engine, None, "pe", Value("ENGINE"), "persistence engine"),
     word(Kind::Server, Some('r'), "real-server", Value("SERVER[:PORT]"), "a real server"),

@@ -12,7 +12,6 @@ mod options;
 mod parse;
 mod resolve;
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
 
@@ -27,7 +26,6 @@ pub use resolve::Resolver;
 use crate::error::Error;
 use crate::ipvs::{Daemon, DestConfig, Ipvs, ServiceConfig};
 use crate::names::ServiceName;
-use crate::saved;
 
 /// What a command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,18 +108,13 @@ pub enum View {
     Daemon,
 }
 
-/// Runs a command line (without the program's name).
-pub fn run(
-    arguments: impl Iterator<Item = OsString>,
-    output: &mut impl Write,
-) -> Result<(), Error> {
-    match parse(arguments)? {
+/// Does what a command line asks for, but for saving and restoring.
+pub fn run(action: Action, output: &mut impl Write) -> Result<(), Error> {
+    match action {
         Action::Help => output.write_all(help().as_bytes()).map_err(Error::Output),
         Action::Version => {
             writeln!(output, "mwlcadm {}", env!("CARGO_PKG_VERSION")).map_err(Error::Output)
         }
-        Action::Restore => saved::restore(std::io::stdin().lock(), saved::Start::AsItIs),
-        Action::Save { numeric } => saved::save(numeric, output),
         Action::List(listing) => list::list(&mut Ipvs::open()?, &listing, output),
         action => change(&mut Ipvs::open()?, action),
     }

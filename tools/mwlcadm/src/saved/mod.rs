@@ -12,7 +12,7 @@ mod rehearse;
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
 
-use crate::commands::SetArgs;
+use crate::arguments::SetArgs;
 use crate::error::Error;
 use crate::ipvs::Ipvs;
 use crate::ipvsadm::{self, Action, Resolver};

@@ -306,15 +306,26 @@ mod tests {
 
     #[test]
     fn lines_show_loads_rates_and_what_is_unusual() {
-        let expected = "\
-TCP 10.0.0.100:80 mwlc, expected size 1.0 MiB, clients turned away: 7
-  Real server              Wi         Ci      Ci/Wi            Pending  Active Inactive   New/s Packet/s         In/s  State
-  10.0.0.1:80               2   10.0 MiB    5.0 MiB #####            1       1        3       0        0        0 B/s  
-  10.0.0.2:80               1   10.0 MiB   10.0 MiB ##########       1       2        3      12        0    2.0 KiB/s  
-  10.0.0.3:80               0        0 B          -                  1       3        3       0        0        0 B/s  drains, 90s left
-";
-        let shown = lines(&snapshot(), Sort::Address, 200).join("\n") + "\n";
-        assert_eq!(shown, expected);
+        let expected = [
+            "TCP 10.0.0.100:80 mwlc, expected size 1.0 MiB, clients turned away: 7",
+            concat!(
+                "  Real server              Wi         Ci      Ci/Wi            Pending  Active",
+                " Inactive   New/s Packet/s         In/s  State"
+            ),
+            concat!(
+                "  10.0.0.1:80               2   10.0 MiB    5.0 MiB #####            1       1",
+                "        3       0        0        0 B/s  "
+            ),
+            concat!(
+                "  10.0.0.2:80               1   10.0 MiB   10.0 MiB ##########       1       2",
+                "        3      12        0    2.0 KiB/s  "
+            ),
+            concat!(
+                "  10.0.0.3:80               0        0 B          -                  1       3",
+                "        3       0        0        0 B/s  drains, 90s left"
+            ),
+        ];
+        assert_eq!(lines(&snapshot(), Sort::Address, 200), expected);
     }
 
     #[test]

@@ -20,7 +20,8 @@ use crate::values::{parse_duration_ms, parse_endpoint, parse_size};
 pub struct SetArgs {
     #[command(flatten)]
     service: ServiceArgs,
-    /// What a connection is expected to fetch, until its own size is known: bytes, or with a unit: 10M or 10MiB (of 1024), 10MB (of 1000)
+    /// What a connection is expected to fetch, until its own size is known: bytes, or with a unit: 10M or
+    /// 10MiB (of 1024), 10MB (of 1000)
     #[arg(long, value_name = "SIZE", value_parser = parse_size, group = "setting")]
     expected_size: Option<u64>,
     /// Whether the configured expected size counts, or the moving average of learned ones
