@@ -241,7 +241,7 @@ fn gather(
     let (packets_after, bytes_after) = total(&after);
     Ok(DemoResult {
         nodes: nodes.collect::<anyhow::Result<_>>()?,
-        load_in_bytes: cluster.specification().code == crate::director::Code::Mwlc,
+        load_in_bytes: cluster.specification().code == crate::plan::Code::Mwlc,
         downloads: downloads.count,
         clients: work.clients,
         files: work.files,

@@ -5,7 +5,7 @@ mod host;
 
 use crate::ipvs_text;
 use crate::ledger::Ledger;
-use crate::plan::{self, HTTP_PORT, Node, PREFIX_LENGTH};
+use crate::plan::{self, Code, HTTP_PORT, Node, PREFIX_LENGTH};
 use crate::process::{Launcher, ProcessId};
 use crate::vm::{Acceleration, Addition, KmodEnv, Output, Tap, Vm, VmConfig, qemu};
 use crate::{loads, net};
@@ -21,35 +21,6 @@ pub const MODULE_FILE: &str = "build/kmod/ipvs_mwlc.ko";
 
 /// How long one command on an emulated director may take.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Which code dispatches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub enum Code {
-    /// Our module, `ipvs_mwlc`.
-    Mwlc,
-    /// Stock `ip_vs`, for comparison.
-    IpVs,
-}
-
-impl Code {
-    /// The scheduler that is used when none is named.
-    #[must_use]
-    pub fn default_scheduler(self) -> &'static str {
-        match self {
-            Self::Mwlc => "mwlc",
-            Self::IpVs => "wlc",
-        }
-    }
-
-    fn module(self) -> &'static str {
-        match self {
-            Self::Mwlc => "ipvs_mwlc",
-            Self::IpVs => "ip_vs",
-        }
-    }
-}
 
 /// What a run's director is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

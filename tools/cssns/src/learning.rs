@@ -3,7 +3,8 @@
 //! connections show the sizes of the very files that were requested.
 
 use crate::cluster::Cluster;
-use crate::director::{self, Code, Director};
+use crate::director::{self, Director};
+use crate::plan::Code;
 use crate::plan::HTTP_PORT;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;

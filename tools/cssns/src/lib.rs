@@ -15,6 +15,7 @@ pub mod ipvs_text;
 pub mod learning;
 pub mod ledger;
 pub mod loads;
+pub mod markdown;
 pub mod net;
 pub mod paths;
 pub mod plan;

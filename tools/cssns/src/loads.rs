@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! The nodes' loads as the director sees them, over time: connections, Ci, Wi. Pure.
 
-use crate::director::Code;
 use crate::ipvs_text;
+use crate::plan::Code;
 use crate::plan::Node;
 use anyhow::Context as _;
 use serde::Deserialize;

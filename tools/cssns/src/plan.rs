@@ -15,6 +15,7 @@
 //! Request: client -> director (ARP for the VIP) -> node (its hardware address; VS/DR).
 //! Answer: node -> client straight over the bridge, from the VIP.
 
+use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 /// Most nodes of a cluster: their addresses end before the broadcast address.
@@ -106,9 +107,7 @@ impl Plan {
 }
 
 /// A node's number, from 1 to [`NODES_MAX`]. It prints as `node3`.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Node(u8);
 
@@ -225,6 +224,37 @@ pub fn director_mac() -> String {
 pub fn host(last: u8) -> Ipv4Addr {
     let [a, b, c] = NETWORK;
     Ipv4Addr::new(a, b, c, last)
+}
+
+/// Which code dispatches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Code {
+    /// Our module, `ipvs_mwlc`.
+    Mwlc,
+    /// Stock `ip_vs`, for comparison.
+    IpVs,
+}
+
+impl Code {
+    /// The scheduler that is used when none is named.
+    #[must_use]
+    pub fn default_scheduler(self) -> &'static str {
+        match self {
+            Self::Mwlc => "mwlc",
+            Self::IpVs => "wlc",
+        }
+    }
+
+    /// The name of its module.
+    #[must_use]
+    pub fn module(self) -> &'static str {
+        match self {
+            Self::Mwlc => "ipvs_mwlc",
+            Self::IpVs => "ip_vs",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// The configuration file's text. Each answer says which node gave it. The server listens on the VIP, where VS/DR delivers, and on
-    /// the node's own address, for those who want this node.
+    /// The configuration file's text. Each answer says which node gave it. The server listens on the VIP,
+    /// where VS/DR delivers, and on the node's own address, for those who want this node.
     #[must_use]
     pub fn configuration(&self) -> String {
         let scratch = self.scratch.display();

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 //! The figures: above the floor, beside stock ip_vs, judged and written down.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Context;
-use cssns_tests::document::Section;
+use cssns::markdown::Section;
 use serde::Serialize;
 
 use crate::lab::Measured;
@@ -72,6 +73,9 @@ const COLUMNS: [&str; 6] = [
     "shared estab.",
     "shared new",
 ];
+
+/// The first of the columns in which the generator keeps a reference to each packet.
+const SHARED_FROM: usize = 4;
 
 impl Costs {
     /// Of a script that measured all.
@@ -218,11 +222,14 @@ impl Report {
             ));
         }
         text.push_str(
-            "\nAbove the floor, and as a part of what stock ip_vs takes for the same. *Shared* is pktgen's \
-             default: it keeps a reference to each packet, for which the IP layer makes a clone, whose headers \
-             have to be copied before a director may write.\n\n",
+            "\nAbove the floor, and as a part of what stock ip_vs takes for the same:\n\n",
         );
-        self.push_rows(&mut text);
+        self.push_rows(&mut text, 0..SHARED_FROM);
+        text.push_str(
+            "\n*Shared* is pktgen's default: it keeps a reference to each packet, for which the IP layer makes \
+             a clone, whose headers have to be copied before a director may write.\n\n",
+        );
+        self.push_rows(&mut text, SHARED_FROM..COLUMNS.len());
         self.push_ipv6(&mut text);
         if !self.memory.is_empty() {
             self.push_memory(&mut text);
@@ -230,21 +237,20 @@ impl Report {
         text
     }
 
-    fn push_rows(&self, text: &mut String) {
+    /// A table of the columns that `shown` says.
+    fn push_rows(&self, text: &mut String, shown: Range<usize>) {
         text.push_str(&format!(
             "| {:<14} | {:>7} | {:>7} | {:>7} |",
             "director", "servers", "weights", "entries"
         ));
-        for column in COLUMNS {
+        for column in COLUMNS.iter().take(shown.end).skip(shown.start) {
             text.push_str(&format!(" {column:>13} |"));
         }
         text.push_str(&format!(
             "\n|{:-<16}|{:->8}:|{:->8}:|{:->8}:|",
             "", "", "", ""
         ));
-        for _ in COLUMNS {
-            text.push_str(&format!("{:->14}:|", ""));
-        }
+        text.push_str(&format!("{:->14}:|", "").repeat(shown.len()));
         text.push('\n');
         for row in &self.rows {
             text.push_str(&format!(
@@ -255,7 +261,8 @@ impl Report {
                 row.entries
             ));
             let stock = self.stock_for(row).map(|row| row.costs.above(&self.mirred));
-            for (column, cost) in row.costs.above(&self.mirred).into_iter().enumerate() {
+            let costs = row.costs.above(&self.mirred).into_iter().enumerate();
+            for (column, cost) in costs.filter(|(column, _)| shown.contains(column)) {
                 let part = stock.and_then(|stock| stock.get(column).copied());
                 text.push_str(&format!(" {:>13} |", cell(cost, part, row.director)));
             }
@@ -325,7 +332,8 @@ impl Report {
             for (what, (cost, limit)) in COLUMNS.into_iter().zip(costs) {
                 if cost > limit {
                     missed.push(format!(
-                        "{} with {} real servers of weight {} and {} entries, {what}: {cost:.0} above the floor, {limit} wanted",
+                        "{} with {} real servers of weight {} and {} entries, {what}: {cost:.0} above the \
+                            floor, {limit} wanted",
                         row.scheduler, row.servers, row.weights(), row.entries
                     ));
                 }

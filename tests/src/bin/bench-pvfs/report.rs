@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use cssns_tests::document::Section;
+use cssns::markdown::Section;
 use serde::Serialize;
 
 /// What cold sequential reads through PVFS must reach of the lower limit.

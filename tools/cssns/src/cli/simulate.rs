@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use cssns::markdown::Section;
 use cssns::simulate::policy::Policy;
 use cssns::simulate::scenario::{self, Scenario};
 use cssns::simulate::sizes::Sizes;
@@ -85,7 +86,11 @@ pub struct Simulate {
 }
 
 /// The lines between which the docs' tables stand.
-const MARKS: [&str; 2] = ["<!-- simulate: begin -->", "<!-- simulate: end -->"];
+const SECTION: Section = Section {
+    heading: "## Results",
+    begin: "<!-- simulate: begin -->",
+    end: "<!-- simulate: end -->",
+};
 
 /// The scenarios that get a picture in the docs.
 const PICTURED: [&str; 2] = ["close", "keep-alive"];
@@ -115,7 +120,7 @@ pub fn run(arguments: &Simulate) -> anyhow::Result<ExitCode> {
             }
             values.push(table::json(name, experiment, &results));
         }
-        replace_between_marks(docs, &text)?;
+        SECTION.write(docs, &text)?;
     } else {
         let experiment = experiment(arguments)?;
         let results = simulate("simulating", &experiment, &policies)?;
@@ -222,17 +227,6 @@ fn section(scenario: &Scenario, results: &Results) -> String {
         "### {name}: {title}\n{said}\n\n{}\n{picture}",
         table::markdown(results)
     )
-}
-
-fn replace_between_marks(file: &Path, text: &str) -> anyhow::Result<()> {
-    let old = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let [begin, end] = MARKS;
-    let split = old
-        .split_once(begin)
-        .and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, after) =
-        split.with_context(|| format!("{}: no lines {begin} and {end}", file.display()))?;
-    write(file, &format!("{before}{begin}\n{text}{end}{after}"))
 }
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {

@@ -41,8 +41,10 @@ fn commands(mbit: u32) -> String {
         // Writing to a String cannot fail.
         let _ = write!(
             lines,
-            "class add dev eth0 parent 1:1 classid 1:{id:x} htb rate {}kbit ceil {kbit}kbit burst 2k cburst 2k quantum 1514\n\
-             filter add dev eth0 parent 1: protocol ip u32 match ip dst {}/32 match ip dport {port} {:#06x} flowid 1:{id:x}\n",
+            "class add dev eth0 parent 1:1 classid 1:{id:x} htb rate {}kbit ceil {kbit}kbit burst 2k cburst 2k \
+                quantum 1514\n\
+             filter add dev eth0 parent 1: protocol ip u32 match ip dst {}/32 match ip dport {port} \
+                {:#06x} flowid 1:{id:x}\n",
             (kbit / CLASSES).max(1),
             client_address(),
             (CLASSES - 1) << 1,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! One cell of the experiment: which system does which work. Pure.
 
-use crate::director::Code;
+use crate::plan::Code;
 use crate::simulate::policy::Policy;
 use crate::simulate::sizes::Sizes;
 use ipvs_mwlc::director::sched::Scheduler;

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use crate::markdown::wrapped;
+
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
@@ -22,6 +24,8 @@ pub enum Block {
     Heading(String),
     /// Text; a backtick begins and ends what is code, two asterisks what is important.
     Paragraph(String),
+    /// Items, with marks as in text.
+    List(Vec<String>),
     /// Lines as they are.
     Lines(String),
     /// A table.
@@ -46,6 +50,7 @@ pub fn markdown(title: &str, blocks: &[Block], prefix: &str) -> String {
         let _ = match block {
             Block::Heading(heading) => write!(text, "\n## {heading}\n"),
             Block::Paragraph(paragraph) => write!(text, "\n{paragraph}\n"),
+            Block::List(items) => write!(text, "\n- {}\n", items.join("\n- ")),
             Block::Lines(lines) => write!(text, "\n```\n{}\n```\n", lines.trim_end()),
             Block::Table(table) => write!(text, "\n{}", markdown_table(table)),
             Block::Picture { name, title, .. } => {
@@ -53,7 +58,7 @@ pub fn markdown(title: &str, blocks: &[Block], prefix: &str) -> String {
             }
         };
     }
-    text
+    wrapped(&text)
 }
 
 fn markdown_table(table: &Table) -> String {
@@ -125,6 +130,13 @@ pub fn html(title: &str, blocks: &[Block]) -> String {
         let _ = match block {
             Block::Heading(heading) => writeln!(text, "<h2>{}</h2>", inline(heading)),
             Block::Paragraph(paragraph) => writeln!(text, "<p>{}</p>", inline(paragraph)),
+            Block::List(items) => {
+                let items: String = items
+                    .iter()
+                    .map(|item| format!("<li>{}</li>\n", inline(item)))
+                    .collect();
+                writeln!(text, "<ul>\n{items}</ul>")
+            }
             Block::Lines(lines) => writeln!(text, "<pre>{}</pre>", escape(lines.trim_end())),
             Block::Table(table) => writeln!(text, "{}", html_table(table)),
             Block::Picture { title, svg, .. } => writeln!(
@@ -182,6 +194,7 @@ mod tests {
         vec![
             Block::Heading("A <part>".to_owned()),
             Block::Paragraph("Some `code` and **more**.".to_owned()),
+            Block::List(words(&["one `thing`", "another"])),
             Block::Lines("a  b\n".to_owned()),
             Block::Table(Table {
                 title: "Table 1".to_owned(),
@@ -201,6 +214,7 @@ mod tests {
         let text = markdown("Title", &blocks(), "experiment-");
         for part in [
             "# Title\n\n## A <part>\n",
+            "\n- one `thing`\n- another\n",
             "```\na  b\n```",
             "**Table 1**\n\n| x | y |\n|---|---|\n| 1 | a\\|b |\n",
             "![Times](experiment-figure4.svg)",
@@ -216,6 +230,7 @@ mod tests {
             "<h1>Title &amp; more</h1>",
             "<h2>A &lt;part&gt;</h2>",
             "<code>code</code> and <strong>more</strong>",
+            "<ul>\n<li>one <code>thing</code></li>\n",
             "<td>&lt;3</td>",
             "<svg><text>s</text></svg>",
         ] {

@@ -27,13 +27,16 @@ pub struct Goal<'a> {
 }
 
 /// Of both values of equation (4).
-const REASON_OF_EQUATION_4: &str = "Three nodes send what three client machines can just receive, so that every moment in which one of six links rests counts, and every node reads a \
-     cold file first: of small files and few processes that is a large part. Controls without the one and the other: docs/decisions/0082-the-papers-experiment.md.";
+const REASON_OF_EQUATION_4: &str = "Three nodes send what three client machines can just receive, so that \
+    every moment in which one of six links rests counts, and every node reads a cold file first: of small \
+    files and few processes that is a large part. Controls without the one and the other: \
+    docs/decisions/0082-the-papers-experiment.md.";
 
 /// Of the mix.
-const REASON_OF_THE_MIX: &str = "All processes start within seconds and keep the links busy, so that the order in which nodes get connections hardly moves the time of the last \
-     bytes. Nor is it within mwlc's reach where clients come in their own time: connections share \
-     links, so that counting bytes is worse than counting connections, and with three nodes no scheduler gets there (docs/SCHEDULING.md, simulated).";
+const REASON_OF_THE_MIX: &str = "All processes start within seconds and keep the links busy, so that the \
+    order in which nodes get connections hardly moves the time of the last bytes. Nor is it within mwlc's \
+    reach where clients come in their own time: connections share links, so that counting bytes is worse than \
+    counting connections, and with three nodes no scheduler gets there (docs/SCHEDULING.md, simulated).";
 
 impl Goal<'_> {
     fn missed_because(mut self, reason: &'static str) -> Self {

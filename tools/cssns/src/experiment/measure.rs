@@ -10,7 +10,7 @@ use super::store::{Measured, Record, Store};
 use super::topology::Host;
 use super::watch::{self, MemoryWatch, Segments};
 use super::work;
-use crate::director::Code;
+use crate::plan::Code;
 use crate::plan::Node;
 use crate::progress::Steps;
 use crate::vm::Acceleration;

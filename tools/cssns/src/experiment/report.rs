@@ -71,15 +71,16 @@ pub fn blocks(results: &Results, machine: &Machine) -> anyhow::Result<Vec<Block>
     if let Some(table) = tables::own_files(results) {
         blocks.push(Block::Heading("Each process its own file".to_owned()));
         blocks.push(Block::Paragraph(
-            "Nothing is read twice, so a node's link to the storage carries as much as that to the clients, in the other \
-             direction, and the three I/O daemons' links together carry no more than the nodes' can send."
+            "Nothing is read twice, so a node's link to the storage carries as much as that to the clients, \
+             in the other direction, and the three I/O daemons' links together carry no more than the nodes' \
+             can send."
                 .to_owned(),
         ));
         blocks.push(Block::Table(table));
     }
     blocks.extend(schedulers(results));
-    blocks.push(Block::Heading("Profiles".to_owned()));
-    blocks.push(Block::Table(tables::profiles(results)));
+    blocks.push(Block::Heading("What held the largest cells up".to_owned()));
+    blocks.push(Block::List(tables::profiles(results)));
     Ok(blocks)
 }
 
@@ -95,16 +96,18 @@ fn scope(results: &Results, machine: &Machine) -> String {
         "File sizes are the paper's.".to_owned()
     } else {
         format!(
-            "**File sizes are the paper's divided by {}**, so that it ends in time: where FS 50 MB is said, {:.3} MB were \
-             downloaded. Times are as measured, with the small files; rates and ratios compare with the paper's.",
+            "**File sizes are the paper's divided by {}**, so that it ends in time: where FS 50 MB is said, \
+             {:.3} MB were downloaded. Times are as measured, with the small files; rates and ratios compare \
+             with the paper's.",
             results.scale,
             50.0 / f64::from(results.scale)
         )
     };
     format!(
-        "Section 4 of the paper, run for real by `make experiment`: {} cells, {downloads} downloads, {minutes:.1} minutes of \
-         transfers, all in one run. {scaled} Every byte of every download was compared with what was stored (SHA-256). Machine: \
-         {} processors, Linux {}; TCP congestion control {CONGESTION_CONTROL}.",
+        "Section 4 of the paper, run for real by `make experiment`: {} cells, {downloads} downloads, \
+         {minutes:.1} minutes of transfers, all in one run. {scaled} Every byte of every download was \
+         compared with what was stored (SHA-256). Machine: {} processors, Linux {}; TCP congestion control \
+         {CONGESTION_CONTROL}.",
         results.all().len(),
         machine.processors,
         machine.kernel
@@ -113,8 +116,9 @@ fn scope(results: &Results, machine: &Machine) -> String {
 
 fn limits() -> String {
     format!(
-        "A link's 12.5 MB/s are counted in Ethernet frames; of a full frame {:.1} % are content, which is the most that any share \
-         of a link here can be. Ratios of completion times are sums over the grid's cells, so large cells weigh most.",
+        "A link's 12.5 MB/s are counted in Ethernet frames; of a full frame {:.1} % are content, which is the \
+         most that any share of a link here can be. Ratios of completion times are sums over the grid's \
+         cells, so large cells weigh most.",
         CONTENT_SHARE_MAX * 100.0
     )
 }
@@ -128,30 +132,34 @@ storage network     manager iod1 iod2 iod3                         node1 node2 n
 
 /// How it is measured, in words.
 const METHOD: [&str; 4] = [
-    "**Networks.** Three, as in the paper's figure 3. A request goes to the VIP on the clients' network, leaves the director on \
-     the dispatch network, where the real servers' addresses are, and is answered by the node straight over the clients' network. \
-     Stripes come over the storage network. Every host has a link of its own to each network that it is on, 100 Mbit/s in each \
-     direction by a token bucket of 16 kB at both ends; the I/O daemons and the manager are hosts of their own. One node without \
-     a director means that clients ask the node's own address.",
-    "**Downloads.** PN processes on three client machines, started 1 ms apart on each, each one download over a connection of its \
-     own. Completion time: from the first SYN to the last byte of the last process. All processes of a cell download the same file, \
-     which is how we read the paper (it names files by their size alone); no node has read it before the cell begins, so each \
-     node fetches it once from the I/O daemons, and after that it is in the node's page cache under a lease. The other \
-     reading, each process its own file, is measured for the largest cell.",
-    "**Mixed sizes.** Pareto, alpha 1.2, 8 MB to 1,600 MB before scaling, mean 31 MB: 450 files, each downloaded once in a round, \
-     in another order each round, the same for all schedulers; processes start 10 ms apart on each client machine. Files are read \
-     once on every node beforehand, so that scheduling is what differs, and `mwlcd` on the director answers what they weigh when a \
-     client asks for one.",
-    "**Director.** A guest with the stock Debian kernel and our module (or the stock `ip_vs`), emulated. Its share of bytes: what \
-     its link to the clients' network received, over what the client machines' links received, frames with all headers.",
+    "**Networks.** Three, as in the paper's figure 3. A request goes to the VIP on the clients' network, \
+     leaves the director on the dispatch network, where the real servers' addresses are, and is answered by \
+     the node straight over the clients' network. Stripes come over the storage network. Every host has a \
+     link of its own to each network that it is on, 100 Mbit/s in each direction by a token bucket of 16 kB \
+     at both ends; the I/O daemons and the manager are hosts of their own. One node without a director means \
+     that clients ask the node's own address.",
+    "**Downloads.** PN processes on three client machines, started 1 ms apart on each, each one download over \
+     a connection of its own. Completion time: from the first SYN to the last byte of the last process. All \
+     processes of a cell download the same file, which is how we read the paper (it names files by their size \
+     alone); no node has read it before the cell begins, so each node fetches it once from the I/O daemons, \
+     and after that it is in the node's page cache under a lease. The other reading, each process its own \
+     file, is measured for the largest cell.",
+    "**Mixed sizes.** Pareto, alpha 1.2, 8 MB to 1,600 MB before scaling, mean 31 MB: 450 files, each \
+     downloaded once in a round, in another order each round, the same for all schedulers; processes start 10 \
+     ms apart on each client machine. Files are read once on every node beforehand, so that scheduling is \
+     what differs, and `mwlcd` on the director answers what they weigh when a client asks for one.",
+    "**Director.** A guest with the stock Debian kernel and our module (or the stock `ip_vs`), emulated. Its \
+     share of bytes: what its link to the clients' network received, over what the client machines' links \
+     received, frames with all headers.",
 ];
 
 fn memory_method() -> String {
     format!(
-        "**Memory.** U: what a node's processes hold that no file backs, and what its sockets hold, the most that was seen in looks \
-         every half second, in percent of {} GiB, an ordinary PC's memory (the paper's is not known here). Page cache is not \
-         counted: the kernel takes it back when somebody needs memory. P S is PN times FS before scaling: buffers depend on \
-         how many transfers there are, not on how long they last.",
+        "**Memory.** U: what a node's processes hold that no file backs, and what its sockets hold, the most \
+         that was seen in looks every half second, in percent of {} GiB, an ordinary PC's memory (the paper's \
+         is not known here). Page cache is not counted: the kernel takes it back when somebody needs memory. \
+         P S is PN times FS before scaling: buffers depend on how many transfers there are, not on how long \
+         they last.",
         NODE_MEMORY_BYTES >> 30
     )
 }
@@ -183,7 +191,8 @@ fn figures(results: &Results) -> anyhow::Result<Vec<Block>> {
 
 fn schedulers(results: &Results) -> Vec<Block> {
     let browsing = format!(
-        "Clients that come in their own time ({:.0} % of the links' rate), take a file of the mix and keep their connection for 5 s",
+        "Clients that come in their own time ({:.0} % of the links' rate), take a file of the mix and keep \
+            their connection for 5 s",
         BROWSING_LOAD * 100.0
     );
     let parts = [
@@ -206,10 +215,11 @@ fn schedulers(results: &Results) -> Vec<Block> {
     let mut blocks = vec![
         Block::Heading("Schedulers".to_owned()),
         Block::Paragraph(
-            "By turns in the same cluster. `mwlc` counts the whole size of each requested file until its connection ends, as in the \
-             paper; `-remaining`: less what the client has acknowledged. What each counts: docs/SCHEDULING.md. A p99 is followed by its \
-             95 % confidence interval (order statistics, as if downloads were independent): where intervals overlap by much, \
-             one run does not tell schedulers apart."
+            "By turns in the same cluster. `mwlc` counts the whole size of each requested file until its \
+             connection ends, as in the paper; `-remaining`: less what the client has acknowledged. What each \
+             counts: docs/SCHEDULING.md. A p99 is followed by its 95 % confidence interval (order statistics, \
+             as if downloads were independent): where intervals overlap by much, one run does not tell \
+             schedulers apart."
                 .to_owned(),
         ),
     ];

@@ -120,7 +120,7 @@ pub fn schedulers(results: &Results, part: Part, title: &str) -> Option<Table> {
             "mean, s",
             "median, s",
             "p99, s",
-            "all done / wlc's",
+            "all / wlc's",
             "mean / wlc's",
             "p99 / wlc's",
             "bytes by node",
@@ -239,27 +239,22 @@ pub fn equations(results: &Results) -> Table {
     }
 }
 
-/// What links and processors did in the largest cells.
+/// What held the largest cells up: for each, how much content its nodes' links carried of what they can, and
+/// its profile.
 #[must_use]
-pub fn profiles(results: &Results) -> Table {
-    let cells = (1..=NODES)
+pub fn profiles(results: &Results) -> Vec<String> {
+    (1..=NODES)
         .filter_map(|nodes| results.largest_of(nodes, Files::Shared))
-        .chain((1..=NODES).filter_map(|nodes| results.largest_of(nodes, Files::Own)));
-    Table {
-        title: "What held the largest cells up".to_owned(),
-        head: ["cell", "content of what nodes' links can carry", "profile"]
-            .map(str::to_owned)
-            .to_vec(),
-        rows: cells
-            .map(|cell| {
-                vec![
-                    format!("`{}`", cell.record.cell.key()),
-                    percent(super::results::link_share(cell)),
-                    super::profile::words(cell),
-                ]
-            })
-            .collect(),
-    }
+        .chain((1..=NODES).filter_map(|nodes| results.largest_of(nodes, Files::Own)))
+        .map(|cell| {
+            format!(
+                "`{}`: content is {} of what nodes' links can carry; {}",
+                cell.record.cell.key(),
+                percent(super::results::link_share(cell)),
+                super::profile::words(cell)
+            )
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -299,7 +294,7 @@ mod tests {
         assert_eq!(table.rows[1][7], "1.00");
         assert_eq!(own_files(&results).unwrap().rows.len(), 3);
         assert_eq!(equations(&results).rows.len(), 2);
-        assert_eq!(profiles(&results).rows.len(), 6);
+        assert_eq!(profiles(&results).len(), 6);
         let nothing = Results::new(Plan::of(Grid::Quick), 100, Vec::new());
         assert_eq!(schedulers(&nothing, Part::Mixed, "t"), None);
         assert_eq!(own_files(&nothing), None);

@@ -119,7 +119,8 @@ fn normal_part_below(x: f64) -> f64 {
 }
 
 /// The grammar, for messages.
-const GRAMMAR: &str = "pareto:ALPHA:MIN:MAX, lognormal:MEAN:SIGMA, exponential:MEAN or constant:BYTES; bytes as 500k, 1M, 2G";
+const GRAMMAR: &str = "pareto:ALPHA:MIN:MAX, lognormal:MEAN:SIGMA, exponential:MEAN or constant:BYTES; bytes as \
+    500k, 1M, 2G";
 
 impl FromStr for Sizes {
     type Err = String;

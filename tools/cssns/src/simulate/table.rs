@@ -31,8 +31,9 @@ const COMPARISON: &str = "p99 / wlc's";
 
 /// What the columns mean, in lines.
 pub const LEGEND: &str = "\
-Completion time from SYN to last byte, slowdown = completion time / that in an idle cluster, imbalance = max Ci/Wi over
-its mean, both averaged over time. ± is half the 95 % confidence interval over the replications, which all policies share.";
+Completion time from SYN to last byte, slowdown = completion time / that in an idle cluster,
+imbalance = max Ci/Wi over its mean, both averaged over time. ± is half the 95 % confidence interval over the
+replications, which all policies share.";
 
 /// The experiment in a few lines.
 #[must_use]
@@ -143,6 +144,9 @@ fn shown(estimate: Estimate, decimals: usize) -> String {
     if !estimate.mean.is_finite() {
         return "-".to_owned();
     }
+    // Three digits that say something, or all those of a whole number.
+    let digits_before = estimate.mean.abs().max(1.0).log10().floor() as usize;
+    let decimals = decimals.min(2_usize.saturating_sub(digits_before));
     match estimate.plus_minus {
         Some(half) => format!("{:.decimals$} ±{half:.decimals$}", estimate.mean),
         None => format!("{:.decimals$}", estimate.mean),

@@ -1,10 +1,36 @@
 // SPDX-License-Identifier: MIT
-//! Sections of a document that programs write: what stands between two markers is theirs.
+//! Documents that programs write: sections between two markers, which are theirs, and lines of a bounded
+//! length.
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context;
+
+/// How long a line may be, in characters. Tables and code are left as they are.
+const WIDTH: usize = 110;
+
+/// `text` with the lines of its paragraphs and lists broken where they are too long.
+#[must_use]
+pub fn wrapped(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut is_code = false;
+    for line in text.lines() {
+        is_code ^= line.starts_with("```");
+        if is_code || line.starts_with(['|', '#', '!', '<']) {
+            result.push_str(line);
+        } else {
+            let hanging = if line.starts_with("- ") { "  " } else { "" };
+            let options = textwrap::Options::new(WIDTH)
+                .subsequent_indent(hanging)
+                .break_words(false)
+                .word_splitter(textwrap::WordSplitter::NoHyphenation);
+            result.push_str(&textwrap::fill(line, options));
+        }
+        result.push('\n');
+    }
+    result
+}
 
 /// A section, and where it goes when it is not there yet.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +66,7 @@ impl Section {
             begin,
             end,
         } = self;
-        let section = format!("{begin}\n{text}{end}");
+        let section = format!("{begin}\n{}{end}", wrapped(text));
         let parts = document
             .split_once(begin)
             .and_then(|(before, rest)| rest.split_once(end).map(|(_, after)| (before, after)));
@@ -54,6 +80,24 @@ impl Section {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_paragraphs_and_items_are_broken_and_tables_are_not() {
+        let words = "word ".repeat(60);
+        let (row, code) = (format!("| {words}|"), format!("```\n{words}\n```"));
+        let text = wrapped(&format!("{words}\n\n- {words}\n\n{row}\n{code}\n"));
+        assert!(text.contains(&row) && text.contains(&code));
+        let broken = text.replace(&row, "").replace(&code, "");
+        assert!(broken.lines().all(|line| line.chars().count() <= WIDTH));
+        assert_eq!(broken.matches("word").count(), 120);
+        assert_eq!(
+            broken
+                .lines()
+                .filter(|line| line.starts_with("  word"))
+                .count(),
+            2
+        );
+    }
 
     #[test]
     fn a_section_is_added_once_and_then_replaced() {
