@@ -1,42 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The director: a layer-4 load balancer in direct routing, with the MWLC scheduler.
 //!
-//! `director/` decides and knows no kernel; `kapi/` is the kernel and decides nothing; the files
-//! beside them connect the two.
+//! `director/` decides and knows no kernel; `kapi/` is the kernel and decides nothing. `state/` has what a
+//! namespace knows, `datapath/` what happens to a packet, `upkeep/` what repeats, `control/` what
+//! administrators and programs ask for; `namespace.rs` starts and ends it all.
 
 use kernel::prelude::*;
 
 pub mod director;
 pub mod uapi;
 
-mod balancer;
-mod complaint;
-mod connection;
 mod control;
-mod defence;
-mod destination;
-mod dispatch;
-mod drain;
-mod events;
-mod expectation;
-mod hook;
+mod datapath;
 mod kapi;
-mod maglev;
 mod namespace;
-mod percpu;
-mod proc;
-mod reports;
-mod service;
-mod services;
-mod sizes;
-mod sweeper;
-mod sysctls;
-mod template;
-mod totals;
+mod state;
 mod upkeep;
 
 use control::ipvs::Ipvs;
 use control::mwlc::Mwlc;
+use control::proc::Files;
 use kapi::netlink;
 use kapi::pernet;
 use kapi::rcu;
@@ -70,6 +53,7 @@ module! {
 struct Director {
     _mwlc: netlink::Registration<Mwlc>,
     _ipvs: netlink::Registration<Ipvs>,
+    _files: pernet::Registration<Files>,
     _namespaces: pernet::Registration<Namespace>,
     _callbacks: PendingCallbacks,
     _entries: slab::Registration,
@@ -80,6 +64,7 @@ impl kernel::Module for Director {
         let entries = slab::Registration::new()?;
         let callbacks = PendingCallbacks;
         let namespaces = pernet::Registration::new()?;
+        let files = pernet::Registration::new()?;
         let ipvs = netlink::Registration::new(module).inspect_err(|_| {
             pr_err!("cannot register the IPVS family: is ip_vs loaded? then rmmod it first\n");
         })?;
@@ -87,6 +72,7 @@ impl kernel::Module for Director {
         Ok(Director {
             _mwlc: mwlc,
             _ipvs: ipvs,
+            _files: files,
             _namespaces: namespaces,
             _callbacks: callbacks,
             _entries: entries,

@@ -17,19 +17,17 @@ use kernel::prelude::*;
 use kernel::sync::rcu::read_lock;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::balancer::Balancer;
 use crate::director::config::Family;
 use crate::director::errno::{Errno, Reject};
 use crate::kapi::devices;
 use crate::kapi::ingress;
 use crate::kapi::netfilter;
 use crate::kapi::pernet::{Net, PerNet, Slot};
-use crate::kapi::procfs;
 use crate::kapi::rcu;
 use crate::kapi::work::Repeater;
-use crate::proc::{ConnectionsFile, PerCpuStatsFile, ServicesFile, StatsFile};
-use crate::sweeper::Sweeper;
-use crate::sysctls::Settings;
+use crate::state::balancer::Balancer;
+use crate::state::settings::Settings;
+use crate::upkeep::sweeper::Sweeper;
 use crate::upkeep::Upkeep;
 
 /// A namespace's state.
@@ -39,10 +37,6 @@ pub(crate) struct Namespace {
     settings: Arc<Settings>,
     #[pin]
     running: Mutex<Option<Running>>,
-    _services_file: procfs::Entry<ServicesFile>,
-    _connections_file: procfs::Entry<ConnectionsFile>,
-    _stats_file: procfs::Entry<StatsFile>,
-    _per_cpu_file: procfs::Entry<PerCpuStatsFile>,
 }
 
 const NO_START: Reject = Reject::new(
@@ -144,19 +138,11 @@ static SLOT: Slot<Namespace> = Slot::new();
 impl PerNet for Namespace {
     fn new(net: Net) -> Result<Pin<KBox<Namespace>>> {
         let settings = Arc::new(Settings::new(net)?, GFP_KERNEL)?;
-        let services_file = procfs::Entry::new(net)?;
-        let connections_file = procfs::Entry::new(net)?;
-        let stats_file = procfs::Entry::new(net)?;
-        let per_cpu_file = procfs::Entry::new(net)?;
         KBox::pin_init(
             pin_init!(Namespace {
                 net,
                 settings,
                 running <- new_mutex!(None, "ipvs_mwlc"),
-                _services_file: services_file,
-                _connections_file: connections_file,
-                _stats_file: stats_file,
-                _per_cpu_file: per_cpu_file,
             }),
             GFP_KERNEL,
         )

@@ -71,8 +71,8 @@ install_source() {
     rm -rf "$to"
     install -d "$to/kmod-ipvs-mwlc" "$to/dkms"
     cp Kbuild LICENSE-GPL-2.0 LICENSE-MIT "$to/"
-    cp -r kmod-ipvs-mwlc/Kbuild kmod-ipvs-mwlc/*.rs kmod-ipvs-mwlc/director kmod-ipvs-mwlc/kapi \
-        kmod-ipvs-mwlc/control "$to/kmod-ipvs-mwlc/"
+    cp -r kmod-ipvs-mwlc/Kbuild kmod-ipvs-mwlc/*.rs kmod-ipvs-mwlc/{director,kapi,state,datapath,upkeep,control} \
+        "$to/kmod-ipvs-mwlc/"
     install -m 755 install/dkms/prepare install/dkms/build install/dkms/forget scripts/kernel-tree.sh "$to/dkms/"
     sed "s/@VERSION@/$version/" install/dkms/dkms.conf.in >"$to/dkms.conf"
 }

@@ -4,11 +4,11 @@
 use kernel::sync::rcu::read_lock;
 
 use super::{find_service, no_memory, NO_DESTINATION};
-use crate::balancer::Balancer;
 use crate::director::config::{DestKey, ServiceKey};
 use crate::director::drain::DrainRequest;
 use crate::director::errno::Reject;
 use crate::director::event::Event;
+use crate::state::balancer::Balancer;
 
 /// Begins a drain, or changes one. Under the namespace's mutex.
 pub(super) fn drain(

@@ -12,9 +12,6 @@ use super::{
     copy_services, find_service, namespace, no_memory, service, too_long, NO_DESTINATION,
     NO_SERVICE,
 };
-use crate::balancer::{table_size, Balancer};
-use crate::complaint::Complaint;
-use crate::destination::Destination;
 use crate::director::config::{
     DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey, DESTINATIONS_PER_SERVICE_MAX,
     SERVICES_MAX,
@@ -31,9 +28,13 @@ use crate::director::timeouts::{Timeouts, TimeoutsUpdate};
 use crate::kapi::netlink::{
     Cursor, DumpMessage, Family, Operation, Reply, Request, REPLY_BYTES_MAX,
 };
-use crate::service::Service;
-use crate::services::Services;
+use crate::state::balancer::{table_size, Balancer};
+use crate::state::complaint::Complaint;
+use crate::state::destination::Destination;
+use crate::state::service::Service;
+use crate::state::services::Services;
 use crate::uapi::ipvs::{command, FAMILY_NAME, FAMILY_VERSION};
+use crate::upkeep::{drains, totals};
 
 type Result<T = ()> = core::result::Result<T, Reject>;
 
@@ -262,7 +263,7 @@ fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> 
     balancer.forget_removed();
     // Otherwise each connection ends with its next packet.
     if gone.drain.policy() == DrainPolicy::Redispatch {
-        balancer.evict(&gone, DrainPolicy::Redispatch);
+        drains::evict(balancer, &gone, DrainPolicy::Redispatch);
     }
     balancer.tell(&Event::DestRemoved(*key, gone.key()));
     Ok(())
@@ -280,7 +281,7 @@ fn zero(balancer: &Balancer, key: Option<&ServiceKey>) -> Result {
     for service in copy_services(balancer, |_| true)?.all() {
         service.zero().map_err(no_memory)?;
     }
-    balancer.zero_totals();
+    totals::zero(balancer);
     Ok(())
 }
 

@@ -7,21 +7,23 @@
 mod drain;
 pub(crate) mod ipvs;
 pub(crate) mod mwlc;
+pub(crate) mod proc;
+mod reports;
 mod sizes;
 
 use kernel::error::Error;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::balancer::Balancer;
 use crate::director::config::ServiceKey;
 use crate::director::errno::{Errno, Reject};
 use crate::director::netlink::Full;
 use crate::kapi::netlink::Request;
 use crate::kapi::pernet;
 use crate::namespace::Namespace;
-use crate::service::Service;
-use crate::services::Services;
+use crate::state::balancer::Balancer;
+use crate::state::service::Service;
+use crate::state::services::Services;
 
 const NO_SERVICE: Reject = Reject::new(
     Errno::NoService,

@@ -6,9 +6,7 @@ use core::ffi::CStr;
 use kernel::sync::rcu::{read_lock, Guard};
 
 use super::drain::drain;
-use super::{find_service, namespace, sizes, NO_SERVICE};
-use crate::balancer::Balancer;
-use crate::connection::Connection;
+use super::{find_service, namespace, reports, sizes, NO_SERVICE};
 use crate::director::config::ServiceKey;
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
@@ -24,9 +22,11 @@ use crate::kapi::clock::Ticks;
 use crate::kapi::netlink::{
     Cursor, DumpMessage, Family, Operation, Published, Reply, Request, REPLY_BYTES_MAX,
 };
-use crate::reports;
-use crate::service::Service;
-use crate::uapi::mwlc::{command, group, FAMILY_NAME, FAMILY_VERSION};
+use crate::state::balancer::Balancer;
+use crate::state::channel::{GROUPS, PUBLISHED};
+use crate::state::connection::Connection;
+use crate::state::service::Service;
+use crate::uapi::mwlc::{command, FAMILY_NAME, FAMILY_VERSION};
 
 type Result<T = ()> = core::result::Result<T, Reject>;
 
@@ -39,13 +39,6 @@ const NO_CONNECTION: Reject = Reject::new(
     Errno::NoEntry,
     c"no such connection: it has ended, or never was",
 );
-
-/// Through what events and questions are sent.
-pub(crate) static PUBLISHED: Published = Published::new();
-/// The index of the group of events.
-pub(crate) const GROUP_EVENTS: u32 = 0;
-/// The index of the group of questions for sizes.
-pub(crate) const GROUP_SIZES: u32 = 1;
 
 /// The family.
 pub(crate) struct Mwlc;
@@ -66,7 +59,7 @@ impl Family for Mwlc {
         Operation::acts(command::REPORT),
         Operation::dumps(command::GET_NODE),
     ];
-    const GROUPS: &'static [&'static CStr] = &[group::EVENTS, group::SIZES];
+    const GROUPS: &'static [&'static CStr] = GROUPS;
 
     fn published() -> Option<&'static Published> {
         Some(&PUBLISHED)

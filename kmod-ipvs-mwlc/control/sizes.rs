@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The size cache in our own family: what userspace says, and what the cache holds.
 
-use kernel::sync::rcu::read_lock;
+use kernel::sync::rcu::{read_lock, Guard};
 
 use super::no_memory;
-use crate::balancer::Balancer;
+use crate::director::delivered;
 use crate::director::errno::{Errno, Reject};
+use crate::director::flow::FlowKey;
 use crate::director::http::Name;
-use crate::director::mwlc_family::{encode_size, SizeAnswer};
+use crate::director::mwlc_family::{encode_size, Asking, SizeAnswer};
 use crate::director::size_cache::{Fact, SETS};
 use crate::kapi::netlink::{Cursor, DumpMessage};
+use crate::state::balancer::Balancer;
 use crate::uapi::mwlc::command;
 
 type Result<T = ()> = core::result::Result<T, Reject>;
@@ -19,9 +21,25 @@ type Result<T = ()> = core::result::Result<T, Reject>;
 pub(super) fn put(balancer: &Balancer, answer: &SizeAnswer) -> Result {
     balancer.sizes.put(answer).map_err(no_memory)?;
     if let (Some(asking), Some(file_bytes)) = (&answer.asking, answer.size_bytes) {
-        balancer.answered(asking, file_bytes, &read_lock());
+        answered(balancer, asking, file_bytes, &read_lock());
     }
     Ok(())
+}
+
+/// An answer has come: the connection that asked gets its size, if it still waits for it.
+fn answered(balancer: &Balancer, asking: &Asking, file_bytes: u64, guard: &Guard) {
+    let connection = FlowKey::of(&asking.tuple).and_then(|key| balancer.connection(&key, guard));
+    let Some(connection) = connection else {
+        return;
+    };
+    let size_bytes = asking.range.bytes_of(file_bytes);
+    let Some(counted) = connection.counted_since(asking.sequence) else {
+        return;
+    };
+    let left_bytes = delivered::left_since(size_bytes, asking.acknowledgement, counted);
+    if connection.set_size(left_bytes) {
+        connection.destination.expectation.learn(size_bytes);
+    }
 }
 
 /// Forgets one file or all.

@@ -2,7 +2,7 @@
 //! Which connection a packet belongs to, in a form that compares and hashes in a few instructions,
 //! and the short way to it for a plain packet.
 
-use crate::director::config::{Address, Transport};
+use crate::director::config::{Address, Endpoint, Transport};
 use crate::director::packet::Tuple;
 use crate::director::tcp::{self, TcpEvent};
 
@@ -107,12 +107,32 @@ impl FlowKey {
 
     /// The tuple again.
     pub const fn tuple(&self) -> Tuple {
+        let virtual_end = self.virtual_endpoint();
         Tuple {
+            transport: virtual_end.transport,
+            source: self.source(),
+            source_port: self.source_port(),
+            destination: virtual_end.address,
+            destination_port: virtual_end.port,
+        }
+    }
+
+    /// The client's address.
+    pub const fn source(&self) -> Address {
+        self.address(self.source)
+    }
+
+    /// The client's port, in host order.
+    pub const fn source_port(&self) -> u16 {
+        self.rest as u16
+    }
+
+    /// What the client wants: the virtual address and port.
+    pub const fn virtual_endpoint(&self) -> Endpoint {
+        Endpoint {
             transport: self.transport(),
-            source: self.address(self.source),
-            source_port: self.rest as u16,
-            destination: self.address(self.destination),
-            destination_port: (self.rest >> PORTS_SHIFT) as u16,
+            address: self.address(self.destination),
+            port: (self.rest >> PORTS_SHIFT) as u16,
         }
     }
 

@@ -4,9 +4,9 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::destination::Destination;
 use crate::director::sched::mh::{self, Member, Visit, NOBODY, TABLE_ENTRIES};
 use crate::director::sched::Scheduler;
+use crate::state::destination::Destination;
 
 /// The table for these real servers; empty for a scheduler that needs none. Sleeps.
 pub(crate) fn table(policy: Scheduler, list: &[Arc<Destination>]) -> Result<KVec<u16>> {

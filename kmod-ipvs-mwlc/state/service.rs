@@ -10,25 +10,26 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::balancer::Balancer;
-use crate::complaint::Complaint;
-use crate::destination::Destination;
 use crate::director::config::{DestKey, ServiceConfig, ServiceKey, Transport};
 use crate::director::conn::ConnState;
 use crate::director::event::Event;
+use crate::director::flow::FlowKey;
 use crate::director::refusals::{Refusals, CAUSES};
 use crate::director::sched::{NoDestination, Request, SchedState, Scheduler};
 use crate::director::slow_start;
 use crate::director::stats::{Counters, Stats};
-use crate::dispatch::{Flow, Pick};
-use crate::events::Events;
-use crate::expectation::Expectation;
 use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::lock::BhLock;
 use crate::kapi::random::word;
 use crate::kapi::rcu::RcuCell;
-use crate::maglev;
-use crate::template::TemplateKey;
+use crate::state::channel::Channel;
+use crate::state::complaint::Complaint;
+use crate::state::connection::Pick;
+use crate::state::destination::Destination;
+use crate::state::expectation::Expectation;
+use crate::state::maglev;
+use crate::state::settings::Settings;
+use crate::state::template::{TemplateKey, Templates};
 
 /// One virtual service.
 #[pin_data]
@@ -36,8 +37,9 @@ pub(crate) struct Service {
     key: ServiceKey,
     config: RcuCell<ServiceConfig>,
     destinations: RcuCell<Destinations>,
+    /// What its scheduler remembers.
     #[pin]
-    scheduling: BhLock<Scheduling>,
+    scheduling: BhLock<SchedState>,
     /// What its connections are expected to fetch.
     pub(crate) expectation: Arc<Expectation>,
     /// How long a real server takes to its whole weight; [`SLOW_START_UNSET`]: what suits the
@@ -51,13 +53,19 @@ pub(crate) struct Service {
     refusals: [Atomic<u64>; CAUSES],
 }
 
+/// What a service asks of its namespace when it gives a connection a real server.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    /// Which client has which real server already.
+    pub(crate) templates: &'a Templates,
+    /// What is configured by sysctl.
+    pub(crate) settings: &'a Settings,
+    /// Who is told when a real server reaches its threshold.
+    pub(crate) channel: &'a Channel,
+}
+
 /// Beyond every slow start that can be asked for.
 const SLOW_START_UNSET: u32 = u32::MAX;
-
-/// What scheduling remembers.
-struct Scheduling {
-    state: SchedState,
-}
 
 /// A service's real servers, in the order in which they were added.
 pub(crate) struct Destinations {
@@ -79,15 +87,12 @@ impl Service {
         let key = config.key;
         let config = RcuCell::new(config)?;
         let destinations = RcuCell::new(destinations)?;
-        let start = Scheduling {
-            state: SchedState::NEW,
-        };
         let expectation = Expectation::new()?;
         let service = pin_init!(Service {
             key,
             config,
             destinations,
-            scheduling <- BhLock::outer(start),
+            scheduling <- BhLock::outer(SchedState::NEW),
             expectation,
             slow_start_ms: Atomic::new(SLOW_START_UNSET),
             has_thresholds: Atomic::new(false),
@@ -120,7 +125,7 @@ impl Service {
             self.tabulate(policy)?;
         }
         self.scheduling
-            .with(|scheduling| scheduling.state = SchedState::NEW);
+            .with(|scheduling| *scheduling = SchedState::NEW);
         Ok(())
     }
 
@@ -195,7 +200,7 @@ impl Service {
         self.replace_destinations(list, retired)?;
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         self.scheduling
-            .with(|scheduling| scheduling.state = scheduling.state.after_removal(index));
+            .with(|scheduling| *scheduling = scheduling.after_removal(index));
         gone.remove();
         Ok(())
     }
@@ -302,31 +307,32 @@ impl Service {
         }
     }
 
-    /// Chooses a real server for a new connection; `start` counts it there, under the scheduling lock.
-    pub(crate) fn schedule<C>(
+    /// Gives a new connection a real server; `start` counts it there. Both happen under the scheduling lock,
+    /// so that connections which arrive together do not all find the same minimum.
+    pub(crate) fn assign<C>(
         &self,
-        flow: &Flow,
+        flow: &FlowKey,
         state: ConnState,
-        balancer: &Balancer,
+        around: Surroundings<'_>,
         guard: &Guard,
         start: impl FnOnce(Pick) -> C,
     ) -> core::result::Result<C, NoDestination> {
         let config = self.config(guard);
-        let one_packet = config.is_one_packet() && flow.transport == Transport::Udp;
+        let one_packet = config.is_one_packet() && flow.transport() == Transport::Udp;
         let persistence = config.is_persistent().then(|| TemplateKey {
             service: self.key,
-            network: config.netmask.network_of(flow.client),
+            network: config.netmask.network_of(flow.source()),
         });
-        let templates = &balancer.templates;
+        let templates = around.templates;
         self.scheduling.with(|scheduling| {
             let held = persistence.and_then(|key| {
-                let expire_quiescent = balancer.settings.expires_quiescent_templates();
+                let expire_quiescent = around.settings.expires_quiescent_templates();
                 templates.hold(&key, config.timeout_s, expire_quiescent, guard)
             });
             let (hold, destination) = match held {
                 Some((hold, destination)) => (Some(hold), destination),
                 None => {
-                    let chosen = self.choose(flow, scheduling, &balancer.events, guard)?;
+                    let chosen = self.choose(flow, scheduling, around.channel, guard)?;
                     let remember = |key| templates.remember(key, config.timeout_s, chosen);
                     (persistence.and_then(remember), chosen.clone())
                 }
@@ -345,9 +351,9 @@ impl Service {
     /// The scheduler's choice.
     fn choose<'g>(
         &'g self,
-        flow: &Flow,
-        scheduling: &mut Scheduling,
-        events: &Events,
+        flow: &FlowKey,
+        scheduling: &mut SchedState,
+        channel: &Channel,
         guard: &'g Guard,
     ) -> core::result::Result<&'g Arc<Destination>, NoDestination> {
         let config = self.config(guard);
@@ -359,21 +365,21 @@ impl Service {
             ..
         } = self.destinations.load(guard);
         if self.has_thresholds.load(Relaxed) {
-            self.compare_with_thresholds(destinations, events, guard);
+            self.compare_with_thresholds(destinations, channel, guard);
         }
         let request = Request {
             flags: config.flags,
-            client: flow.client,
-            client_port: flow.client_port,
+            client: flow.source(),
+            client_port: flow.source_port(),
             random,
             table,
-            ..Request::new(scheduling.state, self.expectation.bytes())
+            ..Request::new(*scheduling, self.expectation.bytes())
         };
         let choice = policy.schedule(destinations, &request)?;
         let chosen = destinations
             .get(choice.index as usize)
             .ok_or(NoDestination::Empty)?;
-        scheduling.state = choice.state;
+        *scheduling = choice.state;
         Ok(chosen)
     }
 
@@ -382,19 +388,17 @@ impl Service {
     fn compare_with_thresholds(
         &self,
         destinations: &[Arc<Destination>],
-        events: &Events,
+        channel: &Channel,
         guard: &Guard,
     ) {
         for destination in destinations {
             if let Some(overloaded) = destination.update_overload() {
                 let event = Event::of_threshold(self.key, destination.key(), overloaded);
-                events.notify(&event, guard);
+                channel.tell(&event, guard);
             }
         }
     }
-}
 
-impl Service {
     /// Counts a client that was turned away, and says why in the log; not for every client.
     pub(crate) fn complain(&self, cause: NoDestination) {
         if let Some(counter) = self.refusals.get(Refusals::place(cause)) {

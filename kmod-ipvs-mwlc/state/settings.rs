@@ -4,10 +4,10 @@
 
 use kernel::prelude::*;
 
-use crate::complaint::Complaint;
 use crate::director::defence::Mode;
 use crate::kapi::pernet::Net;
 use crate::kapi::sysctl::{Sysctls, Variable};
+use crate::state::complaint::Complaint;
 
 /// The variables, by their index in [`VARIABLES`].
 #[derive(Clone, Copy)]

@@ -11,12 +11,12 @@ use crate::director::load::{Learn, LoadChange};
 use crate::director::report::counted;
 use crate::director::sched::{overhead_difference, DestLoad, Ramp, Server};
 use crate::director::stats::{Counters, Estimator, Stats};
-use crate::drain::Drain;
-use crate::expectation::Expectation;
 use crate::kapi::clock::Ticks;
 use crate::kapi::lock::BhLock;
 use crate::kapi::route::RouteCell;
-use crate::percpu::Traffic;
+use crate::state::drain::Drain;
+use crate::state::expectation::Expectation;
+use crate::state::traffic::Traffic;
 
 /// The real server. Packets read it while configuration changes it: each field is atomic by itself.
 #[pin_data]

@@ -4,8 +4,8 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::balancer::Balancer;
 use crate::kapi::work::Periodic;
+use crate::state::balancer::Balancer;
 
 /// The sweeper of a balancer.
 pub(crate) struct Sweeper(Arc<Balancer>);

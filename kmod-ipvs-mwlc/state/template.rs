@@ -8,14 +8,14 @@ use kernel::prelude::*;
 use kernel::sync::rcu::Guard;
 use kernel::sync::Arc;
 
-use crate::complaint::Complaint;
-use crate::destination::Destination;
 use crate::director::config::{Address, ServiceKey};
 use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::{Chain, Entry, Table};
 use crate::kapi::memory;
 use crate::kapi::random::HashKey;
+use crate::state::complaint::Complaint;
+use crate::state::destination::Destination;
 
 /// The table has `1 << TEMPLATE_BITS` buckets: 64 KiB, and chains of eight at 65,536 networks.
 const TEMPLATE_BITS: u32 = 13;

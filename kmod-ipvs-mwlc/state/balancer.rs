@@ -7,14 +7,10 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::complaint::Complaint;
-use crate::connection::{Connection, Shared};
-use crate::defence::Defence;
 use crate::director::config::CONNECTIONS_MAX;
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;
 use crate::director::timeouts::Timeouts;
-use crate::events::Events;
 use crate::kapi::atomic::{Atomic, Full, Relaxed};
 use crate::kapi::devices::Keeper;
 use crate::kapi::hashtable::{InsertError, Made, Node, Table};
@@ -23,12 +19,18 @@ use crate::kapi::pernet::Net;
 use crate::kapi::random::HashKey;
 use crate::kapi::rcu::RcuCell;
 use crate::kapi::slab;
-use crate::reports::Reports;
-use crate::services::Services;
-use crate::sizes::Sizes;
-use crate::sysctls::Settings;
-use crate::template::Templates;
-use crate::totals::Totals;
+use crate::state::channel::Channel;
+use crate::state::complaint::Complaint;
+use crate::state::connection::{Connection, Shared};
+use crate::state::defence::Defence;
+use crate::state::destination::Destination;
+use crate::state::reports::Reports;
+use crate::state::service::Surroundings;
+use crate::state::services::Services;
+use crate::state::settings::Settings;
+use crate::state::sizes::Sizes;
+use crate::state::template::Templates;
+use crate::state::totals::Totals;
 
 /// The connection table has `1 << bits` buckets of 12 bytes: as many as it may have connections, so
 /// that chains are of one, but no more than 12 MiB unless the parameter `conn_tab_bits` says so.
@@ -103,11 +105,10 @@ pub(crate) struct Balancer {
     #[pin]
     pub(crate) reports: Reports,
     /// What is known of files that clients want.
-    #[pin]
     pub(crate) sizes: Sizes,
-    /// What it tells those who listen.
+    /// What it tells those who listen, and asks them.
     #[pin]
-    pub(crate) events: Events,
+    pub(crate) channel: Channel,
     /// A connection found no room in the table, or no memory.
     full: Complaint,
     /// Real servers were removed, and their connections are still in the table.
@@ -122,7 +123,7 @@ impl Balancer {
         let table = Table::new(table_bits(count_max), count_max, Shared::new(timeouts))?;
         let templates = Templates::new()?;
         let services = RcuCell::new(Services::new())?;
-        let sizes = Sizes::new(net)?;
+        let sizes = Sizes::new()?;
         let balancer = pin_init!(Balancer {
             services,
             connections <- table,
@@ -134,9 +135,9 @@ impl Balancer {
             waits_for_marks: Atomic::new(false),
             defence: Defence::new(),
             reports <- Reports::new(),
-            sizes <- sizes,
+            sizes,
             totals <- Totals::new(),
-            events <- Events::new(net),
+            channel <- Channel::new(net),
             full: Complaint::new(),
             has_removed: Atomic::new(false),
         });
@@ -173,7 +174,40 @@ impl Balancer {
 
     /// Tells those who listen of an event.
     pub(crate) fn tell(&self, event: &Event) {
-        self.events.notify(event, &read_lock());
+        self.channel.tell(event, &read_lock());
+    }
+
+    /// What a service asks to give a connection a real server.
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            templates: &self.templates,
+            settings: &self.settings,
+            channel: &self.channel,
+        }
+    }
+
+    /// The real server at these indices, of services and of its service, or the next that there is;
+    /// the indices go on behind it. Each call is a read section of its own, so a walk holds up no
+    /// grace period; a change of configuration meanwhile may make it miss some.
+    pub(crate) fn next_destination(&self, at: &mut (usize, usize)) -> Option<Arc<Destination>> {
+        let guard = read_lock();
+        let services = self.services.load(&guard).all();
+        loop {
+            let destinations = services.get(at.0)?.destinations(&guard);
+            if let Some(destination) = destinations.get(at.1) {
+                at.1 = at.1.wrapping_add(1);
+                return Some(destination.clone());
+            }
+            *at = (at.0.wrapping_add(1), 0);
+        }
+    }
+
+    /// Shows every real server of every service.
+    pub(crate) fn for_each_destination(&self, mut each: impl FnMut(&Arc<Destination>)) {
+        let mut at = (0, 0);
+        while let Some(destination) = self.next_destination(&mut at) {
+            each(&destination);
+        }
     }
 
     /// Whether packets of no connection are left to the hook that sees their marks.

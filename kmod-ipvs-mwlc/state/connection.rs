@@ -9,7 +9,6 @@ use crate::kapi::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::rcu::read_lock;
 use kernel::sync::Arc;
 
-use crate::destination::Destination;
 use crate::director::config::CONNECTION_SIZE_BYTES_MAX;
 use crate::director::conn::ConnState;
 use crate::director::delivered::{self, is_repeated};
@@ -18,11 +17,12 @@ use crate::director::load::{change, Cap, LoadClass, Share};
 use crate::director::packet::Tuple;
 use crate::director::tcp::{step, TcpEvent, TcpState, Transition};
 use crate::director::timeouts::Timeouts;
-use crate::dispatch::Pick;
 use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::Entry;
 use crate::kapi::rcu::RcuCell;
-use crate::template::Hold;
+use crate::state::destination::Destination;
+use crate::state::expectation::Watch;
+use crate::state::template::Hold;
 
 /// Sixteen ticks: exact enough to say which of two connections is older.
 const STARTED_SHIFT: u32 = 4;
@@ -46,6 +46,22 @@ pub(crate) struct Connection {
     hold: Option<Hold>,
     /// Its [`Progress`], if it is watched.
     progress: Atomic<u64>,
+}
+
+/// A real server for a new connection.
+pub(crate) struct Pick {
+    /// The real server.
+    pub(crate) destination: Arc<Destination>,
+    /// The connection's first state.
+    pub(crate) state: ConnState,
+    /// What it is expected to fetch, in bytes.
+    pub(crate) size_bytes: u64,
+    /// What its packets are looked at for, beside being sent on.
+    pub(crate) watch: Watch,
+    /// What keeps the client on its real server, if the service is persistent.
+    pub(crate) hold: Option<Hold>,
+    /// Each datagram is a connection of its own: there is no entry to keep.
+    pub(crate) one_packet: bool,
 }
 
 /// What all connections of a namespace share.
@@ -129,15 +145,6 @@ const _: () = assert!(
     CONNECTION_SIZE_BYTES_MAX <= u64::MAX >> SIZE_SHIFT,
     "a size fits its bits"
 );
-
-/// What a connection's packets are looked at for, beside being sent on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Watch {
-    /// Requests, in the client's data: the next one's size is to be learned.
-    pub(crate) request: bool,
-    /// The client's acknowledgements: what was delivered counts no more.
-    pub(crate) remaining: bool,
-}
 
 impl Word {
     const ENDED: Word = Word(0);

@@ -8,29 +8,56 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::balancer::{table_size, Balancer};
-use crate::connection::Connection;
-use crate::destination::Destination;
 use crate::director::config::Forwarding;
 use crate::director::proc_text::{ProcAddress, ProcEndpoint, ProcServiceLine, ProcTemplateLine};
 use crate::director::stats::{Counters, Stats};
 use crate::kapi::clock::{Ticks, HZ};
 use crate::kapi::cpu;
-use crate::kapi::pernet::{self, Net};
-use crate::kapi::procfs::{File, Text};
+use crate::kapi::pernet::{self, Net, PerNet, Slot};
+use crate::kapi::procfs::{self, File, Text};
 use crate::namespace::Namespace;
-use crate::service::Service;
-use crate::template::Template;
+use crate::state::balancer::{table_size, Balancer};
+use crate::state::connection::Connection;
+use crate::state::destination::Destination;
+use crate::state::service::Service;
+use crate::state::template::Template;
+use crate::upkeep::totals;
 
 /// `/proc/net/ip_vs`.
-pub(crate) struct ServicesFile;
+struct ServicesFile;
 /// `/proc/net/ip_vs_conn`.
-pub(crate) struct ConnectionsFile;
+struct ConnectionsFile;
 /// `/proc/net/ip_vs_stats`.
-pub(crate) struct StatsFile;
+struct StatsFile;
 
 /// `/proc/net/ip_vs_stats_percpu`.
-pub(crate) struct PerCpuStatsFile;
+struct PerCpuStatsFile;
+
+/// The files of a namespace.
+pub(crate) struct Files {
+    _services: procfs::Entry<ServicesFile>,
+    _connections: procfs::Entry<ConnectionsFile>,
+    _stats: procfs::Entry<StatsFile>,
+    _per_cpu: procfs::Entry<PerCpuStatsFile>,
+}
+
+static SLOT: Slot<Files> = Slot::new();
+
+impl PerNet for Files {
+    fn new(net: Net) -> Result<Pin<KBox<Files>>> {
+        let files = Files {
+            _services: procfs::Entry::new(net)?,
+            _connections: procfs::Entry::new(net)?,
+            _stats: procfs::Entry::new(net)?,
+            _per_cpu: procfs::Entry::new(net)?,
+        };
+        Ok(KBox::pin(files, GFP_KERNEL)?)
+    }
+
+    fn slot() -> &'static Slot<Files> {
+        &SLOT
+    }
+}
 
 /// The version of IPVS that the format is of.
 const VERSION: &str = "1.2.1";
@@ -203,7 +230,8 @@ impl File for PerCpuStatsFile {
             ));
         }
         if cpu < cpu::count() {
-            let counters = balancer(net).map_or_else(Counters::default, |b| b.totals_of_cpu(cpu));
+            let counters =
+                balancer(net).map_or_else(Counters::default, |b| totals::totals_of_cpu(&b, cpu));
             text.write(fmt!("{:3X} ", cpu));
             write_counters(&counters, text);
             return true;
@@ -236,5 +264,5 @@ fn write_counters(counters: &Counters, text: &mut Text) {
 }
 
 fn totals(net: &Net) -> Stats {
-    balancer(net).map_or_else(Stats::default, |balancer| balancer.totals())
+    balancer(net).map_or_else(Stats::default, |balancer| totals::totals(&balancer))
 }

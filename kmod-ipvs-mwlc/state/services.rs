@@ -6,7 +6,7 @@ use kernel::sync::Arc;
 
 use crate::director::config::{Address, Endpoint, Family, ServiceKey, Transport};
 use crate::director::service_key::candidates;
-use crate::service::Service;
+use crate::state::service::Service;
 
 /// The services of a namespace, sorted by name, so that a packet finds its service in a few
 /// comparisons.

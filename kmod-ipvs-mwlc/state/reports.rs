@@ -2,13 +2,11 @@
 //! What a namespace's nodes last reported.
 
 use kernel::prelude::*;
-use kernel::sync::rcu::read_lock;
 use kernel::sync::{new_mutex, Mutex};
 
-use crate::balancer::Balancer;
 use crate::director::config::Address;
 use crate::director::errno::{Errno, Reject};
-use crate::director::report::{share, Report, NODES_MAX, REPORT_AGE_MS_MAX};
+use crate::director::report::{Report, NODES_MAX, REPORT_AGE_MS_MAX};
 use crate::kapi::clock::Ticks;
 
 /// One node's last report.
@@ -43,7 +41,7 @@ impl Reports {
     }
 
     /// Keeps a report; one that is too old makes room.
-    fn keep(&self, new: Reported) -> core::result::Result<(), Reject> {
+    pub(crate) fn keep(&self, new: Reported) -> core::result::Result<(), Reject> {
         const NO_MEMORY: Reject = Reject::new(Errno::NoMemory, c"no memory for another node");
         const TOO_MANY: Reject =
             Reject::new(Errno::NoSpace, c"a namespace hears of at most 1024 nodes");
@@ -68,43 +66,4 @@ impl Reports {
             None => Err(TOO_MANY),
         }
     }
-}
-
-/// Takes in a node's report: its real servers of every service hear of it.
-pub(crate) fn take(
-    balancer: &Balancer,
-    address: Address,
-    report: Report,
-) -> core::result::Result<(), Reject> {
-    let at = Ticks::now();
-    let (mut node_bytes, mut is_known) = (0u64, false);
-    {
-        let guard = read_lock();
-        let destinations = || {
-            let services = balancer.services.load(&guard).all();
-            services
-                .iter()
-                .flat_map(|service| service.destinations(&guard))
-                .filter(|destination| destination.key().address == address)
-        };
-        for destination in destinations() {
-            node_bytes = node_bytes.saturating_add(destination.load().bytes);
-            is_known = true;
-        }
-        for destination in destinations() {
-            let own_bytes = destination.load().bytes;
-            destination.report(share(report.open_bytes, node_bytes, own_bytes), at);
-        }
-    }
-    if !is_known {
-        return Err(Reject::new(
-            Errno::NoEntry,
-            c"no service has a real server with this node's address",
-        ));
-    }
-    balancer.reports.keep(Reported {
-        address,
-        report,
-        at,
-    })
 }

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What happens to a packet: find its connection or make one, take note, send it on.
+
+use kernel::sync::rcu::Guard;
+
+use super::dispatch::{open, Opened};
+use super::transmit::send;
+use super::watch::watch;
+use crate::director::config::Address;
+use crate::director::flow::{arriving, plain, FlowKey, Seen};
+use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, ParseError, Payload, Tuple};
+use crate::director::packet6::{parse_ipv6, Ipv6Packet, EXTENSIONS_MAX};
+use crate::director::tcp::TcpEvent;
+use crate::kapi::hashtable::{InsertError, Node};
+use crate::kapi::ingress::Arrivals;
+use crate::kapi::netfilter::{PreRouting, Verdict};
+use crate::kapi::packet::{Defragmented, IcmpReply, Packet};
+use crate::state::balancer::Balancer;
+use crate::state::connection::{Connection, Observed};
+
+/// A packet is scheduled again when another CPU's came first and that connection ended at once.
+/// Twice is rare; more often, only an attack does it.
+const LOOKUPS_MAX: u32 = 3;
+
+/// A packet is parsed again when more of it had to be made linear: IP header, ports, and both again
+/// for an ICMP error.
+const PULLS_MAX: u32 = 4;
+/// The same of IPv6, where each extension header may be asked for.
+const PULLS6_MAX: u32 = 2 * (EXTENSIONS_MAX as u32 + 2);
+
+impl Arrivals for Balancer {
+    /// Only plain packets: what becomes of others is decided in PRE_ROUTING.
+    fn arrival(&self, mut packet: Packet, guard: &Guard) -> Verdict {
+        if !self.settings.takes_at_ingress() {
+            return Verdict::Leave(packet);
+        }
+        let Some(arrival) = arriving(packet.linear(), packet.bytes()) else {
+            return Verdict::Leave(packet);
+        };
+        if !packet.trim(arrival.bytes) {
+            return Verdict::Leave(packet);
+        }
+        packet_of(self, packet, &arrival.seen, guard)
+    }
+}
+
+impl PreRouting for Balancer {
+    fn packet(&self, mut packet: Packet, guard: &Guard) -> Verdict {
+        if packet.was_seen() || !packet.is_for_this_host() {
+            return Verdict::Accept(packet);
+        }
+        match plain(packet.linear(), packet.bytes()) {
+            Some(seen) => packet_of(self, packet, &seen, guard),
+            None => other_packet(self, packet, guard),
+        }
+    }
+}
+
+/// Reads the headers, pulling what is not linear; the packet alone if it is none of ours.
+fn parse(mut packet: Packet) -> core::result::Result<(Packet, Ipv4Packet), Packet> {
+    for _ in 0..PULLS_MAX {
+        match parse_ipv4(packet.linear(), packet.bytes()) {
+            Ok(parsed) => return Ok((packet, parsed)),
+            Err(ParseError::NeedBytes(bytes)) if packet.pull(bytes) => {}
+            Err(ParseError::NeedBytes(_) | ParseError::Malformed(_)) => break,
+        }
+    }
+    Err(packet)
+}
+
+/// The way of a packet that is not plain: fragments, options, errors, headers in pieces.
+#[inline(never)]
+fn other_packet(balancer: &Balancer, packet: Packet, guard: &Guard) -> Verdict {
+    if packet.is_ipv6() {
+        return other_ipv6_packet(balancer, packet, guard);
+    }
+    let (packet, parsed) = match parse(packet) {
+        Ok(both) => both,
+        // What is no packet is the stack's to count and drop.
+        Err(packet) => return Verdict::Accept(packet),
+    };
+    if parsed.fragment == Fragment::Whole {
+        return whole_packet(balancer, packet, &parsed, guard);
+    }
+    if !balancer
+        .services
+        .load(guard)
+        .have_address(Address::V4(parsed.destination))
+    {
+        return Verdict::Accept(packet);
+    }
+    // Only the first fragment has ports, and it may come last: the kernel's reassembly collects
+    // them.
+    let Defragmented::Whole(packet) = packet.defragment() else {
+        return Verdict::Consumed;
+    };
+    match parse(packet) {
+        Ok((packet, parsed)) => whole_packet(balancer, packet, &parsed, guard),
+        Err(packet) => Verdict::Accept(packet),
+    }
+}
+
+fn whole_packet(
+    balancer: &Balancer,
+    packet: Packet,
+    parsed: &Ipv4Packet,
+    guard: &Guard,
+) -> Verdict {
+    let event = match parsed.payload {
+        Payload::Tcp(header) => Some(header.event()),
+        Payload::Udp(_) => None,
+        Payload::IcmpError(error) => {
+            // The packet that it is about was sent by a real server, with the VIP as its
+            // source, to the client.
+            return error_about(
+                balancer,
+                packet,
+                &error.embedded.reversed(),
+                parsed.ttl,
+                guard,
+            );
+        }
+        Payload::LaterFragment | Payload::Other => return Verdict::Accept(packet),
+    };
+    let Some(key) = parsed.tuple().as_ref().and_then(FlowKey::of) else {
+        return Verdict::Accept(packet);
+    };
+    let seen = Seen {
+        key,
+        event,
+        ttl: parsed.ttl,
+    };
+    packet_of(balancer, packet, &seen, guard)
+}
+
+/// As [`other_packet`], of IPv6.
+fn other_ipv6_packet(balancer: &Balancer, mut packet: Packet, guard: &Guard) -> Verdict {
+    for _ in 0..PULLS6_MAX {
+        match parse_ipv6(packet.linear(), packet.bytes()) {
+            Ok(Ipv6Packet::Plain(seen)) => return packet_of(balancer, packet, &seen, guard),
+            Ok(Ipv6Packet::Error {
+                embedded,
+                hop_limit,
+            }) => return error_about(balancer, packet, &embedded.reversed(), hop_limit, guard),
+            Err(ParseError::NeedBytes(bytes)) if packet.pull(bytes) => {}
+            Ok(Ipv6Packet::Other) | Err(_) => break,
+        }
+    }
+    Verdict::Accept(packet)
+}
+
+/// The way of an ICMP error about a packet that a real server sent to this connection's client.
+fn error_about(
+    balancer: &Balancer,
+    packet: Packet,
+    tuple: &Tuple,
+    ttl: u8,
+    guard: &Guard,
+) -> Verdict {
+    let node = FlowKey::of(tuple).and_then(|key| balancer.connection(&key, guard));
+    match node {
+        Some(node) => send(packet, ttl, &node.destination, guard),
+        None => Verdict::Accept(packet),
+    }
+}
+
+#[inline]
+fn packet_of(balancer: &Balancer, mut packet: Packet, seen: &Seen, guard: &Guard) -> Verdict {
+    let hash = balancer.hash(&seen.key);
+    if let Some(node) = balancer.connections.lookup(hash, &seen.key, guard) {
+        if goes_on(balancer, node, seen.event) {
+            if node.word().is_watched() {
+                watch(balancer, node, &mut packet, guard);
+            }
+            return send(packet, seen.ttl, &node.destination, guard);
+        }
+    }
+    packet_of_none(balancer, packet, seen, hash, guard)
+}
+
+/// The way of a packet that belongs to no connection.
+#[inline(never)]
+fn packet_of_none(
+    balancer: &Balancer,
+    packet: Packet,
+    seen: &Seen,
+    hash: u32,
+    guard: &Guard,
+) -> Verdict {
+    if balancer.waits_for_marks() && !packet.is_marked() {
+        return Verdict::Leave(packet);
+    }
+    for _ in 0..LOOKUPS_MAX {
+        let opened = open(balancer, &seen.key, hash, packet.mark(), seen.event, guard);
+        let (made, one_packet) = match opened {
+            Opened::Connection { made, one_packet } => (made, one_packet),
+            Opened::NotOurs => return Verdict::Accept(packet),
+            Opened::Dropped => return Verdict::Consumed,
+            Opened::NoMemory => {
+                balancer.complain_of_room();
+                return Verdict::Consumed;
+            }
+            Opened::NoDestination => {
+                packet.reject(IcmpReply::PortUnreachable);
+                return Verdict::Consumed;
+            }
+        };
+        if one_packet {
+            // Its drop ends it: it was counted, and that is all.
+            return send(packet, seen.ttl, &made.destination, guard);
+        }
+        match balancer.insert(made, guard) {
+            Ok(node) => return send(packet, seen.ttl, &node.destination, guard),
+            // The client sends its SYN again; by then there may be room.
+            Err(InsertError::Full | InsertError::NoMemory) => {
+                balancer.complain_of_room();
+                return Verdict::Consumed;
+            }
+            Err(InsertError::Exists) => {}
+        }
+        // Another CPU had the same client's packet: that one's connection counts.
+        if let Some(node) = balancer.connections.lookup(hash, &seen.key, guard) {
+            if goes_on(balancer, node, seen.event) {
+                return send(packet, seen.ttl, &node.destination, guard);
+            }
+        }
+    }
+    Verdict::Consumed
+}
+
+/// Takes note of a packet of an existing connection; false if the packet belongs to none any
+/// more.
+#[inline]
+fn goes_on(balancer: &Balancer, node: &Node<Connection>, event: Option<TcpEvent>) -> bool {
+    if node.destination.is_removed() {
+        balancer.connections.remove(node);
+        return false;
+    }
+    match node.observe(event, balancer.connections.context()) {
+        Observed::Forward { entered: None } => true,
+        Observed::Forward { entered: Some(_) } => {
+            // The new state may have a shorter timeout.
+            balancer.connections.hasten(node);
+            true
+        }
+        Observed::Restart => {
+            balancer.connections.remove(node);
+            false
+        }
+        Observed::Ended => false,
+    }
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Sends a packet to its real server. Each way to send has its file.
+
+mod direct;
+mod local;
+
+use kernel::sync::rcu::Guard;
+
+use crate::director::config::Forwarding;
+use crate::kapi::netfilter::Verdict;
+use crate::kapi::packet::Packet;
+use crate::state::destination::Destination;
+
+/// Sends a packet with this time to live to its real server, or tells the client why not.
+#[inline]
+pub(super) fn send(packet: Packet, ttl: u8, destination: &Destination, guard: &Guard) -> Verdict {
+    match destination.forwarding() {
+        Forwarding::DirectRouting => direct::send(packet, ttl, destination, guard),
+        Forwarding::LocalNode => local::send(packet, destination),
+    }
+}
