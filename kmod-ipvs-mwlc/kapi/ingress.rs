@@ -18,8 +18,8 @@ use kernel::sync::Arc;
 use kernel::types::Opaque;
 
 use super::bindings;
-use super::netfilter::{Stage, Verdict, PRIORITY};
-use super::packet::Packet;
+use super::netfilter::{Verdict, PRIORITY};
+use super::packet::{Packet, Stage};
 use super::pernet::Net;
 use super::rcu;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The kernel's C interfaces as safe Rust types: the module's only unsafe code.
 //!
-//! Each file wraps one noun. What is static inline in C comes through `shim.c`; everything else is
-//! called as it is, with declarations that bindgen makes of `shim.h`.
+//! Each file wraps one noun. What is static inline in C comes through `shim/`, which is divided likewise;
+//! everything else is called as it is, with declarations that bindgen makes of `shim/shim.h`.
 
 pub(crate) mod atomic;
 pub(crate) mod clock;

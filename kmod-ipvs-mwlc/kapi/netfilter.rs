@@ -9,7 +9,7 @@ use kernel::sync::rcu::Guard;
 use kernel::sync::Arc;
 
 use super::bindings;
-use super::packet::Packet;
+use super::packet::{Packet, Stage};
 use super::pernet::Net;
 use super::rcu;
 
@@ -21,17 +21,6 @@ const _: () = assert!(bindings::MWLC_NF_IP_PRI_RAW == bindings::MWLC_NF_IP6_PRI_
 /// After the mangle table, where an administrator marks packets.
 const PRIORITY_AFTER_MANGLE: i32 = bindings::MWLC_NF_IP_PRI_MANGLE + 10;
 const _: () = assert!(bindings::MWLC_NF_IP_PRI_MANGLE == bindings::MWLC_NF_IP6_PRI_MANGLE);
-
-/// When a hook sees a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Before the IP layer: see [`super::ingress`].
-    Arrival,
-    /// In PRE_ROUTING, before connection tracking.
-    First,
-    /// When the firewall has marked the packet.
-    AfterMangle,
-}
 
 /// What a hook decides.
 pub(crate) enum Verdict {

@@ -6,7 +6,6 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use super::bindings;
-use super::netfilter::Stage;
 use super::pernet::Net;
 
 /// The packet. Dropping it frees it; giving it back is [`Packet::into_raw`].
@@ -21,6 +20,17 @@ pub(crate) struct Packet {
     skb: NonNull<bindings::sk_buff>,
     net: Net,
     stage: Stage,
+}
+
+/// When a hook sees a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Before the IP layer: see [`super::ingress`].
+    Arrival,
+    /// In PRE_ROUTING, before connection tracking.
+    First,
+    /// When the firewall has marked the packet.
+    AfterMangle,
 }
 
 /// What to tell the sender of a packet that cannot be delivered.
