@@ -16,7 +16,7 @@ pub fn check_schedule(
     destinations: &[DestLoad],
     request: &Request<'_>,
 ) -> Result<Choice, NoDestination> {
-    scheduler.schedule(destinations, request)
+    scheduler.choose(destinations, request)
 }
 
 /// A Maglev table from a slice.

@@ -17,7 +17,7 @@ use kernel::prelude::*;
 use kernel::sync::rcu::read_lock;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::director::config::Family;
+use crate::director::address::Family;
 use crate::director::errno::{Errno, Reject};
 use crate::kapi::devices;
 use crate::kapi::ingress;

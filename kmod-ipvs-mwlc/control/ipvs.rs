@@ -12,10 +12,9 @@ use super::{
     copy_services, find_service, namespace, no_memory, service, too_long, NO_DESTINATION,
     NO_SERVICE,
 };
-use crate::director::config::{
-    DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey, DESTINATIONS_PER_SERVICE_MAX,
-    SERVICES_MAX,
-};
+use crate::director::config::{DestConfig, DestKey, ServiceConfig, ServiceEdit};
+use crate::director::service_key::ServiceKey;
+use crate::director::limits::{DESTINATIONS_PER_SERVICE_MAX, SERVICES_MAX};
 use crate::director::drain::DrainPolicy;
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;

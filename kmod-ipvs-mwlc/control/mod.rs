@@ -15,7 +15,7 @@ use kernel::error::Error;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::director::config::ServiceKey;
+use crate::director::service_key::ServiceKey;
 use crate::director::errno::{Errno, Reject};
 use crate::director::netlink::Full;
 use crate::kapi::netlink::Request;

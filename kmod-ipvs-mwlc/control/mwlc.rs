@@ -7,7 +7,7 @@ use kernel::sync::rcu::{read_lock, Guard};
 
 use super::drain::drain;
 use super::{find_service, namespace, reports, sizes, NO_SERVICE};
-use crate::director::config::ServiceKey;
+use crate::director::service_key::ServiceKey;
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;

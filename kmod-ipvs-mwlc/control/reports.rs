@@ -3,7 +3,7 @@
 
 use kernel::sync::rcu::read_lock;
 
-use crate::director::config::Address;
+use crate::director::address::Address;
 use crate::director::errno::{Errno, Reject};
 use crate::director::report::{share, Report};
 use crate::kapi::clock::Ticks;

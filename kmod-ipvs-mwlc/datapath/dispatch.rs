@@ -3,7 +3,7 @@
 
 use kernel::sync::rcu::Guard;
 
-use crate::director::config::Transport;
+use crate::director::address::Transport;
 use crate::director::conn::ConnState;
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;

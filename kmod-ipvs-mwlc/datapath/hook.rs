@@ -6,7 +6,7 @@ use kernel::sync::rcu::Guard;
 use super::dispatch::{open, Opened};
 use super::transmit::send;
 use super::watch::watch;
-use crate::director::config::Address;
+use crate::director::address::Address;
 use crate::director::flow::{arriving, plain, FlowKey, Seen};
 use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, ParseError, Payload, Tuple};
 use crate::director::packet6::{parse_ipv6, Ipv6Packet, EXTENSIONS_MAX};

@@ -1,177 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! What an administrator configures: virtual services, their destinations (real servers), limits.
+//! What an administrator configures: virtual services and their destinations (real servers).
 
-use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
-
+use crate::director::address::Address;
 use crate::director::errno::{Errno, Reject};
+use crate::director::flags::{FlagsUpdate, SERVICE_ONE_PACKET, SERVICE_PERSISTENT, SERVICE_SCHED1};
+use crate::director::netmask::Netmask;
 use crate::director::sched::Scheduler;
+use crate::director::service_key::{Endpoint, ServiceKey};
 use crate::director::timeouts::TIMEOUT_S_MAX;
-
-pub use crate::director::netmask::Netmask;
-pub use crate::director::service_key::{Endpoint, FirewallMark, ServiceKey};
-
-/// Virtual services in one network namespace. IPVS has no limit; one keeps a dump and a flush short.
-pub const SERVICES_MAX: usize = 1024;
-/// Destinations of one service. Most schedulers look at each of them for every new connection, so
-/// this also bounds what a SYN can cost.
-pub const DESTINATIONS_PER_SERVICE_MAX: usize = 1024;
-/// The largest weight, as ipvsadm(8) has it; so a product with a load fits 128 bits by far.
-pub const WEIGHT_MAX: u32 = 65_535;
-/// The longest scheduler name, in bytes without the nul (`IP_VS_SCHEDNAME_MAXLEN` less one).
-pub const SCHEDULER_NAME_BYTES_MAX: usize = 15;
-/// The largest size that one connection may be given: 1 TiB. The sums of [`CONNECTIONS_MAX`] of
-/// these fit 63 bits.
-pub const CONNECTION_SIZE_BYTES_MAX: u64 = 1 << 40;
-/// Connections in one network namespace: at 128 bytes each, 512 MiB at the most.
-pub const CONNECTIONS_MAX: usize = 1 << 22;
-
-/// The sum of the largest sizes of as many connections as there can be, in bytes.
-pub const LOAD_BYTES_MAX: u64 = CONNECTIONS_MAX as u64 * CONNECTION_SIZE_BYTES_MAX;
-
-const _: () = assert!(
-    (CONNECTIONS_MAX as u128) * (CONNECTION_SIZE_BYTES_MAX as u128) < (1u128 << 63),
-    "the sum of all connections' sizes must fit a signed 64-bit counter"
-);
-
-/// Service flag: connections of one client stay on one real server.
-pub const SERVICE_PERSISTENT: u32 = 0x1;
-/// Service flag: the service is in the table. Always reported; clients check it.
-pub const SERVICE_HASHED: u32 = 0x2;
-/// Service flag: every UDP datagram is scheduled on its own.
-pub const SERVICE_ONE_PACKET: u32 = 0x4;
-/// Service flag `flag-1` of the scheduler. With `wlc` it selects MWLC.
-pub const SERVICE_SCHED1: u32 = 0x8;
-/// Service flag `flag-2` of the scheduler; kept and reported, without effect.
-pub const SERVICE_SCHED2: u32 = 0x10;
-/// Service flag `flag-3` of the scheduler; kept and reported, without effect.
-pub const SERVICE_SCHED3: u32 = 0x20;
-
-/// An address family, with its number in Linux.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4.
-    Ipv4,
-    /// IPv6.
-    Ipv6,
-}
-
-impl Family {
-    /// `AF_INET` or `AF_INET6`.
-    pub const fn number(self) -> u16 {
-        match self {
-            Family::Ipv4 => 2,
-            Family::Ipv6 => 10,
-        }
-    }
-
-    /// The family with this number, if it is one of the two.
-    pub const fn from_number(number: u16) -> Option<Family> {
-        match number {
-            2 => Some(Family::Ipv4),
-            10 => Some(Family::Ipv6),
-            _ => None,
-        }
-    }
-}
-
-/// An IP address; bytes in network order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Address {
-    /// IPv4.
-    V4([u8; 4]),
-    /// IPv6.
-    V6([u8; 16]),
-}
-
-impl Address {
-    /// The address's family.
-    pub const fn family(self) -> Family {
-        match self {
-            Address::V4(_) => Family::Ipv4,
-            Address::V6(_) => Family::Ipv6,
-        }
-    }
-
-    /// The 16 bytes of the kernel's `union nf_inet_addr`: IPv4 first, then zeros.
-    pub const fn to_union(self) -> [u8; 16] {
-        match self {
-            Address::V4([a, b, c, d]) => [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            Address::V6(bytes) => bytes,
-        }
-    }
-
-    /// Reads the kernel's `union nf_inet_addr`.
-    pub const fn from_union(family: Family, bytes: [u8; 16]) -> Address {
-        match family {
-            Family::Ipv4 => {
-                let [a, b, c, d, ..] = bytes;
-                Address::V4([a, b, c, d])
-            }
-            Family::Ipv6 => Address::V6(bytes),
-        }
-    }
-
-    /// Whether this is the unspecified address, 0.0.0.0 or `::`.
-    pub fn is_unspecified(self) -> bool {
-        self.to_union().iter().all(|byte| *byte == 0)
-    }
-
-    /// Whether packets for it go to one host: not `0.0.0.0/8`, `::`, multicast or IPv4's reserved
-    /// class E with its broadcast address (RFC 1122, 3.2.1.3; RFC 4291, 2.4).
-    pub fn is_unicast(self) -> bool {
-        match self {
-            Address::V4([first, ..]) => matches!(first, 1..=223),
-            Address::V6([first, ..]) => first != 0xff && !self.is_unspecified(),
-        }
-    }
-}
-
-/// `10.0.0.100`, `2001:db8::1`.
-impl fmt::Display for Address {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Address::V4(bytes) => Ipv4Addr::from(bytes).fmt(to),
-            Address::V6(bytes) => Ipv6Addr::from(bytes).fmt(to),
-        }
-    }
-}
-
-/// A transport protocol that the director balances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl Transport {
-    /// The protocol number in an IP header.
-    pub const fn number(self) -> u8 {
-        match self {
-            Transport::Tcp => 6,
-            Transport::Udp => 17,
-        }
-    }
-
-    /// The transport with this protocol number, if the director balances it.
-    pub const fn from_number(number: u16) -> Option<Transport> {
-        match number {
-            6 => Some(Transport::Tcp),
-            17 => Some(Transport::Udp),
-            _ => None,
-        }
-    }
-
-    /// `TCP` or `UDP`, as ipvsadm prints it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Transport::Tcp => "TCP",
-            Transport::Udp => "UDP",
-        }
-    }
-}
 
 /// A virtual service as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +16,7 @@ pub struct ServiceConfig {
     pub key: ServiceKey,
     /// The scheduler as asked for; [`ServiceConfig::policy`] is the one that decides.
     pub scheduler: Scheduler,
-    /// `SERVICE_*` flags, without [`SERVICE_HASHED`], which is added when reported.
+    /// `SERVICE_*` flags, without `SERVICE_HASHED`, which is added when reported.
     pub flags: u32,
     /// How long a client stays with its real server after its last connection, in seconds; counts
     /// with [`SERVICE_PERSISTENT`] only.
@@ -228,22 +64,6 @@ impl ServiceConfig {
             Scheduler::ShortestExpectedDelay if self.flags & SERVICE_SCHED1 != 0 => Scheduler::Msed,
             asked => asked,
         }
-    }
-}
-
-/// Changes to a service's flags: the bits of `mask` are set to those of `flags`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct FlagsUpdate {
-    /// New values.
-    pub flags: u32,
-    /// The bits that change.
-    pub mask: u32,
-}
-
-impl FlagsUpdate {
-    /// The flags after the update.
-    pub const fn apply(self, old: u32) -> u32 {
-        ((old & !self.mask) | (self.flags & self.mask)) & !SERVICE_HASHED
     }
 }
 
@@ -321,7 +141,7 @@ pub struct DestConfig {
     pub key: DestKey,
     /// How packets reach it.
     pub forwarding: Forwarding,
-    /// Wi, 0 to [`WEIGHT_MAX`]; 0 quiesces: no new connections.
+    /// Wi, 0 to [`crate::director::limits::WEIGHT_MAX`]; 0 quiesces: no new connections.
     pub weight: u32,
     /// When it takes no more connections.
     pub thresholds: Thresholds,
@@ -360,38 +180,6 @@ impl Thresholds {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_round_trip_through_the_union() {
-        let v4 = Address::V4([1, 2, 3, 4]);
-        let v6 = Address::V6([9; 16]);
-        for address in [v4, v6] {
-            assert_eq!(
-                Address::from_union(address.family(), address.to_union()),
-                address
-            );
-            assert!(!address.is_unspecified());
-        }
-        assert!(Address::V4([0; 4]).is_unspecified());
-        for one_host in [
-            v4,
-            v6,
-            Address::V4([127, 0, 0, 1]),
-            Address::V4([223, 255, 255, 255]),
-        ] {
-            assert!(one_host.is_unicast(), "{one_host}");
-        }
-        let nobody = [[0; 4], [0, 1, 2, 3], [224, 0, 0, 1], [255; 4]].map(Address::V4);
-        for address in nobody
-            .into_iter()
-            .chain([[0; 16], [0xff; 16]].map(Address::V6))
-        {
-            assert!(!address.is_unicast(), "{address}");
-        }
-        for family in [Family::Ipv4, Family::Ipv6] {
-            assert_eq!(Family::from_number(family.number()), Some(family));
-        }
-    }
 
     #[test]
     fn thresholds_have_hysteresis() {

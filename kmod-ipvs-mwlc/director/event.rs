@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! What the director tells those who listen: changes of configuration, and what went wrong.
 
-use crate::director::config::{DestKey, ServiceKey};
+use crate::director::config::DestKey;
 use crate::director::sched::NoDestination;
+use crate::director::service_key::ServiceKey;
 use crate::uapi::mwlc::event_kind;
 
 /// Traffic can cause this many events in a second, and [`TRAFFIC_EVENTS_BURST_MAX`] at once; more are

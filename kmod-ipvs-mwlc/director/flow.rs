@@ -2,8 +2,9 @@
 //! Which connection a packet belongs to, in a form that compares and hashes in a few instructions,
 //! and the short way to it for a plain packet.
 
-use crate::director::config::{Address, Endpoint, Transport};
+use crate::director::address::{Address, Transport};
 use crate::director::packet::Tuple;
+use crate::director::service_key::Endpoint;
 use crate::director::tcp::{self, TcpEvent};
 
 /// What an IPv4 address has in its second word, as in `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2). An IPv6

@@ -11,7 +11,7 @@
 //! Every change of a connection is a [`change`] from what it added before to what it adds now, so the
 //! sum over its life, which starts and ends with `None`, is zero in every column.
 
-use crate::director::config::CONNECTION_SIZE_BYTES_MAX;
+use crate::director::limits::CONNECTION_SIZE_BYTES_MAX;
 
 /// The size of a connection whose service was given none: 1 MiB.
 pub const EXPECTED_SIZE_BYTES_DEFAULT: u64 = 1 << 20;

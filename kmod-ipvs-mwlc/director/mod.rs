@@ -5,6 +5,7 @@
 //! `now` is an argument, and nothing here has a panic path: no `[i]`, no arithmetic that can
 //! overflow, because an overflow check that fires stops the kernel.
 
+pub mod address;
 pub mod config;
 pub mod conn;
 pub mod defence;
@@ -12,9 +13,11 @@ pub mod delivered;
 pub mod drain;
 pub mod errno;
 pub mod event;
+pub mod flags;
 pub mod flow;
 pub mod http;
 pub mod ipvs_family;
+pub mod limits;
 pub mod load;
 pub mod mwlc_family;
 pub mod netlink;

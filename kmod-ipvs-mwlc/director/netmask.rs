@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Which clients persistence takes as one: the netmask of a service.
 
-use crate::director::config::{Address, Family};
+use crate::director::address::{Address, Family};
 
 /// The longest prefix of an IPv6 address, in bits.
 const IPV6_PREFIX_BITS_MAX: u32 = 128;

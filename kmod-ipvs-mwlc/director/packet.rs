@@ -5,7 +5,7 @@
 //! short, the answer is how many bytes to pull. Nothing is judged here: checksums and addresses are
 //! the real server's business, and a packet that is no packet is answered with the reason.
 
-use crate::director::config::{Address, Transport};
+use crate::director::address::{Address, Transport};
 use crate::director::tcp::{self, TcpEvent};
 
 /// More bytes than this are never asked for: two IPv4 headers with options, ICMP, and ports.

@@ -5,7 +5,7 @@
 //! a packet that still is a fragment is not the director's. The chain of extension headers is
 //! followed for [`EXTENSIONS_MAX`] of them and [`EXTENSIONS_BYTES_MAX`] bytes; a longer one is no client's.
 
-use crate::director::config::{Address, Transport};
+use crate::director::address::{Address, Transport};
 use crate::director::flow::{ends, FlowKey, Seen};
 use crate::director::packet::{Malformed, ParseError, TcpHeader, Tuple, View};
 

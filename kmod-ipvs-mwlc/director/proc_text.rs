@@ -3,8 +3,10 @@
 
 use core::fmt::{Display, Formatter, Result};
 
-use crate::director::config::{Address, DestKey, Endpoint, ServiceConfig, ServiceKey};
+use crate::director::address::Address;
+use crate::director::config::{DestKey, ServiceConfig};
 use crate::director::service_key::FTP_PORT;
+use crate::director::service_key::{Endpoint, ServiceKey};
 
 /// An address: IPv4 as eight hexadecimal digits, IPv6 as eight groups of four with nothing left
 /// out.
@@ -141,9 +143,9 @@ impl Display for ProcTemplateLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::director::config::{
-        Family, Netmask, Transport, SERVICE_ONE_PACKET, SERVICE_PERSISTENT,
-    };
+    use crate::director::address::{Family, Transport};
+    use crate::director::flags::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
+    use crate::director::netmask::Netmask;
     use crate::director::sched::Scheduler;
     use std::string::{String, ToString};
 

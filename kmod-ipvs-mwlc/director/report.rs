@@ -6,7 +6,7 @@
 //! the node knows better: what is open there. A report is up to a period old and has all of the node's
 //! services in it, so it is not put in Ci's place but under it, as the least that the node has to do.
 
-use crate::director::config::LOAD_BYTES_MAX;
+use crate::director::limits::LOAD_BYTES_MAX;
 
 /// A report says nothing any more after this: four of five were lost, or the node is gone.
 pub const REPORT_AGE_MS_MAX: u64 = 5_000;

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use crate::director::config::{Address, Family, Transport};
+use crate::director::address::{Address, Family, Transport};
 
 /// The control port of FTP, whose data connections a persistent service takes along, as in IPVS.
 pub const FTP_PORT: u16 = 21;

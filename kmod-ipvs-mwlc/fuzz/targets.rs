@@ -6,12 +6,13 @@
 
 use std::fmt::Debug;
 
-use ipvs_mwlc::director::config::{Address, CONNECTION_SIZE_BYTES_MAX};
+use ipvs_mwlc::director::address::Address;
 use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::delivered;
 use ipvs_mwlc::director::flow::{plain, FlowKey};
 use ipvs_mwlc::director::http::{self, Range, Segment, HEAD_BYTES_MAX, NAME_BYTES_MAX};
 use ipvs_mwlc::director::ipvs_family::{self, RequestKind};
+use ipvs_mwlc::director::limits::CONNECTION_SIZE_BYTES_MAX;
 use ipvs_mwlc::director::load::{change, Cap, LoadChange, Share};
 use ipvs_mwlc::director::mwlc_family;
 use ipvs_mwlc::director::netlink::Attributes;
@@ -280,7 +281,10 @@ fn after(
 /// reason.
 pub fn schedulers(data: &[u8]) {
     let mut bytes = Bytes(data);
-    let state = SchedState::from_bits(bytes.u64());
+    let state = SchedState {
+        next: bytes.u32(),
+        round_weight: bytes.u32(),
+    };
     let expected_size_bytes = bytes.u64();
     let request = Request {
         flags: bytes.u32(),
@@ -299,7 +303,7 @@ pub fn schedulers(data: &[u8]) {
             table: if scheduler.needs_table() { &table } else { &[] },
             ..request
         };
-        match scheduler.schedule(&loads, &request) {
+        match scheduler.choose(&loads, &request) {
             Ok(choice) => {
                 let chosen = loads.get(choice.index as usize);
                 assert!(

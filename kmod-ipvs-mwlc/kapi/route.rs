@@ -9,7 +9,7 @@ use kernel::sync::rcu::Guard;
 use super::bindings;
 use super::packet::Packet;
 use super::pernet::Net;
-use crate::director::config::Address;
+use crate::director::address::Address;
 
 /// A place for one real server's route.
 ///

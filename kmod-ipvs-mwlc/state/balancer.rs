@@ -7,7 +7,7 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::director::config::CONNECTIONS_MAX;
+use crate::director::limits::CONNECTIONS_MAX;
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;
 use crate::director::timeouts::Timeouts;

@@ -9,7 +9,7 @@ use crate::kapi::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::rcu::read_lock;
 use kernel::sync::Arc;
 
-use crate::director::config::CONNECTION_SIZE_BYTES_MAX;
+use crate::director::limits::CONNECTION_SIZE_BYTES_MAX;
 use crate::director::conn::ConnState;
 use crate::director::delivered::{self, is_repeated};
 use crate::director::flow::FlowKey;

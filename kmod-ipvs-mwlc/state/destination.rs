@@ -5,7 +5,8 @@ use crate::kapi::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::director::config::{DestConfig, DestKey, Forwarding, ServiceKey, Thresholds};
+use crate::director::config::{DestConfig, DestKey, Forwarding, Thresholds};
+use crate::director::service_key::ServiceKey;
 use crate::director::drain::DrainRequest;
 use crate::director::load::{Learn, LoadChange};
 use crate::director::report::counted;

@@ -4,7 +4,7 @@
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Mutex};
 
-use crate::director::config::Address;
+use crate::director::address::Address;
 use crate::director::errno::{Errno, Reject};
 use crate::director::report::{Report, NODES_MAX, REPORT_AGE_MS_MAX};
 use crate::kapi::clock::Ticks;

@@ -10,7 +10,9 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::director::config::{DestKey, ServiceConfig, ServiceKey, Transport};
+use crate::director::config::{DestKey, ServiceConfig};
+use crate::director::service_key::ServiceKey;
+use crate::director::address::Transport;
 use crate::director::conn::ConnState;
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;
@@ -375,7 +377,7 @@ impl Service {
             table,
             ..Request::new(*scheduling, self.expectation.bytes())
         };
-        let choice = policy.schedule(destinations, &request)?;
+        let choice = policy.choose(destinations, &request)?;
         let chosen = destinations
             .get(choice.index as usize)
             .ok_or(NoDestination::Empty)?;

@@ -4,7 +4,8 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::director::config::{Address, Endpoint, Family, ServiceKey, Transport};
+use crate::director::address::{Address, Family, Transport};
+use crate::director::service_key::{Endpoint, ServiceKey};
 use crate::director::service_key::candidates;
 use crate::state::service::Service;
 

@@ -8,7 +8,8 @@ use kernel::prelude::*;
 use kernel::sync::rcu::Guard;
 use kernel::sync::Arc;
 
-use crate::director::config::{Address, ServiceKey};
+use crate::director::address::Address;
+use crate::director::service_key::ServiceKey;
 use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::{Chain, Entry, Table};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! The short way through a plain packet's headers says what the complete parser says.
 
-use ipvs_mwlc::director::config::{Address, Transport};
+use ipvs_mwlc::director::address::{Address, Transport};
 use ipvs_mwlc::director::flow::{arriving, plain, Arrival, FlowKey};
 use ipvs_mwlc::director::packet::{parse_ipv4, Fragment, Ipv4Packet, Payload, Tuple};
 use ipvs_mwlc::director::tcp::TcpEvent;

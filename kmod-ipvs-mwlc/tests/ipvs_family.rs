@@ -3,19 +3,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
+use ipvs_mwlc::director::address::{Address, Family, Transport};
 use ipvs_mwlc::director::config::{
-    Address, DestConfig, DestKey, Family, FlagsUpdate, Forwarding, Netmask, ServiceConfig,
-    ServiceEdit, ServiceKey, Thresholds, Transport, SERVICE_ONE_PACKET, SERVICE_PERSISTENT,
-    SERVICE_SCHED1,
+    DestConfig, DestKey, Forwarding, ServiceConfig, ServiceEdit, Thresholds,
 };
 use ipvs_mwlc::director::errno::{Errno, Reject};
+use ipvs_mwlc::director::flags::{
+    FlagsUpdate, SERVICE_ONE_PACKET, SERVICE_PERSISTENT, SERVICE_SCHED1,
+};
 use ipvs_mwlc::director::ipvs_family::{
     encode_config, encode_destination, encode_info, encode_service, parse_command, Command,
     DestinationView, RequestKind, ServiceView, DESTINATION_REPLY_BYTES_MAX,
     SERVICE_REPLY_BYTES_MAX,
 };
 use ipvs_mwlc::director::netlink::{Attribute, Attributes, Encoder, Full};
+use ipvs_mwlc::director::netmask::Netmask;
 use ipvs_mwlc::director::sched::Scheduler;
+use ipvs_mwlc::director::service_key::ServiceKey;
 use ipvs_mwlc::director::stats::{Counters, Rates, Stats};
 use ipvs_mwlc::director::timeouts::{Timeouts, TimeoutsUpdate};
 use ipvs_mwlc::uapi::ipvs::{attribute, command, dest, service};

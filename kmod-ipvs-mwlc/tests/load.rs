@@ -2,8 +2,8 @@
 //! Ci's bookkeeping against the obvious model: at every step the counters are the sums over the live
 //! connections, and when all have ended they are zero.
 
-use ipvs_mwlc::director::config::CONNECTION_SIZE_BYTES_MAX;
 use ipvs_mwlc::director::conn::ConnState;
+use ipvs_mwlc::director::limits::CONNECTION_SIZE_BYTES_MAX;
 use ipvs_mwlc::director::load::{
     change, Cap, ExpectedSize, LoadChange, LoadClass, Share, SizePolicy,
 };

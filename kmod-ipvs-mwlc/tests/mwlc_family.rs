@@ -3,15 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
-use ipvs_mwlc::director::config::{
-    Address, DestKey, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX,
-};
+use ipvs_mwlc::director::address::{Address, Family, Transport};
+use ipvs_mwlc::director::config::DestKey;
 use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::drain::{DrainPolicy, DrainRequest, DrainView, DRAIN_MS_MAX};
 use ipvs_mwlc::director::errno::{Errno, Reject};
 use ipvs_mwlc::director::event::Event;
 use ipvs_mwlc::director::http::{Name, Range, NAME_BYTES_MAX};
 use ipvs_mwlc::director::ipvs_family::RequestKind;
+use ipvs_mwlc::director::limits::CONNECTION_SIZE_BYTES_MAX;
 use ipvs_mwlc::director::load::{ExpectedSize, Learn, SizePolicy};
 use ipvs_mwlc::director::mwlc_family::{
     encode_connection, encode_destination, encode_event, encode_node, encode_question,
@@ -24,6 +24,7 @@ use ipvs_mwlc::director::packet::Tuple;
 use ipvs_mwlc::director::refusals::Refusals;
 use ipvs_mwlc::director::report::Report;
 use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Ramp, Scheduler};
+use ipvs_mwlc::director::service_key::ServiceKey;
 use ipvs_mwlc::director::slow_start::SLOW_START_MS_MAX;
 use ipvs_mwlc::director::stats::Counters;
 use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, event, service, size};

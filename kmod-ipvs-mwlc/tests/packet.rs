@@ -7,7 +7,7 @@
     reason = "a test's helpers may fail the test"
 )]
 
-use ipvs_mwlc::director::config::{Address, Transport};
+use ipvs_mwlc::director::address::{Address, Transport};
 use ipvs_mwlc::director::packet::{
     parse_ipv4, Fragment, IcmpErrorKind, Ipv4Packet, Malformed, ParseError, Payload, Tuple,
     PARSE_BYTES_MAX,

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
-use ipvs_mwlc::director::config::{Address, Transport};
+use ipvs_mwlc::director::address::{Address, Transport};
 use ipvs_mwlc::director::flow::{plain, FlowKey};
 use ipvs_mwlc::director::packet::{Malformed, ParseError, Tuple};
 use ipvs_mwlc::director::packet6::{parse_ipv6, Ipv6Packet, PARSE6_BYTES_MAX};

@@ -14,7 +14,8 @@ pub use reply::{
     DestinationView, ServiceView, DESTINATION_REPLY_BYTES_MAX, SERVICE_REPLY_BYTES_MAX,
 };
 
-use crate::director::config::{DestConfig, DestKey, ServiceConfig, ServiceEdit, ServiceKey};
+use crate::director::config::{DestConfig, DestKey, ServiceConfig, ServiceEdit};
+use crate::director::service_key::ServiceKey;
 use crate::director::timeouts::TimeoutsUpdate;
 
 /// Whether a request wants one answer or a dump (`NLM_F_DUMP`).

@@ -4,13 +4,15 @@
 use core::ffi::CStr;
 
 use super::{Command, RequestKind};
-use crate::director::config::{
-    Address, DestConfig, DestKey, Family, FlagsUpdate, Forwarding, Netmask, ServiceEdit,
-    ServiceKey, Thresholds, Transport, SCHEDULER_NAME_BYTES_MAX, WEIGHT_MAX,
-};
+use crate::director::address::{Address, Family, Transport};
+use crate::director::config::{DestConfig, DestKey, Forwarding, ServiceEdit, Thresholds};
 use crate::director::errno::{Errno, Reject};
+use crate::director::flags::FlagsUpdate;
+use crate::director::limits::{SCHEDULER_NAME_BYTES_MAX, WEIGHT_MAX};
 use crate::director::netlink::{Attribute, AttributeTable, Attributes};
+use crate::director::netmask::Netmask;
 use crate::director::sched::Scheduler;
+use crate::director::service_key::ServiceKey;
 use crate::director::timeouts::{Timeouts, TimeoutsUpdate};
 use crate::uapi::ipvs::{attribute, command, dest, forwarding, service};
 

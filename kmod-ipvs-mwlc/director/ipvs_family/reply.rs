@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Replies of the `IPVS` family, from plain views to attributes.
 
-use crate::director::config::{DestConfig, ServiceConfig, ServiceKey, SERVICE_HASHED};
+use crate::director::config::{DestConfig, ServiceConfig};
+use crate::director::flags::SERVICE_HASHED;
 use crate::director::netlink::{Encoder, Full};
+use crate::director::service_key::ServiceKey;
 use crate::director::stats::Stats;
 use crate::director::timeouts::Timeouts;
 use crate::uapi::ipvs::{attribute, dest, info, service, stats, VERSION};

@@ -4,6 +4,7 @@
 //! Numbers and layout are in `uapi::mwlc`. Refusals that depend on what is configured are the table's:
 //! `ESRCH` for a service that does not exist, `ENOENT` for a connection.
 
+mod message;
 mod node;
 mod parse;
 mod reply;
@@ -21,12 +22,14 @@ pub use size::{
     SIZE_REPLY_BYTES_MAX,
 };
 
-use crate::director::config::{Address, DestKey, ServiceKey};
+use crate::director::address::Address;
+use crate::director::config::DestKey;
 use crate::director::drain::DrainRequest;
 use crate::director::http::Name;
 use crate::director::load::{Learn, SizePolicy};
 use crate::director::packet::Tuple;
 use crate::director::report::Report;
+use crate::director::service_key::ServiceKey;
 
 /// A well-formed request.
 #[allow(

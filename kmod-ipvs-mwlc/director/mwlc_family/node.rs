@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Nodes' reports in the `ipvs_mwlc` family.
 
-use super::parse::{address_family, Message, ADDRESS_LENGTH};
-use crate::director::config::Address;
+use super::message::{address_family, Message, ADDRESS_LENGTH};
+use crate::director::address::Address;
 use crate::director::errno::{Errno, Reject};
 use crate::director::netlink::{AttributeTable, Encoder, Full};
 use crate::director::report::Report;

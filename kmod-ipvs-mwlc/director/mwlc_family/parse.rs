@@ -1,34 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Requests of the `ipvs_mwlc` family, from attributes to a [`Command`].
 
-use core::ffi::CStr;
-
+use super::message::{
+    address_family, connection_key, size_bytes, transport, ConnTable, Message, ADDRESS_LENGTH,
+};
 use super::node::parse_report;
 use super::size::{parse_answer, parse_name};
 use super::Command;
-use crate::director::config::{
-    Address, DestKey, Family, ServiceKey, Transport, CONNECTION_SIZE_BYTES_MAX,
-};
+use crate::director::address::Address;
+use crate::director::config::DestKey;
 use crate::director::drain::{DrainPolicy, DrainRequest, DRAIN_MS_MAX};
 use crate::director::errno::{Errno, Reject};
 use crate::director::ipvs_family::RequestKind;
 use crate::director::load::{Learn, SizePolicy};
-use crate::director::netlink::{Attribute, AttributeTable, Attributes};
-use crate::director::packet::Tuple;
+use crate::director::netlink::{AttributeTable, Attributes};
+use crate::director::service_key::ServiceKey;
 use crate::director::slow_start::SLOW_START_MS_MAX;
 use crate::uapi::mwlc::{attribute, command, conn, dest, service};
 
-const MESSAGE_SLOTS: usize = attribute::MAX as usize + 1;
 const SERVICE_SLOTS: usize = service::MAX as usize + 1;
 const DEST_SLOTS: usize = dest::MAX as usize + 1;
-const CONN_SLOTS: usize = conn::EXPIRES_MS as usize + 1;
 
-pub(super) const ADDRESS_LENGTH: &CStr = c"an address is 16 bytes, IPv4 in the first four";
-
-pub(super) type Message<'a> = AttributeTable<'a, MESSAGE_SLOTS>;
 type ServiceTable<'a> = AttributeTable<'a, SERVICE_SLOTS>;
 type DestTable<'a> = AttributeTable<'a, DEST_SLOTS>;
-pub(super) type ConnTable<'a> = AttributeTable<'a, CONN_SLOTS>;
 
 /// Parses a request: its command number, whether it asks for a dump, and the bytes of its
 /// attributes after the generic netlink header.
@@ -186,23 +180,6 @@ fn set_connection(message: &Message<'_>) -> Result<Command, Reject> {
     })
 }
 
-/// Client and virtual address of a connection.
-pub(super) fn connection_key(table: &ConnTable<'_>) -> Result<Tuple, Reject> {
-    let af = address_family(table.require(conn::AF, c"the connection has no address family")?)?;
-    let transport = transport(table.require(conn::PROTOCOL, c"the connection has no protocol")?)?;
-    let client = table.require(conn::CLIENT_ADDR, c"the connection has no client address")?;
-    let client_port = table.require(conn::CLIENT_PORT, c"the connection has no client port")?;
-    let vip = table.require(conn::VIRTUAL_ADDR, c"the connection has no virtual address")?;
-    let vip_port = table.require(conn::VIRTUAL_PORT, c"the connection has no virtual port")?;
-    Ok(Tuple {
-        transport,
-        source: Address::from_union(af, client.array(ADDRESS_LENGTH)?),
-        source_port: client_port.be16()?,
-        destination: Address::from_union(af, vip.array(ADDRESS_LENGTH)?),
-        destination_port: vip_port.be16()?,
-    })
-}
-
 /// The nest that names the service.
 fn service_table<'a>(message: &Message<'a>) -> Result<ServiceTable<'a>, Reject> {
     message
@@ -229,21 +206,4 @@ fn identify_service(table: &ServiceTable<'_>) -> Result<ServiceKey, Reject> {
         .require(service::PORT, c"the service has no port")?
         .be16()?;
     Ok(ServiceKey::endpoint(transport, address, port))
-}
-
-pub(super) fn address_family(attribute: &Attribute<'_>) -> Result<Family, Reject> {
-    Family::from_number(attribute.u16()?)
-        .ok_or_else(|| attribute.reject(Errno::FamilyNotSupported, c"unknown address family"))
-}
-
-fn transport(attribute: &Attribute<'_>) -> Result<Transport, Reject> {
-    Transport::from_number(attribute.u16()?)
-        .ok_or_else(|| attribute.reject(Errno::NotSupported, c"only TCP and UDP are balanced"))
-}
-
-pub(super) fn size_bytes(attribute: &Attribute<'_>) -> Result<u64, Reject> {
-    match attribute.u64()? {
-        bytes if bytes <= CONNECTION_SIZE_BYTES_MAX => Ok(bytes),
-        _ => Err(attribute.reject(Errno::Range, c"a size is at most 1 TiB")),
-    }
 }

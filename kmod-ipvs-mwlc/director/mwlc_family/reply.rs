@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Replies of the `ipvs_mwlc` family, from plain views to attributes.
 
-use crate::director::config::{DestKey, ServiceKey};
+use crate::director::config::DestKey;
 use crate::director::conn::ConnState;
 use crate::director::drain::DrainView;
 use crate::director::event::Event;
@@ -10,6 +10,7 @@ use crate::director::netlink::{Encoder, Full};
 use crate::director::packet::Tuple;
 use crate::director::refusals::Refusals;
 use crate::director::sched::{DestLoad, Scheduler};
+use crate::director::service_key::ServiceKey;
 use crate::director::stats::Counters;
 use crate::uapi::mwlc::{attribute, conn, dest, event, service};
 

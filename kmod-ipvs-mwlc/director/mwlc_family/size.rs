@@ -4,7 +4,7 @@
 //! An answer repeats its question and adds the size, so whoever answers need not understand what the
 //! connection's part says, and the module need not remember whom it asked.
 
-use super::parse::{connection_key, size_bytes, Message};
+use super::message::{connection_key, size_bytes, Message};
 use super::reply::encode_connection_key;
 use crate::director::errno::{Errno, Reject};
 use crate::director::http::{Name, Range, NAME_BYTES_MAX};

@@ -2,14 +2,12 @@
 //! Weighted failover as in IPVS: every connection goes to the available destination with the highest
 //! weight, the first of equals. Slow start does not apply: there is nobody to share with.
 
-use super::{chosen, eligible, Choice, DestLoad, SchedState};
+use super::server::{chosen, eligible, snapshots, Choice, Request, Server};
 
 /// The first destination with the highest weight.
-pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad>,
-    state: SchedState,
-) -> Option<Choice> {
-    eligible(destinations)
+#[inline(never)]
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    eligible(snapshots(servers))
         .reduce(|highest, other| {
             if other.1.weight > highest.1.weight {
                 other
@@ -17,5 +15,5 @@ pub(super) fn schedule(
                 highest
             }
         })
-        .map(|(index, _)| chosen(index, state))
+        .map(|(index, _)| chosen(index, request.state))
 }

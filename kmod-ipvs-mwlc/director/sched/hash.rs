@@ -2,7 +2,7 @@
 //! Hashes of addresses, with the numbers that stock IPVS has, so that a director of either kind sends
 //! a client to the same destination.
 
-use crate::director::config::Address;
+use crate::director::address::Address;
 
 /// 2^32 divided by the golden ratio squared, which spreads consecutive addresses.
 const GOLDEN_RATIO: u32 = 0x61c8_8647;

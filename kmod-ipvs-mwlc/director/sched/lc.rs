@@ -5,13 +5,13 @@
 //! same for every destination, and only slow start makes a difference between them.
 
 use super::ratio::{least, Measure};
+use super::server::{chosen, Choice, Request, Server};
 use super::wlc::Overhead;
-use super::{chosen, Choice, SchedState, Server};
 
 /// The first destination with the least overhead.
 #[inline(never)]
-pub(super) fn schedule(servers: &[impl Server], state: SchedState) -> Option<Choice> {
-    least(Unweighted, servers, 0).map(|index| chosen(index, state))
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    least(Unweighted, servers, 0).map(|index| chosen(index, request.state))
 }
 
 /// The overhead with weight 1, but a quiesced one stays so.

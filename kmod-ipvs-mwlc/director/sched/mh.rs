@@ -14,8 +14,10 @@
 //! (`flag-1`) is set: then further entries are tried. With `mh-port` (`flag-2`) the client's port is
 //! hashed too.
 
-use super::{chosen, hash, wrr, Choice, DestLoad, Request};
-use crate::director::config::{Address, SERVICE_SCHED1, SERVICE_SCHED2};
+use super::server::{chosen, snapshots, Choice, DestLoad, Request, Server};
+use super::{hash, wrr};
+use crate::director::address::Address;
+use crate::director::flags::{SERVICE_SCHED1, SERVICE_SCHED2};
 
 /// Entries of a table, a prime number so that every skip visits all of them. As IPVS has it unless
 /// the kernel was configured otherwise: 8 KiB. Of 40 destinations each has its share within 1 %, of
@@ -141,10 +143,9 @@ impl Visit {
 }
 
 /// The destination of the client's entry in the request's table.
-pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad> + Clone,
-    request: &Request<'_>,
-) -> Option<Choice> {
+#[inline(never)]
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    let destinations = snapshots(servers);
     let port = match request.flags & SERVICE_SCHED2 {
         0 => 0,
         _ => request.client_port,

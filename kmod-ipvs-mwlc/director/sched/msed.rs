@@ -12,21 +12,17 @@
 //! count E each up to their bound. Equal delays are decided by turn.
 
 use super::ratio::{least, Measure};
-use super::{chosen, Choice, SchedState, Server};
+use super::server::{chosen, Choice, Request, Server};
 use crate::director::load::clamp_size;
 
 /// The destination with the least expected delay; of equals, the first at or after the turn.
 #[inline(never)]
-pub(super) fn schedule(
-    servers: &[impl Server],
-    state: SchedState,
-    expected_size_bytes: u64,
-) -> Option<Choice> {
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
     // E = 0 would forget the connection to schedule, and with it the weights of idle destinations.
     let delay = DelayBytes {
-        expected_size_bytes: clamp_size(expected_size_bytes).max(1),
+        expected_size_bytes: clamp_size(request.expected_size_bytes).max(1),
     };
-    least(delay, servers, state.next).map(|index| chosen(index, state))
+    least(delay, servers, request.state.next).map(|index| chosen(index, request.state))
 }
 
 /// What is capped, and what the half-open connections and the new one are expected to fetch.

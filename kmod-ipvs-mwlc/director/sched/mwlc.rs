@@ -7,21 +7,17 @@
 //! connections for the weight, as wlc does, and equal ones of these by turn.
 
 use super::ratio::{least, Measure};
+use super::server::{chosen, Choice, Request, Server};
 use super::wlc::Overhead;
-use super::{chosen, Choice, SchedState, Server};
 use crate::director::load::clamp_size;
 
 /// The destination with the least load for its weight; of equals, the first at or after the turn.
 #[inline(never)]
-pub(super) fn schedule(
-    servers: &[impl Server],
-    state: SchedState,
-    expected_size_bytes: u64,
-) -> Option<Choice> {
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
     let bytes = Bytes {
-        expected_size_bytes: clamp_size(expected_size_bytes),
+        expected_size_bytes: clamp_size(request.expected_size_bytes),
     };
-    least(bytes, servers, state.next).map(|index| chosen(index, state))
+    least(bytes, servers, request.state.next).map(|index| chosen(index, request.state))
 }
 
 /// Ci + what the half-open connections are expected to fetch; then the connections.

@@ -3,17 +3,15 @@
 
 use super::ratio::is_less;
 use super::sed::Delay;
-use super::{chosen, eligible, Choice, DestLoad, SchedState};
+use super::server::{chosen, eligible, snapshots, Choice, DestLoad, Request, Server};
 
 /// The first idle destination, else the first with the least expected delay.
-pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad>,
-    state: SchedState,
-) -> Option<Choice> {
+#[inline(never)]
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
     let mut least: Option<(u32, DestLoad)> = None;
-    for (index, destination) in eligible(destinations) {
+    for (index, destination) in eligible(snapshots(servers)) {
         if destination.live() == 0 {
-            return Some(chosen(index, state));
+            return Some(chosen(index, request.state));
         }
         let is_better = match &least {
             Some((_, least)) => is_less(&Delay, &destination, least),
@@ -23,5 +21,5 @@ pub(super) fn schedule(
             least = Some((index, destination));
         }
     }
-    least.map(|(index, _)| chosen(index, state))
+    least.map(|(index, _)| chosen(index, request.state))
 }

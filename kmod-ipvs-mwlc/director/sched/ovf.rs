@@ -6,14 +6,12 @@
 //! turn all clients away; so those of one round trip may exceed the weight. In slow start the limit
 //! is the part of the weight that has been reached.
 
-use super::{chosen, eligible, Choice, DestLoad, SchedState};
+use super::server::{chosen, eligible, snapshots, Choice, DestLoad, Request, Server};
 
 /// The first destination with the highest weight among those with room.
-pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad>,
-    state: SchedState,
-) -> Option<Choice> {
-    eligible(destinations)
+#[inline(never)]
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    eligible(snapshots(servers))
         .filter(|(_, destination)| has_room(destination))
         .reduce(|highest, other| {
             if other.1.weight > highest.1.weight {
@@ -22,7 +20,7 @@ pub(super) fn schedule(
                 highest
             }
         })
-        .map(|(index, _)| chosen(index, state))
+        .map(|(index, _)| chosen(index, request.state))
 }
 
 /// Whether its active connections do not exceed its weight yet; both in thousandths.

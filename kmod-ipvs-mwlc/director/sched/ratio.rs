@@ -5,8 +5,8 @@
 //! weighs takes no multiplication by weights, and nothing that can be known beforehand is looked at
 //! twice. Nothing overflows: a load has at most 63 bits and a sign (see [`LOAD_BYTES_MAX`]).
 
-use super::{pending_max, Server, PENDING_MAX};
-use crate::director::config::{CONNECTION_SIZE_BYTES_MAX, LOAD_BYTES_MAX};
+use super::server::{pending_max, Server, PENDING_MAX};
+use crate::director::limits::{CONNECTION_SIZE_BYTES_MAX, LOAD_BYTES_MAX};
 
 // What is counted, what is half open and the new connection fit together.
 const _: () = assert!(

@@ -5,12 +5,12 @@
 //! with one connection expect the same. Half-open connections count as in wlc.
 
 use super::ratio::{least, Measure};
-use super::{chosen, Choice, SchedState, Server};
+use super::server::{chosen, Choice, Request, Server};
 
 /// The first destination with the least expected delay.
 #[inline(never)]
-pub(super) fn schedule(servers: &[impl Server], state: SchedState) -> Option<Choice> {
-    least(Delay, servers, 0).map(|index| chosen(index, state))
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    least(Delay, servers, 0).map(|index| chosen(index, request.state))
 }
 
 /// The connections with the new one, 33 bits.

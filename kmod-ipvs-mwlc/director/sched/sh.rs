@@ -8,17 +8,17 @@
 //! slots after twice the slot's number are tried in turn. With `sh-port` (`flag-2`) the client's port
 //! is hashed too, so that one client's connections spread.
 
-use super::{chosen, hash, Choice, DestLoad, Request};
-use crate::director::config::{SERVICE_SCHED1, SERVICE_SCHED2};
+use super::hash;
+use super::server::{chosen, snapshots, Choice, DestLoad, Request, Server};
+use crate::director::flags::{SERVICE_SCHED1, SERVICE_SCHED2};
 
 /// Slots that are dealt out.
 pub const SLOTS: u32 = 256;
 
 /// The destination of the client's slot.
-pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad> + Clone,
-    request: &Request<'_>,
-) -> Option<Choice> {
+#[inline(never)]
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    let destinations = snapshots(servers);
     let port = match request.flags & SERVICE_SCHED2 {
         0 => 0,
         _ => request.client_port,

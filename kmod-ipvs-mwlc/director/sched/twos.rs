@@ -7,26 +7,24 @@
 //! destination this way.
 
 use super::ratio::is_less;
+use super::server::{chosen, eligible, snapshots, Choice, DestLoad, Request, Server};
 use super::wlc::Overhead;
-use super::{chosen, eligible, Choice, DestLoad, SchedState};
 
-/// The better of two draws; `random` gives 32 bits to each.
-pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad> + Clone,
-    state: SchedState,
-    random: u64,
-) -> Option<Choice> {
+/// The better of two draws; the request's random number gives 32 bits to each.
+#[inline(never)]
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    let destinations = snapshots(servers);
     let total = eligible(destinations.clone()).fold(0u64, |sum, (_, destination)| {
         sum.saturating_add(destination.milliweight())
     });
-    let first = drawn(destinations.clone(), total, random as u32)?;
-    let second = drawn(destinations, total, (random >> 32) as u32)?;
+    let first = drawn(destinations.clone(), total, request.random as u32)?;
+    let second = drawn(destinations, total, (request.random >> 32) as u32)?;
     let (index, _) = if is_less(&Overhead, &second.1, &first.1) {
         second
     } else {
         first
     };
-    Some(chosen(index, state))
+    Some(chosen(index, request.state))
 }
 
 /// The destination in whose share of `total` the lot falls, or `None` if nobody is eligible.

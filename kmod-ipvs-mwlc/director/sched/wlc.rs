@@ -5,12 +5,12 @@
 //! Half-open connections count as active up to a bound in proportion to the weight.
 
 use super::ratio::{least, Measure};
-use super::{chosen, overhead, Choice, SchedState, Server};
+use super::server::{chosen, overhead, Choice, Request, Server};
 
 /// The first destination with the least overhead for its weight.
 #[inline(never)]
-pub(super) fn schedule(servers: &[impl Server], state: SchedState) -> Option<Choice> {
-    least(Overhead, servers, 0).map(|index| chosen(index, state))
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    least(Overhead, servers, 0).map(|index| chosen(index, request.state))
 }
 
 /// What a half-open connection that counts comes to.

@@ -6,16 +6,15 @@
 //! A destination in slow start is passed over by lot, so that it takes part in its ramp's share of
 //! the choices; weights in thousandths would make the rounds a thousand times longer than the ramp.
 
-use super::{chosen, eligible, Choice, DestLoad, SchedState, RAMP_FULL_PERMILLE};
+use super::ramp::RAMP_FULL_PERMILLE;
+use super::server::{chosen, eligible, snapshots, Choice, DestLoad, Request, SchedState, Server};
 
 /// The next destination whose weight reaches the round's.
-pub(super) fn schedule(
-    destinations: impl Iterator<Item = DestLoad> + Clone,
-    state: SchedState,
-    random: u64,
-) -> Option<Choice> {
+#[inline(never)]
+pub(super) fn select(servers: &[impl Server], request: &Request<'_>) -> Option<Choice> {
+    let destinations = snapshots(servers);
     // 32 random bits times 1000, divided by 2^32: 0 to 999.
-    let lot = (random & 0xffff_ffff).wrapping_mul(u64::from(RAMP_FULL_PERMILLE)) >> 32;
+    let lot = (request.random & 0xffff_ffff).wrapping_mul(u64::from(RAMP_FULL_PERMILLE)) >> 32;
     let thinned = destinations.clone().map(move |destination| {
         let passed_over = lot >= u64::from(destination.ramp.permille());
         DestLoad {
@@ -23,7 +22,7 @@ pub(super) fn schedule(
             ..destination
         }
     });
-    in_rounds(thinned, state).or_else(|| in_rounds(destinations, state))
+    in_rounds(thinned, request.state).or_else(|| in_rounds(destinations, request.state))
 }
 
 fn in_rounds(

@@ -20,7 +20,7 @@ pub fn schedule(
     destinations: &[DestLoad],
     request: &Request<'_>,
 ) -> Result<Choice, NoDestination> {
-    scheduler.schedule(destinations, request)
+    scheduler.choose(destinations, request)
 }
 
 /// A table of the most slots in use.

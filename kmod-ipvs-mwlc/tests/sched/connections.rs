@@ -115,7 +115,7 @@ fn draw(destinations: &[DestLoad], first: u32, second: u32) -> u32 {
         ..Request::new(SchedState::NEW, SIZE)
     };
     Scheduler::TwoChoices
-        .schedule(destinations, &request)
+        .choose(destinations, &request)
         .map(|choice| choice.index)
         .unwrap_or(u32::MAX)
 }

@@ -2,7 +2,9 @@
 //! rr, wrr, lc, wlc and mwlc against their definitions by brute force, and in the orders that are
 //! known from IPVS; and what holds for every scheduler.
 
-use ipvs_mwlc::director::config::{Address, LOAD_BYTES_MAX, SERVICE_SCHED1};
+use ipvs_mwlc::director::address::Address;
+use ipvs_mwlc::director::flags::SERVICE_SCHED1;
+use ipvs_mwlc::director::limits::LOAD_BYTES_MAX;
 use ipvs_mwlc::director::sched::{
     overhead_difference, DestLoad, NoDestination, Ramp, Request, SchedState, Scheduler, Server,
     PENDING_MAX, PENDING_PER_WEIGHT_MAX,
@@ -52,10 +54,10 @@ fn round_robin_passes_over_quiesced_and_overloaded() {
 fn round_robin_goes_on_after_a_removal() {
     let three = weights(&[1, 1, 1]);
     let choice = Scheduler::RoundRobin
-        .schedule(&three, &Request::new(SchedState::NEW, SIZE))
+        .choose(&three, &Request::new(SchedState::NEW, SIZE))
         .unwrap();
     let choice = Scheduler::RoundRobin
-        .schedule(&three, &Request::new(choice.state, SIZE))
+        .choose(&three, &Request::new(choice.state, SIZE))
         .unwrap();
     assert_eq!(choice.index, 1);
     // Node 0 leaves: it is now the turn of what was node 2 and is node 1.
@@ -63,7 +65,7 @@ fn round_robin_goes_on_after_a_removal() {
     let two = weights(&[1, 1]);
     assert_eq!(
         Scheduler::RoundRobin
-            .schedule(&two, &Request::new(state, SIZE))
+            .choose(&two, &Request::new(state, SIZE))
             .unwrap()
             .index,
         1
@@ -155,7 +157,7 @@ fn syns_of_one_round_trip_spread_by_weight() {
         let mut state = SchedState::NEW;
         for _ in 0..40 {
             let choice = scheduler
-                .schedule(&destinations, &Request::new(state, SIZE))
+                .choose(&destinations, &Request::new(state, SIZE))
                 .unwrap();
             destinations[choice.index as usize].pending += 1;
             state = choice.state;
@@ -212,9 +214,15 @@ fn the_largest_loads_do_not_overflow() {
         let request = Request {
             random: u64::MAX,
             table: &table,
-            ..Request::new(SchedState::from_bits(u64::MAX), u64::MAX)
+            ..Request::new(
+                SchedState {
+                    next: u32::MAX,
+                    round_weight: u32::MAX,
+                },
+                u64::MAX,
+            )
         };
-        let choice = scheduler.schedule(&[largest; 3], &request);
+        let choice = scheduler.choose(&[largest; 3], &request);
         // 4,294,967,295 active connections do not exceed a weight of as many.
         assert!(choice.is_ok(), "{scheduler:?}");
     }
@@ -257,7 +265,7 @@ fn expected_size() -> impl Strategy<Value = u64> {
 }
 
 fn state() -> impl Strategy<Value = SchedState> {
-    (0u64..8, 0u64..6).prop_map(|(next, round)| SchedState::from_bits((next << 32) | round))
+    (0u32..8, 0u32..6).prop_map(|(next, round_weight)| SchedState { next, round_weight })
 }
 
 /// A load as a fraction, compared without rounding.
@@ -356,7 +364,7 @@ proptest! {
             .filter(|(_, dest)| dest.weight > 0 && !dest.overloaded)
             .collect();
         for scheduler in LEAST {
-            let choice = scheduler.schedule(&destinations, &Request::new(state, size));
+            let choice = scheduler.choose(&destinations, &Request::new(state, size));
             prop_assert_eq!(choice.is_ok(), !eligible.is_empty());
             let Ok(choice) = choice else { continue };
             let chosen = choice.index as usize;
@@ -371,7 +379,7 @@ proptest! {
                     equals.push(*index);
                 }
             }
-            let turn = (state.to_bits() >> 32) as usize;
+            let turn = state.next as usize;
             let expected = match scheduler {
                 Scheduler::Mwlc | Scheduler::Msed => {
                     equals.iter().find(|index| **index >= turn).or(equals.first())
@@ -393,8 +401,8 @@ proptest! {
         let unsettled: Vec<Unsettled> = destinations.iter().copied().map(Unsettled).collect();
         for scheduler in LEAST {
             let request = Request::new(state, size);
-            let expected = scheduler.schedule(&destinations, &request);
-            prop_assert_eq!(scheduler.schedule(&unsettled, &request), expected, "{:?}", scheduler);
+            let expected = scheduler.choose(&destinations, &request);
+            prop_assert_eq!(scheduler.choose(&unsettled, &request), expected, "{:?}", scheduler);
         }
     }
 
@@ -436,7 +444,7 @@ proptest! {
     #[test]
     fn any_state_gives_an_eligible_choice(
         destinations in prop::collection::vec(destination(), 1..8),
-        bits in any::<u64>(),
+        (next, round_weight) in any::<(u32, u32)>(),
         random in any::<u64>(),
         client in any::<[u8; 4]>(),
         since_ms in 0u64..2000,
@@ -447,8 +455,7 @@ proptest! {
             .map(|(index, dest)| DestLoad { ramp: Ramp::at(since_ms * index as u64, 1000), ..dest })
             .collect();
         let table = maglev_table(&destinations);
-        let state = SchedState::from_bits(bits);
-        prop_assert_eq!(state.to_bits(), bits);
+        let state = SchedState { next, round_weight };
         let eligible = destinations.iter().any(|dest| dest.weight > 0 && !dest.overloaded);
         for scheduler in Scheduler::ALL {
             for flags in [0, SERVICE_SCHED1] {
@@ -459,7 +466,7 @@ proptest! {
                     table: &table,
                     ..Request::new(state, SIZE)
                 };
-                match scheduler.schedule(&destinations, &request) {
+                match scheduler.choose(&destinations, &request) {
                     Ok(choice) => {
                         let dest = destinations[choice.index as usize];
                         prop_assert!(dest.weight > 0 && !dest.overloaded);

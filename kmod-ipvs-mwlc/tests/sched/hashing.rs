@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use ipvs_mwlc::director::config::{Address, SERVICE_SCHED1, SERVICE_SCHED2};
+use ipvs_mwlc::director::address::Address;
+use ipvs_mwlc::director::flags::{SERVICE_SCHED1, SERVICE_SCHED2};
 use ipvs_mwlc::director::sched::mh::{self, Member, Visit, NOBODY, TABLE_ENTRIES};
 use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Request, SchedState, Scheduler};
 use proptest::prelude::*;
@@ -45,7 +46,7 @@ impl Service {
             ..Request::new(SchedState::NEW, SIZE)
         };
         self.scheduler
-            .schedule(destinations, &request)
+            .choose(destinations, &request)
             .map(|choice| choice.index)
     }
 }

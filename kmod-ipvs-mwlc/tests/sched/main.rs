@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
-use ipvs_mwlc::director::config::Address;
+use ipvs_mwlc::director::address::Address;
 use ipvs_mwlc::director::sched::mh::{self, Member, Visit};
 use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Request, SchedState, Scheduler};
 
@@ -31,7 +31,7 @@ fn order(scheduler: Scheduler, destinations: &[DestLoad], count: usize) -> Vec<u
     (0..count)
         .map(|_| {
             let choice = scheduler
-                .schedule(destinations, &Request::new(state, SIZE))
+                .choose(destinations, &Request::new(state, SIZE))
                 .unwrap();
             state = choice.state;
             choice.index
@@ -41,7 +41,7 @@ fn order(scheduler: Scheduler, destinations: &[DestLoad], count: usize) -> Vec<u
 
 fn choose(scheduler: Scheduler, destinations: &[DestLoad]) -> Result<u32, NoDestination> {
     scheduler
-        .schedule(destinations, &Request::new(SchedState::NEW, SIZE))
+        .choose(destinations, &Request::new(SchedState::NEW, SIZE))
         .map(|choice| choice.index)
 }
 

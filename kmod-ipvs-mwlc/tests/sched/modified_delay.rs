@@ -45,7 +45,7 @@ fn an_idle_cluster_takes_turns_and_the_heavier_first() {
 fn nothing_expected_still_tells_weights_apart() {
     let request = Request::new(SchedState::NEW, 0);
     let chosen = Scheduler::Msed
-        .schedule(&[loaded(1, 0), loaded(2, 0)], &request)
+        .choose(&[loaded(1, 0), loaded(2, 0)], &request)
         .map(|choice| choice.index);
     assert_eq!(chosen, Ok(1));
 }

@@ -136,7 +136,7 @@ fn chosen_by_lot(scheduler: Scheduler, ramp: Ramp) -> u32 {
             random,
             ..Request::new(state, SIZE)
         };
-        if let Ok(choice) = scheduler.schedule(&destinations, &request) {
+        if let Ok(choice) = scheduler.choose(&destinations, &request) {
             state = choice.state;
             count += u32::from(choice.index == 2);
         }

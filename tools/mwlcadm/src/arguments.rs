@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 
 use clap::{Args, FromArgMatches, ValueEnum};
-use ipvs_mwlc::director::config::{Family, Transport};
+use ipvs_mwlc::director::address::{Family, Transport};
 use ipvs_mwlc::director::drain::DrainPolicy;
 use ipvs_mwlc::director::load::{Learn, SizePolicy};
 

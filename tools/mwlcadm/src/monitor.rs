@@ -103,7 +103,7 @@ fn write_line(line: &Line, json: bool, output: &mut impl Write) -> Result<(), Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipvs_mwlc::director::config::Transport;
+    use ipvs_mwlc::director::address::Transport;
     use ipvs_mwlc::uapi::mwlc::event_kind;
 
     fn event() -> Event {

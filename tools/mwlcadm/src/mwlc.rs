@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 pub use event::Event;
 pub use sizes::{FileName, FileSize, NodeReport};
 
-use ipvs_mwlc::director::config::Transport;
+use ipvs_mwlc::director::address::Transport;
 use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::drain::DrainPolicy;
 use ipvs_mwlc::director::errno::Reject;
@@ -415,7 +415,8 @@ fn parse_conn(answer: &Answer) -> Result<ConnEntry, Reject> {
 mod tests {
     //! The director's own encoders write the answers that are read here.
     use super::*;
-    use ipvs_mwlc::director::config::{Address, DestKey, ServiceKey};
+    use ipvs_mwlc::director::address::Address;
+    use ipvs_mwlc::director::config::DestKey;
     use ipvs_mwlc::director::drain::DrainView;
     use ipvs_mwlc::director::load::ExpectedSize;
     use ipvs_mwlc::director::mwlc_family::{
@@ -425,6 +426,7 @@ mod tests {
     use ipvs_mwlc::director::netlink::{Encoder, Full};
     use ipvs_mwlc::director::packet::Tuple;
     use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
+    use ipvs_mwlc::director::service_key::ServiceKey;
     use ipvs_mwlc::director::stats::Counters;
     use ipvs_mwlc::director::tcp::TcpState;
 

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipvs_mwlc::director::config::{Address, Family, Transport};
+use ipvs_mwlc::director::address::{Address, Family, Transport};
 use ipvs_mwlc::director::errno::{Errno, Reject};
 use ipvs_mwlc::director::netlink::{Attribute, AttributeTable, Encoder, Full};
 use ipvs_mwlc::uapi::ipvs::service;

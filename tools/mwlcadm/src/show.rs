@@ -279,7 +279,7 @@ pub(crate) fn write_json(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipvs_mwlc::director::config::Transport;
+    use ipvs_mwlc::director::address::Transport;
     use ipvs_mwlc::director::conn::ConnState;
     use ipvs_mwlc::director::load::Learn;
     use ipvs_mwlc::director::refusals::Refusals;

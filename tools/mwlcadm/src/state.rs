@@ -23,7 +23,7 @@ mod tests {
     use super::*;
     use crate::mwlc::Drain;
     use crate::names::ServiceName;
-    use ipvs_mwlc::director::config::Transport;
+    use ipvs_mwlc::director::address::Transport;
     use ipvs_mwlc::director::drain::DrainPolicy;
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
-use ipvs_mwlc::director::config::Transport;
+use ipvs_mwlc::director::address::Transport;
 
 use crate::names::ServiceName;
 

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ipvs_mwlc::director::config::CONNECTION_SIZE_BYTES_MAX;
+use ipvs_mwlc::director::limits::CONNECTION_SIZE_BYTES_MAX;
 use ipvs_mwlc::director::mwlc_family::{SizeQuestion, encode_question, parse_question};
 use ipvs_mwlc::uapi::mwlc::{FAMILY_NAME, command, group};
 use mwlcadm::genl::{Answer, Connection, Heard};

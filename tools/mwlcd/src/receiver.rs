@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use ipvs_mwlc::director::config::Address;
+use ipvs_mwlc::director::address::Address;
 use ipvs_mwlc::director::mwlc_family::encode_node;
 use ipvs_mwlc::uapi::mwlc::command;
 use mwlcadm::genl::Connection;

@@ -162,7 +162,7 @@ impl Chooser {
             random,
             ..Request::new(self.state, expected_size_bytes)
         };
-        let choice = scheduler.schedule(loads, &request).ok()?;
+        let choice = scheduler.choose(loads, &request).ok()?;
         self.state = choice.state;
         Some(choice.index as usize)
     }

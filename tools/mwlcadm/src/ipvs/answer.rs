@@ -3,8 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipvs_mwlc::director::config::SERVICE_HASHED;
 use ipvs_mwlc::director::errno::Reject;
+use ipvs_mwlc::director::flags::SERVICE_HASHED;
 use ipvs_mwlc::director::netlink::{Attribute, Attributes};
 use ipvs_mwlc::director::stats::{Counters, Rates, Stats};
 use ipvs_mwlc::uapi::ipvs::{attribute, daemon, dest, forwarding, service, stats};
@@ -183,7 +183,8 @@ mod tests {
     //! requests that are written here: both sides of the wire, without one.
     use super::*;
     use crate::ipvs::request::{daemon_nest, full_dest, full_service, service_nest};
-    use ipvs_mwlc::director::config::{self, Family, Transport};
+    use ipvs_mwlc::director::address::{Family, Transport};
+    use ipvs_mwlc::director::config;
     use ipvs_mwlc::director::ipvs_family::{
         Command, DestinationView, RequestKind, ServiceView, encode_destination, encode_service,
         parse_command,

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ipvs_mwlc::director::config::SERVICE_HASHED;
+use ipvs_mwlc::director::flags::SERVICE_HASHED;
 use ipvs_mwlc::director::netlink::{Encoder, Full};
 use ipvs_mwlc::uapi::ipvs::{attribute, daemon, dest, service};
 

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ipvs_mwlc::director::config::Family;
+use ipvs_mwlc::director::address::Family;
 use ipvs_mwlc::director::stats::Stats;
 use ipvs_mwlc::uapi::ipvs::forwarding;
 

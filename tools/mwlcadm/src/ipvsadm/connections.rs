@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ipvs_mwlc::director::config::Transport;
+use ipvs_mwlc::director::address::Transport;
 
 use super::Listing;
 use super::resolve::Resolver;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Names of the schedulers' flags: `-b`.
 
-use ipvs_mwlc::director::config::{SERVICE_SCHED1, SERVICE_SCHED2, SERVICE_SCHED3};
+use ipvs_mwlc::director::flags::{SERVICE_SCHED1, SERVICE_SCHED2, SERVICE_SCHED3};
 
 use crate::error::Error;
 

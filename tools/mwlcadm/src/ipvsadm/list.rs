@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use ipvs_mwlc::director::config::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
+use ipvs_mwlc::director::flags::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
 use ipvs_mwlc::director::stats::{Counters, Rates, Stats};
 use ipvs_mwlc::uapi::ipvs::forwarding;
 
@@ -328,7 +328,8 @@ fn show_number(number: u64, exact: bool) -> String {
 mod tests {
     use super::*;
     use crate::ipvs::{DestConfig, Netmask};
-    use ipvs_mwlc::director::config::{Family, SERVICE_SCHED1, SERVICE_SCHED3, Transport};
+    use ipvs_mwlc::director::address::{Family, Transport};
+    use ipvs_mwlc::director::flags::{SERVICE_SCHED1, SERVICE_SCHED3};
 
     fn tables() -> Tables {
         let stats = Stats {

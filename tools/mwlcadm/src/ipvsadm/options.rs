@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ipvs_mwlc::director::config::{
-    Family, SERVICE_ONE_PACKET, SERVICE_PERSISTENT, Transport, WEIGHT_MAX,
-};
+use ipvs_mwlc::director::address::{Family, Transport};
+use ipvs_mwlc::director::flags::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
+use ipvs_mwlc::director::limits::WEIGHT_MAX;
 use ipvs_mwlc::director::timeouts::TimeoutsUpdate;
 use ipvs_mwlc::uapi::ipvs::forwarding;
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use ipvs_mwlc::director::config::Transport;
+use ipvs_mwlc::director::address::Transport;
 
 use crate::names::ServiceName;
 
@@ -90,7 +90,7 @@ mod tests {
         let named = Resolver::new(false);
         assert_eq!(named.endpoint(local, Some(Transport::Tcp)), "localhost:ssh");
         assert_eq!(named.endpoint(local, None), "localhost:22");
-        let mark = ServiceName::Mark(ipvs_mwlc::director::config::Family::Ipv4, 7);
+        let mark = ServiceName::Mark(ipvs_mwlc::director::address::Family::Ipv4, 7);
         assert_eq!(named.service_options(&mark), "-f 7");
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! What is configured, as the command lines that configure it.
 
-use ipvs_mwlc::director::config::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
+use ipvs_mwlc::director::flags::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
 use ipvs_mwlc::director::load::{EXPECTED_SIZE_BYTES_DEFAULT, Learn, SizePolicy};
 use ipvs_mwlc::director::sched::Scheduler;
 use ipvs_mwlc::director::slow_start;
@@ -124,7 +124,8 @@ mod tests {
     use super::*;
     use crate::ipvs::{Forwarding, Netmask};
     use crate::ipvsadm::{Action, parse};
-    use ipvs_mwlc::director::config::{Family, SERVICE_SCHED1, SERVICE_SCHED2, Transport};
+    use ipvs_mwlc::director::address::{Family, Transport};
+    use ipvs_mwlc::director::flags::{SERVICE_SCHED1, SERVICE_SCHED2};
     use ipvs_mwlc::director::refusals::Refusals;
     use std::ffi::OsString;
 

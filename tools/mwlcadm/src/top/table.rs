@@ -242,7 +242,7 @@ fn bar(value: f64, largest: f64) -> String {
 mod tests {
     use super::*;
     use crate::mwlc::Drain;
-    use ipvs_mwlc::director::config::Transport;
+    use ipvs_mwlc::director::address::Transport;
     use ipvs_mwlc::director::drain::DrainPolicy;
     use ipvs_mwlc::director::load::{Learn, SizePolicy};
     use ipvs_mwlc::director::refusals::Refusals;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 use super::*;
-use ipvs_mwlc::director::config::Transport;
+use ipvs_mwlc::director::address::Transport;
 use ipvs_mwlc::director::load::{Learn, SizePolicy};
 use ipvs_mwlc::director::refusals::Refusals;
 

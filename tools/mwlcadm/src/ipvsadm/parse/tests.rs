@@ -3,7 +3,7 @@ use super::*;
 use crate::ipvs::{Daemon, DestConfig, Forwarding, Netmask, ServiceConfig};
 use crate::ipvsadm::{Listing, View};
 use crate::names::ServiceName;
-use ipvs_mwlc::director::config::{Family, Transport};
+use ipvs_mwlc::director::address::{Family, Transport};
 use ipvs_mwlc::director::timeouts::TimeoutsUpdate;
 use proptest::prelude::*;
 use std::net::SocketAddr;
