@@ -5,10 +5,10 @@ use kernel::sync::rcu::read_lock;
 
 use super::{find_service, no_memory, NO_DESTINATION};
 use crate::director::config::DestKey;
-use crate::director::service_key::ServiceKey;
 use crate::director::drain::DrainRequest;
 use crate::director::errno::Reject;
 use crate::director::event::Event;
+use crate::director::service_key::ServiceKey;
 use crate::state::balancer::Balancer;
 
 /// Begins a drain, or changes one. Under the namespace's mutex.

@@ -13,8 +13,6 @@ use super::{
     NO_SERVICE,
 };
 use crate::director::config::{DestConfig, DestKey, ServiceConfig, ServiceEdit};
-use crate::director::service_key::ServiceKey;
-use crate::director::limits::{DESTINATIONS_PER_SERVICE_MAX, SERVICES_MAX};
 use crate::director::drain::DrainPolicy;
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
@@ -23,6 +21,8 @@ use crate::director::ipvs_family::{
     DestinationView, RequestKind, ServiceView, DESTINATION_REPLY_BYTES_MAX,
     SERVICE_REPLY_BYTES_MAX,
 };
+use crate::director::limits::{DESTINATIONS_PER_SERVICE_MAX, SERVICES_MAX};
+use crate::director::service_key::ServiceKey;
 use crate::director::timeouts::{Timeouts, TimeoutsUpdate};
 use crate::kapi::netlink::{
     Cursor, DumpMessage, Family, Operation, Reply, Request, REPLY_BYTES_MAX,
@@ -98,7 +98,14 @@ impl Family for Ipvs {
                 namespace.configure(|b| set_destination(b, &key, &config))
             }
             Command::DelDestination(key, gone) => {
-                namespace.configure(|b| delete_destination(b, &key, &gone))
+                let gone = namespace.configure(|b| delete_destination(b, &key, &gone))?;
+                // The others' connections end with their next packet.
+                if gone.drain.policy() == DrainPolicy::Redispatch {
+                    if let Some(balancer) = namespace.balancer() {
+                        drains::evict(&balancer, &gone, DrainPolicy::Redispatch);
+                    }
+                }
+                Ok(())
             }
             Command::SetConfig(update) => namespace.configure(|b| set_timeouts(b, update)),
             Command::Zero(key) => namespace.configure(|b| zero(b, key.as_ref())),
@@ -251,7 +258,12 @@ fn set_destination(balancer: &Balancer, key: &ServiceKey, config: &DestConfig) -
     Ok(())
 }
 
-fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> Result {
+/// The real server that is gone.
+fn delete_destination(
+    balancer: &Balancer,
+    key: &ServiceKey,
+    gone: &DestKey,
+) -> Result<Arc<Destination>> {
     let service = find_service(balancer, key)?;
     let gone: Arc<Destination> = service
         .destination(gone, &read_lock())
@@ -260,12 +272,8 @@ fn delete_destination(balancer: &Balancer, key: &ServiceKey, gone: &DestKey) -> 
     service.remove(&gone).map_err(no_memory)?;
     balancer.totals.retire(&gone);
     balancer.forget_removed();
-    // Otherwise each connection ends with its next packet.
-    if gone.drain.policy() == DrainPolicy::Redispatch {
-        drains::evict(balancer, &gone, DrainPolicy::Redispatch);
-    }
     balancer.tell(&Event::DestRemoved(*key, gone.key()));
-    Ok(())
+    Ok(gone)
 }
 
 fn set_timeouts(balancer: &Balancer, update: TimeoutsUpdate) -> Result {

@@ -15,9 +15,9 @@ use kernel::error::Error;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::director::service_key::ServiceKey;
 use crate::director::errno::{Errno, Reject};
 use crate::director::netlink::Full;
+use crate::director::service_key::ServiceKey;
 use crate::kapi::netlink::Request;
 use crate::kapi::pernet;
 use crate::namespace::Namespace;

@@ -7,24 +7,23 @@ use kernel::sync::rcu::{read_lock, Guard};
 
 use super::drain::drain;
 use super::{find_service, namespace, reports, sizes, NO_SERVICE};
-use crate::director::service_key::ServiceKey;
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;
 use crate::director::ipvs_family::RequestKind;
 use crate::director::mwlc_family::{
     encode_connection, encode_destination, encode_node, encode_service, parse_command, Command,
-    ConnectionView, DestinationView, ServiceView, TableCursor,
-    REPLY_BYTES_MAX as MWLC_REPLY_BYTES_MAX, SIZE_REPLY_BYTES_MAX,
+    DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX as MWLC_REPLY_BYTES_MAX,
+    SIZE_REPLY_BYTES_MAX,
 };
 use crate::director::packet::Tuple;
+use crate::director::service_key::ServiceKey;
 use crate::kapi::clock::Ticks;
 use crate::kapi::netlink::{
     Cursor, DumpMessage, Family, Operation, Published, Reply, Request, REPLY_BYTES_MAX,
 };
 use crate::state::balancer::Balancer;
 use crate::state::channel::{GROUPS, PUBLISHED};
-use crate::state::connection::Connection;
 use crate::state::service::Service;
 use crate::uapi::mwlc::{command, FAMILY_NAME, FAMILY_VERSION};
 
@@ -254,13 +253,14 @@ fn dump_connections(
     message: &mut DumpMessage,
     guard: &Guard,
 ) {
+    let timeouts = balancer.timeouts(guard);
     let mut at = TableCursor::from_bits(cursor[0]);
     while (at.bucket as usize) < balancer.connections.buckets() {
         let chain = balancer.connections.entries(at.bucket as usize, guard);
         for connection in chain.skip(at.skip as usize) {
-            if let Some(view) = view_connection(balancer, connection, guard) {
+            if let Some(record) = connection.record(timeouts) {
                 if message
-                    .entry(command::GET_CONN, |to| encode_connection(to, &view))
+                    .entry(command::GET_CONN, |to| encode_connection(to, &record))
                     .is_err()
                 {
                     cursor[0] = at.to_bits();
@@ -272,25 +272,4 @@ fn dump_connections(
         at = at.after_bucket();
     }
     cursor[0] = at.to_bits();
-}
-
-/// What there is to say of a connection; nothing if it has just ended.
-fn view_connection(
-    balancer: &Balancer,
-    connection: &Connection,
-    guard: &Guard,
-) -> Option<ConnectionView> {
-    let now = Ticks::now();
-    let word = connection.word();
-    Some(ConnectionView {
-        tuple: connection.tuple(),
-        destination: connection.destination.key(),
-        state: connection.listed_state()?,
-        size_bytes: word.size_bytes(),
-        size_known: word.size_known(),
-        age_ms: now.ms_since(connection.started()),
-        expires_ms: connection
-            .deadline_with(balancer.timeouts(guard))
-            .ms_since(now),
-    })
 }

@@ -8,8 +8,9 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::director::config::Forwarding;
-use crate::director::proc_text::{ProcAddress, ProcEndpoint, ProcServiceLine, ProcTemplateLine};
+use crate::director::proc_text::{
+    ProcConnectionLine, ProcEndpoint, ProcServiceLine, ProcTemplateLine,
+};
 use crate::director::stats::{Counters, Stats};
 use crate::kapi::clock::{Ticks, HZ};
 use crate::kapi::cpu;
@@ -17,7 +18,6 @@ use crate::kapi::pernet::{self, Net, PerNet, Slot};
 use crate::kapi::procfs::{self, File, Text};
 use crate::namespace::Namespace;
 use crate::state::balancer::{table_size, Balancer};
-use crate::state::connection::Connection;
 use crate::state::destination::Destination;
 use crate::state::service::Service;
 use crate::state::template::Template;
@@ -103,15 +103,11 @@ fn write_service(service: &Service, text: &mut Text, guard: &Guard) {
 
 fn write_destination(destination: &Destination, text: &mut Text) {
     let load = destination.load();
-    let method = match destination.forwarding() {
-        Forwarding::DirectRouting => "Route",
-        Forwarding::LocalNode => "Local",
-    };
     let key = destination.key();
     text.write(core::format_args!(
         "  -> {}      {:<7} {:<6} {:<10} {:<10}\n",
         ProcEndpoint(key.address, key.port),
-        method,
+        destination.forwarding().name(),
         load.weight,
         load.active,
         load.inactive.saturating_add(load.pending),
@@ -136,8 +132,11 @@ impl File for ConnectionsFile {
         let guard = read_lock();
         let connections = &balancer.connections;
         if bucket < connections.buckets() {
+            let timeouts = balancer.timeouts(&guard);
             for connection in connections.entries(bucket, &guard) {
-                write_connection(&balancer, connection, text, &guard);
+                if let Some(record) = connection.record(timeouts) {
+                    text.write(core::format_args!("{}", ProcConnectionLine(&record)));
+                }
             }
             return true;
         }
@@ -152,7 +151,11 @@ impl File for ConnectionsFile {
     }
 }
 
+/// Nothing of one whose real server was removed: it says of no connection any more where it goes.
 fn write_template(template: &Template, text: &mut Text) {
+    if template.destination.is_removed() {
+        return;
+    }
     let line = ProcTemplateLine {
         service: template.key.service,
         network: template.key.network,
@@ -161,28 +164,6 @@ fn write_template(template: &Template, text: &mut Text) {
         expires_s: template.expires().ms_since(Ticks::now()) / 1000,
     };
     text.write(core::format_args!("{line}"));
-}
-
-fn write_connection(balancer: &Balancer, connection: &Connection, text: &mut Text, guard: &Guard) {
-    let Some(state) = connection.listed_state() else {
-        return;
-    };
-    let tuple = connection.tuple();
-    let destination = connection.destination.key();
-    let deadline = connection.deadline_with(balancer.timeouts(guard));
-    text.write(core::format_args!(
-        "{:<3} {} {:04X} {} {:04X} {} {:04X} {:<11} {:>7}\n",
-        tuple.transport.name(),
-        ProcAddress(tuple.source),
-        tuple.source_port,
-        ProcAddress(tuple.destination),
-        tuple.destination_port,
-        ProcAddress(destination.address),
-        // Direct routing does not change it.
-        tuple.destination_port,
-        state.name(),
-        deadline.ms_since(Ticks::now()) / 1000,
-    ));
 }
 
 impl File for StatsFile {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The first packet of a flow: which service it is for, and the connection that its real server gets.
+//! Gives a connection a real server: when a flow's first packet opens one, and when its real server goes.
 
 use kernel::sync::rcu::Guard;
 
@@ -8,7 +8,7 @@ use crate::director::conn::ConnState;
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;
 use crate::director::tcp::{self, TcpEvent, TcpState};
-use crate::kapi::hashtable::{Made, Table};
+use crate::kapi::hashtable::{Entry, Made, Node, Table};
 use crate::state::balancer::Balancer;
 use crate::state::connection::{Connection, Pick};
 
@@ -63,10 +63,10 @@ pub(super) fn open(
     };
     let start = |pick: Pick| {
         let one_packet = pick.one_packet;
-        let made = vacant.fill(hash, Connection::start(*flow, pick));
+        let made = vacant.fill(hash, Connection::start(*flow, state, pick));
         Opened::Connection { made, one_packet }
     };
-    match service.assign(flow, state, balancer.surroundings(), guard, start) {
+    match service.assign(flow, balancer.surroundings(), guard, start) {
         Ok(opened) => opened,
         Err(cause) => {
             service.complain(cause);
@@ -85,4 +85,24 @@ fn opened_by(balancer: &Balancer, event: TcpEvent) -> Option<TcpState> {
     } else {
         tcp::open(event)
     }
+}
+
+/// Gives a connection another real server of its service; false if there is none, no memory, or the
+/// connection has ended.
+pub(crate) fn redispatch(balancer: &Balancer, node: &Node<Connection>, guard: &Guard) -> bool {
+    let service = node.destination.service();
+    let Some(service) = balancer.services.load(guard).get(&service) else {
+        return false;
+    };
+    let Some(vacant) = Table::reserve() else {
+        return false;
+    };
+    let timeouts = balancer.timeouts(guard);
+    let moves = |pick: Pick| {
+        let successor = |connection: &Connection| connection.move_to(pick, timeouts);
+        balancer.connections.replace(node, vacant, successor)
+    };
+    service
+        .assign(node.key(), balancer.surroundings(), guard, moves)
+        .unwrap_or(false)
 }

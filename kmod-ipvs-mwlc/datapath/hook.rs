@@ -3,10 +3,11 @@
 
 use kernel::sync::rcu::Guard;
 
-use super::dispatch::{open, Opened};
+use super::dispatch::{open, redispatch, Opened};
 use super::transmit::send;
 use super::watch::watch;
 use crate::director::address::Address;
+use crate::director::drain::DrainPolicy;
 use crate::director::flow::{arriving, plain, FlowKey, Seen};
 use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, ParseError, Payload, Tuple};
 use crate::director::packet6::{parse_ipv6, Ipv6Packet, EXTENSIONS_MAX};
@@ -159,7 +160,7 @@ fn error_about(
 ) -> Verdict {
     let node = FlowKey::of(tuple).and_then(|key| balancer.connection(&key, guard));
     match node {
-        Some(node) => send(packet, ttl, &node.destination, guard),
+        Some(node) => send(packet, ttl, node, guard),
         None => Verdict::Accept(packet),
     }
 }
@@ -167,15 +168,34 @@ fn error_about(
 #[inline]
 fn packet_of(balancer: &Balancer, mut packet: Packet, seen: &Seen, guard: &Guard) -> Verdict {
     let hash = balancer.hash(&seen.key);
-    if let Some(node) = balancer.connections.lookup(hash, &seen.key, guard) {
-        if goes_on(balancer, node, seen.event) {
-            if node.word().is_watched() {
-                watch(balancer, node, &mut packet, guard);
-            }
-            return send(packet, seen.ttl, &node.destination, guard);
-        }
+    let Some(node) = balancer.connections.lookup(hash, &seen.key, guard) else {
+        return packet_of_none(balancer, packet, seen, hash, guard);
+    };
+    if !goes_on(balancer, node, seen.event, guard) {
+        return packet_of_ended(balancer, packet, seen, hash, guard);
     }
-    packet_of_none(balancer, packet, seen, hash, guard)
+    if node.word().is_watched() {
+        watch(balancer, node, &mut packet, guard);
+    }
+    send(packet, seen.ttl, node, guard)
+}
+
+/// The way of a packet whose connection has just ended: it may go on at another real server.
+#[cold]
+#[inline(never)]
+fn packet_of_ended(
+    balancer: &Balancer,
+    packet: Packet,
+    seen: &Seen,
+    hash: u32,
+    guard: &Guard,
+) -> Verdict {
+    match balancer.connections.lookup(hash, &seen.key, guard) {
+        Some(node) if goes_on(balancer, node, seen.event, guard) => {
+            send(packet, seen.ttl, node, guard)
+        }
+        _ => packet_of_none(balancer, packet, seen, hash, guard),
+    }
 }
 
 /// The way of a packet that belongs to no connection.
@@ -207,10 +227,10 @@ fn packet_of_none(
         };
         if one_packet {
             // Its drop ends it: it was counted, and that is all.
-            return send(packet, seen.ttl, &made.destination, guard);
+            return send(packet, seen.ttl, &made, guard);
         }
         match balancer.insert(made, guard) {
-            Ok(node) => return send(packet, seen.ttl, &node.destination, guard),
+            Ok(node) => return send(packet, seen.ttl, node, guard),
             // The client sends its SYN again; by then there may be room.
             Err(InsertError::Full | InsertError::NoMemory) => {
                 balancer.complain_of_room();
@@ -220,8 +240,8 @@ fn packet_of_none(
         }
         // Another CPU had the same client's packet: that one's connection counts.
         if let Some(node) = balancer.connections.lookup(hash, &seen.key, guard) {
-            if goes_on(balancer, node, seen.event) {
-                return send(packet, seen.ttl, &node.destination, guard);
+            if goes_on(balancer, node, seen.event, guard) {
+                return send(packet, seen.ttl, node, guard);
             }
         }
     }
@@ -229,11 +249,16 @@ fn packet_of_none(
 }
 
 /// Takes note of a packet of an existing connection; false if the packet belongs to none any
-/// more.
+/// more, or to one that has just taken the place of this one.
 #[inline]
-fn goes_on(balancer: &Balancer, node: &Node<Connection>, event: Option<TcpEvent>) -> bool {
+fn goes_on(
+    balancer: &Balancer,
+    node: &Node<Connection>,
+    event: Option<TcpEvent>,
+    guard: &Guard,
+) -> bool {
     if node.destination.is_removed() {
-        balancer.connections.remove(node);
+        leave_removed(balancer, node, guard);
         return false;
     }
     match node.observe(event, balancer.connections.context()) {
@@ -248,5 +273,16 @@ fn goes_on(balancer: &Balancer, node: &Node<Connection>, event: Option<TcpEvent>
             false
         }
         Observed::Ended => false,
+    }
+}
+
+/// The real server of a connection was removed: it moves to another one if the removal was to have that,
+/// or else ends.
+#[cold]
+#[inline(never)]
+fn leave_removed(balancer: &Balancer, node: &Node<Connection>, guard: &Guard) {
+    let moves = node.destination.drain.policy() == DrainPolicy::Redispatch;
+    if !(moves && redispatch(balancer, node, guard)) {
+        balancer.connections.remove(node);
     }
 }

@@ -125,7 +125,27 @@ pub enum Forwarding {
 }
 
 impl Forwarding {
-    /// The number in the IPVS family.
+    /// Every way.
+    pub const ALL: [Forwarding; 2] = [Forwarding::LocalNode, Forwarding::DirectRouting];
+
+    /// The way with this number in the IPVS family, if the director has it.
+    pub const fn from_number(number: u32) -> Option<Forwarding> {
+        match number {
+            1 => Some(Forwarding::LocalNode),
+            3 => Some(Forwarding::DirectRouting),
+            _ => None,
+        }
+    }
+
+    /// Its name in `/proc/net/ip_vs`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Forwarding::LocalNode => "Local",
+            Forwarding::DirectRouting => "Route",
+        }
+    }
+
+    /// The number in the IPVS family, below 8.
     pub const fn number(self) -> u32 {
         match self {
             Forwarding::LocalNode => 1,

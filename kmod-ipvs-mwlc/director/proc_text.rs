@@ -5,8 +5,8 @@ use core::fmt::{Display, Formatter, Result};
 
 use crate::director::address::Address;
 use crate::director::config::{DestKey, ServiceConfig};
-use crate::director::service_key::FTP_PORT;
-use crate::director::service_key::{Endpoint, ServiceKey};
+use crate::director::record::ConnectionRecord;
+use crate::director::service_key::{Endpoint, ServiceKey, FTP_PORT};
 
 /// An address: IPv4 as eight hexadecimal digits, IPv6 as eight groups of four with nothing left
 /// out.
@@ -90,6 +90,34 @@ impl Display for ProcServiceLine<'_> {
     }
 }
 
+/// A connection's line; nothing of one that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcConnectionLine<'a>(pub &'a ConnectionRecord);
+
+impl Display for ProcConnectionLine<'_> {
+    fn fmt(&self, to: &mut Formatter<'_>) -> Result {
+        let ProcConnectionLine(record) = *self;
+        let Some(state) = record.word.state() else {
+            return Ok(());
+        };
+        let tuple = record.key.tuple();
+        writeln!(
+            to,
+            "{:<3} {} {:04X} {} {:04X} {} {:04X} {:<11} {:>7}",
+            tuple.transport.name(),
+            ProcAddress(tuple.source),
+            tuple.source_port,
+            ProcAddress(tuple.destination),
+            tuple.destination_port,
+            ProcAddress(record.destination.address),
+            // Direct routing does not change it.
+            tuple.destination_port,
+            state.name(),
+            record.expires_ms / 1000,
+        )
+    }
+}
+
 /// The protocol of firewall marks' templates.
 const ANY_PROTOCOL: &str = "IP";
 
@@ -144,9 +172,14 @@ impl Display for ProcTemplateLine {
 mod tests {
     use super::*;
     use crate::director::address::{Family, Transport};
+    use crate::director::config::Forwarding;
+    use crate::director::conn::ConnState;
     use crate::director::flags::{SERVICE_ONE_PACKET, SERVICE_PERSISTENT};
+    use crate::director::flow::FlowKey;
     use crate::director::netmask::Netmask;
     use crate::director::sched::Scheduler;
+    use crate::director::tcp::TcpState;
+    use crate::director::word::{Progress, Watch, Word};
     use std::string::{String, ToString};
 
     const FOUR: Address = Address::V4([10, 0, 0, 100]);
@@ -186,6 +219,37 @@ mod tests {
         ] {
             assert_eq!(line(key, flags), expected);
         }
+    }
+
+    #[test]
+    fn lines_of_connections() {
+        let word = Word::new(
+            ConnState::Tcp(TcpState::Established),
+            Forwarding::DirectRouting,
+            1,
+            Watch::default(),
+        );
+        let record = ConnectionRecord {
+            key: FlowKey::ipv4(Transport::Tcp, [10, 0, 0, 9], 40_000, [10, 0, 0, 100], 80),
+            destination: DestKey {
+                address: Address::V4([10, 0, 0, 21]),
+                port: 80,
+            },
+            word,
+            progress: Progress::NONE,
+            age_ms: 7,
+            idle_ms: 1000,
+            expires_ms: 899_999,
+        };
+        assert_eq!(
+            ProcConnectionLine(&record).to_string(),
+            "TCP 0A000009 9C40 0A000064 0050 0A000015 0050 ESTABLISHED     899\n"
+        );
+        let ended = ConnectionRecord {
+            word: Word::ENDED,
+            ..record
+        };
+        assert_eq!(ProcConnectionLine(&ended).to_string(), "");
     }
 
     #[test]

@@ -53,6 +53,14 @@ impl Ticks {
         Ticks(self.0.saturating_add(ticks))
     }
 
+    /// The moment this many milliseconds earlier.
+    pub(crate) fn before_ms(self, milliseconds: u64) -> Ticks {
+        Ticks(
+            self.0
+                .saturating_sub(milliseconds.saturating_mul(HZ) / 1000),
+        )
+    }
+
     /// The last whole second that has begun by then, in seconds of the counter.
     pub(crate) fn whole_s(self) -> u32 {
         (self.0 / HZ) as u32

@@ -316,20 +316,12 @@ impl<E: Entry> Table<E> {
         let (Some(bucket), Some(lock)) = (self.bucket(hash), self.lock(hash)) else {
             return false;
         };
-        let unlinked = lock.with(|()| {
-            if !node.linked.load(Relaxed) {
-                return false;
+        let unlinked = lock.with(|()| match link_to(bucket, node) {
+            Some(link) => {
+                unlink(link, node);
+                true
             }
-            let mut link = bucket;
-            // SAFETY: Nodes of this chain are freed only after they were unlinked under this lock.
-            while let Some(other) = unsafe { link.load(Relaxed).as_ref() } {
-                if ptr::eq(other, node) {
-                    unlink(link, node);
-                    return true;
-                }
-                link = &other.next;
-            }
-            false
+            None => false,
         });
         if unlinked {
             self.retire(node);
@@ -337,9 +329,45 @@ impl<E: Entry> Table<E> {
         unlinked
     }
 
+    /// Puts what `successor` makes of an entry in its place, in one step: who looks for its key finds the one
+    /// or the other. False if the entry has ended. The successor has the entry's key; it is made under the
+    /// bucket's lock.
+    pub(crate) fn replace(
+        &self,
+        node: &Node<E>,
+        vacant: Vacant<E>,
+        successor: impl FnOnce(&E) -> E,
+    ) -> bool {
+        let hash = node.hash as usize;
+        let (Some(bucket), Some(lock)) = (self.bucket(hash), self.lock(hash)) else {
+            return false;
+        };
+        let replaced = lock.with(|()| {
+            let Some(link) = link_to(bucket, node) else {
+                return false;
+            };
+            let made = vacant.fill(node.hash, successor(&node.entry));
+            made.0.next.store(node.next.load(Relaxed), Relaxed);
+            self.alarm_at(hash, made.0.entry.deadline(&self.context).next_s());
+            // INVARIANT: The node comes from `reserve`.
+            link.store(made.0.into_raw().as_ptr(), Release);
+            node.linked.store(false, Relaxed);
+            true
+        });
+        if replaced {
+            self.let_go(node);
+        }
+        replaced
+    }
+
     /// Ends an entry that the caller has just unlinked.
     fn retire(&self, node: &Node<E>) {
         self.count.fetch_sub(1, Relaxed);
+        self.let_go(node);
+    }
+
+    /// Frees an entry that is in the table no more, when its readers are done.
+    fn let_go(&self, node: &Node<E>) {
         node.entry.unlinked(&self.context);
         // SAFETY: Only the one who unlinked the node comes here, so its head is queued once.
         // Readers are done when the grace period is.
@@ -483,34 +511,37 @@ impl<E: Entry> Table<E> {
         }
     }
 
-    /// Ends the entries that `is_over` says of, now rather than in their time. Sleeps.
-    pub(crate) fn end_those(&self, is_over: impl Fn(&E) -> bool) {
-        for bucket in 0..self.buckets.len() {
+    /// Shows every entry, and lets others run now and then. One that comes meanwhile may be missed. Sleeps, so
+    /// not under a mutex that configuration waits for.
+    pub(crate) fn walk(&self, each: impl FnMut(&Node<E>, &Guard)) {
+        self.walk_part(0, self.buckets.len(), each);
+    }
+
+    /// Shows the entries of so many buckets from this one on; an index beyond the last bucket wraps.
+    pub(crate) fn walk_part(
+        &self,
+        first: usize,
+        count: usize,
+        mut each: impl FnMut(&Node<E>, &Guard),
+    ) {
+        for offset in 0..count {
+            // A guard for each bucket, so that grace periods need not wait for the whole walk.
             let guard = read_lock();
-            for node in self.entries(bucket, &guard) {
-                if is_over(node) {
-                    self.remove(node);
-                }
+            for node in self.entries(first.wrapping_add(offset), &guard) {
+                each(node, &guard);
             }
             drop(guard);
-            yield_after_slice(bucket);
+            yield_after_slice(offset);
         }
     }
 
-    /// Ends every entry. Sleeps.
-    fn clear(&self) {
-        for bucket in 0..self.buckets.len() {
-            // A guard for each entry, for there may be millions and grace periods must not wait
-            // that long.
-            loop {
-                let guard = read_lock();
-                match self.entries(bucket, &guard).next() {
-                    Some(node) => self.remove(node),
-                    None => break,
-                };
+    /// Ends the entries that `is_over` says of, now rather than in their time. Sleeps.
+    pub(crate) fn end_those(&self, is_over: impl Fn(&E) -> bool) {
+        self.walk(|node, _| {
+            if is_over(node) {
+                self.remove(node);
             }
-            yield_after_slice(bucket);
-        }
+        });
     }
 
     #[inline]
@@ -531,6 +562,25 @@ impl<E: Entry> Table<E> {
     }
 }
 
+/// What points to `node` in its bucket; nothing if it was unlinked. Under the bucket's lock.
+fn link_to<'a, E: Entry>(
+    bucket: &'a Atomic<*mut Node<E>>,
+    node: &Node<E>,
+) -> Option<&'a Atomic<*mut Node<E>>> {
+    if !node.linked.load(Relaxed) {
+        return None;
+    }
+    let mut link = bucket;
+    // SAFETY: Nodes of this chain are freed only after they were unlinked under its lock.
+    while let Some(other) = unsafe { link.load(Relaxed).as_ref() } {
+        if ptr::eq(other, node) {
+            return Some(link);
+        }
+        link = &other.next;
+    }
+    None
+}
+
 /// Takes `node`, which `link` points to, out of its chain. Under the bucket's lock.
 fn unlink<E: Entry>(link: &Atomic<*mut Node<E>>, node: &Node<E>) {
     // The node keeps its own `next`, for readers that stand on it.
@@ -547,7 +597,7 @@ fn yield_after_slice(bucket: usize) {
 #[pinned_drop]
 impl<E: Entry> PinnedDrop for Table<E> {
     fn drop(self: Pin<&mut Self>) {
-        self.clear();
+        self.end_those(|_| true);
     }
 }
 

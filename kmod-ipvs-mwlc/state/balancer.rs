@@ -7,9 +7,9 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::director::limits::CONNECTIONS_MAX;
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;
+use crate::director::limits::CONNECTIONS_MAX;
 use crate::director::timeouts::Timeouts;
 use crate::kapi::atomic::{Atomic, Full, Relaxed};
 use crate::kapi::devices::Keeper;
@@ -154,11 +154,9 @@ impl Balancer {
         }
     }
 
-    /// Real servers were removed. Their templates go now, for the next connection of a network is
-    /// scheduled; their connections are listed no more, end with their next packet, and leave the
-    /// table with the next sweep, which walks over it once for however many. Sleeps.
+    /// Real servers were removed. Their connections and templates are listed no more and end when a packet
+    /// asks for them, or with the next sweep, which walks over the tables once for however many.
     pub(crate) fn forget_removed(&self) {
-        self.templates.forget_removed();
         self.has_removed.store(true, Relaxed);
     }
 
@@ -167,6 +165,7 @@ impl Balancer {
         if self.has_removed.xchg(false, Full) {
             self.connections
                 .end_those(|connection| connection.destination.is_removed());
+            self.templates.forget_removed();
         }
         self.connections.sweep();
         self.templates.sweep();

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A connection entry: one client's connection and the real server that has it.
 //!
-//! State and size are one atomic word, and every change of the word is applied to the real server's
+//! State, size and the way to send are one atomic word, and every change of the word is applied to the real server's
 //! load as the difference between the two words. So the sums are exact without a lock, whatever
 //! CPUs do at the same time.
 
-use crate::kapi::atomic::{Atomic, Full, Relaxed};
 use kernel::sync::rcu::read_lock;
 use kernel::sync::Arc;
 
-use crate::director::limits::CONNECTION_SIZE_BYTES_MAX;
 use crate::director::conn::ConnState;
 use crate::director::delivered::{self, is_repeated};
 use crate::director::flow::FlowKey;
-use crate::director::load::{change, Cap, LoadClass, Share};
+use crate::director::load::change;
 use crate::director::packet::Tuple;
+use crate::director::record::ConnectionRecord;
 use crate::director::tcp::{step, TcpEvent, TcpState, Transition};
 use crate::director::timeouts::Timeouts;
+use crate::director::word::{Progress, Watch, Word};
+use crate::kapi::atomic::{Atomic, Full, Relaxed};
 use crate::kapi::clock::Ticks;
 use crate::kapi::hashtable::Entry;
 use crate::kapi::rcu::RcuCell;
 use crate::state::destination::Destination;
-use crate::state::expectation::Watch;
 use crate::state::template::Hold;
 
 /// Sixteen ticks: exact enough to say which of two connections is older.
@@ -34,7 +34,7 @@ const QUIET_LOOK_S: u32 = 60;
 pub(crate) struct Connection {
     /// Client to virtual address.
     key: FlowKey,
-    /// Who has it.
+    /// The real server that has it, from its start to its end.
     pub(crate) destination: Arc<Destination>,
     /// Its [`Word`].
     word: Atomic<u64>,
@@ -48,15 +48,13 @@ pub(crate) struct Connection {
     progress: Atomic<u64>,
 }
 
-/// A real server for a new connection.
+/// What a service gives a connection.
 pub(crate) struct Pick {
     /// The real server.
     pub(crate) destination: Arc<Destination>,
-    /// The connection's first state.
-    pub(crate) state: ConnState,
-    /// What it is expected to fetch, in bytes.
+    /// What a connection that begins now is expected to fetch, in bytes.
     pub(crate) size_bytes: u64,
-    /// What its packets are looked at for, beside being sent on.
+    /// What the packets of a connection that begins now are looked at for, beside being sent on.
     pub(crate) watch: Watch,
     /// What keeps the client on its real server, if the service is persistent.
     pub(crate) hold: Option<Hold>,
@@ -130,112 +128,6 @@ impl Drop for Entering<'_> {
     }
 }
 
-/// State and size in 64 bits: bits 0 to 7 the state's number (0: ended), bit 8 whether the size is
-/// known, bits 9 and 10 what is watched for, 11 to 15 the cap of its capped size, the rest the size.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Word(u64);
-
-const KNOWN_BIT: u64 = 1 << 8;
-const REQUEST_BIT: u64 = 1 << 9;
-const REMAINING_BIT: u64 = 1 << 10;
-const CAP_SHIFT: u32 = 11;
-const SIZE_SHIFT: u32 = CAP_SHIFT + Cap::BITS;
-
-const _: () = assert!(
-    CONNECTION_SIZE_BYTES_MAX <= u64::MAX >> SIZE_SHIFT,
-    "a size fits its bits"
-);
-
-impl Word {
-    const ENDED: Word = Word(0);
-
-    fn new(state: ConnState, size_bytes: u64, watch: Watch) -> Word {
-        let size = size_bytes.min(CONNECTION_SIZE_BYTES_MAX);
-        let request = if watch.request { REQUEST_BIT } else { 0 };
-        let remaining = if watch.remaining { REMAINING_BIT } else { 0 };
-        // A connection starts with the size that is expected of it.
-        let cap = u64::from(Cap::of(size).bits()) << CAP_SHIFT;
-        Word(size << SIZE_SHIFT | cap | request | remaining | u64::from(state.to_u8()))
-    }
-
-    /// The state; `None` if the connection has ended.
-    pub(crate) fn state(self) -> Option<ConnState> {
-        ConnState::from_u8(self.0 as u8)
-    }
-
-    /// The size in bytes.
-    pub(crate) fn size_bytes(self) -> u64 {
-        self.0 >> SIZE_SHIFT
-    }
-
-    /// Whether the size was set, not assumed.
-    pub(crate) fn size_known(self) -> bool {
-        self.0 & KNOWN_BIT != 0
-    }
-
-    /// What its packets are looked at for.
-    pub(crate) fn watch(self) -> Watch {
-        Watch {
-            request: self.0 & REQUEST_BIT != 0,
-            remaining: self.0 & REMAINING_BIT != 0,
-        }
-    }
-
-    /// Whether they are looked at for anything.
-    pub(crate) fn is_watched(self) -> bool {
-        self.0 & (REQUEST_BIT | REMAINING_BIT) != 0
-    }
-
-    fn with_state(self, state: ConnState) -> Word {
-        Word(self.0 & !0xff | u64::from(state.to_u8()))
-    }
-
-    /// With another size, which is known or assumed; `None` of a connection that has ended.
-    fn with_size(self, size_bytes: u64, is_known: bool) -> Option<Word> {
-        self.state()?;
-        let size = size_bytes.min(CONNECTION_SIZE_BYTES_MAX);
-        let rest = self.0 & ((1 << SIZE_SHIFT) - 1) & !KNOWN_BIT;
-        let known = if is_known { KNOWN_BIT } else { 0 };
-        Some(Word(size << SIZE_SHIFT | rest | known))
-    }
-
-    fn is_half_open(self) -> bool {
-        self.state()
-            .is_some_and(|state| state.class() == LoadClass::Pending)
-    }
-
-    /// What the connection adds to its real server's load.
-    fn share(self) -> Option<Share> {
-        self.state().map(|state| Share {
-            class: state.class(),
-            size_bytes: self.size_bytes(),
-            cap: Cap::from_bits((self.0 >> CAP_SHIFT) as u8),
-        })
-    }
-}
-
-/// How far a connection is, as its client says: in the lower half up to where acknowledgements were
-/// counted, in the upper half where the last request began.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Progress(u64);
-
-impl Progress {
-    /// Nothing was seen yet.
-    const NONE: Progress = Progress(0);
-
-    fn new(request: u32, counted: u32) -> Progress {
-        Progress(u64::from(request) << 32 | u64::from(counted))
-    }
-
-    fn request(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    fn counted(self) -> u32 {
-        self.0 as u32
-    }
-}
-
 /// What a packet means for its connection.
 pub(crate) enum Observed {
     /// It goes to the connection's real server.
@@ -250,22 +142,76 @@ pub(crate) enum Observed {
 }
 
 impl Connection {
-    /// A connection that a real server gets now; its load counts from here on, until
-    /// [`Connection::end`] or the drop.
-    pub(crate) fn start(key: FlowKey, pick: Pick) -> Connection {
-        let destination = pick.destination;
-        let word = Word::new(pick.state, pick.size_bytes, pick.watch);
+    /// A connection that begins now, in this state, and that a real server gets. Its load counts from here
+    /// on, until its end or the drop.
+    pub(crate) fn start(key: FlowKey, state: ConnState, pick: Pick) -> Connection {
+        let forwarding = pick.destination.forwarding();
+        let word = Word::new(state, forwarding, pick.size_bytes, pick.watch);
         let now = Ticks::now();
-        destination.apply(change(None, word.share()));
-        destination.traffic.connection();
-        Connection {
+        Connection::counted(Connection {
             key,
-            destination,
-            word: Atomic::new(word.0),
+            destination: pick.destination,
+            word: Atomic::new(word.to_bits()),
             last_seen: Atomic::new(now.short()),
             started: Ticks(now.0 >> STARTED_SHIFT).short(),
             hold: pick.hold,
-            progress: Atomic::new(Progress::NONE.0),
+            progress: Atomic::new(Progress::NONE.to_bits()),
+        })
+    }
+
+    /// The connection that a record tells of, with this real server and the way to send that this one has. Its
+    /// load counts there from here on.
+    pub(crate) fn adopt(
+        record: &ConnectionRecord,
+        destination: Arc<Destination>,
+        hold: Option<Hold>,
+    ) -> Connection {
+        let word = record.word.with_forwarding(destination.forwarding());
+        let now = Ticks::now();
+        Connection::counted(Connection {
+            key: record.key,
+            destination,
+            word: Atomic::new(word.to_bits()),
+            last_seen: Atomic::new(now.before_ms(record.idle_ms).short()),
+            started: Ticks(now.before_ms(record.age_ms).0 >> STARTED_SHIFT).short(),
+            hold,
+            progress: Atomic::new(record.progress.to_bits()),
+        })
+    }
+
+    /// Counts a connection that its real server has just got.
+    #[inline(always)]
+    fn counted(self) -> Connection {
+        let destination = &self.destination;
+        destination.apply(change(None, self.word().share()));
+        destination.traffic.connection();
+        self
+    }
+
+    /// Ends this connection and goes on with it at another real server. To be put in the place of this one.
+    pub(crate) fn move_to(&self, pick: Pick, timeouts: &Timeouts) -> Connection {
+        let record = self.record_with(self.end(), timeouts);
+        Connection::adopt(&record, pick.destination, pick.hold)
+    }
+
+    /// Everything that there is to say of it, for as long as it is to be listed: nothing of one that has ended,
+    /// or whose real server was removed, for nothing is sent there any more.
+    pub(crate) fn record(&self, timeouts: &Timeouts) -> Option<ConnectionRecord> {
+        let record = self.record_with(self.word(), timeouts);
+        let is_over = record.word.state().is_none() || self.destination.is_removed();
+        (!is_over).then_some(record)
+    }
+
+    fn record_with(&self, word: Word, timeouts: &Timeouts) -> ConnectionRecord {
+        let now = Ticks::now();
+        ConnectionRecord {
+            key: self.key,
+            destination: self.destination.key(),
+            word,
+            progress: self.progress(),
+            age_ms: now.ms_since(self.started()),
+            idle_ms: now.ms_since(self.last_seen()),
+            expires_ms: self.deadline_of(word, timeouts).ms_since(now),
         }
     }
 
@@ -275,16 +221,13 @@ impl Connection {
     }
 
     /// State and size.
+    #[inline(always)]
     pub(crate) fn word(&self) -> Word {
-        Word(self.word.load(Relaxed))
+        Word::from_bits(self.word.load(Relaxed))
     }
 
-    /// The state to list it with; `None` of one that has ended, or whose real server was removed:
-    /// nothing is sent there any more.
-    pub(crate) fn listed_state(&self) -> Option<ConnState> {
-        self.word()
-            .state()
-            .filter(|_| !self.destination.is_removed())
+    fn progress(&self) -> Progress {
+        Progress::from_bits(self.progress.load(Relaxed))
     }
 
     /// Whether its client has not acknowledged yet.
@@ -292,16 +235,20 @@ impl Connection {
         self.word().is_half_open()
     }
 
+    fn last_seen(&self) -> Ticks {
+        Ticks::of_short(self.last_seen.load(Relaxed), Ticks::now())
+    }
+
     /// When it was scheduled.
-    pub(crate) fn started(&self) -> Ticks {
+    fn started(&self) -> Ticks {
         let now = Ticks(Ticks::now().0 >> STARTED_SHIFT);
         Ticks(Ticks::of_short(self.started, now).0 << STARTED_SHIFT)
     }
 
-    /// When it ends if no packet comes.
-    pub(crate) fn deadline_with(&self, timeouts: &Timeouts) -> Ticks {
-        let timeout_s = self.word().state().map_or(0, |state| timeouts.of(state));
-        Ticks::of_short(self.last_seen.load(Relaxed), Ticks::now()).after_s(timeout_s)
+    /// When a connection with this word ends if no packet comes.
+    fn deadline_of(&self, word: Word, timeouts: &Timeouts) -> Ticks {
+        let timeout_s = word.state().map_or(0, |state| timeouts.of(state));
+        self.last_seen().after_s(timeout_s)
     }
 
     /// Takes note of a packet from the client; `event` is `None` for UDP.
@@ -362,13 +309,13 @@ impl Connection {
     /// Takes note of a request that begins at this sequence number and acknowledges everything
     /// before `acknowledgement`. Its size comes next.
     pub(crate) fn begin_request(&self, sequence: u32, acknowledgement: u32) {
-        self.progress
-            .store(Progress::new(sequence, acknowledgement).0, Relaxed);
+        let progress = Progress::new(sequence, acknowledgement);
+        self.progress.store(progress.to_bits(), Relaxed);
     }
 
     /// Whether a segment with data is not one that was sent again.
     pub(crate) fn is_new_data(&self, sequence: u32) -> bool {
-        match Progress(self.progress.load(Relaxed)) {
+        match self.progress() {
             Progress::NONE => true,
             progress => !is_repeated(progress.request(), sequence),
         }
@@ -377,14 +324,14 @@ impl Connection {
     /// What the client had acknowledged when it was last counted, if its last request begins at this
     /// sequence number.
     pub(crate) fn counted_since(&self, sequence: u32) -> Option<u32> {
-        let progress = Progress(self.progress.load(Relaxed));
+        let progress = self.progress();
         (progress.request() == sequence).then_some(progress.counted())
     }
 
     /// Takes off what the client has acknowledged, if that is worth it. A size that is only assumed
     /// stays: nobody knows how much of it is left.
     pub(crate) fn acknowledged(&self, sequence: u32, acknowledgement: u32) {
-        let old = Progress(self.progress.load(Relaxed));
+        let old = self.progress();
         if old == Progress::NONE {
             // No request yet: the next data is new, wherever it begins.
             self.begin_request(sequence.wrapping_sub(1), acknowledgement);
@@ -401,7 +348,8 @@ impl Connection {
         }
         let new = Progress::new(old.request(), acknowledgement);
         // Of two CPUs with the same client's acknowledgements, one takes them off.
-        if self.progress.cmpxchg(old.0, new.0, Relaxed).is_ok() {
+        let taken = self.progress.cmpxchg(old.to_bits(), new.to_bits(), Relaxed);
+        if taken.is_ok() {
             let _ended = self.update(|word| {
                 let left = delivered::left(word.size_bytes(), old.counted(), acknowledgement);
                 match left {
@@ -430,7 +378,7 @@ impl Connection {
     /// Ends it: it counts for nothing any more. The second time nothing happens. The word that it
     /// had.
     fn end(&self) -> Word {
-        let old = Word(self.word.xchg(Word::ENDED.0, Full));
+        let old = Word::from_bits(self.word.xchg(Word::ENDED.to_bits(), Full));
         if old != Word::ENDED {
             self.destination.apply(change(old.share(), None));
         }
@@ -449,12 +397,12 @@ impl Connection {
             if new == old {
                 return Ok((old, new));
             }
-            match self.word.cmpxchg(old.0, new.0, Full) {
+            match self.word.cmpxchg(old.to_bits(), new.to_bits(), Full) {
                 Ok(_) => {
                     self.destination.apply(change(old.share(), new.share()));
                     return Ok((old, new));
                 }
-                Err(current) => old = Word(current),
+                Err(current) => old = Word::from_bits(current),
             }
         }
     }
@@ -480,7 +428,7 @@ impl Entry for Connection {
         if self.destination.is_removed() {
             return Ticks::now();
         }
-        self.deadline_with(shared.timeouts.load(&read_lock()))
+        self.deadline_of(self.word(), shared.timeouts.load(&read_lock()))
     }
 
     /// An established connection whose timeout has passed becomes quiet, if there is room for it and

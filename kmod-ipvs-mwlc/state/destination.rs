@@ -6,11 +6,11 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::director::config::{DestConfig, DestKey, Forwarding, Thresholds};
-use crate::director::service_key::ServiceKey;
 use crate::director::drain::DrainRequest;
 use crate::director::load::{Learn, LoadChange};
 use crate::director::report::counted;
 use crate::director::sched::{overhead_difference, DestLoad, Ramp, Server};
+use crate::director::service_key::ServiceKey;
 use crate::director::stats::{Counters, Estimator, Stats};
 use crate::kapi::clock::Ticks;
 use crate::kapi::lock::BhLock;

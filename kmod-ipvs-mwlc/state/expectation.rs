@@ -8,17 +8,9 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::director::load::{ExpectedSize, Learn, SizePolicy};
+use crate::director::word::Watch;
 use crate::kapi::atomic::{Atomic, Relaxed};
 use crate::kapi::lock::BhLock;
-
-/// What a connection's packets are looked at for, beside being sent on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Watch {
-    /// Requests, in the client's data: the next one's size is to be learned.
-    pub(crate) request: bool,
-    /// The client's acknowledgements: what was delivered counts no more.
-    pub(crate) remaining: bool,
-}
 
 /// The expected size of one service's connections.
 #[pin_data]

@@ -10,14 +10,13 @@ use kernel::prelude::*;
 use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
-use crate::director::config::{DestKey, ServiceConfig};
-use crate::director::service_key::ServiceKey;
 use crate::director::address::Transport;
-use crate::director::conn::ConnState;
+use crate::director::config::{DestKey, ServiceConfig};
 use crate::director::event::Event;
 use crate::director::flow::FlowKey;
 use crate::director::refusals::{Refusals, CAUSES};
 use crate::director::sched::{NoDestination, Request, SchedState, Scheduler};
+use crate::director::service_key::ServiceKey;
 use crate::director::slow_start;
 use crate::director::stats::{Counters, Stats};
 use crate::kapi::atomic::{Atomic, Relaxed};
@@ -309,12 +308,11 @@ impl Service {
         }
     }
 
-    /// Gives a new connection a real server; `start` counts it there. Both happen under the scheduling lock,
+    /// Gives a connection a real server; `start` counts it there. Both happen under the scheduling lock,
     /// so that connections which arrive together do not all find the same minimum.
     pub(crate) fn assign<C>(
         &self,
         flow: &FlowKey,
-        state: ConnState,
         around: Surroundings<'_>,
         guard: &Guard,
         start: impl FnOnce(Pick) -> C,
@@ -341,7 +339,6 @@ impl Service {
             };
             Ok(start(Pick {
                 destination,
-                state,
                 size_bytes: self.expectation.bytes(),
                 watch: self.expectation.watch(),
                 hold,

@@ -5,8 +5,8 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::director::address::{Address, Family, Transport};
-use crate::director::service_key::{Endpoint, ServiceKey};
 use crate::director::service_key::candidates;
+use crate::director::service_key::{Endpoint, ServiceKey};
 use crate::state::service::Service;
 
 /// The services of a namespace, sorted by name, so that a packet finds its service in a few

@@ -4,29 +4,31 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 use ipvs_mwlc::director::address::{Address, Family, Transport};
-use ipvs_mwlc::director::config::DestKey;
+use ipvs_mwlc::director::config::{DestKey, Forwarding};
 use ipvs_mwlc::director::conn::ConnState;
 use ipvs_mwlc::director::drain::{DrainPolicy, DrainRequest, DrainView, DRAIN_MS_MAX};
 use ipvs_mwlc::director::errno::{Errno, Reject};
 use ipvs_mwlc::director::event::Event;
+use ipvs_mwlc::director::flow::FlowKey;
 use ipvs_mwlc::director::http::{Name, Range, NAME_BYTES_MAX};
 use ipvs_mwlc::director::ipvs_family::RequestKind;
 use ipvs_mwlc::director::limits::CONNECTION_SIZE_BYTES_MAX;
 use ipvs_mwlc::director::load::{ExpectedSize, Learn, SizePolicy};
 use ipvs_mwlc::director::mwlc_family::{
     encode_connection, encode_destination, encode_event, encode_node, encode_question,
-    encode_service, encode_size, parse_command, parse_question, Asking, Command, ConnectionView,
-    DestinationView, ServiceView, SizeAnswer, SizeQuestion, TableCursor, REPLY_BYTES_MAX,
-    SIZE_REPLY_BYTES_MAX,
+    encode_service, encode_size, parse_command, parse_question, Asking, Command, DestinationView,
+    ServiceView, SizeAnswer, SizeQuestion, TableCursor, REPLY_BYTES_MAX, SIZE_REPLY_BYTES_MAX,
 };
 use ipvs_mwlc::director::netlink::{Attributes, Encoder, Full};
 use ipvs_mwlc::director::packet::Tuple;
+use ipvs_mwlc::director::record::ConnectionRecord;
 use ipvs_mwlc::director::refusals::Refusals;
 use ipvs_mwlc::director::report::Report;
 use ipvs_mwlc::director::sched::{DestLoad, NoDestination, Ramp, Scheduler};
 use ipvs_mwlc::director::service_key::ServiceKey;
 use ipvs_mwlc::director::slow_start::SLOW_START_MS_MAX;
 use ipvs_mwlc::director::stats::Counters;
+use ipvs_mwlc::director::word::{Progress, Watch, Word};
 use ipvs_mwlc::uapi::mwlc::{attribute, command, conn, dest, event, service, size};
 use proptest::prelude::*;
 
@@ -84,16 +86,22 @@ fn service_reply(expected: ExpectedSize) -> Vec<u8> {
 }
 
 fn connection_reply(size_bytes: u64) -> Vec<u8> {
-    let view = ConnectionView {
-        tuple: tuple(),
+    let word = Word::new(
+        ConnState::Udp,
+        Forwarding::DirectRouting,
+        0,
+        Watch::default(),
+    );
+    let record = ConnectionRecord {
+        key: FlowKey::of(&tuple()).unwrap(),
         destination: dest_key(),
-        state: ConnState::Udp,
-        size_bytes,
-        size_known: true,
+        word: word.with_size(size_bytes, true).unwrap(),
+        progress: Progress::NONE,
         age_ms: 1500,
+        idle_ms: 0,
         expires_ms: 300_000,
     };
-    build(|encoder| encode_connection(encoder, &view))
+    build(|encoder| encode_connection(encoder, &record))
 }
 
 fn act(number: u8, bytes: &[u8]) -> Result<Command, Reject> {
@@ -143,7 +151,10 @@ fn dumps_need_nothing() {
 
 #[test]
 fn refusals() {
-    let size = connection_reply(CONNECTION_SIZE_BYTES_MAX + 1);
+    let largest = CONNECTION_SIZE_BYTES_MAX.to_ne_bytes();
+    let mut size = connection_reply(CONNECTION_SIZE_BYTES_MAX);
+    let at = size.windows(8).position(|bytes| bytes == largest).unwrap();
+    size[at..at + 8].copy_from_slice(&(CONNECTION_SIZE_BYTES_MAX + 1).to_ne_bytes());
     assert_eq!(
         act(command::SET_CONN, &size).unwrap_err().errno,
         Errno::Range

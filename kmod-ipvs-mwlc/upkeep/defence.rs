@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Looks at memory once a second and puts up the defences that the settings ask for.
 
-use kernel::sync::rcu::read_lock;
-
 use crate::director::conn::ConnState;
 use crate::director::defence::Memory;
 use crate::director::event::Event;
@@ -44,15 +42,11 @@ pub(super) fn defend(balancer: &Balancer) {
 
 /// Ends the half-open connections of a random part of the table.
 fn drop_half_open(balancer: &Balancer) {
-    let buckets = balancer.connections.buckets();
-    let first = word() as usize;
-    for offset in 0..buckets / SCANNED_PART {
-        let guard = read_lock();
-        let bucket = first.wrapping_add(offset) & buckets.wrapping_sub(1);
-        for node in balancer.connections.entries(bucket, &guard) {
-            if node.word().state() == Some(ConnState::Tcp(TcpState::SynReceived)) {
-                balancer.connections.remove(node);
-            }
+    let connections = &balancer.connections;
+    let count = connections.buckets() / SCANNED_PART;
+    connections.walk_part(word() as usize, count, |node, _| {
+        if node.word().state() == Some(ConnState::Tcp(TcpState::SynReceived)) {
+            connections.remove(node);
         }
-    }
+    });
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Sends a packet to its real server. Each way to send has its file.
+//! Sends a packet to its connection's real server. Each way to send has its file.
 
 mod direct;
 mod local;
@@ -9,12 +9,14 @@ use kernel::sync::rcu::Guard;
 use crate::director::config::Forwarding;
 use crate::kapi::netfilter::Verdict;
 use crate::kapi::packet::Packet;
-use crate::state::destination::Destination;
+use crate::state::connection::Connection;
 
-/// Sends a packet with this time to live to its real server, or tells the client why not.
+/// Sends a packet with this time to live to its connection's real server, in the way that the connection
+/// started with, or tells the client why not.
 #[inline]
-pub(super) fn send(packet: Packet, ttl: u8, destination: &Destination, guard: &Guard) -> Verdict {
-    match destination.forwarding() {
+pub(super) fn send(packet: Packet, ttl: u8, connection: &Connection, guard: &Guard) -> Verdict {
+    let destination = &*connection.destination;
+    match connection.word().forwarding() {
         Forwarding::DirectRouting => direct::send(packet, ttl, destination, guard),
         Forwarding::LocalNode => local::send(packet, destination),
     }

@@ -13,8 +13,8 @@ mod size;
 pub use node::encode_node;
 pub use parse::parse_command;
 pub use reply::{
-    encode_connection, encode_destination, encode_event, encode_service, ConnectionView,
-    DestinationView, ServiceView, REPLY_BYTES_MAX,
+    encode_connection, encode_destination, encode_event, encode_service, DestinationView,
+    ServiceView, REPLY_BYTES_MAX,
 };
 
 pub use size::{

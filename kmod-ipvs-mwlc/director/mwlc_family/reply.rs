@@ -8,6 +8,7 @@ use crate::director::event::Event;
 use crate::director::load::{ExpectedSize, Learn};
 use crate::director::netlink::{Encoder, Full};
 use crate::director::packet::Tuple;
+use crate::director::record::ConnectionRecord;
 use crate::director::refusals::Refusals;
 use crate::director::sched::{DestLoad, Scheduler};
 use crate::director::service_key::ServiceKey;
@@ -54,25 +55,6 @@ pub struct DestinationView {
     /// Its part of what its node last reported as open, in bytes, and how long ago in milliseconds;
     /// `None` if it never has.
     pub reported: Option<(u64, u64)>,
-}
-
-/// What a reply says about a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionView {
-    /// Client to virtual address.
-    pub tuple: Tuple,
-    /// Its real server.
-    pub destination: DestKey,
-    /// Its state.
-    pub state: ConnState,
-    /// Its size in bytes.
-    pub size_bytes: u64,
-    /// Whether the size was learned or set; otherwise it is the service's expected size.
-    pub size_known: bool,
-    /// Milliseconds since it was scheduled.
-    pub age_ms: u64,
-    /// Milliseconds until it expires if no packet comes.
-    pub expires_ms: u64,
 }
 
 /// Writes a SERVICE nest.
@@ -133,17 +115,17 @@ pub fn encode_destination(encoder: &mut Encoder<'_>, view: &DestinationView) -> 
     encoder.end_nest(nest)
 }
 
-/// Writes a CONN nest.
-pub fn encode_connection(encoder: &mut Encoder<'_>, view: &ConnectionView) -> Result<(), Full> {
+/// Writes a CONN nest; its state is 0 if the connection has ended.
+pub fn encode_connection(encoder: &mut Encoder<'_>, record: &ConnectionRecord) -> Result<(), Full> {
     let nest = encoder.nest(attribute::CONN)?;
-    encode_connection_key(encoder, &view.tuple)?;
-    encoder.bytes(conn::DEST_ADDR, &view.destination.address.to_union())?;
-    encoder.be16(conn::DEST_PORT, view.destination.port)?;
-    encoder.u8(conn::STATE, view.state.to_u8())?;
-    encoder.u64(conn::SIZE_BYTES, view.size_bytes)?;
-    encoder.u8(conn::SIZE_KNOWN, u8::from(view.size_known))?;
-    encoder.u64(conn::AGE_MS, view.age_ms)?;
-    encoder.u64(conn::EXPIRES_MS, view.expires_ms)?;
+    encode_connection_key(encoder, &record.key.tuple())?;
+    encoder.bytes(conn::DEST_ADDR, &record.destination.address.to_union())?;
+    encoder.be16(conn::DEST_PORT, record.destination.port)?;
+    encoder.u8(conn::STATE, record.word.state().map_or(0, ConnState::to_u8))?;
+    encoder.u64(conn::SIZE_BYTES, record.word.size_bytes())?;
+    encoder.u8(conn::SIZE_KNOWN, u8::from(record.word.size_known()))?;
+    encoder.u64(conn::AGE_MS, record.age_ms)?;
+    encoder.u64(conn::EXPIRES_MS, record.expires_ms)?;
     encoder.end_nest(nest)
 }
 

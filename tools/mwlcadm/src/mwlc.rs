@@ -416,19 +416,21 @@ mod tests {
     //! The director's own encoders write the answers that are read here.
     use super::*;
     use ipvs_mwlc::director::address::Address;
-    use ipvs_mwlc::director::config::DestKey;
+    use ipvs_mwlc::director::config::{DestKey, Forwarding};
     use ipvs_mwlc::director::drain::DrainView;
+    use ipvs_mwlc::director::flow::FlowKey;
     use ipvs_mwlc::director::load::ExpectedSize;
     use ipvs_mwlc::director::mwlc_family::{
-        ConnectionView, DestinationView, ServiceView, encode_connection, encode_destination,
-        encode_service,
+        DestinationView, ServiceView, encode_connection, encode_destination, encode_service,
     };
     use ipvs_mwlc::director::netlink::{Encoder, Full};
     use ipvs_mwlc::director::packet::Tuple;
+    use ipvs_mwlc::director::record::ConnectionRecord;
     use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
     use ipvs_mwlc::director::service_key::ServiceKey;
     use ipvs_mwlc::director::stats::Counters;
     use ipvs_mwlc::director::tcp::TcpState;
+    use ipvs_mwlc::director::word::{Progress, Watch, Word};
 
     fn answer(write: impl FnOnce(&mut Encoder<'_>) -> Result<(), Full>) -> Answer {
         let mut buffer = [0; 1024];
@@ -549,16 +551,22 @@ mod tests {
             destination: Address::V4([10, 0, 0, 100]),
             destination_port: 80,
         };
-        let view = ConnectionView {
-            tuple,
+        let word = Word::new(
+            ConnState::Tcp(TcpState::FinWait),
+            Forwarding::DirectRouting,
+            0,
+            Watch::default(),
+        );
+        let record = ConnectionRecord {
+            key: FlowKey::of(&tuple).unwrap(),
             destination: dest_key(),
-            state: ConnState::Tcp(TcpState::FinWait),
-            size_bytes: 1,
-            size_known: true,
+            word: word.with_size(1, true).unwrap(),
+            progress: Progress::NONE,
             age_ms: 2,
+            idle_ms: 0,
             expires_ms: 3,
         };
-        let entry = parse_conn(&answer(|encoder| encode_connection(encoder, &view))).unwrap();
+        let entry = parse_conn(&answer(|encoder| encode_connection(encoder, &record))).unwrap();
         let expected = ConnEntry {
             transport: Transport::Tcp,
             client: "10.0.0.9:40000".parse().unwrap(),
