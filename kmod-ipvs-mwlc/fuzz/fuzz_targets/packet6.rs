@@ -1,9 +1,0 @@
-// SPDX-License-Identifier: MIT
-//! `cargo fuzz run packet6`: see ../targets.rs.
-#![no_main]
-
-#[path = "../targets.rs"]
-#[allow(dead_code, reason = "each program runs one of the targets")]
-mod targets;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::packet6(data));
