@@ -128,7 +128,6 @@ pub mod ipvs {
         pub const LOCALNODE: u32 = 1;
         pub const TUNNEL: u32 = 2;
         pub const DROUTE: u32 = 3;
-        pub const BYPASS: u32 = 4;
         /// The bits of `FWD_METHOD` that are the method.
         pub const MASK: u32 = 0x7;
     }

@@ -65,7 +65,7 @@ fn service<'g>(
     balancer.services.load(guard).get(key).ok_or(NO_SERVICE)
 }
 
-/// The same, to be kept beyond the guard.
+/// A service that must be there, to be kept beyond a guard.
 fn find_service(
     balancer: &Balancer,
     key: &ServiceKey,

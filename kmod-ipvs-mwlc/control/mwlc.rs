@@ -9,14 +9,13 @@ use super::drain::drain;
 use super::{find_service, namespace, reports, sizes, NO_SERVICE};
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
-use crate::director::flow::FlowKey;
+use crate::director::flow::{FlowKey, Tuple};
 use crate::director::ipvs_family::RequestKind;
 use crate::director::mwlc_family::{
     encode_connection, encode_destination, encode_node, encode_service, parse_command, Command,
     DestinationView, ServiceView, TableCursor, REPLY_BYTES_MAX as MWLC_REPLY_BYTES_MAX,
     SIZE_REPLY_BYTES_MAX,
 };
-use crate::director::packet::Tuple;
 use crate::director::service_key::ServiceKey;
 use crate::kapi::clock::Ticks;
 use crate::kapi::netlink::{

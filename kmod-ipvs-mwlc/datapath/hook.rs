@@ -6,11 +6,8 @@ use kernel::sync::rcu::Guard;
 use super::dispatch::{open, redispatch, Opened};
 use super::transmit::send;
 use super::watch::watch;
-use crate::director::address::Address;
 use crate::director::drain::DrainPolicy;
-use crate::director::flow::{arriving, plain, FlowKey, Seen};
-use crate::director::packet::{parse_ipv4, Fragment, Ipv4Packet, ParseError, Payload, Tuple};
-use crate::director::packet6::{parse_ipv6, Ipv6Packet, EXTENSIONS_MAX};
+use crate::director::packet::{arriving, parse, plain, ParseError, Parsed, Seen, EXTENSIONS_MAX};
 use crate::director::tcp::TcpEvent;
 use crate::kapi::hashtable::{InsertError, Node};
 use crate::kapi::ingress::Arrivals;
@@ -23,11 +20,9 @@ use crate::state::connection::{Connection, Observed};
 /// Twice is rare; more often, only an attack does it.
 const LOOKUPS_MAX: u32 = 3;
 
-/// A packet is parsed again when more of it had to be made linear: IP header, ports, and both again
-/// for an ICMP error.
-const PULLS_MAX: u32 = 4;
-/// The same of IPv6, where each extension header may be asked for.
-const PULLS6_MAX: u32 = 2 * (EXTENSIONS_MAX as u32 + 2);
+/// A packet is parsed again when more of it had to be made linear: its IP header, each extension header, the
+/// ports, and all of that again for an ICMP error.
+const PULLS_MAX: u32 = 2 * (EXTENSIONS_MAX as u32 + 2);
 
 impl Arrivals for Balancer {
     /// Only plain packets: what becomes of others is decided in PRE_ROUTING.
@@ -57,13 +52,13 @@ impl PreRouting for Balancer {
     }
 }
 
-/// Reads the headers, pulling what is not linear; the packet alone if it is none of ours.
-fn parse(mut packet: Packet) -> core::result::Result<(Packet, Ipv4Packet), Packet> {
+/// Reads the headers, pulling what is not linear; the packet alone if it is none.
+fn parsed(mut packet: Packet) -> core::result::Result<(Packet, Parsed), Packet> {
     for _ in 0..PULLS_MAX {
-        match parse_ipv4(packet.linear(), packet.bytes()) {
+        match parse(packet.linear(), packet.bytes()) {
             Ok(parsed) => return Ok((packet, parsed)),
             Err(ParseError::NeedBytes(bytes)) if packet.pull(bytes) => {}
-            Err(ParseError::NeedBytes(_) | ParseError::Malformed(_)) => break,
+            Err(ParseError::NeedBytes(_) | ParseError::Malformed) => break,
         }
     }
     Err(packet)
@@ -72,22 +67,13 @@ fn parse(mut packet: Packet) -> core::result::Result<(Packet, Ipv4Packet), Packe
 /// The way of a packet that is not plain: fragments, options, errors, headers in pieces.
 #[inline(never)]
 fn other_packet(balancer: &Balancer, packet: Packet, guard: &Guard) -> Verdict {
-    if packet.is_ipv6() {
-        return other_ipv6_packet(balancer, packet, guard);
-    }
-    let (packet, parsed) = match parse(packet) {
-        Ok(both) => both,
+    let (packet, destination) = match parsed(packet) {
+        Ok((packet, Parsed::Fragment { destination })) => (packet, destination),
+        Ok((packet, whole)) => return whole_packet(balancer, packet, &whole, guard),
         // What is no packet is the stack's to count and drop.
         Err(packet) => return Verdict::Accept(packet),
     };
-    if parsed.fragment == Fragment::Whole {
-        return whole_packet(balancer, packet, &parsed, guard);
-    }
-    if !balancer
-        .services
-        .load(guard)
-        .have_address(Address::V4(parsed.destination))
-    {
+    if !balancer.services.load(guard).have_address(destination) {
         return Verdict::Accept(packet);
     }
     // Only the first fragment has ports, and it may come last: the kernel's reassembly collects
@@ -95,73 +81,21 @@ fn other_packet(balancer: &Balancer, packet: Packet, guard: &Guard) -> Verdict {
     let Defragmented::Whole(packet) = packet.defragment() else {
         return Verdict::Consumed;
     };
-    match parse(packet) {
-        Ok((packet, parsed)) => whole_packet(balancer, packet, &parsed, guard),
+    match parsed(packet) {
+        Ok((packet, whole)) => whole_packet(balancer, packet, &whole, guard),
         Err(packet) => Verdict::Accept(packet),
     }
 }
 
-fn whole_packet(
-    balancer: &Balancer,
-    packet: Packet,
-    parsed: &Ipv4Packet,
-    guard: &Guard,
-) -> Verdict {
-    let event = match parsed.payload {
-        Payload::Tcp(header) => Some(header.event()),
-        Payload::Udp(_) => None,
-        Payload::IcmpError(error) => {
-            // The packet that it is about was sent by a real server, with the VIP as its
-            // source, to the client.
-            return error_about(
-                balancer,
-                packet,
-                &error.embedded.reversed(),
-                parsed.ttl,
-                guard,
-            );
-        }
-        Payload::LaterFragment | Payload::Other => return Verdict::Accept(packet),
-    };
-    let Some(key) = parsed.tuple().as_ref().and_then(FlowKey::of) else {
-        return Verdict::Accept(packet);
-    };
-    let seen = Seen {
-        key,
-        event,
-        ttl: parsed.ttl,
-    };
-    packet_of(balancer, packet, &seen, guard)
-}
-
-/// As [`other_packet`], of IPv6.
-fn other_ipv6_packet(balancer: &Balancer, mut packet: Packet, guard: &Guard) -> Verdict {
-    for _ in 0..PULLS6_MAX {
-        match parse_ipv6(packet.linear(), packet.bytes()) {
-            Ok(Ipv6Packet::Plain(seen)) => return packet_of(balancer, packet, &seen, guard),
-            Ok(Ipv6Packet::Error {
-                embedded,
-                hop_limit,
-            }) => return error_about(balancer, packet, &embedded.reversed(), hop_limit, guard),
-            Err(ParseError::NeedBytes(bytes)) if packet.pull(bytes) => {}
-            Ok(Ipv6Packet::Other) | Err(_) => break,
-        }
-    }
-    Verdict::Accept(packet)
-}
-
-/// The way of an ICMP error about a packet that a real server sent to this connection's client.
-fn error_about(
-    balancer: &Balancer,
-    packet: Packet,
-    tuple: &Tuple,
-    ttl: u8,
-    guard: &Guard,
-) -> Verdict {
-    let node = FlowKey::of(tuple).and_then(|key| balancer.connection(&key, guard));
-    match node {
-        Some(node) => send(packet, ttl, node, guard),
-        None => Verdict::Accept(packet),
+fn whole_packet(balancer: &Balancer, packet: Packet, parsed: &Parsed, guard: &Guard) -> Verdict {
+    match parsed {
+        Parsed::Whole(seen) => packet_of(balancer, packet, seen, guard),
+        Parsed::Error { about, ttl } => match balancer.connection(about, guard) {
+            // A real server sent the packet that the error is about, so it shall hear of it.
+            Some(node) => send(packet, *ttl, node, guard),
+            None => Verdict::Accept(packet),
+        },
+        Parsed::Fragment { .. } | Parsed::Other => Verdict::Accept(packet),
     }
 }
 

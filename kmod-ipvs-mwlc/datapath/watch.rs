@@ -9,8 +9,7 @@ use kernel::sync::rcu::Guard;
 
 use crate::director::http::{parse, Fetch, Segment, HEAD_BYTES_MAX};
 use crate::director::mwlc_family::{Asking, SizeQuestion};
-use crate::director::packet::TcpHeader;
-use crate::director::segment::tcp_segment;
+use crate::director::packet::{tcp_segment, TcpHeader};
 use crate::director::size_cache::Look;
 use crate::director::tcp::TcpEvent;
 use crate::kapi::packet::Packet;

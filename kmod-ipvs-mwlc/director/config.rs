@@ -12,7 +12,7 @@ use crate::director::timeouts::TIMEOUT_S_MAX;
 /// A virtual service as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// Its name.
+    /// The service's name.
     pub key: ServiceKey,
     /// The scheduler as asked for; [`ServiceConfig::policy`] is the one that decides.
     pub scheduler: Scheduler,
@@ -157,7 +157,7 @@ impl Forwarding {
 /// A destination (real server) as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DestConfig {
-    /// Its name.
+    /// The destination's name within its service.
     pub key: DestKey,
     /// How packets reach it.
     pub forwarding: Forwarding,

@@ -10,7 +10,7 @@ use crate::uapi::mwlc::event_kind;
 /// counted and not sent, so that a flood of clients does not become a flood of messages. Changes of
 /// configuration are always sent: an administrator makes them.
 pub const TRAFFIC_EVENTS_PER_SECOND_MAX: u32 = 20;
-/// See [`TRAFFIC_EVENTS_PER_SECOND_MAX`].
+/// Events of traffic that may be told of at once.
 pub const TRAFFIC_EVENTS_BURST_MAX: u32 = 100;
 
 /// An event.

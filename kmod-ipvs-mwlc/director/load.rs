@@ -249,7 +249,7 @@ impl ExpectedSize {
         }
     }
 
-    /// The same learned average under another configuration.
+    /// Keeps the learned average under another configuration.
     pub const fn configure(self, configured_bytes: u64, policy: SizePolicy) -> ExpectedSize {
         let configured_bytes = clamp_size(configured_bytes) as u64;
         ExpectedSize {

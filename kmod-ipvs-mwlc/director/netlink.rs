@@ -214,11 +214,6 @@ impl<'a> Encoder<'a> {
         self.buffer.get(..self.used).unwrap_or_default()
     }
 
-    /// Forgets what was written after `used`, for an entry that did not fit.
-    pub fn truncate(&mut self, used: usize) {
-        self.used = self.used.min(used);
-    }
-
     /// An attribute with this payload.
     pub fn bytes(&mut self, kind: u16, payload: &[u8]) -> Result<(), Full> {
         self.bytes_then_nul(kind, payload, &[])

@@ -81,11 +81,6 @@ impl ServiceKey {
             ServiceKey::Mark(_) => false,
         }
     }
-
-    /// Whether it takes packets to more ports than one.
-    pub const fn takes_any_port(&self) -> bool {
-        self.port() == 0
-    }
 }
 
 /// As the log has it: `TCP 10.0.0.100:80`, `UDP [2001:db8::1]:53`, `FWM 7`.
@@ -193,9 +188,7 @@ mod tests {
         let six = ServiceKey::mark(Family::Ipv6, 1);
         assert_ne!(six, ServiceKey::mark(Family::Ipv4, 1));
         assert_eq!((six.family(), six.port()), (Family::Ipv6, 0));
-        assert!(six.takes_any_port());
         let web = ServiceKey::endpoint(Transport::Tcp, VIP, 80);
-        assert!(!web.takes_any_port());
         assert_eq!((web.family(), web.port()), (Family::Ipv4, 80));
     }
 }

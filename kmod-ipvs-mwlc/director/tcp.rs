@@ -139,7 +139,7 @@ pub const fn open(event: TcpEvent) -> Option<TcpState> {
     }
 }
 
-/// The same where a connection may be taken up at any of its segments (`sloppy_tcp`): whoever stands
+/// The state of a new entry where a connection may be taken up at any of its segments (`sloppy_tcp`): whoever stands
 /// in for another director has no entries. A reset needs none.
 pub const fn take_up(event: TcpEvent) -> Option<TcpState> {
     match event {

@@ -50,7 +50,7 @@ impl Word {
         Word(size << SIZE_SHIFT | forwarding | cap | request | remaining | u64::from(state.to_u8()))
     }
 
-    /// As it is kept.
+    /// The word as an entry keeps it.
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
         self.0
@@ -154,7 +154,7 @@ impl Progress {
         Progress((request as u64) << 32 | counted as u64)
     }
 
-    /// As it is kept.
+    /// The progress as an entry keeps it.
     pub const fn to_bits(self) -> u64 {
         self.0
     }

@@ -151,7 +151,7 @@ pub(crate) struct Table<E: Entry> {
     buckets: KVVec<Atomic<*mut Node<E>>>,
     /// In seconds of the clock: no entry of the bucket ends before. Changed under its lock.
     alarms: KVVec<Atomic<u32>>,
-    /// The same of [`GROUP_BUCKETS`] buckets; never later than any of theirs, but while a sweep is
+    /// The earliest alarm of [`GROUP_BUCKETS`] buckets; never later than any of theirs, but while a sweep is
     /// collecting them.
     group_alarms: KVVec<Atomic<u32>>,
     locks: Locks,
@@ -266,7 +266,7 @@ impl<E: Entry> Table<E> {
         Ok(())
     }
 
-    /// The same of an entry that is made already. The node is valid for as long as the guard is held,
+    /// Puts an entry that is made already into the table. The node is valid for as long as the guard is held,
     /// whatever becomes of it.
     pub(crate) fn insert_made<'g>(
         &self,

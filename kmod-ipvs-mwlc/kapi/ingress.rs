@@ -244,9 +244,8 @@ unsafe extern "C" fn hook<T: Arrivals>(
     skb: *mut bindings::sk_buff,
     state: *const bindings::nf_hook_state,
 ) -> c_uint {
-    // SAFETY: A guard has no bytes, only the meaning that RCU's read side is locked. Netfilter has
-    // locked it for all its hooks, and nothing lives on after this one.
-    let guard = unsafe { NonNull::<Guard>::dangling().as_ref() };
+    // SAFETY: Netfilter has locked RCU's read side for all its hooks, and nothing lives on after this one.
+    let guard = unsafe { rcu::held() };
     // SAFETY: By the function's contract; the registration keeps the target for as long as hooks
     // run.
     let target = unsafe { &*target.cast::<T>() };

@@ -69,7 +69,7 @@ impl<T: PreRouting> Registration<T> {
         Registration::new(net, target, hook::<T, false>, PRIORITY)
     }
 
-    /// The same when the firewall has marked the packet.
+    /// Asks `target` about every packet in `net` from now on, when the firewall has marked it.
     pub(crate) fn after_mangle(net: Net, target: Arc<T>) -> Result<Self> {
         Registration::new(net, target, hook::<T, true>, PRIORITY_AFTER_MANGLE)
     }
@@ -137,9 +137,8 @@ unsafe extern "C" fn hook<T: PreRouting, const AFTER_MANGLE: bool>(
     skb: *mut bindings::sk_buff,
     state: *const bindings::nf_hook_state,
 ) -> c_uint {
-    // SAFETY: A guard has no bytes, only the meaning that RCU's read side is locked. Netfilter has
-    // locked it for all its hooks, and nothing lives on after this one.
-    let guard = unsafe { NonNull::<Guard>::dangling().as_ref() };
+    // SAFETY: Netfilter has locked RCU's read side for all its hooks, and nothing lives on after this one.
+    let guard = unsafe { rcu::held() };
     // SAFETY: By the function's contract; the registration keeps the target for as long as hooks
     // run.
     let target = unsafe { &*target.cast::<T>() };

@@ -159,12 +159,6 @@ impl Packet {
         !unsafe { bindings::mwlc_skb_is_multicast(self.skb.as_ptr()) }
     }
 
-    /// Whether it is of IPv6.
-    pub(crate) fn is_ipv6(&self) -> bool {
-        // SAFETY: By the invariants the skb is valid and ours.
-        unsafe { bindings::mwlc_skb_is_ipv6(self.skb.as_ptr()) }
-    }
-
     /// The mark that the firewall gave it; 0 for none.
     pub(crate) fn mark(&self) -> u32 {
         // SAFETY: By the invariants the skb is valid and ours.

@@ -51,7 +51,7 @@ pub(crate) trait PerNet: Send + Sync + Sized + 'static {
     fn slot() -> &'static Slot<Self>;
 }
 
-/// See [`PerNet::slot`].
+/// Where the kernel keeps which number a kind of state has.
 pub(crate) struct Slot<T> {
     id: UnsafeCell<c_uint>,
     _state: PhantomData<fn() -> T>,

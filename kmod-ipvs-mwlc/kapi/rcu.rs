@@ -1,18 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Grace periods, and a value that packets read without a lock while configuration replaces it.
 
-use super::atomic::{Acquire, Atomic, Full};
+use core::ptr::NonNull;
+
 use kernel::alloc::AllocError;
 use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::rcu::Guard;
 use kernel::types::Opaque;
 
+use super::atomic::{Acquire, Atomic, Full};
 use super::bindings;
+
+/// The guard of a read section that the caller is in already.
+///
+/// # Safety
+///
+/// RCU's read side must be locked for all of `'g`.
+#[inline(always)]
+pub(super) unsafe fn held<'g>() -> &'g Guard {
+    const { assert!(size_of::<Guard>() == 0, "a guard has no bytes") };
+    // SAFETY: A value without bytes may be anywhere. All that a guard means, that the read side is locked, is
+    // so by the function's contract; its drop, which would unlock it, does not run for a reference.
+    unsafe { NonNull::dangling().as_ref() }
+}
 
 /// Waits until every reader that is under way now is done. Sleeps.
 ///
-/// The kernel crate has this and the next only from 7.3 on.
+/// The kernel crate has this and [`barrier`] only from 7.3 on.
 pub(crate) fn synchronize() {
     // SAFETY: No requirements but a context that may sleep; in another the kernel warns.
     unsafe { bindings::synchronize_rcu() };

@@ -152,7 +152,8 @@ impl Route<'_> {
         }
     }
 
-    /// The same of a longer one, in segments or fragments. The MTU is the error if it may not be cut.
+    /// As [`Route::forward`], of a packet that is longer than the MTU: in segments or fragments. The MTU is the
+    /// error if it may not be cut.
     pub(crate) fn forward_long(self, packet: Packet) -> Result<bool, TooLong> {
         let Some(packet) = packet.settled() else {
             return Ok(false);

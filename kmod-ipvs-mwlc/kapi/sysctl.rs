@@ -13,7 +13,7 @@ use super::pernet::Net;
 
 /// A variable: what `sysctl` may write into it.
 pub(crate) struct Variable {
-    /// Its name.
+    /// The variable's name.
     pub(crate) name: &'static CStr,
     /// Its value at first.
     pub(crate) default: i32,

@@ -21,7 +21,9 @@ from lab import (
     sh,
     until,
 )
-from nl import Mwlc
+from nl import Family, Mwlc, address, attribute, family_of
+
+SET_DEST, LOCALNODE = 6, 1
 
 NOTHING = (0, 0, 0, 0)
 
@@ -316,6 +318,20 @@ def test_the_director_may_serve_as_well():
         f"ipvsadm -a -t {VIP}:80 -r {HOSTS['director']}:80 -g && ipvsadm -a -t {VIP}:80 -r {SERVERS['s1']}:80 -g"
     )
     assert servers_of(4) == ["director", "s1"] * 2
+    ends_at_zero()
+    # How packets are sent is the connection's: another method is for those to come, as in IPVS.
+    director(f"ipvsadm -d -t {VIP}:80 -r {HOSTS['director']}:80")
+    connection = Connection()
+    assert connection.server == "s1"
+    key = attribute(1, family_of(VIP)) + attribute(2, struct.pack("=H", 6))
+    key += attribute(3, address(VIP)) + attribute(4, struct.pack("!H", TCP_PORT))
+    dest = attribute(1, address(SERVERS["s1"])) + attribute(2, struct.pack("!H", TCP_PORT))
+    numbers = ((3, LOCALNODE), (4, 1), (5, 0), (6, 0))
+    dest += b"".join(attribute(kind, struct.pack("=I", number)) for kind, number in numbers)
+    Family("IPVS").call(SET_DEST, attribute(1, key) + attribute(2, dest))
+    connection.fetch(10)
+    assert servers_of(2) == ["director"] * 2
+    close_all([connection])
     ends_at_zero()
 
 

@@ -166,9 +166,13 @@ def test_a_redispatched_tcp_client_is_reset_and_comes_back():
     # It meets a server that knows nothing of it, and its next try succeeds.
     connection = Connection()
     was = connection.server
+    mwlc.set_size(CLIENT, connection.port, 64_000)
     mwlc.drain(was, 0, REDISPATCH)
     until(lambda: mwlc.loads()[was][2] == 0, f"{was} is empty")
-    assert len([load for load in mwlc.loads().values() if load[2]]) == 1, "it is counted elsewhere"
+    elsewhere = [load for load in mwlc.loads().values() if load[2]]
+    assert len(elsewhere) == 1, "it is counted elsewhere"
+    # It goes on as it was: with its state and its size.
+    assert elsewhere[0][0] == mwlc.connections()[connection.port][1] == 64_000
     assert is_reset(connection)
     assert was not in servers_of(3)
 

@@ -10,9 +10,8 @@ use kernel::sync::Arc;
 
 use crate::director::conn::ConnState;
 use crate::director::delivered::{self, is_repeated};
-use crate::director::flow::FlowKey;
+use crate::director::flow::{FlowKey, Tuple};
 use crate::director::load::change;
-use crate::director::packet::Tuple;
 use crate::director::record::ConnectionRecord;
 use crate::director::tcp::{step, TcpEvent, TcpState, Transition};
 use crate::director::timeouts::Timeouts;

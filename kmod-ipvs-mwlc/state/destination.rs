@@ -157,7 +157,7 @@ impl Destination {
         self.service
     }
 
-    /// Its name.
+    /// Its name within its service.
     pub(crate) fn key(&self) -> DestKey {
         self.key
     }
@@ -478,7 +478,7 @@ fn count(counter: &Atomic<i32>) -> u32 {
     u32::try_from(counter.load(Relaxed)).unwrap_or(0)
 }
 
-/// The same of a sum of bytes.
+/// A sum of bytes as it is read; as a counter, it can look negative for a moment.
 #[inline(always)]
 fn sum(counter: &Atomic<i64>) -> u64 {
     u64::try_from(counter.load(Relaxed)).unwrap_or(0)

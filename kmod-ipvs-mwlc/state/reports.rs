@@ -28,7 +28,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// None.
+    /// No node has reported yet.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Reports {
             nodes <- new_mutex!(KVVec::new(), "ipvs_mwlc_reports"),

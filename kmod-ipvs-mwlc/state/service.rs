@@ -103,7 +103,7 @@ impl Service {
         Arc::pin_init(service, GFP_KERNEL)
     }
 
-    /// Its name.
+    /// The name by which packets find it.
     pub(crate) fn key(&self) -> ServiceKey {
         self.key
     }

@@ -19,7 +19,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// None.
+    /// An empty list.
     pub(crate) const fn new() -> Services {
         Services {
             sorted: KVec::new(),

@@ -150,7 +150,7 @@ pub(crate) struct Templates {
 
 /// How many templates a namespace may have on this machine.
 fn templates_max() -> u32 {
-    // As with `connections_max`.
+    // A value from kernel 7.3 on, a reference before; both can be borrowed.
     let asked: u32 = *crate::module_parameters::templates_max.value().borrow();
     if asked != 0 {
         return asked.min(TEMPLATES_MAX as u32);
@@ -160,7 +160,7 @@ fn templates_max() -> u32 {
 }
 
 impl Templates {
-    /// None.
+    /// An empty table.
     pub(crate) fn new() -> Result<impl PinInit<Self>> {
         let table = Table::new(TEMPLATE_BITS, templates_max(), ())?;
         Ok(pin_init!(Templates {

@@ -497,7 +497,7 @@ fn port_zero_is_for_persistent_services() {
     let Ok(Command::NewService(config)) = new_service(&fields) else {
         panic!("refused");
     };
-    assert!(config.is_persistent() && config.key.takes_any_port());
+    assert!(config.is_persistent() && config.key.port() == 0);
     // An edit must not take the persistence away.
     let edit = ServiceEdit {
         key: config.key,

@@ -10,6 +10,7 @@ use ipvs_mwlc::director::drain::{DrainPolicy, DrainRequest, DrainView, DRAIN_MS_
 use ipvs_mwlc::director::errno::{Errno, Reject};
 use ipvs_mwlc::director::event::Event;
 use ipvs_mwlc::director::flow::FlowKey;
+use ipvs_mwlc::director::flow::Tuple;
 use ipvs_mwlc::director::http::{Name, Range, NAME_BYTES_MAX};
 use ipvs_mwlc::director::ipvs_family::RequestKind;
 use ipvs_mwlc::director::limits::CONNECTION_SIZE_BYTES_MAX;
@@ -20,7 +21,6 @@ use ipvs_mwlc::director::mwlc_family::{
     ServiceView, SizeAnswer, SizeQuestion, TableCursor, REPLY_BYTES_MAX, SIZE_REPLY_BYTES_MAX,
 };
 use ipvs_mwlc::director::netlink::{Attributes, Encoder, Full};
-use ipvs_mwlc::director::packet::Tuple;
 use ipvs_mwlc::director::record::ConnectionRecord;
 use ipvs_mwlc::director::refusals::Refusals;
 use ipvs_mwlc::director::report::Report;

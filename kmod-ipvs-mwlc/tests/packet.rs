@@ -8,12 +8,13 @@
 )]
 
 use ipvs_mwlc::director::address::{Address, Transport};
-use ipvs_mwlc::director::packet::{
-    parse_ipv4, Fragment, IcmpErrorKind, Ipv4Packet, Malformed, ParseError, Payload, Tuple,
-    PARSE_BYTES_MAX,
-};
+use ipvs_mwlc::director::flow::Tuple;
+use ipvs_mwlc::director::packet::{parse, tcp_segment, ParseError, Parsed, Seen, TcpHeader};
 use ipvs_mwlc::director::tcp::TcpEvent;
 use proptest::prelude::*;
+
+/// Two IPv4 headers with options, ICMP, and ports: more is never asked for.
+const PULLED_BYTES_MAX: usize = 60 + 8 + 60 + 8;
 
 const CLIENT: [u8; 4] = [10, 0, 0, 9];
 const VIP: [u8; 4] = [10, 0, 0, 100];
@@ -67,44 +68,51 @@ fn icmp(kind: u8, code: u8, mtu: u16, embedded: &[u8]) -> Vec<u8> {
     message
 }
 
-fn parse(packet: &[u8]) -> Result<Ipv4Packet, ParseError> {
-    parse_ipv4(packet, packet.len())
+fn parsed(packet: &[u8]) -> Parsed {
+    parse(packet, packet.len()).unwrap()
 }
 
-fn malformed(packet: &[u8]) -> Malformed {
-    match parse(packet) {
-        Err(ParseError::Malformed(reason)) => reason,
+fn seen(packet: &[u8]) -> Seen {
+    match parsed(packet) {
+        Parsed::Whole(seen) => seen,
         other => panic!("{other:?}"),
     }
 }
 
-#[test]
-fn a_tcp_segment_with_options_everywhere() {
-    let packet = parse(&ipv4(12, DONT_FRAGMENT, 6, &tcp(0x18, 12, 100))).unwrap();
-    assert_eq!(
-        (packet.header_bytes, packet.total_bytes, packet.ttl),
-        (32, 164, 64)
-    );
-    assert_eq!(
-        (packet.fragment, packet.dont_fragment),
-        (Fragment::Whole, true)
-    );
-    assert_eq!((packet.identification, packet.protocol), (0x1234, 6));
-    let Payload::Tcp(header) = packet.payload else {
-        panic!("{packet:?}")
-    };
-    assert_eq!((header.sequence, header.acknowledgement), (7, 8));
-    assert_eq!((header.header_bytes, header.payload_bytes), (32, 100));
-    assert_eq!(header.event(), TcpEvent::Ack);
-    let tuple = packet.tuple().unwrap();
-    let expected = Tuple {
+fn segment(packet: &[u8]) -> (TcpHeader, usize) {
+    tcp_segment(packet, packet.len()).unwrap().unwrap()
+}
+
+fn assert_malformed(packet: &[u8]) {
+    let parsed = parse(packet, packet.len());
+    assert_eq!(parsed, Err(ParseError::Malformed), "{packet:x?}");
+}
+
+/// Client to virtual address.
+fn tuple() -> Tuple {
+    Tuple {
         transport: Transport::Tcp,
         source: Address::V4(CLIENT),
         source_port: 40_000,
         destination: Address::V4(VIP),
         destination_port: 80,
-    };
-    assert_eq!(tuple, expected);
+    }
+}
+
+#[test]
+fn a_tcp_segment_with_options_everywhere() {
+    let packet = ipv4(12, DONT_FRAGMENT, 6, &tcp(0x18, 12, 100));
+    let seen = seen(&packet);
+    assert_eq!((seen.ttl, seen.event), (64, Some(TcpEvent::Ack)));
+    assert_eq!(seen.key.tuple(), tuple());
+    let (header, start) = segment(&packet);
+    assert_eq!((header.sequence, header.acknowledgement), (7, 8));
+    assert_eq!(
+        (start, header.header_bytes, header.payload_bytes),
+        (32, 32, 100)
+    );
+    assert_eq!(header.event(), TcpEvent::Ack);
+    let tuple = tuple();
     assert_eq!(tuple.reversed().reversed(), tuple);
     assert_eq!(
         (tuple.reversed().source, tuple.reversed().source_port),
@@ -115,10 +123,7 @@ fn a_tcp_segment_with_options_everywhere() {
 #[test]
 fn every_combination_of_flags_is_one_event() {
     for flags in 0..=u8::MAX {
-        let packet = parse(&ipv4(0, 0, 6, &tcp(flags, 0, 0))).unwrap();
-        let Payload::Tcp(header) = packet.payload else {
-            panic!("{packet:?}")
-        };
+        let packet = ipv4(0, 0, 6, &tcp(flags, 0, 0));
         let (fin, syn) = (flags & 1 != 0, flags & 2 != 0);
         let (rst, ack) = (flags & 4 != 0, flags & 16 != 0);
         let expected = match (rst, syn, ack, fin) {
@@ -129,7 +134,8 @@ fn every_combination_of_flags_is_one_event() {
             (_, _, true, _) => TcpEvent::Ack,
             _ => TcpEvent::Other,
         };
-        assert_eq!(header.event(), expected, "{flags:#x}");
+        assert_eq!(seen(&packet).event, Some(expected), "{flags:#x}");
+        assert_eq!(segment(&packet).0.event(), expected, "{flags:#x}");
     }
 }
 
@@ -137,81 +143,50 @@ fn every_combination_of_flags_is_one_event() {
 fn frame_padding_is_not_payload() {
     let mut frame = ipv4(0, 0, 6, &tcp(0x10, 0, 0));
     frame.resize(60, 0);
-    let Payload::Tcp(header) = parse(&frame).unwrap().payload else {
-        panic!()
-    };
-    assert_eq!(header.payload_bytes, 0);
+    assert_eq!(segment(&frame).0.payload_bytes, 0);
 }
 
 #[test]
 fn udp_lengths() {
-    let packet = parse(&ipv4(0, 0, 17, &udp(18, 10))).unwrap();
-    let Payload::Udp(header) = packet.payload else {
-        panic!("{packet:?}")
-    };
-    assert_eq!(header.payload_bytes, 10);
-    assert_eq!(packet.tuple().unwrap().destination_port, 53);
-    assert_eq!(
-        malformed(&ipv4(0, 0, 17, &udp(7, 10))),
-        Malformed::UdpHeader
-    );
-    assert_eq!(
-        malformed(&ipv4(0, 0, 17, &udp(19, 10))),
-        Malformed::UdpHeader
-    );
-    assert_eq!(
-        malformed(&ipv4(0, 0, 17, &udp(8, 0)[..7])),
-        Malformed::UdpHeader
-    );
-    // A first fragment carries less than its datagram.
-    let first = parse(&ipv4(0, MORE_FRAGMENTS, 17, &udp(3000, 1472))).unwrap();
-    let Payload::Udp(header) = first.payload else {
-        panic!("{first:?}")
-    };
-    assert_eq!(
-        (first.fragment, header.payload_bytes),
-        (Fragment::First, 2992)
-    );
+    let datagram = ipv4(0, 0, 17, &udp(18, 10));
+    let seen = seen(&datagram);
+    assert_eq!((seen.event, seen.key.virtual_endpoint().port), (None, 53));
+    assert_eq!(tcp_segment(&datagram, datagram.len()), Ok(None));
+    assert_malformed(&ipv4(0, 0, 17, &udp(7, 10)));
+    assert_malformed(&ipv4(0, 0, 17, &udp(19, 10)));
+    assert_malformed(&ipv4(0, 0, 17, &udp(8, 0)[..7]));
 }
 
+/// Also a first fragment that is cut within its transport's header, which is a legal one.
 #[test]
-fn later_fragments_have_no_ports() {
-    for flags_offset in [1, MORE_FRAGMENTS | 185, 0x1fff] {
-        let packet = parse(&ipv4(0, flags_offset, 6, &[])).unwrap();
-        assert_eq!(packet.fragment, Fragment::Later);
-        assert_eq!(
-            (packet.payload, packet.tuple()),
-            (Payload::LaterFragment, None)
-        );
+fn every_fragment_is_to_be_reassembled() {
+    let fragment = Parsed::Fragment {
+        destination: Address::V4(VIP),
+    };
+    for flags_offset in [1, MORE_FRAGMENTS, MORE_FRAGMENTS | 185, 0x1fff] {
+        for (protocol, payload) in [
+            (6, tcp(0x02, 0, 0)),
+            (6, vec![0; 8]),
+            (17, udp(3000, 1472)),
+            (6, vec![]),
+        ] {
+            let packet = ipv4(0, flags_offset, protocol, &payload);
+            assert_eq!(parsed(&packet), fragment);
+            assert_eq!(tcp_segment(&packet, packet.len()), Ok(None));
+        }
     }
 }
 
 #[test]
-fn icmp_errors_carry_the_embedded_connection() {
+fn icmp_errors_name_the_connection_that_they_are_about() {
     let embedded = ipv4(8, 0, 6, &tcp(0x10, 0, 0));
-    let kinds = [
-        (3, 4, IcmpErrorKind::FragmentationNeeded { mtu_bytes: 1400 }),
-        (3, 1, IcmpErrorKind::Unreachable { code: 1 }),
-        (4, 0, IcmpErrorKind::SourceQuench),
-        (11, 0, IcmpErrorKind::TimeExceeded { code: 0 }),
-        (12, 2, IcmpErrorKind::ParameterProblem { code: 2 }),
-    ];
-    for (kind, code, expected) in kinds {
+    for (kind, code) in [(3, 4), (3, 1), (4, 0), (11, 0), (12, 2)] {
         // Routers send the embedded header and eight bytes of its payload.
-        let packet = parse(&ipv4(0, 0, 1, &icmp(kind, code, 1400, &embedded[..36]))).unwrap();
-        let Payload::IcmpError(error) = packet.payload else {
+        let packet = ipv4(0, 0, 1, &icmp(kind, code, 1400, &embedded[..36]));
+        let Parsed::Error { about, ttl } = parsed(&packet) else {
             panic!("{packet:?}")
         };
-        assert_eq!(error.kind, expected);
-        assert_eq!(
-            (error.embedded.source, error.embedded.source_port),
-            (Address::V4(CLIENT), 40_000)
-        );
-        assert_eq!(
-            (error.embedded.destination, error.embedded.destination_port),
-            (Address::V4(VIP), 80)
-        );
-        assert_eq!(packet.tuple(), None);
+        assert_eq!((about.tuple().reversed(), ttl), (tuple(), 64));
     }
 }
 
@@ -227,12 +202,9 @@ fn icmp_that_is_no_error_of_ours_is_other() {
         icmp(3, 3, 0, &later),
         icmp(3, 3, 0, &gre),
     ] {
-        assert_eq!(
-            parse(&ipv4(0, 0, 1, &message)).unwrap().payload,
-            Payload::Other
-        );
+        assert_eq!(parsed(&ipv4(0, 0, 1, &message)), Parsed::Other);
     }
-    assert_eq!(parse(&ipv4(0, 0, 47, &[])).unwrap().payload, Payload::Other);
+    assert_eq!(parsed(&ipv4(0, 0, 47, &[])), Parsed::Other);
 }
 
 #[test]
@@ -243,42 +215,45 @@ fn what_is_no_packet() {
         packet[at] = byte;
         packet
     };
-    assert_eq!(malformed(&good[..19]), Malformed::TooShort);
-    assert_eq!(malformed(&[]), Malformed::TooShort);
-    assert_eq!(malformed(&with(0, 0x65)), Malformed::NotIpv4);
-    assert_eq!(malformed(&with(0, 0x44)), Malformed::HeaderLength);
-    assert_eq!(malformed(&with(3, 19)), Malformed::TotalLength);
-    assert_eq!(malformed(&with(3, 41)), Malformed::TotalLength);
-    assert_eq!(malformed(&with(3, 39)), Malformed::TcpHeader);
-    assert_eq!(malformed(&with(32, 0x40)), Malformed::TcpHeader);
-    assert_eq!(malformed(&with(32, 0x60)), Malformed::TcpHeader);
-    // The header's options reach beyond the packet.
-    assert_eq!(malformed(&with(0, 0x4f)), Malformed::TotalLength);
+    assert_malformed(&good[..19]);
+    assert_malformed(&[]);
+    for (at, byte) in [
+        // Another version, or a header of less than 20 bytes.
+        (0, 0x55),
+        (0, 0x65),
+        (0, 0x44),
+        // Too short for the headers, or longer than the packet.
+        (3, 19),
+        (3, 39),
+        (3, 41),
+        // The segment's header is too short or too long.
+        (32, 0x40),
+        (32, 0x60),
+        // The header's options reach beyond the packet.
+        (0, 0x4f),
+    ] {
+        assert_malformed(&with(at, byte));
+    }
     let embedded = ipv4(0, 0, 6, &tcp(0, 0, 0));
     for end in 0..24 {
-        let packet = ipv4(0, 0, 1, &icmp(3, 3, 0, &embedded[..end]));
-        assert_eq!(malformed(&packet), Malformed::IcmpError, "{end}");
+        assert_malformed(&ipv4(0, 0, 1, &icmp(3, 3, 0, &embedded[..end])));
     }
     let mut wrong_version = embedded.clone();
     wrong_version[0] = 0x75;
-    assert_eq!(
-        malformed(&ipv4(0, 0, 1, &icmp(3, 3, 0, &wrong_version))),
-        Malformed::IcmpError
-    );
-    assert_eq!(malformed(&ipv4(0, 0, 1, &[3, 3, 0])), Malformed::IcmpError);
+    assert_malformed(&ipv4(0, 0, 1, &icmp(3, 3, 0, &wrong_version)));
+    assert_malformed(&ipv4(0, 0, 1, &[3, 3, 0]));
 }
 
 /// The hook's loop: pull as many bytes as are asked for until there is an answer.
-fn parse_pulling(packet: &[u8], first: usize) -> Result<Ipv4Packet, Malformed> {
+fn parse_pulling(packet: &[u8], first: usize) -> Result<Parsed, ParseError> {
     let mut linear = first.min(packet.len());
     for _ in 0..8 {
-        match parse_ipv4(&packet[..linear], packet.len()) {
-            Ok(parsed) => return Ok(parsed),
-            Err(ParseError::Malformed(reason)) => return Err(reason),
+        match parse(&packet[..linear], packet.len()) {
             Err(ParseError::NeedBytes(bytes)) => {
-                assert!(bytes > linear && bytes <= packet.len() && bytes <= PARSE_BYTES_MAX);
+                assert!(bytes > linear && bytes <= packet.len() && bytes <= PULLED_BYTES_MAX);
                 linear = bytes;
             }
+            answer => return answer,
         }
     }
     panic!("the parser asks again and again");
@@ -300,8 +275,7 @@ proptest! {
             _ => vec![0; data],
         };
         let packet = ipv4(options * 4, 0, protocol, &payload);
-        let whole = parse(&packet).unwrap();
-        prop_assert_eq!(parse_pulling(&packet, first), Ok(whole));
+        prop_assert_eq!(parse_pulling(&packet, first), Ok(parsed(&packet)));
     }
 
     #[test]
@@ -310,6 +284,10 @@ proptest! {
         looks_right in any::<bool>(),
         longer in 0usize..2000,
     ) {
+        if let Some(first) = bytes.first_mut() {
+            // Of another version it may be one of IPv6.
+            *first = 0x40 | *first & 0x0f;
+        }
         if looks_right && bytes.len() > 10 {
             bytes[0] = 0x45 | (bytes[0] & 0x0a);
             bytes[2] = 0;
@@ -318,17 +296,9 @@ proptest! {
             bytes[9] = [1, 6, 17][usize::from(bytes[9]) % 3];
         }
         let packet_bytes = bytes.len() + longer;
-        match parse_ipv4(&bytes, packet_bytes) {
-            Ok(packet) => {
-                prop_assert!(packet.header_bytes >= 20);
-                prop_assert!(packet.header_bytes <= packet.total_bytes);
-                prop_assert!(packet.total_bytes <= packet_bytes);
-            }
-            Err(ParseError::NeedBytes(needed)) => {
-                prop_assert!(needed > bytes.len() && needed <= packet_bytes);
-                prop_assert!(needed <= PARSE_BYTES_MAX);
-            }
-            Err(ParseError::Malformed(_)) => {}
+        if let Err(ParseError::NeedBytes(needed)) = parse(&bytes, packet_bytes) {
+            prop_assert!(needed > bytes.len() && needed <= packet_bytes);
+            prop_assert!(needed <= PULLED_BYTES_MAX);
         }
         let _ = parse_pulling(&bytes, 0);
     }

@@ -4,12 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may fail the test")]
 
 use ipvs_mwlc::director::address::{Address, Transport};
-use ipvs_mwlc::director::flow::{plain, FlowKey};
-use ipvs_mwlc::director::packet::{Malformed, ParseError, Tuple};
-use ipvs_mwlc::director::packet6::{parse_ipv6, Ipv6Packet, PARSE6_BYTES_MAX};
-use ipvs_mwlc::director::segment::tcp_segment;
+use ipvs_mwlc::director::flow::{FlowKey, Tuple};
+use ipvs_mwlc::director::packet::{
+    self, plain, tcp_segment, ParseError, Parsed, EXTENSIONS_BYTES_MAX,
+};
 use ipvs_mwlc::director::tcp::TcpEvent;
 use proptest::prelude::*;
+
+/// Two headers with extensions, ICMPv6, and a TCP header: more is never asked for.
+const PULLED_BYTES_MAX: usize = 2 * (40 + EXTENSIONS_BYTES_MAX) + 8 + 20;
 
 const CLIENT: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
 const VIP: [u8; 16] = [0xfd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
@@ -40,8 +43,8 @@ fn extended(kinds: &[u8], last: u8, payload: &[u8]) -> Vec<u8> {
     ipv6(*kinds.first().unwrap_or(&last), &bytes)
 }
 
-fn parse(packet: &[u8]) -> Result<Ipv6Packet, ParseError> {
-    parse_ipv6(packet, packet.len())
+fn parse(packet: &[u8]) -> Result<Parsed, ParseError> {
+    packet::parse(packet, packet.len())
 }
 
 fn tuple() -> Tuple {
@@ -58,7 +61,7 @@ fn tuple() -> Tuple {
 fn extensions_are_passed_over() {
     for kinds in [&[][..], &[0], &[0, 60, 43, 60]] {
         let packet = extended(kinds, 6, &tcp(0x02));
-        let Ok(Ipv6Packet::Plain(seen)) = parse(&packet) else {
+        let Ok(Parsed::Whole(seen)) = parse(&packet) else {
             unreachable!("{kinds:?}: {:?}", parse(&packet))
         };
         assert_eq!(Some(seen.key), FlowKey::of(&tuple()), "{kinds:?}");
@@ -96,7 +99,7 @@ fn a_segment_tells_where_its_data_is() {
     too_long[12] = 0xf0;
     assert_eq!(
         tcp_segment(&ipv6(6, &too_long), 60),
-        Err(ParseError::Malformed(Malformed::TransportHeader))
+        Err(ParseError::Malformed)
     );
 }
 
@@ -104,12 +107,12 @@ fn a_segment_tells_where_its_data_is() {
 fn fragments_and_endless_chains_are_other() {
     for kinds in [&[44][..], &[0, 44], &[60; 9], &[0; 12]] {
         let packet = extended(kinds, 6, &tcp(0x02));
-        assert_eq!(parse(&packet), Ok(Ipv6Packet::Other), "{kinds:?}");
+        assert_eq!(parse(&packet), Ok(Parsed::Other), "{kinds:?}");
     }
     let mut long = extended(&[0], 6, &[0; 400]);
     long[41] = 40;
-    assert_eq!(parse(&long), Ok(Ipv6Packet::Other));
-    assert_eq!(parse(&ipv6(59, &[])), Ok(Ipv6Packet::Other));
+    assert_eq!(parse(&long), Ok(Parsed::Other));
+    assert_eq!(parse(&ipv6(59, &[])), Ok(Parsed::Other));
 }
 
 #[test]
@@ -117,20 +120,20 @@ fn errors_name_the_connection_that_they_are_about() {
     for (kinds, kind) in [(&[][..], 2), (&[0, 60], 1), (&[], 3)] {
         let mut message = vec![kind, 0, 0, 0, 0, 0, 5, 0];
         message.extend(extended(kinds, 6, &tcp(0x10)));
-        let expected = Ipv6Packet::Error {
-            embedded: tuple(),
-            hop_limit: 63,
+        let expected = Parsed::Error {
+            about: FlowKey::of(&tuple().reversed()).unwrap(),
+            ttl: 63,
         };
         assert_eq!(parse(&ipv6(58, &message)), Ok(expected), "{kind}");
     }
     // An echo request is no error, and a cut one is malformed.
     assert_eq!(
         parse(&ipv6(58, &[128, 0, 0, 0, 0, 0, 0, 0])),
-        Ok(Ipv6Packet::Other)
+        Ok(Parsed::Other)
     );
     assert_eq!(
         parse(&ipv6(58, &[1, 0, 0, 0, 0, 0, 0, 0, 0x60, 0])),
-        Err(ParseError::Malformed(Malformed::IcmpError))
+        Err(ParseError::Malformed)
     );
 }
 
@@ -159,9 +162,9 @@ proptest! {
         let mut linear = first.min(packet.len());
         let mut pulls = 0;
         let pieced = loop {
-            match parse_ipv6(&packet[..linear], packet.len()) {
+            match packet::parse(&packet[..linear], packet.len()) {
                 Err(ParseError::NeedBytes(bytes)) => {
-                    prop_assert!(bytes > linear && bytes <= packet.len() && bytes <= PARSE6_BYTES_MAX);
+                    prop_assert!(bytes > linear && bytes <= packet.len() && bytes <= PULLED_BYTES_MAX);
                     linear = bytes;
                     pulls += 1;
                     prop_assert!(pulls < 12);
@@ -178,22 +181,25 @@ proptest! {
         next in prop::sample::select(vec![0u8, 6, 17, 43, 44, 58, 60]),
         longer in 0usize..40,
     ) {
+        if let Some(first) = bytes.first_mut() {
+            *first = 0x60;
+        }
         if bytes.len() > 60 {
-            bytes[0] = 0x60;
             bytes[4] = 0;
             bytes[6] = next;
         }
         let packet_bytes = bytes.len() + longer;
         let short = plain(&bytes, packet_bytes);
-        match parse_ipv6(&bytes, packet_bytes) {
-            Ok(Ipv6Packet::Plain(seen)) if bytes.get(6) == Some(&6) || bytes.get(6) == Some(&17) => {
+        match packet::parse(&bytes, packet_bytes) {
+            Ok(Parsed::Whole(seen)) if bytes.get(6) == Some(&6) || bytes.get(6) == Some(&17) => {
                 prop_assert_eq!(short, Some(seen));
             }
-            Ok(_) => prop_assert_eq!(short.filter(|seen| seen.key.is_ipv6()), None),
-            Err(ParseError::NeedBytes(needed)) => {
-                prop_assert!(needed > bytes.len() && needed <= PARSE6_BYTES_MAX);
+            Ok(_) | Err(ParseError::Malformed) => {
+                prop_assert_eq!(short.filter(|seen| seen.key.is_ipv6()), None);
             }
-            Err(ParseError::Malformed(_)) => prop_assert_eq!(short.filter(|seen| seen.key.is_ipv6()), None),
+            Err(ParseError::NeedBytes(needed)) => {
+                prop_assert!(needed > bytes.len() && needed <= PULLED_BYTES_MAX);
+            }
         }
     }
 }

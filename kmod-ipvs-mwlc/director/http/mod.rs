@@ -47,7 +47,7 @@ pub enum Segment {
 /// A file that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetch {
-    /// Its name.
+    /// The file's name.
     pub name: Name,
     /// Which part of it.
     pub range: Range,

@@ -6,9 +6,9 @@ use core::ffi::CStr;
 
 use crate::director::address::{Address, Family, Transport};
 use crate::director::errno::{Errno, Reject};
+use crate::director::flow::Tuple;
 use crate::director::limits::CONNECTION_SIZE_BYTES_MAX;
 use crate::director::netlink::{Attribute, AttributeTable};
-use crate::director::packet::Tuple;
 use crate::uapi::mwlc::{attribute, conn};
 
 const MESSAGE_SLOTS: usize = attribute::MAX as usize + 1;

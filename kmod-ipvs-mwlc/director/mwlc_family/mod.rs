@@ -25,9 +25,9 @@ pub use size::{
 use crate::director::address::Address;
 use crate::director::config::DestKey;
 use crate::director::drain::DrainRequest;
+use crate::director::flow::Tuple;
 use crate::director::http::Name;
 use crate::director::load::{Learn, SizePolicy};
-use crate::director::packet::Tuple;
 use crate::director::report::Report;
 use crate::director::service_key::ServiceKey;
 

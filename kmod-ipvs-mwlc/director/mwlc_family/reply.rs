@@ -5,9 +5,9 @@ use crate::director::config::DestKey;
 use crate::director::conn::ConnState;
 use crate::director::drain::DrainView;
 use crate::director::event::Event;
+use crate::director::flow::Tuple;
 use crate::director::load::{ExpectedSize, Learn};
 use crate::director::netlink::{Encoder, Full};
-use crate::director::packet::Tuple;
 use crate::director::record::ConnectionRecord;
 use crate::director::refusals::Refusals;
 use crate::director::sched::{DestLoad, Scheduler};
@@ -21,7 +21,7 @@ pub const REPLY_BYTES_MAX: usize = 256;
 /// What a reply says about a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceView {
-    /// Its name.
+    /// The service's name.
     pub key: ServiceKey,
     /// The scheduler that decides.
     pub policy: Scheduler,
@@ -42,7 +42,7 @@ pub struct ServiceView {
 pub struct DestinationView {
     /// Its service.
     pub service: ServiceKey,
-    /// Its name.
+    /// The destination's name within its service.
     pub key: DestKey,
     /// What schedulers see of it.
     pub load: DestLoad,

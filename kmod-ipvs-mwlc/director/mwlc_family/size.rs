@@ -7,9 +7,9 @@
 use super::message::{connection_key, size_bytes, Message};
 use super::reply::encode_connection_key;
 use crate::director::errno::{Errno, Reject};
+use crate::director::flow::Tuple;
 use crate::director::http::{Name, Range, NAME_BYTES_MAX};
 use crate::director::netlink::{AttributeTable, Attributes, Encoder, Full};
-use crate::director::packet::Tuple;
 use crate::director::size_cache::TTL_MS_MAX;
 use crate::uapi::mwlc::{attribute, size};
 

@@ -236,7 +236,8 @@ impl NoDestination {
                 "every real server has more active connections than its weight (ovf): raise the weights"
             }
             NoDestination::SelectedUnavailable => {
-                "the real server that the client's address selects has weight 0 or is over its threshold: set flag-1 (sh-fallback, mh-fallback) to try others"
+                "the real server that the client's address selects has weight 0 or is over its threshold: \
+                 set flag-1 (sh-fallback, mh-fallback) to try others"
             }
         }
     }

@@ -7,8 +7,8 @@
 #include <net/netfilter/ipv6/nf_defrag_ipv6.h>
 
 /*
- * 0: the skb is a whole datagram. Otherwise the skb was kept or freed. The queue is that of IPVS (IP_DEFRAG_VS_IN), so fragments
- * never mix with those of conntrack or of local delivery.
+ * 0: the skb is a whole datagram. Otherwise the skb was kept or freed. The queue is that of IPVS
+ * (IP_DEFRAG_VS_IN), so fragments never mix with those of conntrack or of local delivery.
  */
 int mwlc_skb_defrag(struct net *net, struct sk_buff *skb)
 {
@@ -26,8 +26,8 @@ int mwlc_skb_defrag(struct net *net, struct sk_buff *skb)
 }
 
 /*
- * Has IPv6 fragments put together before the hook, which is what nf_defrag_ipv6 does for whoever asks. The module is asked for when
- * it is needed, so that this one loads without it; without it, IPv6 fragments are not balanced.
+ * Has IPv6 fragments put together before the hook, which is what nf_defrag_ipv6 does for whoever asks. The module
+ * is asked for when it is needed, so that this one loads without it; without it, IPv6 fragments are not balanced.
  */
 int mwlc_defrag6_start(struct net *net)
 {

@@ -19,8 +19,8 @@ bool mwlc_dev_is_loopback(const struct net_device *dev)
 }
 
 /*
- * Whether nothing is hooked into PRE_ROUTING before this priority, that is no raw table, whose rules are not to be passed by.
- * Reassembly is nothing: whole packets pass it as they are.
+ * Whether nothing is hooked into PRE_ROUTING before this priority, that is no raw table, whose rules are not to be
+ * passed by. Reassembly is nothing: whole packets pass it as they are.
  */
 static bool mwlc_is_first(const struct net *net, bool is_ipv6, int priority)
 {
@@ -46,17 +46,19 @@ static bool mwlc_is_first(const struct net *net, bool is_ipv6, int priority)
 }
 
 /*
- * Whether a packet at a device's ingress would go to ip_rcv or ipv6_rcv next, just as it is, and would be the first thing that
- * PRE_ROUTING's hook with this priority sees. Not those of a bridge's, bond's or macvlan's member, nor with a VLAN's tag: they
- * come again from the device that they belong to. Who holds a second reference has been given the packet to look at or is about
- * to free it, so a packet that nobody has to reallocate may be sent on all the same, as nf_flow_table and act_mirred do it.
+ * Whether a packet at a device's ingress would go to ip_rcv or ipv6_rcv next, just as it is, and would be the
+ * first thing that PRE_ROUTING's hook with this priority sees. Not those of a bridge's, bond's or macvlan's
+ * member, nor with a VLAN's tag: they come again from the device that they belong to. Who holds a second reference
+ * has been given the packet to look at or is about to free it, so a packet that nobody has to reallocate may be
+ * sent on all the same, as nf_flow_table and act_mirred do it.
  */
 bool mwlc_skb_arrives(const struct sk_buff *skb, const struct net *net, int priority)
 {
 	bool is_ipv6 = skb->protocol == htons(ETH_P_IPV6);
 
 	if (skb->pkt_type != PACKET_HOST || skb_vlan_tag_present(skb) || rcu_access_pointer(skb->dev->rx_handler) ||
-	    skb->_skb_refdst || skb_network_offset(skb) || skb_pfmemalloc(skb) || skb_sk_is_prefetched((struct sk_buff *)skb))
+	    skb->_skb_refdst || skb_network_offset(skb) || skb_pfmemalloc(skb) ||
+	    skb_sk_is_prefetched((struct sk_buff *)skb))
 		return false;
 	if (is_ipv6) {
 		const struct inet6_dev *idev = __in6_dev_get(skb->dev);

@@ -17,8 +17,8 @@ bool mwlc_skb_trim(struct sk_buff *skb, unsigned int bytes)
 }
 
 /*
- * Makes of a packet at ingress what ip_rcv or ipv6_rcv would: the caller's alone, with a control block of IP's. NULL if there was
- * no memory; then it was freed.
+ * Makes of a packet at ingress what ip_rcv or ipv6_rcv would: the caller's alone, with a control block of IP's.
+ * NULL if there was no memory; then it was freed.
  */
 struct sk_buff *mwlc_skb_settle(struct sk_buff *skb)
 {

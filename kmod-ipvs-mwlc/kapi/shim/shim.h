@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel as the module sees it: bindgen reads this header, and the C files beside it define the mwlc_* functions,
- * one file for each noun, as rust/helpers of the kernel has it. They wrap what is static inline or a macro in the kernel. Nothing is decided here; the Rust code in kapi/ is the only caller.
+ * The kernel as the module sees it: bindgen reads this header, and the C files beside it define the mwlc_*
+ * functions, one file for each noun, as rust/helpers of the kernel has it. They wrap what is static inline or a
+ * macro in the kernel. Nothing is decided here; the Rust code in kapi/ is the only caller.
  */
 #ifndef IPVS_MWLC_SHIM_H
 #define IPVS_MWLC_SHIM_H

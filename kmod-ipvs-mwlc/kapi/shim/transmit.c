@@ -12,8 +12,9 @@
 #include <net/route.h>
 
 /*
- * Whether the skb, which is longer than the MTU, may not be sent. As ip_exceeds_mtu() in ip_forward.c and ip6_pkt_too_big() in
- * ip6_output.c: a datagram that may be fragmented may, and so may one whose fragments were small enough.
+ * Whether the skb, which is longer than the MTU, may not be sent. As ip_exceeds_mtu() in ip_forward.c and
+ * ip6_pkt_too_big() in ip6_output.c: a datagram that may be fragmented may, and so may one whose fragments were
+ * small enough.
  */
 bool mwlc_skb_exceeds_mtu(const struct sk_buff *skb, unsigned int mtu)
 {
@@ -29,7 +30,10 @@ bool mwlc_skb_exceeds_mtu(const struct sk_buff *skb, unsigned int mtu)
 	return !skb->ignore_df && !(skb_is_gso(skb) && skb_gso_validate_network_len(skb, mtu));
 }
 
-/* The neighbour that a route leads to; the skb's own address is of no interest, for the route is to the real server itself. */
+/*
+ * The neighbour that a route leads to; the skb's own address is of no interest, for the route is to the real
+ * server itself.
+ */
 static struct neighbour *mwlc_neigh(struct dst_entry *dst, struct sk_buff *skb, bool *is_v6gw)
 {
 	if (!dst_is_ipv6(dst))
@@ -51,9 +55,9 @@ static int mwlc_neigh_output(struct net *net, struct sock *sk, struct sk_buff *s
 }
 
 /*
- * What neigh_output does for a neighbour whose address is known, where the cached header is Ethernet's. The kernel's own copies
- * 16 bytes and needs as much room; an skb that came from an Ethernet device with none to spare has just the 14 of the old header.
- * False if it is another neighbour: nothing has happened to the skb then.
+ * What neigh_output does for a neighbour whose address is known, where the cached header is Ethernet's. The
+ * kernel's own copies 16 bytes and needs as much room; an skb that came from an Ethernet device with none to spare
+ * has just the 14 of the old header. False if it is another neighbour: nothing has happened to the skb then.
  */
 static bool mwlc_ether_output(struct neighbour *neigh, struct sk_buff *skb)
 {
@@ -73,8 +77,9 @@ static bool mwlc_ether_output(struct neighbour *neigh, struct sk_buff *skb)
 }
 
 /*
- * Whether a device can send an skb that somebody else is about to free: it must not have to reallocate it. Those that never do say
- * so; veth and netkit do not, because they hand the skb to their peer's stack, which clones what is shared.
+ * Whether a device can send an skb that somebody else is about to free: it must not have to reallocate it. Those
+ * that never do say so; veth and netkit do not, because they hand the skb to their peer's stack, which clones what
+ * is shared.
  */
 static bool mwlc_may_share(const struct sk_buff *skb, const struct net_device *dev)
 {
@@ -96,7 +101,8 @@ static struct sk_buff *mwlc_skb_leave(struct sk_buff *skb, const struct dst_entr
 			return NULL;
 	}
 	/* The time to live is in data that a clone may share. */
-	if (unlikely(skb_cloned(skb)) && !skb_clone_writable(skb, header_bytes) && pskb_expand_head(skb, 0, 0, GFP_ATOMIC))
+	if (unlikely(skb_cloned(skb)) && !skb_clone_writable(skb, header_bytes) &&
+	    pskb_expand_head(skb, 0, 0, GFP_ATOMIC))
 		goto drop;
 	if (is_ipv6)
 		ipv6_hdr(skb)->hop_limit--;
@@ -129,8 +135,8 @@ static struct sk_buff *mwlc_skb_set_way(struct sk_buff *skb, struct dst_entry *d
 }
 
 /*
- * Consumes the skb, which is no longer than the MTU or in segments that are not; false if it was freed for want of memory. The
- * caller has seen that its TTL is above 1. Under rcu_read_lock, which keeps both dst and neighbour.
+ * Consumes the skb, which is no longer than the MTU or in segments that are not; false if it was freed for want of
+ * memory. The caller has seen that its TTL is above 1. Under rcu_read_lock, which keeps both dst and neighbour.
  */
 bool mwlc_skb_forward(struct net *net, struct sk_buff *skb, struct dst_entry *dst)
 {

@@ -419,12 +419,12 @@ mod tests {
     use ipvs_mwlc::director::config::{DestKey, Forwarding};
     use ipvs_mwlc::director::drain::DrainView;
     use ipvs_mwlc::director::flow::FlowKey;
+    use ipvs_mwlc::director::flow::Tuple;
     use ipvs_mwlc::director::load::ExpectedSize;
     use ipvs_mwlc::director::mwlc_family::{
         DestinationView, ServiceView, encode_connection, encode_destination, encode_service,
     };
     use ipvs_mwlc::director::netlink::{Encoder, Full};
-    use ipvs_mwlc::director::packet::Tuple;
     use ipvs_mwlc::director::record::ConnectionRecord;
     use ipvs_mwlc::director::sched::{DestLoad, Scheduler};
     use ipvs_mwlc::director::service_key::ServiceKey;
