@@ -9,8 +9,8 @@ use kernel::sync::rcu::{read_lock, Guard};
 use kernel::sync::Arc;
 
 use super::{
-    copy_services, find_service, namespace, no_memory, service, too_long, NO_DESTINATION,
-    NO_SERVICE,
+    copy_services, dump_from, find_service, namespace, no_memory, service, too_long,
+    NO_DESTINATION, NO_SERVICE,
 };
 use crate::director::config::{DestConfig, DestKey, ServiceConfig, ServiceEdit};
 use crate::director::drain::DrainPolicy;
@@ -318,16 +318,10 @@ fn dump_services(
     guard: &Guard,
 ) {
     let services = balancer.services.load(guard).all();
-    for service in services.iter().skip(cursor[0] as usize) {
+    let _all = dump_from(services.iter(), &mut cursor[0], |service| {
         let view = view_service(service, guard);
-        if message
-            .entry(command::NEW_SERVICE, |to| encode_service(to, &view))
-            .is_err()
-        {
-            return;
-        }
-        cursor[0] = cursor[0].wrapping_add(1);
-    }
+        message.entry(command::NEW_SERVICE, |to| encode_service(to, &view))
+    });
 }
 
 /// The cursor's first word is the index of the next destination. Without the service there is
@@ -342,14 +336,9 @@ fn dump_destinations(
     let Some(service) = balancer.services.load(guard).get(key) else {
         return;
     };
-    for destination in service.destinations(guard).iter().skip(cursor[0] as usize) {
+    let destinations = service.destinations(guard);
+    let _all = dump_from(destinations.iter(), &mut cursor[0], |destination| {
         let view = view_destination(destination);
-        if message
-            .entry(command::NEW_DEST, |to| encode_destination(to, &view))
-            .is_err()
-        {
-            return;
-        }
-        cursor[0] = cursor[0].wrapping_add(1);
-    }
+        message.entry(command::NEW_DEST, |to| encode_destination(to, &view))
+    });
 }

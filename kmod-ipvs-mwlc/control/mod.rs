@@ -73,6 +73,21 @@ fn find_service(
     service(balancer, key, &read_lock()).cloned()
 }
 
+/// Writes entries of a dump, from the one with index `next` on; false if one did not fit. It is then the next.
+fn dump_from<T>(
+    entries: impl Iterator<Item = T>,
+    next: &mut u64,
+    mut write: impl FnMut(T) -> core::result::Result<(), Full>,
+) -> bool {
+    for entry in entries.skip(*next as usize) {
+        if write(entry).is_err() {
+            return false;
+        }
+        *next = next.wrapping_add(1);
+    }
+    true
+}
+
 /// A list of services to change and put in the place of the present one: those that `keep` keeps,
 /// and room for one more. Under the namespace's mutex.
 fn copy_services(

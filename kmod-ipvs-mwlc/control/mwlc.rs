@@ -6,7 +6,7 @@ use core::ffi::CStr;
 use kernel::sync::rcu::{read_lock, Guard};
 
 use super::drain::drain;
-use super::{find_service, namespace, reports, sizes, NO_SERVICE};
+use super::{dump_from, find_service, namespace, reports, sizes, NO_SERVICE};
 use crate::director::errno::{Errno, Reject};
 use crate::director::event::Event;
 use crate::director::flow::{FlowKey, Tuple};
@@ -159,7 +159,7 @@ fn dump_services(
     guard: &Guard,
 ) {
     let services = balancer.services.load(guard).all();
-    for service in services.iter().skip(cursor[0] as usize) {
+    let _all = dump_from(services.iter(), &mut cursor[0], |service| {
         let view = ServiceView {
             key: service.key(),
             policy: service.config(guard).policy(),
@@ -169,14 +169,8 @@ fn dump_services(
             slow_start_ms: service.slow_start_ms(),
             refused: service.refusals(),
         };
-        if message
-            .entry(command::GET_SERVICE, |to| encode_service(to, &view))
-            .is_err()
-        {
-            return;
-        }
-        cursor[0] = cursor[0].wrapping_add(1);
-    }
+        message.entry(command::GET_SERVICE, |to| encode_service(to, &view))
+    });
 }
 
 /// The cursor is the indices of the next service and its next destination. With a key, that service
@@ -210,7 +204,7 @@ fn dump_destinations_of(
     message: &mut DumpMessage,
     guard: &Guard,
 ) -> bool {
-    for destination in service.destinations(guard).iter().skip(*next as usize) {
+    dump_from(service.destinations(guard).iter(), next, |destination| {
         let view = DestinationView {
             service: service.key(),
             key: destination.key(),
@@ -220,15 +214,8 @@ fn dump_destinations_of(
             drain: destination.drain.view(),
             reported: destination.reported(),
         };
-        if message
-            .entry(command::GET_DEST, |to| encode_destination(to, &view))
-            .is_err()
-        {
-            return false;
-        }
-        *next = next.wrapping_add(1);
-    }
-    true
+        message.entry(command::GET_DEST, |to| encode_destination(to, &view))
+    })
 }
 
 /// The cursor's first word is the index of the next node. Sleeps.

@@ -10,10 +10,10 @@ use core::pin::Pin;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Release};
 use kernel::sync::rcu::Guard;
 use kernel::types::Opaque;
 
+use super::atomic::{Acquire, Atomic, Release};
 use super::bindings;
 use super::pernet::Net;
 use super::rcu;
