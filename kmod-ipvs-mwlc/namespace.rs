@@ -11,7 +11,8 @@
 //!    cache, an expected size, a limit on events or questions. Never two of them.
 //!
 //! Packets take no lock for an established connection. For a new one they take 2, and under it a
-//! template's bucket if the service is persistent; then, without it, the connection's bucket.
+//! template's bucket if the service is persistent; then, without it, the connection's bucket. When a
+//! connection moves to another real server, its bucket is taken under 2.
 
 use kernel::prelude::*;
 use kernel::sync::rcu::read_lock;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Atomic variables that only the module's own Rust code reads and writes, compiled in place.
+//! Atomic variables of the module's own Rust code, compiled in place.
 //!
 //! The kernel crate's atomics are calls of C functions, even a plain load, and an established
-//! packet makes twenty of them. What is here is what both sides of its variables use, so no C code
-//! ever has to agree with it about the order of memory; the kernel's own locks, grace periods and
-//! queues order it as they order every other access.
+//! packet makes twenty of them. What is here has the same names and orders, and is what both sides of
+//! its variables use: no C code reads or writes them, but for settings. decisions/0124 has the figures, and why such
+//! variables may be used beside the kernel's locks and grace periods on this processor.
 
 #![allow(
     dead_code,
@@ -15,6 +15,9 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering,
 };
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("what decisions/0124 says of core's atomics in the kernel is true of x86-64");
 
 /// No order beside the variable's own.
 #[derive(Clone, Copy)]
@@ -31,19 +34,19 @@ pub(crate) struct Full;
 
 /// An order that a load may have.
 pub(crate) trait OfLoad {
-    /// As core names it.
+    /// Core's name for it.
     const ORDER: Ordering;
 }
 /// An order that a store may have.
 pub(crate) trait OfStore {
-    /// As core names it.
+    /// Core's name for it.
     const ORDER: Ordering;
 }
 /// An order that a change may have.
 pub(crate) trait OfChange {
-    /// As core names it.
+    /// Core's name for it.
     const ORDER: Ordering;
-    /// That of a compare-and-exchange that fails.
+    /// The order of a compare-and-exchange that fails.
     const FAILED: Ordering;
 }
 

@@ -70,7 +70,8 @@ impl Sysctls {
             table.push_within_capacity(entry).map_err(|_| ENOMEM)?;
         }
         // SAFETY: The table and the values are on the heap and stay until they are unregistered.
-        // The handler reads and writes each value as one word, which is what `Atomic` does.
+        // The handler reads and writes each value as one word, which is what `Atomic` does; nothing
+        // is ordered by them.
         let header = unsafe {
             bindings::register_net_sysctl_sz(
                 net.as_ptr(),
