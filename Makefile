@@ -41,7 +41,7 @@ test-histories: setup-test ## HISTORIES (10000) random histories of three nodes,
 
 test-simulation: setup-test ## mgr, iods, clients under a virtual clock: SEEDS (5000) from FIRST_SEED (1), or SEED=N
 	SEEDS=$(or $(SEEDS),5000) $(if $(SEED),SEED=$(SEED)) \
-		$(CARGO) test --locked --release -p cssns-simulation --features simulation -- --nocapture
+		$(CARGO) test --locked -p cssns-simulation --features simulation -- --nocapture
 
 test-faults: setup-test ## FAULTS (2000) kills, stops and bad links under load, again by PVFS_FAULTS_SEED
 	$(CARGO) build --locked --release --workspace --bins

@@ -219,9 +219,31 @@ impl Leases {
             number,
             fence,
         };
-        self.held.insert((inode, client), held);
+        let before = self.held.insert((inode, client), held);
         self.by_client.insert((client, inode));
+        debug_assert!(
+            before.is_none_or(|before| before.number < number && before.fence <= fence),
+            "{lease:?} on inode {inode} under a smaller number or fence than {before:?}"
+        );
+        debug_assert!(
+            self.exclude_nobody(inode),
+            "leases on inode {inode} exclude each other"
+        );
         Some((number, fence))
+    }
+
+    /// Whether all who have a lease on the inode may have it beside the others, and all writers write
+    /// under one fence.
+    fn exclude_nobody(&self, inode: InodeNumber) -> bool {
+        let range = (inode, ClientId(0))..=(inode, ClientId(u64::MAX));
+        let mut holders = self.held.range(range);
+        let first = holders.clone().next();
+        holders.all(|((_, client), held)| {
+            let mut others = self.others(*client, inode);
+            let writes = held.lease != Lease::Read;
+            others.all(|(_, other)| Need::Hold(held.lease).demand(other).is_none())
+                && first.is_none_or(|(_, first)| !writes || first.fence == held.fence)
+        })
     }
 
     /// The fence of those who have `lease` on the inode: it is the same for all of them.

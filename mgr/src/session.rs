@@ -252,6 +252,13 @@ impl<W> Sessions<W> {
             waiters.push(waiter);
             return Admission::Joined;
         }
+        debug_assert!(
+            session
+                .kept
+                .keys()
+                .all(|kept| *kept >= session.answered_below),
+            "a reply is kept that its client has"
+        );
         if let Some(kept) = session.kept.get(&sequence) {
             return Admission::Replay(waiter, kept.reply.clone());
         }

@@ -107,8 +107,10 @@ impl Fences {
                 return Err(FsError::Fenced);
             }
             if fence == entry.fence || entry.under_way == 0 {
+                let cut = cut.unwrap_or(entry.cut);
+                debug_assert!(fence >= entry.fence && cut >= entry.cut, "fences only grow");
                 entry.fence = fence;
-                entry.cut = cut.unwrap_or(entry.cut);
+                entry.cut = cut;
                 entry.under_way += 1;
                 return Ok(Passage {
                     fences: self,
@@ -128,6 +130,7 @@ impl Drop for Passage<'_> {
         let Some(object) = self.object else { return };
         let mut table = self.fences.lock();
         let entry = table.entry(object, self.fences.objects_max);
+        debug_assert!(entry.under_way > 0, "a passage that nobody counts");
         entry.under_way = entry.under_way.saturating_sub(1);
         if entry.under_way == 0 {
             drop(table);

@@ -144,6 +144,8 @@ impl Transaction<'_> {
     ///
     /// [`Halt::Store`].
     pub fn put_inode(&mut self, inode: &Inode) -> Result<(), Halt> {
+        let Attr { size, filled, .. } = inode.attr;
+        debug_assert!(filled <= size, "{filled} of {size} bytes were written");
         self.put(key::inode(inode.attr.inode), inode)
     }
 
