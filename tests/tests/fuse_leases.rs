@@ -256,6 +256,80 @@ fn nodes_that_work_in_one_directory_do_not_wait_for_each_other_for_ever() {
     cluster.finish().unwrap();
 }
 
+/// Linux asks how long a file is before it reads at what it takes for the end, and ignores the answer where
+/// somebody has written to the file since it asked.
+#[test]
+fn an_end_that_another_node_has_moved_is_found_while_mgr_says_nothing() {
+    const PAGE: usize = 4096;
+    const TIME_MAX: Duration = Duration::from_secs(20);
+    let cluster = Cluster::start(Options {
+        mounts: 2,
+        proxied: true,
+        // It holds while mgr says nothing.
+        lease_timeout_ms: 60_000,
+        ..Options::default()
+    })
+    .unwrap();
+    let [here, there] = [0, 1].map(|mount| cluster.mount(mount).join("file"));
+    fs::write(&here, [b'a'; PAGE]).unwrap();
+    let file = open_both(&here);
+    let mut other = OpenOptions::new().append(true).open(&there).unwrap();
+    other.write_all(&[b'b'; PAGE]).unwrap();
+    drop(other);
+    // By this the node has a lease that tells the size; Linux does not hear of that.
+    file.write_all_at(b"c", 0).unwrap();
+    let link = cluster.link(Who::Mount(0)).unwrap();
+    link.set(Mood::Still);
+    let (sender, read) = channel();
+    let reader = thread::spawn({
+        let file = file.try_clone().unwrap();
+        move || {
+            let mut bytes = [0; PAGE];
+            let count = file.read_at(&mut bytes, PAGE as u64).unwrap();
+            sender.send(bytes[..count].to_vec()).unwrap();
+        }
+    });
+    let early = read.recv_timeout(Duration::from_millis(200));
+    file.write_all_at(b"d", 0).unwrap();
+    let early = early.or_else(|_| read.recv_timeout(TIME_MAX));
+    link.set(Mood::Well);
+    let found = early.or_else(|_| read.recv_timeout(TIME_MAX)).unwrap();
+    assert!(
+        found == [b'b'; PAGE],
+        "{} bytes at the old end",
+        found.len()
+    );
+    reader.join().unwrap();
+    cluster.finish().unwrap();
+}
+
+/// What was written is told to mgr before a truncation, whoever tells it.
+#[test]
+fn a_truncation_is_not_undone_by_what_was_written_before() {
+    const ROUNDS: usize = 2_000;
+    const PAGE: u64 = 4096;
+    let cluster = mounts(2);
+    let [here, there] = [0, 1].map(|mount| cluster.mount(mount).join("file"));
+    fs::write(&here, [0; PAGE as usize]).unwrap();
+    let file = open_both(&here);
+    let (end, ended) = channel::<()>();
+    // Its looks take the lease from the writer again and again.
+    let looker = thread::spawn(move || {
+        while ended.try_recv().is_err() {
+            assert!(fs::metadata(&there).unwrap().len() <= 3 * PAGE);
+        }
+    });
+    for round in 0..ROUNDS {
+        file.write_all_at(b"x", 3 * PAGE - 1).unwrap();
+        file.set_len(PAGE).unwrap();
+        let size = file.metadata().unwrap().len();
+        assert_eq!(size, PAGE, "round {round}");
+    }
+    end.send(()).unwrap();
+    looker.join().unwrap();
+    cluster.finish().unwrap();
+}
+
 /// Reads and writes four places of one file for `time`, and notes when.
 fn use_registers(
     path: &Path,

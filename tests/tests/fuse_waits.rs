@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -467,6 +468,42 @@ fn a_read_that_waits_while_the_file_is_cut_shows_no_zeros() {
         );
         assert_eq!(fs::read(&there).unwrap(), [b'o'; PAGE]);
     }
+    cluster.finish().unwrap();
+}
+
+/// The append may need what mgr says of the iod, and so the connection whose end took its lease.
+#[test]
+fn an_append_that_waits_for_an_iod_goes_on_after_mgr_was_away() {
+    let mut cluster = cluster(false);
+    let [here, there] = [0, 1].map(|mount| cluster.mount(mount).join("a/log"));
+    // In another process: one that starts mgr closes in between all files that it has open.
+    let append = |text: &str| {
+        let script = "printf '%s' \"$1\" >>\"$0\"";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).arg(&here).arg(text);
+        shell.spawn().unwrap()
+    };
+    assert!(append("first ").wait().unwrap().success());
+    let connection = connection_of(&cluster.mount(0));
+    let before = under_way(connection);
+    cluster.kill(Who::Iod(0)).unwrap();
+    let mut appender = append("second ");
+    until("it waits", || {
+        let log = cluster.log(Who::Mount(0)).unwrap();
+        log.contains("does not answer") && under_way(connection) > before
+    });
+    cluster.kill(Who::Mgr).unwrap();
+    cluster.restart(Who::Mgr).unwrap();
+    cluster.restart(Who::Iod(0)).unwrap();
+    in_time("the append", move || {
+        assert!(appender.wait().unwrap().success());
+    });
+    let mut other = OpenOptions::new().append(true).open(&there).unwrap();
+    other.write_all(b"third").unwrap();
+    for path in [here, there] {
+        assert_eq!(fs::read(path).unwrap(), b"first second third");
+    }
+    drop(other);
     cluster.finish().unwrap();
 }
 

@@ -33,7 +33,7 @@ use pvfs::ids::{FileSystemId, Incarnation, InodeNumber, IodId, ObjectId, OpenId,
 use pvfs::layout::LayoutSlot;
 use pvfs::name::Name;
 use pvfs::proto::iod::{Change, IodReply, IodRequest, IodResponse, StripeRef};
-use pvfs::proto::mgr::{Access, MgrOperation, MgrResponse, RenameMode, Reopen};
+use pvfs::proto::mgr::{Access, Doubt, MgrOperation, MgrResponse, RenameMode, Reopen};
 use pvfs::proto::peer::Peer;
 use pvfs::proto::report::IodReport;
 use pvfs::proto::seal::{OrderKey, Reign, Seal};
@@ -353,7 +353,7 @@ fn requests_out_of_place_change_nothing_of_others() {
             known_change: 0,
             allocated: Some(u64::MAX),
             filled: u64::MAX,
-            torn: true,
+            doubt: Some(Doubt::Torn),
         },
         MgrOperation::Acknowledge {
             recalls: (0..1000).collect(),

@@ -7,22 +7,12 @@
 use bincode::{Decode, Encode};
 use pvfs::attr::{Attr, FileKind};
 use pvfs::ids::InodeNumber;
+pub use pvfs::proto::mgr::Doubt;
 
 use super::inode::Inode;
 use super::key;
 use super::open::note_space;
 use super::transaction::{Halt, Transaction};
-
-/// Why mgr does not know what the iods hold of a file. The greater one decides how it is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-pub enum Doubt {
-    /// A write failed and may be stored in part. Its writer has told where the file ends: what the
-    /// iods hold beyond is cut off.
-    Torn,
-    /// A writer is gone that may have been told that a write was done, and did not report it: the
-    /// file is as long as what the iods hold of it.
-    Lost,
-}
 
 /// The record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

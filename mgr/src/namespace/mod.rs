@@ -150,7 +150,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
             known_change,
             allocated,
             filled,
-            torn,
+            doubt,
         } => {
             let written = Written {
                 size_min: *size_min,
@@ -158,7 +158,7 @@ pub fn apply(tx: &mut Transaction<'_>, operation: &MgrOperation) -> Result<MgrRe
                 known_change: *known_change,
                 allocated: *allocated,
                 filled: *filled,
-                torn: *torn,
+                doubt: *doubt,
             };
             tx.report(*inode, *open, written)
         }

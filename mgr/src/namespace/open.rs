@@ -27,8 +27,8 @@ pub struct Written {
     pub allocated: Option<u64>,
     /// So many bytes from the file's start on have all been written, as far as the writer knows.
     pub filled: u64,
-    /// A write failed: iods may hold a part of it beyond the file's end.
-    pub torn: bool,
+    /// What the iods may hold beyond what the writer knows.
+    pub doubt: Option<Doubt>,
 }
 
 impl Transaction<'_> {
@@ -158,7 +158,7 @@ impl Transaction<'_> {
             known_change,
             allocated,
             filled,
-            torn,
+            doubt,
         } = written;
         let held = self.held(inode, open)?;
         let mut found = self.inode(inode)?;
@@ -170,8 +170,8 @@ impl Transaction<'_> {
             return Err(FsError::FileTooLarge.into());
         }
         self.check_uncut(inode)?;
-        if torn {
-            self.raise_doubt(inode, Doubt::Torn)?;
+        if let Some(doubt) = doubt {
+            self.raise_doubt(inode, doubt)?;
         }
         if self.context.unleased && known_change != change_before {
             tracing::warn!(

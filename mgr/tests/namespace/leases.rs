@@ -158,7 +158,7 @@ pub fn report(file: &OpenResponse, size_min: u64) -> MgrOperation {
         known_change: file.attr.change,
         allocated: None,
         filled: 0,
-        torn: false,
+        doubt: None,
     }
 }
 

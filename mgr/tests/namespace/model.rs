@@ -361,7 +361,7 @@ fn plan(model: &mut Model, step: &Step) -> Option<(MgrOperation, Result<(), FsEr
                     known_change: 0,
                     allocated: None,
                     filled: 0,
-                    torn: false,
+                    doubt: None,
                 },
                 expected,
             )

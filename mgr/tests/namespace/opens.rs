@@ -132,7 +132,7 @@ fn reports_need_an_open_for_writing() {
         known_change: 0,
         allocated: None,
         filled: 0,
-        torn: false,
+        doubt: None,
     };
     let Ok(MgrResponse::Report {
         attr,

@@ -55,8 +55,8 @@ fn acquire(inode: InodeNumber, want: Want) -> MgrOperation {
 
 fn torn(file: &OpenResponse, end: u64) -> MgrOperation {
     let mut operation = report(file, end);
-    if let MgrOperation::Report { torn, .. } = &mut operation {
-        *torn = true;
+    if let MgrOperation::Report { doubt, .. } = &mut operation {
+        *doubt = Some(Doubt::Torn);
     }
     operation
 }

@@ -95,7 +95,7 @@ fn other_writers_of_the_inode_wait_and_nobody_else() {
         known_change: 0,
         allocated: None,
         filled: 0,
-        torn: false,
+        doubt: None,
     };
     let (second, _) = world.send(BOB, report);
     let (third, _) = world.send(BOB, truncate(file, 20));

@@ -580,7 +580,7 @@ impl<S: Store> World<S> {
             known_change: 0,
             allocated: None,
             filled: size_min,
-            torn: false,
+            doubt: None,
         };
         match self.call_as(client, &who, operation)? {
             MgrResponse::Report {

@@ -29,6 +29,8 @@ const READS_WAIT_MAX: Duration = Duration::from_millis(100);
 /// A lease that could not be given up after so long is lost instead, as one whose time is over: a write
 /// waits for an iod that is away. Other nodes wait meanwhile; an iod that is there answers sooner.
 const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(5);
+/// A pass over a file's pages waits for so long for a page that the kernel is to ask for once more.
+const RETRY_WAIT_MAX: Duration = Duration::from_millis(100);
 /// A pass over a file's pages looks so often whether it waits for a page that the kernel has asked for
 /// since it began.
 const PASS_LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -145,6 +147,20 @@ impl Pvfs {
 
     /// Begins a read or write: asks mgr for a lease where none allows it.
     pub(super) fn begin(self: &Arc<Self>, inode: &Inode, io: Io) -> Result<Permit, FsError> {
+        self.begin_within(inode, io, PAGES_WAIT_MAX)
+    }
+
+    /// The same for pages that the kernel asks for once more, and not a third time: a pass waits for them.
+    pub(super) fn begin_retry(self: &Arc<Self>, inode: &Inode, io: Io) -> Result<Permit, FsError> {
+        self.begin_within(inode, io, Duration::ZERO)
+    }
+
+    fn begin_within(
+        self: &Arc<Self>,
+        inode: &Inode,
+        io: Io,
+        pages_wait: Duration,
+    ) -> Result<Permit, FsError> {
         let since = Instant::now();
         let mut state = inode.state();
         loop {
@@ -152,7 +168,7 @@ impl Pvfs {
             let writable = state.page_writers > 0;
             match state.lease.begin(io, writable, valid) {
                 Begin::Go(permit) => return Ok(permit),
-                Begin::Wait if io.has_pages() && since.elapsed() >= PAGES_WAIT_MAX => {
+                Begin::Wait if io.has_pages() && since.elapsed() >= pages_wait => {
                     return Ok(state.lease.begin_at_last(io));
                 }
                 Begin::Wait => {
@@ -176,10 +192,10 @@ impl Pvfs {
                     state = inode.state();
                 }
                 Begin::Ask(want) => {
-                    let torn = state.is_torn();
+                    let in_doubt = state.is_in_doubt();
                     drop(state);
-                    if torn {
-                        // Or it could be granted before mgr knows what is to be cut off first. Where
+                    if in_doubt {
+                        // Or it could be granted before mgr knows what is to be settled first. Where
                         // this fails, the question will.
                         let _ = self.send_report(inode);
                     }
@@ -232,9 +248,10 @@ impl Pvfs {
                     };
                     if let Some(inode) = inode {
                         let mut state = inode.state();
-                        state.lease.granted(grant, claimed);
-                        state.regained(&grant.attr);
-                        state.keep(&grant.attr);
+                        if state.lease.granted(grant, claimed) {
+                            state.regained(&grant.attr);
+                            state.keep(&grant.attr);
+                        }
                         drop(state);
                         inode.wake();
                     }
@@ -337,8 +354,8 @@ impl Pvfs {
     ) {
         drop(state);
         tracing::warn!(
-            "inode {}: another node needs it, and something under way here has waited for {:.1} s, for \
-             an iod or for mgr: it goes on under another lease",
+            "inode {}: its lease is to go, and something under way here has waited for {:.1} s, for an \
+             iod or for mgr: it goes on under another lease",
             inode.number,
             since.elapsed().as_secs_f64()
         );
@@ -379,7 +396,9 @@ impl Pvfs {
             drop_range(kernel.as_ref(), inode, (start, end));
             return true;
         };
-        inode.wait_for_questions();
+        self.answer_questions(&inode);
+        inode.wait_while(RETRY_WAIT_MAX, |state| state.fills.is_retry_due());
+        inode.state().fills.forget_retries();
         let (done, is_done) = mpsc::channel();
         loop {
             let (gaps, last) = inode.state().fills.pass(start, end);
@@ -525,25 +544,23 @@ impl Pvfs {
         });
     }
 
-    /// The connection to mgr is gone: gives up all leases while they still hold.
+    /// The connection to mgr is gone: gives up all leases while they still hold. Waits for nothing that
+    /// may itself wait for mgr: the thread that calls this makes the next connection.
     fn leave_leases(self: &Arc<Self>) {
         let left = self.mgr.leases_left().unwrap_or_default();
         let deadline = Instant::now() + left.min(DROP_TIME_MAX);
         let (done, all_done) = mpsc::channel::<()>();
         for inode in self.files.inodes() {
-            let (idle, pages) = {
+            let (idle, streams) = {
                 let mut state = inode.state();
                 state.forget();
-                (state.lease.is_idle(), state.lease.has_pages())
+                (state.give_up_at_once(), state.has_unknown_streams())
             };
-            if inode.state().has_unknown_streams() {
+            if streams {
                 self.declare_streams_later(inode.number);
             }
-            if idle && !pages {
-                continue;
-            }
-            if !pages {
-                self.give_up(&inode, deadline);
+            if idle {
+                inode.wake();
                 continue;
             }
             let (fs, done) = (Arc::clone(self), done.clone());
@@ -555,6 +572,14 @@ impl Pvfs {
         drop(done);
         // Nothing is ever sent: it ends when all jobs have.
         let _ = all_done.recv_timeout(DROP_TIME_MAX);
+        // An append cannot let go of its place, and may be waiting for what mgr says of an iod. mgr is
+        // told of it before the greeting with which it gives the lease to others.
+        for inode in self.files.inodes() {
+            let appending = inode.state().is_appending();
+            if appending {
+                self.lose(&inode);
+            }
+        }
     }
 
     /// Where the leases' time is over without mgr having answered anything: loses them, so that

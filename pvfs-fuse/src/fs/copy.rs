@@ -70,11 +70,13 @@ impl Pvfs {
             if length > 0 {
                 self.mend(&target, permit, end)?;
                 self.drop_privileges(&target, caller.if_ordinary())?;
+                let filled = source.inode.state().filled();
                 let under = (self.pool_under(&target, permit), permit.fence);
                 let copied = self.copy_bytes(
                     &under,
-                    &source.place(from.offset),
-                    &target.place(to.offset),
+                    &source.place(from.offset, filled),
+                    // Nothing is read there.
+                    &target.place(to.offset, 0),
                     length,
                 );
                 if let Err(error) = copied {

@@ -381,7 +381,11 @@ impl Pvfs {
         let mut asked = false;
         loop {
             self.wait_for_cut(inode, end)?;
-            let permit = self.begin(inode, io)?;
+            let retry = filling.as_ref().is_some_and(Filling::is_retry);
+            let permit = match retry {
+                true => self.begin_retry(inode, io)?,
+                false => self.begin(inode, io)?,
+            };
             let loose = {
                 let mut state = inode.state();
                 if let Some(filling) = &filling {
@@ -406,8 +410,10 @@ impl Pvfs {
                         let short = bytes.length < request.length.min(REQUEST_BYTES_MAX);
                         let end = request.offset + bytes.length as u64;
                         if short && !state.ends_for_kernel(filling.number(), end) {
+                            state.fills.refuse(filling.number());
                             drop(state);
-                            self.end(inode, permit, io, pages);
+                            // No page comes in by this.
+                            self.end(inode, permit, Io::DirectRead, pages);
                             return Err(FsError::Io);
                         }
                         state.fills.end(filling.number());
@@ -452,13 +458,13 @@ impl Pvfs {
 
     fn fetch_once(&self, file: &OpenFile, request: &ReadRequest) -> Result<Fetched, FsError> {
         let length = request.length.min(REQUEST_BYTES_MAX);
-        let length = self.readable(file, request.offset, length)?;
+        let (length, filled) = self.readable(file, request.offset, length)?;
         if length == 0 {
             return Ok(Fetched::default());
         }
         let mut buffer = self.buffers.take();
         let bytes = buffer.get_mut(..length).ok_or(FsError::Io)?;
-        striped::read(&self.pool, &file.place(request.offset), bytes)?;
+        striped::read(&self.pool, &file.place(request.offset, filled), bytes)?;
         let buffer = Some(buffer);
         Ok(Fetched { buffer, length })
     }
@@ -489,21 +495,31 @@ impl Pvfs {
         Ok(())
     }
 
-    /// How many of `length` bytes at `offset` lie before the file's end.
-    fn readable(&self, file: &OpenFile, offset: u64, length: usize) -> Result<usize, FsError> {
+    /// How many of `length` bytes at `offset` lie before the file's end, and up to where all were written.
+    fn readable(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        length: usize,
+    ) -> Result<(usize, u64), FsError> {
         let within = |end: u64| {
             let rest = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
             rest.min(length)
         };
-        let (known, exact) = {
+        let (known, filled, exact) = {
             let state = file.inode.state();
-            (within(state.end()), state.lease.knows_size())
+            (
+                within(state.end()),
+                state.filled(),
+                state.lease.knows_size(),
+            )
         };
         if known == length || exact {
-            return Ok(known);
+            return Ok((known, filled));
         }
         // Others may be writing beyond the end that is known here.
-        Ok(within(self.getattr(file.inode.number.0)?.size))
+        let size = self.getattr(file.inode.number.0)?.size;
+        Ok((within(size), filled))
     }
 
     /// Writes; the bytes are on the iods when it returns. Where an iod refuses its part, those before
@@ -572,7 +588,7 @@ impl Pvfs {
     ) -> Result<usize, FsError> {
         let length = request.bytes.len() as u64;
         let _appending = match request.append {
-            true => Some(Appending::begin(&file.inode, permit)?),
+            true => Some(Appending::begin(&file.inode, permit, file.open)?),
             false => None,
         };
         let offset = match request.append {
@@ -687,7 +703,7 @@ impl Pvfs {
     pub(super) fn tell_torn(self: &Arc<Self>, inode: &Arc<Inode>) {
         let (torn, alone) = {
             let state = inode.state();
-            (state.is_torn(), state.lease.is_torn())
+            (state.is_in_doubt(), state.lease.is_torn())
         };
         let (fs, inode) = (Arc::clone(self), Arc::clone(inode));
         let tell = move || {

@@ -20,6 +20,8 @@ struct Fill {
     passed: bool,
     /// A pass has begun since the kernel asked, wherever it goes.
     overtaken: bool,
+    /// The kernel asks for the second time, and not for a third.
+    retry: bool,
 }
 
 /// The pages that the kernel waits for. Bounded by the requests that the kernel has under way.
@@ -27,17 +29,23 @@ struct Fill {
 pub(super) struct Fills {
     last: u64,
     under_way: BTreeMap<u64, Fill>,
+    /// Pages that the kernel has asked for and did not get, and may ask for once more.
+    refused: Vec<(u64, u64)>,
 }
 
 impl Fills {
     /// A request for the pages from `start` to `end`; gives its number.
     pub(super) fn begin(&mut self, (start, end): (u64, u64)) -> u64 {
         self.last += 1;
+        let before = self.refused.len();
+        self.refused
+            .retain(|(other, other_end)| *other_end <= start || end <= *other);
         let fill = Fill {
             start,
             end,
             passed: false,
             overtaken: false,
+            retry: self.refused.len() < before,
         };
         self.under_way.insert(self.last, fill);
         self.last
@@ -46,6 +54,31 @@ impl Fills {
     /// It is answered now, without further waiting; or it has been.
     pub(super) fn end(&mut self, number: u64) {
         self.under_way.remove(&number);
+    }
+
+    /// The kernel does not get its pages, and is to ask once more.
+    pub(super) fn refuse(&mut self, number: u64) {
+        let refused = self.under_way.remove(&number);
+        self.refused
+            .extend(refused.map(|fill| (fill.start, fill.end)));
+    }
+
+    /// Whether the kernel asks for the second time.
+    pub(super) fn is_retry(&self, number: u64) -> bool {
+        self.under_way.get(&number).is_some_and(|fill| fill.retry)
+    }
+
+    /// Whether the kernel is about to ask for pages for the second time, or has, and has no answer.
+    pub(super) fn is_retry_due(&self) -> bool {
+        !self.refused.is_empty() || self.under_way.values().any(|fill| fill.retry)
+    }
+
+    /// Nobody waits any longer for what the kernel did not ask for again.
+    pub(super) fn forget_retries(&mut self) {
+        self.refused.clear();
+        for fill in self.under_way.values_mut() {
+            fill.retry = false;
+        }
     }
 
     /// Its bytes are fetched from now on.
@@ -118,6 +151,26 @@ mod tests {
         assert_eq!(fills.pass(6000, 16384).0, [(12288, 16384)]);
         fills.end(second);
         assert_eq!(fills.pass(12288, 20480).0, [(12288, 20480)]);
+    }
+
+    /// And those that come meanwhile do not wait for it for ever.
+    #[test]
+    fn what_the_kernel_did_not_get_is_waited_for_once() {
+        let mut fills = Fills::default();
+        let number = fills.begin((4096, 8192));
+        assert!(!fills.is_retry(number) && !fills.is_retry_due());
+        fills.refuse(number);
+        assert!(fills.is_retry_due());
+        let other = fills.begin((0, 4096));
+        assert!(!fills.is_retry(other) && fills.is_retry_due());
+        let again = fills.begin((4096, 8192));
+        assert!(fills.is_retry(again) && fills.is_retry_due());
+        fills.end(again);
+        assert!(!fills.is_retry_due());
+        let number = fills.begin((4096, 8192));
+        fills.refuse(number);
+        fills.forget_retries();
+        assert!(!fills.is_retry_due());
     }
 
     #[test]

@@ -13,21 +13,18 @@ use pvfs::attr::{Attr, Privileges};
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, ObjectId, OpenId};
 use pvfs::layout::Layout;
-use pvfs::proto::mgr::{Access, MgrReply};
+use pvfs::proto::mgr::{Access, Doubt, MgrReply};
 use pvfs::runtime::sync::mpsc::{Receiver, TryRecvError};
 use pvfs::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Caller;
 use super::fills::Fills;
-use super::lease::{FileLease, Permit};
+use super::lease::{FileLease, GiveUp, Permit};
+use super::questions::Asked;
 use super::turn::{Turn, TurnGuard};
 
 /// Less than an iod's disk gives out at a time is no hole.
 const HOLE_BYTES_MIN: u64 = 4096;
-
-/// Pages are dropped though the kernel's questions for the file's attributes have no answer after so
-/// long: an answer may wait for whoever waits for these pages.
-const QUESTIONS_WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// Names of one directory that are kept; beyond it, all are forgotten.
 const NAMES_MAX: usize = 1 << 16;
@@ -35,6 +32,8 @@ const NAMES_MAX: usize = 1 << 16;
 /// What mgr is to hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Report {
+    /// Counts the inode's reports.
+    number: u64,
     /// The file is at least so long, bytes.
     pub(super) size_min: u64,
     /// The `change` counter that this mount knows.
@@ -45,8 +44,8 @@ pub(super) struct Report {
     pub(super) asks_for_space: bool,
     /// So many bytes from the file's start on have all been written.
     pub(super) filled: u64,
-    /// A write failed, and iods may hold a part of it beyond the end.
-    pub(super) torn: bool,
+    /// What iods may hold beyond that.
+    pub(super) doubt: Option<Doubt>,
 }
 
 /// An open that mgr granted; several handles of the kernel's may share it.
@@ -113,14 +112,12 @@ impl Inode {
         self.appending.take()
     }
 
-    /// Waits, not for long, until the kernel has its answers to what it has asked for attributes. With
-    /// pages that are dropped it ignores such an answer, and goes on with what it knew: a read(2) would
-    /// find the file's end where it was before others wrote.
-    pub(super) fn wait_for_questions(&self) {
+    /// Waits until nothing is left of what `is_left` finds, at most `timeout`.
+    pub(super) fn wait_while(&self, timeout: Duration, is_left: impl Fn(&InodeState) -> bool) {
         let state = self.state();
         drop(
             self.changed
-                .wait_timeout_while(state, QUESTIONS_WAIT_MAX, |state| state.questions > 0),
+                .wait_timeout_while(state, timeout, |state| is_left(state)),
         );
     }
 
@@ -150,17 +147,6 @@ impl Inode {
     }
 }
 
-/// The kernel asks for the attributes of an inode, until it has its answer.
-#[derive(Debug)]
-pub struct Question(Arc<Inode>);
-
-impl Question {
-    pub(super) fn about(inode: Arc<Inode>) -> Self {
-        inode.state().questions += 1;
-        Self(inode)
-    }
-}
-
 /// A truncation by this mount, until its outcome is known.
 #[derive(Debug)]
 pub(super) struct Truncating<'a>(&'a Inode);
@@ -180,13 +166,6 @@ impl Drop for Truncating<'_> {
     }
 }
 
-impl Drop for Question {
-    fn drop(&mut self) {
-        self.0.state().questions -= 1;
-        self.0.wake();
-    }
-}
-
 /// An append that is about to choose its place, until it is there.
 #[derive(Debug)]
 pub(super) struct Appending<'a>(&'a Inode);
@@ -197,19 +176,19 @@ impl<'a> Appending<'a> {
     /// # Errors
     ///
     /// [`FsError::Fenced`] where that is lost.
-    pub(super) fn begin(inode: &'a Inode, permit: Permit) -> Result<Self, FsError> {
+    pub(super) fn begin(inode: &'a Inode, permit: Permit, open: OpenId) -> Result<Self, FsError> {
         let mut state = inode.state();
         if !state.lease.is_current(permit) {
             return Err(FsError::Fenced);
         }
-        state.appends += 1;
+        state.appends = Some(open);
         Ok(Self(inode))
     }
 }
 
 impl Drop for Appending<'_> {
     fn drop(&mut self) {
-        self.0.state().appends -= 1;
+        self.0.state().appends = None;
     }
 }
 
@@ -218,6 +197,7 @@ impl Drop for Appending<'_> {
 pub(super) struct Filling<'a> {
     inode: &'a Inode,
     number: u64,
+    retry: bool,
 }
 
 impl<'a> Filling<'a> {
@@ -225,8 +205,18 @@ impl<'a> Filling<'a> {
         let mut state = inode.state();
         state.kernel_end = state.kernel_end.max(state.end());
         let number = state.fills.begin(range);
+        let retry = state.fills.is_retry(number);
         drop(state);
-        Self { inode, number }
+        Self {
+            inode,
+            number,
+            retry,
+        }
+    }
+
+    /// Whether the kernel asks for the second time.
+    pub(super) const fn is_retry(&self) -> bool {
+        self.retry
     }
 
     /// Its number among the inode's [`Fills`].
@@ -244,10 +234,8 @@ impl Drop for Filling<'_> {
 /// Pure: see the module.
 #[derive(Debug)]
 pub(super) struct InodeState {
-    /// As mgr said last.
-    size: u64,
-    /// The counter under which it said so.
-    change: u64,
+    /// As mgr said last, whatever has become of it.
+    told: Attr,
     /// End of the furthest write since the last report began.
     written_end: u64,
     /// End of the furthest write that the report under way tells of.
@@ -262,20 +250,22 @@ pub(super) struct InodeState {
     lost_unreported: bool,
     /// mgr heard of writes too late: the next fsync(2) or close(2) is to say so.
     lost_writes: bool,
-    /// A write failed, and iods may hold a part of it beyond the end, of which mgr has not heard.
-    torn: bool,
+    /// What iods may hold beyond the end, of which mgr has not heard.
+    doubt: Option<Doubt>,
     /// Something may be on an iod that is not on its disk.
     unsynced: bool,
-    /// As mgr said last, the file does not take the space that its size says.
-    sparse: bool,
     /// Something was written since the last report began that may have made it so.
     space_unknown: bool,
     /// Reports under way.
     reports: u32,
-    /// The open that the last of them names, and whether one of them tells of a write that failed.
-    reporting: Option<(OpenId, bool)>,
-    /// Questions of the kernel's for the attributes under way.
-    questions: u32,
+    /// Number of the last report that was begun.
+    report_last: u64,
+    /// mgr has taken in what all reports up to this one tell.
+    report_taken: u64,
+    /// The open that the last of them names, and the greatest doubt that they tell of.
+    reporting: Option<(OpenId, Option<Doubt>)>,
+    /// Questions of the kernel's for the attributes that have no answer.
+    pub(super) questions: Vec<Arc<Asked>>,
     /// The kernel believes the file to be no longer than this.
     kernel_end: u64,
     /// What this mount is truncating the file to.
@@ -284,8 +274,8 @@ pub(super) struct InodeState {
     pub(super) lease: FileLease,
     /// Pages that the kernel waits for.
     pub(super) fills: Fills,
-    /// Appends that have chosen their place and are on their way to it.
-    appends: u32,
+    /// The open of an append that has chosen its place and is on its way to it.
+    appends: Option<OpenId>,
     /// Where the answer for a lease will be, whose asker was interrupted.
     pub(super) left_ask: Option<Receiver<MgrReply>>,
     /// As mgr said last, while the lease lets it be kept.
@@ -322,8 +312,7 @@ pub(super) struct InodeState {
 impl InodeState {
     fn new(attr: &Attr) -> Self {
         Self {
-            size: attr.size,
-            change: attr.change,
+            told: *attr,
             written_end: 0,
             reporting_end: 0,
             filled: attr.filled,
@@ -331,19 +320,20 @@ impl InodeState {
             writer: None,
             lost_unreported: false,
             lost_writes: false,
-            torn: false,
+            doubt: None,
             // An open that was closed before may have written.
             unsynced: true,
-            sparse: attr.allocated.is_some(),
             space_unknown: false,
             reports: 0,
+            report_last: 0,
+            report_taken: 0,
             reporting: None,
-            questions: 0,
+            questions: Vec::new(),
             kernel_end: attr.size,
             truncating_to: None,
             lease: FileLease::new(),
             fills: Fills::default(),
-            appends: 0,
+            appends: None,
             left_ask: None,
             attr: None,
             last: None,
@@ -540,7 +530,18 @@ impl InodeState {
 
     /// Where the file ends for readers on this mount.
     pub(super) fn end(&self) -> u64 {
-        self.size.max(self.written_end).max(self.reporting_end)
+        let known = self.told.size;
+        known.max(self.written_end).max(self.reporting_end)
+    }
+
+    /// Attributes with the size that the file has, where the lease lets nobody else change that. The other
+    /// ones may be old.
+    pub(super) fn size_under_lease(&self) -> Option<Attr> {
+        let known = self.lease.knows_size() && self.truncating_to.is_none();
+        known.then(|| Attr {
+            size: self.end(),
+            ..self.told
+        })
     }
 
     /// So many bytes from the file's start on have all been written: iods must have them.
@@ -597,20 +598,25 @@ impl InodeState {
     /// A write failed, and what iods may hold of it beyond the end could not be cut off: mgr is to hear
     /// of it, and until this mount has given its lease up nothing is written behind it.
     pub(super) fn tear(&mut self, writer: OpenId) {
-        self.changed(0..0, writer);
-        self.torn = true;
+        self.raise_doubt(Doubt::Torn, writer);
         self.lease.tear();
     }
 
-    /// Whether mgr is to hear of a write that failed.
-    pub(super) const fn is_torn(&self) -> bool {
-        self.torn
+    /// mgr is to hear that iods may hold more than this mount knows.
+    fn raise_doubt(&mut self, doubt: Doubt, writer: OpenId) {
+        self.changed(0..0, writer);
+        self.doubt = self.doubt.max(Some(doubt));
+    }
+
+    /// Whether mgr is to hear of something that iods may hold.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some()
     }
 
     /// The lease was lost with writes unreported, and is there again with these attributes: where
     /// somebody else has changed the content meanwhile, the reports are of no more use.
     pub(super) fn regained(&mut self, attr: &Attr) {
-        let late = std::mem::take(&mut self.lost_unreported) && attr.change > self.change;
+        let late = std::mem::take(&mut self.lost_unreported) && attr.change > self.told.change;
         if late && self.is_dirty() {
             tracing::warn!(
                 "inode {}: others changed it after this mount lost its lease; what it wrote last \
@@ -629,15 +635,30 @@ impl InodeState {
         std::mem::take(&mut self.lost_writes)
     }
 
-    /// The lease is lost.
+    /// The lease is lost. Where an append is on its way, mgr is to have its iods asked whether they have
+    /// it before another node chooses a place.
     pub(super) fn lost(&mut self) {
         self.lost_unreported |= self.is_dirty();
+        if let Some(open) = self.appends {
+            self.raise_doubt(Doubt::Lost, open);
+        }
+    }
+
+    /// Gives the lease up, where that needs no waiting: whether it did.
+    pub(super) fn give_up_at_once(&mut self) -> bool {
+        if self.lease.has_pages() {
+            return false;
+        }
+        self.lease.is_idle() || {
+            self.lease.start_giving_up();
+            self.lease.give_up() == GiveUp::Done
+        }
     }
 
     /// Whether an append is on its way to the place that it has chosen: were the lease lost meanwhile,
     /// another node would choose the same.
     pub(super) const fn is_appending(&self) -> bool {
-        self.appends > 0
+        self.appends.is_some()
     }
 
     /// Whether a stream is open of which mgr does not know.
@@ -657,16 +678,18 @@ impl InodeState {
         self.written_end = 0;
         self.reports += 1;
         let space_unknown = std::mem::take(&mut self.space_unknown);
-        let torn = std::mem::take(&mut self.torn);
-        let told = self.reporting.is_some_and(|(_, told)| told);
-        self.reporting = Some((writer, torn || told));
+        let doubt = self.doubt.take();
+        let told = self.reporting.and_then(|(_, told)| told);
+        self.reporting = Some((writer, doubt.max(told)));
+        self.report_last += 1;
         Some(Report {
+            number: self.report_last,
             size_min: self.reporting_end,
-            known_change: self.change,
+            known_change: self.told.change,
             writer,
-            asks_for_space: space_unknown || self.sparse,
+            asks_for_space: space_unknown || self.told.allocated.is_some(),
             filled: self.filled(),
-            torn,
+            doubt,
         })
     }
 
@@ -676,26 +699,33 @@ impl InodeState {
         if self.is_dirty() {
             return self.begin_report();
         }
-        let (writer, torn) = self.reporting?;
+        let (writer, doubt) = self.reporting?;
         self.reports += 1;
+        self.report_last += 1;
         Some(Report {
+            number: self.report_last,
             size_min: self.reporting_end,
-            known_change: self.change,
+            known_change: self.told.change,
             writer,
             asks_for_space: false,
             filled: self.filled(),
-            torn,
+            doubt,
         })
     }
 
-    /// mgr has heard it: a file that is shorter after it was changed by others before.
+    /// mgr has heard it: a file that is shorter after it was changed by others before, unless mgr had
+    /// heard the same by a later report, which was sent at once.
     pub(super) fn report_done(&mut self, report: &Report, attr: &Attr) {
-        self.lost_writes |= attr.size < report.size_min;
+        match attr.size < report.size_min {
+            true => self.lost_writes |= report.number > self.report_taken,
+            false => self.report_taken = self.report_taken.max(report.number),
+        }
         self.changed_at_mgr(attr);
         self.end_report();
     }
 
     fn end_report(&mut self) {
+        debug_assert!(self.reports > 0, "a report that nobody counts");
         self.reports = self.reports.saturating_sub(1);
         if self.reports == 0 {
             self.reporting_end = 0;
@@ -714,20 +744,22 @@ impl InodeState {
         self.filled_here = self.filled_here.max(report.filled);
         self.unsynced = unsynced;
         self.space_unknown |= report.asks_for_space;
-        self.torn |= report.torn;
+        self.doubt = self.doubt.max(report.doubt);
     }
 
     /// Takes attributes from mgr; false where newer ones came before them.
     pub(super) fn learn(&mut self, attr: &Attr) -> bool {
-        let current = attr.change >= self.change;
+        debug_assert!(
+            attr.filled <= attr.size,
+            "more is written than there is: {attr:?}"
+        );
+        let current = attr.change >= self.told.change;
         if current {
-            if attr.size < self.size {
+            if attr.size < self.told.size {
                 self.filled_here = 0;
             }
-            self.change = attr.change;
-            self.size = attr.size;
+            self.told = *attr;
             self.filled = attr.filled;
-            self.sparse = attr.allocated.is_some();
         }
         current
     }
@@ -745,4 +777,4 @@ impl InodeState {
 
 #[cfg(test)]
 #[path = "inode_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -2,12 +2,13 @@
 //! Tests of [`super`].
 
 use super::*;
+use crate::fs::lease::Io;
 use crate::fs::lease::tests::grant;
 use pvfs::attr::{FileKind, Timestamp};
 use pvfs::ids::IodId;
 use pvfs::proto::lease::Lease;
 
-fn attr(size: u64, change: u64) -> Attr {
+pub(in crate::fs) fn attr(size: u64, change: u64) -> Attr {
     Attr {
         inode: InodeNumber(7),
         generation: 1,
@@ -179,12 +180,51 @@ fn what_a_report_tells_that_waits_for_iods_is_told_at_once_where_it_must_be() {
     state.wrote(0..100, OpenId(1));
     let waiting = state.begin_report().unwrap();
     let report = state.begin_report_at_once().unwrap();
-    assert_eq!((report.size_min, report.torn), (100, true));
+    assert_eq!((report.size_min, report.doubt), (100, Some(Doubt::Torn)));
     state.report_done(&report, &attr(100, 2));
     state.report_done(&waiting, &attr(100, 2));
     assert_eq!(state.begin_report_at_once(), None, "mgr knows all");
     state.wrote(0..200, OpenId(1));
     assert!(state.begin_report_at_once().is_some() && !state.is_dirty());
+}
+
+/// The first was sent when others had truncated the file.
+#[test]
+fn what_mgr_has_heard_by_a_later_report_is_not_lost() {
+    for told in [true, false] {
+        let mut state = InodeState::new(&attr(0, 1));
+        state.wrote(0..100, OpenId(1));
+        let waiting = state.begin_report().unwrap();
+        if told {
+            let report = state.begin_report_at_once().unwrap();
+            state.report_done(&report, &attr(100, 2));
+        }
+        state.report_done(&waiting, &attr(0, 3));
+        assert_eq!(state.tell_lost_writes(), !told);
+    }
+}
+
+/// Or another node would be given the place that the append has chosen.
+#[test]
+fn mgr_hears_of_an_append_whose_lease_is_lost() {
+    let inode = Inode::new(&attr(50, 1));
+    inode.state().lease.granted(&grant(Lease::Write, 1), false);
+    let permit = inode.state().lease.begin_at_last(Io::Append);
+    let appending = Appending::begin(&inode, permit, OpenId(3)).unwrap();
+    let mut state = inode.state();
+    state.lost();
+    state.lease.lose();
+    let report = state.begin_report_at_once().unwrap();
+    assert_eq!(
+        (report.writer, report.doubt),
+        (OpenId(3), Some(Doubt::Lost))
+    );
+    state.report_done(&report, &attr(50, 1));
+    drop(state);
+    drop(appending);
+    let mut state = inode.state();
+    state.lost();
+    assert_eq!(state.begin_report_at_once(), None, "nothing is on its way");
 }
 
 #[test]
@@ -194,10 +234,10 @@ fn a_torn_end_is_told_until_mgr_has_heard_of_it() {
     state.tear(OpenId(1));
     assert!(state.is_dirty() && state.lease.is_torn());
     let report = state.begin_report().unwrap();
-    assert!(report.torn && report.size_min == 0);
+    assert_eq!((report.size_min, report.doubt), (0, Some(Doubt::Torn)));
     state.report_failed(report);
     let report = state.begin_report().unwrap();
-    assert!(report.torn && !state.is_torn());
+    assert!(report.doubt == Some(Doubt::Torn) && !state.is_in_doubt());
     state.report_done(&report, &attr(50, 2));
     assert!(state.lease.is_torn(), "until the lease is given up");
     state.lease.start_giving_up();
@@ -235,7 +275,7 @@ fn older_attributes_do_not_replace_newer_ones() {
     let mut state = InodeState::new(&attr(0, 5));
     assert!(state.learn(&attr(30, 7)));
     assert!(!state.learn(&attr(0, 6)));
-    assert_eq!((state.end(), state.change), (30, 7));
+    assert_eq!((state.end(), state.told.change), (30, 7));
     assert!(state.learn(&attr(0, 8)), "a truncation elsewhere");
     assert_eq!(state.end(), 0);
 }

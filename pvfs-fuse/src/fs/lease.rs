@@ -217,9 +217,19 @@ impl FileLease {
         self.pages
     }
 
-    /// mgr has granted it; `claimed` where somebody who asked for it is about to use it.
-    pub(super) fn granted(&mut self, grant: &Grant, claimed: bool) {
+    /// mgr has granted it; `claimed` where somebody who asked for it is about to use it. False where a
+    /// later grant has overtaken it: a reply that waits for mgr's disk comes after one that need not.
+    pub(super) fn granted(&mut self, grant: &Grant, claimed: bool) -> bool {
+        if !claimed && grant.number < self.number {
+            return false;
+        }
         if claimed || !(self.giving_up || self.asking) {
+            debug_assert!(
+                grant.fence >= self.fence && grant.number >= self.number,
+                "{grant:?} comes after number {} with fence {}",
+                self.number,
+                self.fence
+            );
             self.held = Some(grant.lease);
             self.number = grant.number;
             self.fence = grant.fence;
@@ -227,6 +237,7 @@ impl FileLease {
         if claimed {
             self.claims += 1;
         }
+        true
     }
 
     /// A request begins; where it waits, it begins again later. `writable`: this mount may write to
@@ -307,6 +318,7 @@ impl FileLease {
     /// A read waits for iods from now on.
     pub(super) const fn loosen(&mut self, permit: Permit) -> Loose {
         if self.is_current(permit) {
+            debug_assert!(self.uses > 0, "a permit that nobody counts");
             self.uses = self.uses.saturating_sub(1);
             self.reads += 1;
         }
@@ -320,6 +332,7 @@ impl FileLease {
         if !self.is_current(loose.permit) || self.round != loose.round {
             return None;
         }
+        debug_assert!(self.reads > 0, "a read that nobody counts");
         self.reads = self.reads.saturating_sub(1);
         self.uses += 1;
         Some(loose.permit)
@@ -346,6 +359,7 @@ impl FileLease {
         }
         let kept = self.is_current(permit);
         if kept {
+            debug_assert!(self.uses > 0, "a permit that nobody counts");
             self.uses = self.uses.saturating_sub(1);
         }
         kept
@@ -383,6 +397,7 @@ impl FileLease {
 
     /// The pages of a pass are dropped.
     pub(super) const fn dropped(&mut self) {
+        debug_assert!(self.passes > 0, "a pass that nobody counts");
         self.passes = self.passes.saturating_sub(1);
     }
 
@@ -419,8 +434,7 @@ impl FileLease {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use pvfs::attr::{Attr, FileKind, Timestamp};
-    use pvfs::ids::InodeNumber;
+    use crate::fs::inode::tests::attr;
 
     const ALL: [Io; 6] = [
         Io::PageRead,
@@ -433,28 +447,9 @@ pub(super) mod tests {
     const PAGE: (u64, u64) = (0, 4096);
 
     pub(in crate::fs) fn grant(lease: Lease, number: u64) -> Grant {
-        let attr = Attr {
-            inode: InodeNumber(7),
-            generation: 1,
-            kind: FileKind::Regular,
-            mode: 0o644,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            size: 0,
-            atime: Timestamp::default(),
-            mtime: Timestamp::default(),
-            ctime: Timestamp::default(),
-            change: 0,
-            allocated: None,
-            filled: 0,
-            has_acl: false,
-            has_capability: false,
-        };
         Grant {
             number,
-            attr,
+            attr: attr(0, 0),
             lease,
             fence: number,
         }
@@ -550,6 +545,17 @@ pub(super) mod tests {
         assert_eq!(refused.claim(Io::PageRead), None);
         let begin = refused.begin(Io::PageRead, false, true);
         assert_eq!(begin, Begin::Ask(Want::Read), "the next asks anew");
+    }
+
+    /// It may have been given up already.
+    #[test]
+    fn a_grant_that_a_later_one_has_overtaken_is_worth_nothing() {
+        let mut file = with(None);
+        assert!(file.granted(&grant(Lease::Write, 5), false));
+        file.start_giving_up();
+        assert_eq!(file.give_up(), GiveUp::Done);
+        assert!(!file.granted(&grant(Lease::Write, 4), false));
+        assert_eq!(file.held(), None);
     }
 
     #[test]

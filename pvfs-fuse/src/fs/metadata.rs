@@ -10,7 +10,7 @@ use pvfs::limits::{HEARTBEAT_INTERVAL_MS, SUSPECT_AFTER_MS};
 use pvfs::proto::mgr::{MgrOperation, MgrResponse, RenameMode, StatFs};
 use pvfs::runtime::sync::PoisonError;
 
-use super::inode::{Inode, Question, Truncating};
+use super::inode::{Inode, Truncating};
 use super::{Caller, Pvfs, expect_attr, expect_done, name, number};
 
 /// Who asks how full the file system is waits for mgr's answer no longer than it may be silent.
@@ -126,14 +126,6 @@ impl Pvfs {
         let attr = self.settle(expect_attr(response)?)?;
         *told() = Some(attr);
         Ok(attr)
-    }
-
-    /// Notes that the kernel asks for attributes, and is to have them before pages are dropped: from
-    /// when its request is here until its answer is sent.
-    #[must_use]
-    pub fn question(&self, node: u64) -> Option<Question> {
-        // Of what is not known here, no pages are kept.
-        self.files.inode(number(node)).map(Question::about)
     }
 
     /// chmod, chown, utimensat and truncate. `handle` is the open through which a file is

@@ -29,6 +29,7 @@ mod locks;
 mod metadata;
 mod open_files;
 mod privileges;
+mod questions;
 mod space;
 mod streams;
 mod turn;
@@ -59,12 +60,12 @@ pub use coherence::{Keeper, Kernel, LEASE_CHECK_INTERVAL};
 pub use copy::CopyPlace;
 pub use data::{OpenHow, Opened, ReadRequest, ReadSink, WriteRequest};
 pub use directory::{DirectoryEntryRef, DirectorySink};
-pub use inode::Question;
 use inode::{Inode, Report};
 use locks::LockBook;
 pub use locks::{FoundLock, LockDone, LockPlace, interrupt_lock_waits};
 pub use metadata::NewNode;
 use open_files::OpenFiles;
+pub use questions::{AttrReply, Question};
 pub use space::Allocation;
 use streams::Streams;
 use workers::Workers;
@@ -260,14 +261,18 @@ impl Pvfs {
                 return Err(FsError::Interrupted);
             }
         }
+        // In one step with that look: a recall may begin a report at any moment.
+        let report = state.begin_report();
         drop(state);
-        self.send_report(inode)
+        report.map_or(Ok(None), |report| self.tell(inode, report))
     }
 
     fn send_report(&self, inode: &Inode) -> Result<Option<Attr>, FsError> {
-        let Some(report) = inode.state().begin_report() else {
-            return Ok(None);
-        };
+        let report = inode.state().begin_report();
+        report.map_or(Ok(None), |report| self.tell(inode, report))
+    }
+
+    fn tell(&self, inode: &Inode, report: Report) -> Result<Option<Attr>, FsError> {
         let allocated = self.space_for_report(inode, &report);
         let operation = report_operation(inode, &report, allocated);
         let reply = self.ask_as_root(operation);
@@ -385,7 +390,7 @@ fn report_operation(inode: &Inode, report: &Report, allocated: Option<u64>) -> M
         known_change: report.known_change,
         allocated,
         filled: report.filled,
-        torn: report.torn,
+        doubt: report.doubt,
     }
 }
 

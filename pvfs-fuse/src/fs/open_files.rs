@@ -39,12 +39,12 @@ impl OpenFile {
         self.access.write && (self.access.read || !self.direct)
     }
 
-    /// A place in the file, for the iods.
-    pub(super) fn place(&self, offset: u64) -> Place<'_> {
+    /// A place in the file, for the iods, which must have the bytes up to `filled`.
+    pub(super) const fn place(&self, offset: u64, filled: u64) -> Place<'_> {
         Place {
             layout: &self.layout,
             object: self.object,
-            filled: self.inode.state().filled(),
+            filled,
             offset,
         }
     }
@@ -196,8 +196,8 @@ impl OpenFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::inode::tests::attr;
     use crate::fs::lease::tests::grant;
-    use pvfs::attr::{FileKind, Timestamp};
     use pvfs::ids::IodId;
     use pvfs::proto::lease::Lease;
 
@@ -210,35 +210,13 @@ mod tests {
         write: true,
     };
 
-    fn attr() -> Attr {
-        Attr {
-            inode: InodeNumber(7),
-            generation: 1,
-            kind: FileKind::Regular,
-            mode: 0o644,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            size: 0,
-            atime: Timestamp::default(),
-            mtime: Timestamp::default(),
-            ctime: Timestamp::default(),
-            change: 1,
-            allocated: None,
-            filled: 0,
-            has_acl: false,
-            has_capability: false,
-        }
-    }
-
     fn open(files: &OpenFiles, number: u64, access: Access) -> u64 {
-        let inode = files.intern(&attr());
+        let inode = files.intern(&attr(0, 1));
         let open = MgrOpen {
             open: OpenId(number),
             access,
             layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
-            object: attr().object(),
+            object: attr(0, 1).object(),
         };
         files.insert(&inode, access, &open, false)
     }
@@ -296,7 +274,7 @@ mod tests {
             open: OpenId(1),
             access: WRITE,
             layout: Layout::new(4096, 0, vec![IodId(1)]).unwrap(),
-            object: attr().object(),
+            object: attr(0, 1).object(),
             direct: true,
         };
         assert!(!file.writes_pages(), "what cannot be read cannot be mapped");

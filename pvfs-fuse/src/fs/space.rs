@@ -164,7 +164,8 @@ impl Pvfs {
             if offset >= size {
                 return Err(FsError::NoSuchPlace);
             }
-            let found = striped::seek(&self.pool, &file.place(offset), size, target)?;
+            let place = file.place(offset, file.inode.state().filled());
+            let found = striped::seek(&self.pool, &place, size, target)?;
             found.ok_or(FsError::NoSuchPlace)
         });
         self.end(&file.inode, permit, Io::DirectRead, (0, 0));

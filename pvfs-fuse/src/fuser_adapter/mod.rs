@@ -271,12 +271,13 @@ impl Filesystem for Adapter {
         self.fs.forget(ino.0);
     }
 
-    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let (ttl, question) = (self.ttl, self.fs.question(ino.0));
-        self.run(request, move |fs| {
-            attr(reply, ttl, fs.getattr(ino.0));
-            drop(question);
-        });
+    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+        let ttl = self.ttl;
+        let reply = move |outcome| attr(reply, ttl, outcome);
+        // With a handle, Linux asks how long the file is, before it reads or seeks; without one, for what
+        // stat(2) shows.
+        let question = self.fs.question(ino.0, fh.is_some(), Box::new(reply));
+        self.run(request, move |fs| fs.answer(question));
     }
 
     fn setattr(

@@ -116,6 +116,7 @@ pub(super) fn run(shared: &Shared) {
             shared.lease_clock.end();
         }
         shared.note_away(&error);
+        tracing::debug!("connection to mgr {}: {error}", shared.endpoint);
         if closing || !shared.pause(backoff, None) {
             // Whoever still waits for a reply is told that none will come.
             shared.lock().session.clear();

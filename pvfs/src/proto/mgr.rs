@@ -202,9 +202,9 @@ pub enum MgrOperation {
         allocated: Option<u64>,
         /// So many bytes from the file's start on have all been written, as far as the writer knows.
         filled: u64,
-        /// A write failed or was given up, and iods may hold a part of it beyond the file's end. mgr
-        /// takes all leases to write back and has it cut off before it grants another.
-        torn: bool,
+        /// What the iods may hold beyond what the writer knows. mgr takes all leases to write back and
+        /// settles the file before it grants another.
+        doubt: Option<Doubt>,
     },
     /// A part of a directory.
     ReadDirectory {
@@ -419,6 +419,17 @@ impl MgrOperation {
             | Self::Repair(_) => true,
         }
     }
+}
+
+/// Why mgr does not know what the iods hold of a file. The greater one decides how it is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Doubt {
+    /// A write failed and may be stored in part. Its writer has told where the file ends: what the
+    /// iods hold beyond is cut off.
+    Torn,
+    /// A writer is gone, or has lost its lease with an append on its way, and may have been told that
+    /// a write was done which it did not report: the file is as long as what the iods hold of it.
+    Lost,
 }
 
 /// For what a file is opened.

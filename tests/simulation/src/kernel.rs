@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use pvfs::attr::{Attr, SetAttr};
 use pvfs::error::FsError;
 use pvfs::proto::mgr::Access;
+use pvfs::runtime::sync::mpsc::channel;
 use pvfs::runtime::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use pvfs::runtime::thread;
 use pvfs_fuse::fs::{Caller, Kernel, OpenHow, Pvfs, ReadRequest, ReadSink, WriteRequest};
 
 /// A page, bytes.
@@ -154,14 +156,25 @@ impl PageCache {
     ///
     /// The mount's.
     pub fn getattr(&self, fs: &Arc<Pvfs>, node: u64) -> Result<Attr, FsError> {
-        let question = fs.question(node);
+        self.ask(fs, node, false)
+    }
+
+    /// The answer may come before the request is done with.
+    fn ask(&self, fs: &Arc<Pvfs>, node: u64, size_only: bool) -> Result<Attr, FsError> {
         let version = self.files().version;
-        let attr = ROOT.serve(|| fs.getattr(node));
-        if let Ok(attr) = &attr {
-            self.learn(attr, version);
-        }
-        drop(question);
-        attr
+        let (answer, answered) = channel();
+        let cache = self.clone();
+        let reply = move |outcome: Result<Attr, FsError>| {
+            if let Ok(attr) = &outcome {
+                cache.learn(attr, version);
+            }
+            // Whoever asked may have been killed.
+            let _ = answer.send(outcome);
+        };
+        let question = fs.question(node, size_only, Box::new(reply));
+        let fs = Arc::clone(fs);
+        thread::spawn(move || ROOT.serve(|| fs.answer(question)));
+        answered.recv().unwrap_or(Err(FsError::Io))
     }
 
     fn learn(&self, attr: &Attr, version: u64) {
@@ -259,7 +272,7 @@ impl PageCache {
         }
         let end = offset + length as u64;
         if end > self.files().file(file.node).size {
-            self.getattr(fs, file.node)?;
+            self.ask(fs, file.node, true)?;
         }
         let mut bytes = Vec::new();
         let mut at = offset;

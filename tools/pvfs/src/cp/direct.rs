@@ -276,7 +276,7 @@ impl DirectFile {
                 known_change: 0,
                 allocated: None,
                 filled: if is_whole { size_min } else { 0 },
-                torn: false,
+                doubt: None,
             })?;
         }
         Ok(())
