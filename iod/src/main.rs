@@ -40,6 +40,10 @@ struct Arguments {
     /// lost power), and nothing was stored by it since. Where that is not so, files have old content.
     #[arg(long, conflicts_with = "init")]
     moved: bool,
+    /// The directory is older than the one that this iod had last, and that one is lost for good: say
+    /// it once. What was written in between is lost; files have old content there.
+    #[arg(long, conflicts_with = "init")]
+    accept_older: bool,
     /// Where mgr is.
     #[arg(long, value_name = "HOST[:PORT]", value_parser = mgr_endpoint, required_unless_present = "init")]
     mgr: Option<Endpoint>,
@@ -97,7 +101,8 @@ fn run(arguments: Arguments) -> Result<()> {
         ..ServerLimits::default()
     };
     let open_objects_max = open_objects_max(limits.connections_max)?;
-    let store = Arc::new(match arguments.moved {
+    // What was put back was copied at some time, perhaps while its iod ran.
+    let store = Arc::new(match arguments.moved || arguments.accept_older {
         true => Store::open_moved(&arguments.data, open_objects_max)?,
         false => Store::open(&arguments.data, open_objects_max)?,
     });
@@ -110,6 +115,7 @@ fn run(arguments: Arguments) -> Result<()> {
         mgr: arguments.mgr.context("--mgr is missing")?,
         listening,
         advertise: arguments.advertise,
+        accepts_older: arguments.accept_older,
     };
     let registrar = Registrar::start(registration, Arc::clone(&store), move |_| {
         announce(&format!("ready {listening}"));

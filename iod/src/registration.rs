@@ -52,6 +52,8 @@ pub struct Registration {
     pub listening: SocketAddr,
     /// Where clients reach it, if that is not to be found out.
     pub advertise: Option<Endpoint>,
+    /// The operator says that its directory is to be believed, though it is an older one.
+    pub accepts_older: bool,
 }
 
 /// Why a connection to mgr ended.
@@ -257,7 +259,13 @@ impl<F: FnOnce(Membership)> Worker<F> {
                 here: here.0,
             });
         }
-        let membership = match self.register(&mut link, &address) {
+        let registered = self.register(&mut link, &address);
+        // What the operator says of the directory is said once: mgr has heard it, and answered.
+        let is_answered = registered
+            .as_ref()
+            .map_or_else(MgrError::is_refusal, |_| true);
+        self.registration.accepts_older &= !is_answered;
+        let membership = match registered {
             Err(refusal) if refusal.is_refusal() => {
                 // mgr need not wait for this client.
                 link.say_goodbye();
@@ -300,6 +308,7 @@ impl<F: FnOnce(Membership)> Worker<F> {
             let introduction = Introduction {
                 held,
                 incarnation: admission.incarnation(),
+                accepts_older: self.registration.accepts_older,
                 address,
             };
             let registered = link.register(&introduction, &self.store);
@@ -389,6 +398,7 @@ fn connect(mgr: &Endpoint) -> io::Result<TcpStream> {
 struct Introduction<'a> {
     held: Option<Membership>,
     incarnation: Incarnation,
+    accepts_older: bool,
     address: &'a Endpoint,
 }
 
@@ -428,6 +438,7 @@ impl Link {
         let Introduction {
             held,
             incarnation,
+            accepts_older,
             address,
         } = introduction;
         let operation = MgrOperation::RegisterIod {
@@ -435,6 +446,7 @@ impl Link {
             file_system: held.map(|held| held.file_system),
             seal: held.map(|held| held.seal),
             incarnation: *incarnation,
+            accepts_older: *accepts_older,
             address: address.to_string(),
             report: store.report()?,
         };

@@ -177,6 +177,7 @@ fn registers_keeps_its_number_and_ends_cleanly() {
         file_system: None,
         seal: None,
         incarnation,
+        accepts_older: false,
         address: told,
         report,
     } = first.operation

@@ -68,6 +68,15 @@ struct Outstanding {
     demand: Demand,
 }
 
+/// Unanswered demands for a report. One that has been sent may be answered by what was written before a
+/// later question, which needs another one; all later questions share that. So a client is asked one
+/// thing at a time, however many ask and how often.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reports {
+    sent: Option<u64>,
+    next: Option<u64>,
+}
+
 /// Who has which lease.
 #[derive(Debug, Default)]
 pub struct Leases {
@@ -75,6 +84,8 @@ pub struct Leases {
     by_client: BTreeSet<(ClientId, InodeNumber)>,
     outstanding: BTreeMap<u64, Outstanding>,
     by_inode: BTreeSet<(InodeNumber, u64)>,
+    /// Demands for reports, of each client and inode.
+    reports: BTreeMap<(ClientId, InodeNumber), Reports>,
     /// Numbers demands, grants and fences: larger after each start of mgr.
     last: u64,
     /// Demands that have not been sent.
@@ -149,32 +160,54 @@ impl Leases {
         Some(self.ask(client, inode, Demand::GiveUp))
     }
 
-    /// Demands something; a [`Demand::GiveUp`] that is on its way already will do.
+    /// Demands something. A [`Demand::GiveUp`] that is on its way already will do, and a
+    /// [`Demand::Report`] that has not been sent.
     fn ask(&mut self, client: ClientId, inode: InodeNumber, demand: Demand) -> u64 {
         let same = Outstanding {
             client,
             inode,
             demand,
         };
-        if demand == Demand::GiveUp {
-            let known = self
-                .outstanding_on(inode)
-                .find(|(_, outstanding)| *outstanding == same);
-            if let Some((number, _)) = known {
-                return number;
+        let of_reports = self.reports.get(&(client, inode)).copied();
+        let known = match demand {
+            Demand::GiveUp => {
+                let mut outstanding = self.outstanding_on(inode);
+                let known = outstanding.find(|(_, outstanding)| *outstanding == same);
+                known.map(|(number, _)| number)
             }
+            Demand::Report => of_reports.and_then(|reports| reports.next),
+        };
+        if let Some(number) = known {
+            return number;
         }
         self.last += 1;
         let number = self.last;
         self.outstanding.insert(number, same);
         self.by_inode.insert((inode, number));
+        if demand == Demand::Report {
+            let reports = self.reports.entry((client, inode)).or_default();
+            reports.next = Some(number);
+            if reports.sent.is_some() {
+                return number;
+            }
+        }
+        self.send(number, same);
+        number
+    }
+
+    /// Has a demand sent with the next ones.
+    fn send(&mut self, number: u64, outstanding: Outstanding) {
+        let Outstanding {
+            client,
+            inode,
+            demand,
+        } = outstanding;
         let recall = Recall {
             number,
             inode,
             demand,
         };
         self.recalls.push((client, recall));
-        number
     }
 
     fn outstanding_on(&self, inode: InodeNumber) -> impl Iterator<Item = (u64, Outstanding)> + '_ {
@@ -294,8 +327,20 @@ impl Leases {
     }
 
     fn settle(&mut self, number: u64) {
-        if let Some(outstanding) = self.outstanding.remove(&number) {
-            self.by_inode.remove(&(outstanding.inode, number));
+        let Some(outstanding) = self.outstanding.remove(&number) else {
+            return;
+        };
+        self.by_inode.remove(&(outstanding.inode, number));
+        let of = (outstanding.client, outstanding.inode);
+        let Some(reports) = self.reports.get_mut(&of) else {
+            return;
+        };
+        let was_sent = reports.sent.take_if(|sent| *sent == number).is_some();
+        reports.next.take_if(|next| *next == number);
+        match reports.next {
+            Some(next) if was_sent => self.send(next, outstanding),
+            None if reports.sent.is_none() => drop(self.reports.remove(&of)),
+            Some(_) | None => {}
         }
     }
 
@@ -376,6 +421,12 @@ impl Leases {
 
     /// The demands that are to be sent.
     pub fn take_recalls(&mut self) -> Vec<(ClientId, Recall)> {
+        for (client, recall) in &self.recalls {
+            if let Some(reports) = self.reports.get_mut(&(*client, recall.inode)) {
+                let sent = reports.next.take_if(|next| *next == recall.number);
+                reports.sent = sent.or(reports.sent);
+            }
+        }
         std::mem::take(&mut self.recalls)
     }
 }
@@ -444,6 +495,7 @@ mod tests {
         let mut leases = Leases::default();
         leases.grant(A, FILE, Lease::Write).unwrap();
         let first = leases.demand(B, FILE, Need::Look, &nobody());
+        leases.take_recalls();
         let second = leases.demand(C, FILE, Need::Look, &nobody());
         assert_ne!(
             first, second,
@@ -455,6 +507,41 @@ mod tests {
         let reported = BTreeSet::from([(A, FILE)]);
         assert!(leases.demand(B, FILE, Need::Look, &reported).is_empty());
         assert_eq!(leases.offer(B, FILE), None, "A may write on");
+    }
+
+    #[test]
+    fn however_many_ask_a_client_reports_one_thing_at_a_time() {
+        let mut leases = Leases::default();
+        leases.grant(A, FILE, Lease::Write).unwrap();
+        let ask = |leases: &mut Leases| {
+            *leases
+                .demand(B, FILE, Need::Look, &nobody())
+                .first()
+                .unwrap()
+        };
+        let first: BTreeSet<u64> = (0..1000).map(|_| ask(&mut leases)).collect();
+        assert_eq!(first.len(), 1, "none has been sent");
+        assert_eq!(leases.take_recalls().len(), 1);
+        let second: BTreeSet<u64> = (0..1000).map(|_| ask(&mut leases)).collect();
+        assert_eq!(second.len(), 1);
+        assert_ne!(first, second, "what was sent may be answered already");
+        assert!(
+            leases.take_recalls().is_empty(),
+            "it waits for the first answer"
+        );
+        assert!(leases.acknowledge(A, *first.first().unwrap()).is_some());
+        let third = ask(&mut leases);
+        assert!(second.contains(&third), "it has not been sent yet");
+        let sent = leases.take_recalls();
+        assert!(sent.len() == 1 && sent[0].1.number == third);
+        assert!(leases.acknowledge(A, third).is_some());
+        assert!(leases.reports.is_empty() && leases.debtors().is_empty());
+        // Whoever is gone is asked nothing more.
+        ask(&mut leases);
+        leases.take_recalls();
+        ask(&mut leases);
+        assert_eq!(leases.drop_client(A).len(), 2);
+        assert!(leases.reports.is_empty() && leases.outstanding.is_empty());
     }
 
     #[test]

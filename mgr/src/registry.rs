@@ -125,6 +125,11 @@ impl Known {
             };
             (error, refusal.to_string())
         })?;
+        if step == Step::AcceptOlder && self.is_here() {
+            let reason =
+                "one with a newer directory is alive: --accept-older is for when that is lost";
+            return Err((FsError::Superseded, reason.to_owned()));
+        }
         let is_other = self.record.incarnation != claim.incarnation;
         // At its own address there can be but one.
         if is_other && self.is_here() && self.record.address != address {
@@ -645,6 +650,7 @@ mod tests {
             claim: Claim {
                 held: iod.map(|_| SEAL),
                 incarnation: Incarnation(2),
+                accepts_older: false,
             },
             address,
             peer: [10, 0, 0, 2].into(),

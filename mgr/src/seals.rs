@@ -19,6 +19,8 @@ pub struct Claim {
     pub held: Option<Seal>,
     /// Which run of it comes.
     pub incarnation: Incarnation,
+    /// Its operator says that an older directory is to be believed.
+    pub accepts_older: bool,
 }
 
 /// What is to be done with an iod that may have its place.
@@ -30,6 +32,8 @@ pub enum Step {
     Renew,
     /// The same; mgr's store is older than what it holds, and an era has begun since that backup.
     Adopt,
+    /// The same; what it holds is older than what was given last, and its operator knows that.
+    AcceptOlder,
 }
 
 /// Why an iod may not have its place.
@@ -44,7 +48,8 @@ pub enum Refusal {
     /// Somebody has come with the seal before, and was given another.
     #[error(
         "its data directory holds {held}, and {given} was given since: it is a copy, or was restored \
-         from a backup. What it holds is old: start the iod on the directory that was used last"
+         from a backup. What it holds is old: start the iod on the directory that was used last; where \
+         that is lost for good, start it once with --accept-older (man pvfs-iod)"
     )]
     Older {
         /// What it holds.
@@ -104,6 +109,7 @@ pub fn judge(record: &IodRecord, claim: &Claim, reign: Reign) -> Result<Step, Re
         return Ok(Step::Renew);
     }
     match held.rank().cmp(&given.rank()) {
+        std::cmp::Ordering::Less if claim.accepts_older => Ok(Step::AcceptOlder),
         std::cmp::Ordering::Less => Err(Refusal::Older { held, given }),
         std::cmp::Ordering::Equal => Err(Refusal::Foreign(held)),
         std::cmp::Ordering::Greater if given.reign.era < reign.era => Ok(Step::Adopt),
@@ -161,6 +167,7 @@ mod tests {
         Claim {
             held: Some(seal(REIGN, number)),
             incarnation,
+            accepts_older: false,
         }
     }
 
@@ -188,15 +195,46 @@ mod tests {
             let claim = Claim {
                 held: Some(foreign),
                 incarnation: run,
+                accepts_older: false,
             };
             let refused = judge(&record, &claim, REIGN);
             assert_eq!(refused, Err(Refusal::Foreign(foreign)));
             let empty = Claim {
                 held: None,
                 incarnation: run,
+                accepts_older: false,
             };
             assert_eq!(judge(&record, &empty, REIGN), Err(Refusal::NoSeal));
         }
+    }
+
+    #[test]
+    fn an_older_directory_is_taken_where_its_operator_says_so() {
+        let record = record(7, None);
+        let judged = |number| {
+            let claim = Claim {
+                accepts_older: true,
+                ..claim(number, OTHER_RUN)
+            };
+            judge(&record, &claim, REIGN)
+        };
+        assert_eq!(judged(6), Ok(Step::AcceptOlder));
+        assert_eq!(judged(7), Ok(Step::Renew), "it is the newest");
+        assert!(
+            matches!(judged(8), Err(Refusal::Newer { .. })),
+            "mgr's store is older"
+        );
+        let next = next(Some(record.seal), Some(seal(REIGN, 6)), REIGN, 1);
+        assert!(
+            next.rank() > record.seal.rank(),
+            "all others are older from now on"
+        );
+        let emptied = Claim {
+            held: None,
+            incarnation: RUN,
+            accepts_older: true,
+        };
+        assert_eq!(judge(&record, &emptied, REIGN), Err(Refusal::NoSeal));
     }
 
     /// Until mgr has seen the new seal, whoever holds the one before may have its reply lost.

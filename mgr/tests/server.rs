@@ -176,6 +176,7 @@ impl Client {
                 file_system: held.map(|(_, file_system, _)| file_system),
                 seal: held.map(|(.., seal)| seal),
                 incarnation: Incarnation(1),
+                accepts_older: false,
                 address: "127.0.0.1:9".to_owned(),
                 report,
             });

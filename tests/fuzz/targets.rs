@@ -163,6 +163,7 @@ pub fn mgr(data: &[u8]) {
             file_system: seal.map(|_| FileSystemId(7)),
             seal,
             incarnation: Incarnation(1),
+            accepts_older: false,
             address: "iod:7000".to_owned(),
             report,
         };

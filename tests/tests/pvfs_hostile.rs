@@ -306,6 +306,7 @@ fn requests_out_of_place_change_nothing_of_others() {
         file_system,
         seal: None,
         incarnation: Incarnation(5),
+        accepts_older: false,
         address: address.to_owned(),
         report,
     };

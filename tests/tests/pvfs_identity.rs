@@ -234,6 +234,65 @@ fn a_backup_of_an_iod_is_not_believed_and_the_original_is() -> anyhow::Result<()
     cluster.finish()
 }
 
+/// The newest directory is lost for good, and the operator says that he knows.
+#[test]
+fn a_backup_of_an_iod_is_taken_where_its_operator_says_so() -> anyhow::Result<()> {
+    let mut cluster = cluster()?;
+    let (before, after) = (
+        cluster.mount(0).join("before"),
+        cluster.mount(0).join("after"),
+    );
+    fs::write(&before, content(1))?;
+    cluster.stop_iod(0)?;
+    let backup = cluster.scratch().join("backup");
+    copy(&cluster.iod_data(0), &backup)?;
+    cluster.restart_iod(0)?;
+    fs::write(&after, content(2))?;
+    drop_pages(&after)?;
+    let second = cluster.scratch().join("second");
+    copy(&backup, &second)?;
+    // While the newest one is there, nobody can have its place.
+    let insisting = Stranger::iod(&cluster, "insisting", &second, &["--accept-older"])?;
+    cluster.await_log(Who::Mgr, "one with a newer directory is alive", TIMEOUT)?;
+    drop(insisting);
+    drop_pages(&before)?;
+    ensure!(fs::read(&before)? == content(1) && fs::read(&after)? == content(2));
+    drop_pages(&after)?;
+    cluster.stop_iod(0)?;
+    fs::remove_dir_all(cluster.iod_data(0))?;
+    copy(&backup, &cluster.iod_data(0))?;
+    let restored = Stranger::iod(&cluster, "silent", &cluster.iod_data(0), &[])?;
+    restored.says("another one has its place")?;
+    drop(restored);
+    let data = cluster.iod_data(0);
+    let restored = Stranger::iod(&cluster, "said", &data, &["--accept-older"])?;
+    restored.says("known to mgr at")?;
+    cluster.await_log(Who::Mgr, "is believed with an older directory", TIMEOUT)?;
+    drop(restored);
+    // It is the newest from now on.
+    cluster.restart_iod(0)?;
+    drop_pages(&before)?;
+    ensure!(fs::read(&before)? == content(1), "what was there is there");
+    let lost = fs::read(&after);
+    let error = lost.err().and_then(|error| error.raw_os_error());
+    ensure!(
+        error == Some(nix::libc::EIO),
+        "what is lost is no zeros: {error:?}"
+    );
+    let fsck = Command::new(programs::find("pvfs")?)
+        .args(["fsck", "--quiet", cluster.mgr_address()])
+        .output()?;
+    let said = String::from_utf8_lossy(&fsck.stdout).into_owned();
+    ensure!(said.contains("after"), "fsck does not name it: {said}");
+    fs::write(&after, content(3))?;
+    drop_pages(&after)?;
+    ensure!(fs::read(&after)? == content(3), "it can be written anew");
+    let again = Stranger::iod(&cluster, "again", &second, &[])?;
+    again.says("another one has its place")?;
+    drop(again);
+    cluster.finish()
+}
+
 /// Data goes with the directory, wherever it is served.
 #[test]
 fn iods_that_swap_their_directories_serve_what_they_hold() -> anyhow::Result<()> {

@@ -8,7 +8,6 @@ use pvfs::attr::{FileKind, Timestamp};
 use pvfs::error::FsError;
 use pvfs::ids::{InodeNumber, IodId, ObjectId, ROOT_INODE};
 use pvfs::layout::Layout;
-use pvfs::limits::FILE_SIZE_BYTES_MAX;
 use pvfs::name::Name;
 use pvfs::proto::check::{Counted, Finding, Verdict};
 use pvfs::proto::mgr::MgrResponse;
@@ -16,6 +15,7 @@ use pvfs::proto::mgr::MgrResponse;
 use super::check::{reads, stray_tag};
 use super::dentry::{CookieEntry, Dentry, OpenDirectory};
 use super::inode::{Counters, Garbage, Inode, NewInode};
+use super::intent::Doubt;
 use super::key::{self, Tag};
 use super::transaction::{Halt, Transaction};
 use super::value;
@@ -494,22 +494,18 @@ impl Transaction<'_> {
         length: u64,
         ctime: Timestamp,
     ) -> Result<Verdict, Halt> {
-        let Some((mut found, layout, slot)) = self.resting(iod, object, ctime)? else {
+        let Some((found, layout, slot)) = self.resting(iod, object, ctime)? else {
             return Ok(Verdict::Gone);
         };
         let last = length.checked_sub(1);
         let end = last.and_then(|last| layout.file_offset(slot, last));
-        let size = end.map(|end| end.saturating_add(1).min(FILE_SIZE_BYTES_MAX));
-        match size {
-            Some(size) if size > found.attr.size => {
-                found.attr.size = size;
-                // What other iods hold was found beside the same ctime.
-                found.attr.change += 1;
-                self.put_inode(&found)?;
-                Ok(Verdict::Repairable)
-            }
-            _ => Ok(Verdict::Gone),
+        if end.is_none_or(|end| end < found.attr.size) {
+            return Ok(Verdict::Gone);
         }
+        // As after a writer that is gone: late writes are fenced off, and all iods are asked.
+        self.intend(&found.attr)?;
+        self.raise_doubt(object.inode, Doubt::Lost)?;
+        Ok(Verdict::Repairable)
     }
 }
 

@@ -159,6 +159,7 @@ impl<W> State<W> {
             file_system,
             seal,
             incarnation,
+            accepts_older,
             address,
             report,
         } = &request.operation
@@ -172,6 +173,7 @@ impl<W> State<W> {
             claim: Claim {
                 held: *seal,
                 incarnation: *incarnation,
+                accepts_older: *accepts_older,
             },
             address,
             peer: self.peer(connection),
@@ -198,6 +200,20 @@ impl<W> State<W> {
                 tracing::warn!(
                     "iod {iod} at {address} is believed, once in this era: it holds {held}, and \
                      this store knows nothing of it"
+                );
+                self.give_iod(batch, iod, &record);
+            }
+            Step::AcceptOlder => {
+                let held = seal.map_or_else(|| "no seal".to_owned(), |seal| seal.to_string());
+                let given = self
+                    .registry
+                    .record(iod)
+                    .map(|known| known.seal.to_string());
+                tracing::warn!(
+                    "iod {iod} at {address} is believed with an older directory, as its operator says: \
+                     it holds {held}, and {} was given since. What was written to it in between is lost: \
+                     files may have old content there, and pvfs fsck names those that are too short",
+                    given.unwrap_or_else(|| "another".to_owned())
                 );
                 self.give_iod(batch, iod, &record);
             }
@@ -251,7 +267,7 @@ impl<W> State<W> {
                 confirmed: true,
                 ..known.clone()
             },
-            (Step::Admit | Step::Renew | Step::Adopt, _) => {
+            (Step::Admit | Step::Renew | Step::Adopt | Step::AcceptOlder, _) => {
                 let draw = || u128::from((self.config.draw)());
                 let given = known.map(|known| known.seal);
                 let secret = (draw() << 64) | draw();

@@ -216,6 +216,7 @@ impl<S: Store> World<S> {
             file_system: iod.map(|_| FILE_SYSTEM),
             seal,
             incarnation: self.incarnation,
+            accepts_older: false,
             address: address.to_owned(),
             report: REPORT,
         }

@@ -278,6 +278,9 @@ pub enum MgrOperation {
         seal: Option<Seal>,
         /// Which run of it this is.
         incarnation: Incarnation,
+        /// Its operator knows that the directory is older than the one that was sealed last, and that
+        /// there is no newer one.
+        accepts_older: bool,
         /// Where clients reach it: `host:port`.
         address: String,
         /// Its disk.

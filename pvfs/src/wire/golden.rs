@@ -242,6 +242,7 @@ fn seals_and_orders() {
         file_system: Some(file_system),
         seal: Some(seal),
         incarnation: Incarnation(77),
+        accepts_older: false,
         address: "node2:7000".into(),
         report: REPORT,
     };

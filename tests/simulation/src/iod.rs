@@ -54,6 +54,7 @@ fn serve(number: u8, disk: MemoryDisk, directory: PathBuf) -> Result<(), String>
         },
         listening: server.address(),
         advertise: None,
+        accepts_older: false,
     };
     let _registrar = Registrar::start(registration, store, |_| {}).map_err(words)?;
     loop {

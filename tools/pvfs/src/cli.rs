@@ -54,7 +54,8 @@ enum Verb {
     ///
     /// A file on PVFS is read and written through mgr and the iods themselves where they can be
     /// reached from here, else through its mount. A new file is called `.NAME.NUMBER.part` until it is
-    /// whole; Ctrl-C removes it, kill -9 leaves it. A file that was there is written over in place. The
+    /// whole; Ctrl-C removes it, kill -9 leaves it. A file that was there is written over in
+    /// place, through its mount, which takes leases as any program on it does. The
     /// last line says what was copied at how many MB/s (of a million bytes). Status 1 where something
     /// was not copied, 128 and the signal's number where a signal ended it.
     Cp(cp::Args),

@@ -2,8 +2,8 @@
 //! The content of one file, whichever way leads to it.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,7 +88,8 @@ impl Gateways {
     /// As open(2), or mgr's.
     pub fn write(&self, path: &Path, mode: u32) -> anyhow::Result<(Content, Option<Unfinished>)> {
         match std::fs::metadata(path) {
-            Ok(existing) => Ok((self.overwrite(path, &existing, mode)?, None)),
+            // Others may have it open: through its mount, what is written goes under a lease.
+            Ok(_) => Ok((through_the_kernel(path, mode)?, None)),
             // A link that leads nowhere: what it leads to is made.
             Err(_) if path.is_symlink() => Ok((through_the_kernel(path, mode)?, None)),
             Err(_) => {
@@ -96,16 +97,6 @@ impl Gateways {
                 let content = self.create(unfinished.temporary(), mode)?;
                 Ok((content, Some(unfinished)))
             }
-        }
-    }
-
-    fn overwrite(&self, path: &Path, existing: &Metadata, mode: u32) -> anyhow::Result<Content> {
-        let direct = existing.is_file().then(|| self.of(path)).flatten();
-        match direct {
-            Some((gateway, _)) => gateway
-                .overwrite(InodeNumber(existing.ino()))
-                .map(Content::Direct),
-            None => through_the_kernel(path, mode),
         }
     }
 

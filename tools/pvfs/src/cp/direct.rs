@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use pvfs::address::Endpoint;
-use pvfs::attr::{Credentials, SetAttr};
+use pvfs::attr::Credentials;
 use pvfs::client::mgr::{ClientOptions, MgrClient};
 use pvfs::client::patience::{Cancel, Patience};
 use pvfs::client::pool::{IodPool, PoolOptions};
@@ -81,25 +81,8 @@ impl Gateway {
         })
     }
 
-    /// Opens an existing file for writing and empties it.
-    ///
-    /// # Errors
-    ///
-    /// mgr's.
-    pub fn overwrite(self: &Arc<Self>, inode: InodeNumber) -> anyhow::Result<DirectFile> {
-        let access = Access {
-            read: true,
-            write: true,
-        };
-        self.opened(MgrOperation::Open {
-            inode,
-            access,
-            truncate: true,
-        })
-    }
-
-    /// Makes a file that is not there. `directory` is on a mount of this file system; `mode` has
-    /// the umask applied.
+    /// Makes a file that is not there, under a name that nobody else knows: it is written without a
+    /// lease. Its directory is on a mount of this file system; `mode` has the umask applied.
     ///
     /// # Errors
     ///
@@ -116,27 +99,14 @@ impl Gateway {
             read: true,
             write: true,
         };
-        let file = self.opened(MgrOperation::Create {
+        self.opened(MgrOperation::Create {
             parent,
             name,
             mode,
-            exclusive: false,
+            exclusive: true,
             access,
             umask: 0,
-        })?;
-        if file.size_at_open > 0 {
-            let set = SetAttr {
-                size: Some(0),
-                ..SetAttr::default()
-            };
-            let open = Some(file.open);
-            self.call(MgrOperation::SetAttr {
-                inode: file.object.inode,
-                set,
-                open,
-            })?;
-        }
-        Ok(file)
+        })
     }
 
     fn opened(self: &Arc<Self>, operation: MgrOperation) -> anyhow::Result<DirectFile> {
@@ -150,7 +120,6 @@ impl Gateway {
                 object: attr.object(),
                 layout: layout.validate()?,
                 open,
-                size_at_open: attr.size,
                 filled_at_open: attr.filled,
                 written_end: AtomicU64::new(0),
                 written_bytes: AtomicU64::new(0),
@@ -181,7 +150,6 @@ pub struct DirectFile {
     object: ObjectId,
     layout: Layout,
     open: OpenId,
-    size_at_open: u64,
     /// Of the file as it was when it was opened (see [`Attr::filled`](pvfs::attr::Attr::filled)).
     filled_at_open: u64,
     /// End of the furthest write, bytes; 0 where there was none.
