@@ -316,7 +316,10 @@ mod tests {
                     }
                     _ => match (set.look(hash, &own, now), truth.get(&which)) {
                         (Look::Known(size), told) => {
-                            prop_assert!(matches!(told, Some((Some(true_size), until)) if *true_size == size && *until > now));
+                            let is_told = |(known, until): &(Option<u64>, u64)| {
+                                *known == Some(size) && *until > now
+                            };
+                            prop_assert!(told.is_some_and(is_told));
                         }
                         (Look::Ask | Look::Nothing, _) => {}
                     },

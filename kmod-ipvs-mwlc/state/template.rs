@@ -195,7 +195,8 @@ impl Templates {
     }
 
     /// Remembers that a network has this real server. At the limit, one that may be evicted makes room;
-    /// if there is none, nothing is remembered, and the log says so. Under the service's scheduling lock, so nobody else adds the same.
+    /// if there is none, nothing is remembered, and the log says so. Under the service's scheduling
+    /// lock, so that nobody else adds a template with this key.
     pub(crate) fn remember(
         &self,
         key: TemplateKey,

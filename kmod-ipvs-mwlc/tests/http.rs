@@ -33,7 +33,8 @@ fn with(header: &str) -> String {
 
 #[test]
 fn what_usual_clients_send() {
-    let curl = b"GET /big/file.bin HTTP/1.1\r\nHost: Cluster.Example:80\r\nUser-Agent: curl/8.14.1\r\nAccept: */*\r\n\r\n";
+    let curl = b"GET /big/file.bin HTTP/1.1\r\nHost: Cluster.Example:80\r\n\
+        User-Agent: curl/8.14.1\r\nAccept: */*\r\n\r\n";
     assert_eq!(asked(curl), "cluster.example /big/file.bin Whole");
     let wget = b"GET /f HTTP/1.1\r\nRange: bytes=100-\r\nUser-Agent: Wget\r\nHost: h\r\nConnection: Keep-Alive\r\n\r\n";
     assert_eq!(asked(wget), "h /f From(100)");
@@ -290,7 +291,11 @@ proptest! {
     #[test]
     fn a_name_is_its_own_spelling(path in "/[ -~]{0,60}", host in "[a-zA-Z0-9.:-]{0,20}") {
         if let Some(name) = Name::new(host.as_bytes(), path.as_bytes()) {
-            let encoded: String = name.path().iter().map(|byte| if *byte == b'/' { "/".to_owned() } else { format!("%{byte:02x}") }).collect();
+            let encode = |byte: &u8| match byte {
+                b'/' => "/".to_owned(),
+                byte => format!("%{byte:02x}"),
+            };
+            let encoded: String = name.path().iter().map(encode).collect();
             prop_assert_eq!(Name::new(name.host(), encoded.as_bytes()), Some(name));
             let path = name.path();
             prop_assert!(path.starts_with(b"/"));
@@ -301,7 +306,14 @@ proptest! {
     #[test]
     fn hostile_segments_are_answered(
         mut segment in prop::collection::vec(any::<u8>(), 0..300),
-        start in prop::sample::select(vec![&b""[..], b"GET ", b"GET /", b"HEAD /", b"GET /a HTTP/1.1\r\nHost: ", b"GET /a HTTP/1.1\r\nHost: h\r\nRange: bytes="]),
+        start in prop::sample::select(vec![
+            &b""[..],
+            b"GET ",
+            b"GET /",
+            b"HEAD /",
+            b"GET /a HTTP/1.1\r\nHost: ",
+            b"GET /a HTTP/1.1\r\nHost: h\r\nRange: bytes=",
+        ]),
         end in prop::sample::select(vec![&b""[..], b"\r\n\r\n", b" HTTP/1.1\r\nHost: h\r\n\r\n"]),
         more in 0usize..3,
     ) {

@@ -66,9 +66,11 @@ proptest! {
             .collect();
         let delay = |index: u32| {
             let dest = &destinations[index as usize];
-            let live = u128::from(dest.active + dest.pending.min(PENDING_PER_WEIGHT_MAX * dest.weight * dest.ramp.permille() / 1000));
-            let others: u128 = destinations.iter().map(|dest| u128::from(dest.weight * dest.ramp.permille())).product();
-            (live + 1) * others / u128::from(dest.weight * dest.ramp.permille())
+            let milliweight = |dest: &DestLoad| dest.weight * dest.ramp.permille();
+            let pending_max = PENDING_PER_WEIGHT_MAX * milliweight(dest) / 1000;
+            let live = u128::from(dest.active + dest.pending.min(pending_max));
+            let others: u128 = destinations.iter().map(|dest| u128::from(milliweight(dest))).product();
+            (live + 1) * others / u128::from(milliweight(dest))
         };
         let ours = choose(Scheduler::Msed, &destinations).map(delay);
         prop_assert_eq!(ours, choose(Scheduler::ShortestExpectedDelay, &destinations).map(delay));
