@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! pvfs-mgr, the process: start in order, run until told to stop, stop in the reverse order.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +16,7 @@ use pvfs::client::patience::Cancel;
 use pvfs::ids::FileSystemId;
 use pvfs::limits::SILENCE_LOOK_MS;
 use pvfs::log_filter::LogFilter;
+use pvfs::runtime::random_u64;
 use pvfs_mgr::backup::Desk;
 use pvfs_mgr::cli::Arguments;
 use pvfs_mgr::iods::Iods;
@@ -172,10 +172,10 @@ fn start(
         session_timeout_ms: arguments.session_timeout_ms,
         lease_timeout_ms: arguments.lease_timeout_ms,
         linger_ms: LINGER_MS_DEFAULT,
-        generation: u32::try_from(random() >> 32).unwrap_or_default(),
+        generation: u32::try_from(random_u64() >> 32).unwrap_or_default(),
         file_system: file_system(),
         new_era: arguments.new_era,
-        draw: random,
+        draw: random_u64,
     };
     let manager = Manager::start(store, config, Timestamp::now())?;
     let file_system = manager.file_system().0;
@@ -188,12 +188,7 @@ fn start(
 
 /// The identity of a file system that is made now.
 fn file_system() -> FileSystemId {
-    FileSystemId((u128::from(random()) << 64) | u128::from(random()))
-}
-
-/// 64 random bits: the standard library seeds its hasher from the system.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
+    FileSystemId((u128::from(random_u64()) << 64) | u128::from(random_u64()))
 }
 
 fn listen(runtime: &Runtime, arguments: &Arguments) -> Result<TcpListener> {

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT
 //! The machine that this process runs on.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-
-/// 64 random bits, never 0: the standard library seeds its hasher from the system.
+/// 64 random bits of the kernel's, never 0. Nobody can guess them: they name clients and runs, and
+/// whoever knows such a name can speak for its owner.
 #[must_use]
 pub fn random_u64() -> u64 {
-    RandomState::new().build_hasher().finish().max(1)
+    match getrandom::u64() {
+        Ok(bits) => bits.max(1),
+        // Only where a sandbox forbids the call. Names that others can guess are worse than no start.
+        Err(error) => {
+            tracing::error!("the kernel gives no random numbers: {error}");
+            std::process::abort();
+        }
+    }
 }
 
 /// What each thread has for itself, inside of a `thread_local!`.

@@ -12,10 +12,11 @@ use anyhow::{Context, bail, ensure};
 use pvfs::error::FsError;
 use pvfs::proto::backup::BackupPart;
 use pvfs::proto::mgr::{MgrOperation, MgrResponse};
+use pvfs::runtime::random_u64;
 
 use crate::interruption::Interruption;
 use crate::progress::{Progress, Unit};
-use crate::rpc::{Mgr, RpcError, TIMEOUT_DEFAULT, random};
+use crate::rpc::{Mgr, RpcError, TIMEOUT_DEFAULT};
 use crate::unfinished::{Existing, Unfinished};
 use crate::{human, output, target};
 
@@ -56,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let interruption = Interruption::watch("pvfs backup").context("cannot take signals")?;
     let mut backup = Backup {
         mgr: Mgr::connect(&endpoint, TIMEOUT_DEFAULT)?,
-        copy: random(),
+        copy: random_u64(),
         interruption: interruption.clone(),
         progress: Progress::new("pvfs backup", args.quiet),
         forced: args.force,

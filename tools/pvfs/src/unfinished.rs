@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use pvfs::limits::NAME_BYTES_MAX;
-
-use crate::rpc;
+use pvfs::runtime::random_u64;
 
 /// What a temporary name ends with.
 const SUFFIX: &str = ".part";
@@ -40,7 +39,7 @@ impl Unfinished {
     /// A file that is to become `path`. Nothing is made by this.
     pub fn new(path: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = rpc::random().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let number = random_u64().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let name = path.file_name().unwrap_or_default();
         Self {
             temporary: path.with_file_name(temporary_name(name.as_bytes(), number)),
