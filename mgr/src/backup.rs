@@ -13,6 +13,7 @@ use pvfs::ids::ClientId;
 use pvfs::proto::backup::BackupPart;
 use pvfs::proto::mgr::MgrResponse;
 
+use crate::owner::work::PartWanted;
 use crate::server::connection::Waiter;
 use crate::store::copy::{Copier, CopyError, Going, StoreCopy};
 
@@ -29,17 +30,6 @@ const FETCHING_TIME_MIN: Duration = Duration::from_secs(60);
 const FETCHED_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// How often silence is looked for.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Which part of which copy a client would like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartWanted {
-    /// Who.
-    pub client: ClientId,
-    /// The copy's number, as the client drew it.
-    pub copy: u64,
-    /// Where the part begins, bytes.
-    pub offset: u64,
-}
 
 /// Takes questions for copies. Its thread ends with it.
 #[derive(Debug)]

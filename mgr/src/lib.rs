@@ -8,8 +8,10 @@
 
 pub mod backup;
 pub mod cli;
+pub mod event_loop;
 pub mod iods;
 pub mod leases;
+pub mod limits;
 pub mod locks;
 pub mod namespace;
 pub mod owner;

@@ -19,13 +19,13 @@ use pvfs::log_filter::LogFilter;
 use pvfs::runtime::random_u64;
 use pvfs_mgr::backup::Desk;
 use pvfs_mgr::cli::Arguments;
+use pvfs_mgr::event_loop::{self, INPUTS_WAITING_MAX};
 use pvfs_mgr::iods::Iods;
 use pvfs_mgr::namespace::format;
 use pvfs_mgr::namespace::lingering::LINGER_MS_DEFAULT;
-use pvfs_mgr::owner::thread::{self, Command, INPUTS_WAITING_MAX};
 use pvfs_mgr::owner::{Config, Input, Manager};
-use pvfs_mgr::server;
 use pvfs_mgr::server::connection::Waiter;
+use pvfs_mgr::server::{self, Command};
 use pvfs_mgr::store::StoreError;
 use pvfs_mgr::store::lmdb::LmdbStore;
 use pvfs_mgr::stripes::{CALLS_RUNNING_MAX, Executor};
@@ -85,7 +85,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let thread = std::thread::Builder::new()
         .name("owner".to_owned())
         .spawn(move || {
-            let result = thread::run(&mut manager, &mut commands, &executor, &backups);
+            let result = event_loop::run(&mut manager, &mut commands, &executor, &backups);
             // Nobody listens any more where the process is stopping already.
             let _ = ended.send(());
             result

@@ -9,7 +9,7 @@ use pvfs::ids::IodId;
 use pvfs::layout::Layout;
 use pvfs::proto::report::{IodReport, IodState};
 
-use crate::owner::thread::BATCH_INPUTS_MAX;
+use crate::limits::BATCH_INPUTS_MAX;
 
 /// An iod with less than one part in so many of its disk left, or of what the roomiest has, is
 /// passed over while others have more: files of others that are being written fill it up.

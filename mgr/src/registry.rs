@@ -5,19 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bincode::{Decode, Encode};
 use pvfs::address::{Endpoint, IOD_PORT_DEFAULT};
 use pvfs::client::silence::{Stage, stage};
 use pvfs::error::FsError;
-use pvfs::ids::{FileSystemId, Incarnation, IodId};
+use pvfs::ids::{FileSystemId, IodId};
 use pvfs::limits::{BODY_BYTES_MAX, IODS_MAX, SILENCE_LOOK_MS};
 use pvfs::proto::mgr::IodStatus;
 use pvfs::proto::report::{DiskId, IodReport, IodState};
-use pvfs::proto::seal::{Reign, Seal};
+use pvfs::proto::seal::Reign;
 
 use crate::namespace::layout::IodSlot;
 use crate::placement::{self, Candidate, Placed, Placement, Totals};
-use crate::seals::{self, Claim, Step};
+use crate::seals::{self, Claim, IodRecord, Step};
 
 /// An address is a host name, at most 253 bytes, and a port.
 pub const ADDRESS_BYTES_MAX: usize = 300;
@@ -35,23 +34,6 @@ const _: () = assert!(
     ADDRESSES_BYTES_MAX + IODS_MAX * STATUS_BYTES_MAX <= BODY_BYTES_MAX / 2
         && IODS_PER_PEER_MAX * ADDRESS_BYTES_MAX <= ADDRESSES_BYTES_MAX / 2
 );
-
-/// An iod as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct IodRecord {
-    /// Where it was at last.
-    pub address: String,
-    /// Which peer added it.
-    pub founder: IpAddr,
-    /// Which run of it may serve.
-    pub incarnation: Incarnation,
-    /// What it was given last.
-    pub seal: Seal,
-    /// What it came with then, until it has come with that.
-    pub before: Option<Seal>,
-    /// It has come with that.
-    pub confirmed: bool,
-}
 
 /// An iod that introduces itself.
 #[derive(Clone, Copy, Debug)]
@@ -555,8 +537,10 @@ fn judge_unknown(iod: IodId, claim: &Claim, rule: &Rule) -> Result<Step, (FsErro
 mod tests {
     use super::*;
     use pvfs::attr::Space;
+    use pvfs::ids::Incarnation;
     use pvfs::layout::Layout;
     use pvfs::limits::{LOST_AFTER_MS, SUSPECT_AFTER_MS};
+    use pvfs::proto::seal::Seal;
 
     const OURS: FileSystemId = FileSystemId(7);
     const SPACE: Space = Space {

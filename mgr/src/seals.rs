@@ -6,11 +6,29 @@
 //! with that one. So of two directories with one seal the first that comes back has the place, and
 //! the other one is known as what it is: nothing is served under a seal that mgr has not seen kept.
 
+use std::net::IpAddr;
+
+use bincode::{Decode, Encode};
 use pvfs::ids::Incarnation;
 use pvfs::proto::seal::{Reign, Seal};
 use thiserror::Error;
 
-use crate::registry::IodRecord;
+/// An iod as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct IodRecord {
+    /// Where it was at last.
+    pub address: String,
+    /// Which peer added it.
+    pub founder: IpAddr,
+    /// Which run of it may serve.
+    pub incarnation: Incarnation,
+    /// What it was given last.
+    pub seal: Seal,
+    /// What it came with then, until it has come with that.
+    pub before: Option<Seal>,
+    /// It has come with that.
+    pub confirmed: bool,
+}
 
 /// What an iod comes with.
 #[derive(Clone, Copy, Debug)]

@@ -11,8 +11,8 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 
 use crate::owner::Input;
-use crate::owner::thread::Command;
 use crate::owner::work::{LocalFile, Order, StripeWork, Target, WorkDone};
+use crate::server::Command;
 
 /// Calls to iods at a time, each on a thread of its own.
 pub const CALLS_RUNNING_MAX: usize = 64;

@@ -12,9 +12,8 @@ use pvfs::proto::mgr::{MgrOperation, MgrReply, MgrRequest, MgrResponse};
 use super::leases::{
     Parked, Reported, attr_in, is_about_names, opens_for_writing, tells_of_writes,
 };
-use super::work::Order;
+use super::work::{Order, PartWanted};
 use super::{Action, Blocked, Input, Moment, State, Withheld, store_failed};
-use crate::backup::PartWanted;
 use crate::namespace::access;
 use crate::namespace::layout::{Cut, IodSlot};
 use crate::namespace::lingering::Linger;

@@ -2,7 +2,7 @@
 //! The owner of all state: takes inputs in batches, commits what they changed, says what to send.
 //!
 //! [`Manager`] is still pure but for its store: time comes in with each batch, and what is to be
-//! done at the rim comes out as [`Action`]s. [`thread`] is the loop around it.
+//! done at the rim comes out as [`Action`]s. [`crate::event_loop`] is the loop around it.
 //!
 //! # Invariants
 //!
@@ -16,7 +16,6 @@ pub mod locks;
 pub mod reconcile;
 pub mod session_requests;
 pub mod settle;
-pub mod thread;
 pub mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -33,8 +32,7 @@ use self::batch::Batch;
 use self::leases::{Parked, Parking};
 use self::locks::LockClients;
 use self::reconcile::Intents;
-use self::work::{StripeWork, Work, WorkDone};
-use crate::backup::PartWanted;
+use self::work::{PartWanted, StripeWork, Work, WorkDone};
 use crate::leases::Leases;
 use crate::locks::Locks;
 use crate::namespace::format::{self, Started};
@@ -43,7 +41,8 @@ use crate::namespace::key::{self, Tag};
 use crate::namespace::layout::Cut;
 use crate::namespace::opens::OpenTable;
 use crate::namespace::value;
-use crate::registry::{IodRecord, Registry};
+use crate::registry::Registry;
+use crate::seals::IodRecord;
 use crate::session::Sessions;
 use crate::store::{Record, Store, StoreError, Usage, View};
 

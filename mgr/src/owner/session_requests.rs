@@ -19,8 +19,8 @@ use crate::namespace::inode::Counters;
 use crate::namespace::transaction::Halt;
 use crate::namespace::{key, value};
 use crate::placement::Totals;
-use crate::registry::{Introduction, IodRecord, Rule};
-use crate::seals::{self, Claim, Step};
+use crate::registry::{Introduction, Rule};
+use crate::seals::{self, Claim, IodRecord, Step};
 use crate::store::{Records, StoreError, View};
 
 /// What a client says in [`MgrOperation::Hello`].

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use pvfs::ids::{InodeNumber, IodId, ObjectId};
+use pvfs::ids::{ClientId, InodeNumber, IodId, ObjectId};
 use pvfs::layout::LayoutSlot;
 
 use super::{Action, State};
@@ -21,6 +21,17 @@ pub const REMOVALS_RUNNING_MAX: usize = 32;
 const GARBAGE_PER_BATCH_MAX: usize = 256;
 /// Pause before an iod that failed is asked again, unless it registers before.
 pub const RETRY_MS: u64 = 1000;
+
+/// Which part of which copy a client would like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartWanted {
+    /// The client that asks.
+    pub client: ClientId,
+    /// The copy's number, as the client drew it.
+    pub copy: u64,
+    /// Where the part begins, bytes.
+    pub offset: u64,
+}
 
 /// What to do with an object on its iods.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,9 +21,9 @@ use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_ch
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::Command;
 use super::peers::{Place, charge, kib};
 use crate::owner::Input;
-use crate::owner::thread::Command;
 
 /// Requests of one connection that have no reply yet: all that a client may have under sequence
 /// numbers, and as many reads again. Beyond, nothing more is read from it.

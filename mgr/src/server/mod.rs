@@ -17,9 +17,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 
-use self::connection::{IdleTimeouts, serve};
+use self::connection::{IdleTimeouts, Waiter, serve};
 use self::peers::Peers;
-use crate::owner::thread::Command;
+use crate::owner::Input;
+
+/// What the owner is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Something happened.
+    Input(Input<Waiter>),
+    /// The process ends.
+    Stop,
+}
 
 /// Connections at a time: each mount and each iod has one. Of one address:
 /// [`peers::CONNECTIONS_PER_PEER_MAX`].

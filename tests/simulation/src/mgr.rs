@@ -242,7 +242,7 @@ fn read(mut stream: TcpStream, connection: &Arc<Connection>, owner: &Sender<Inpu
     let _ = owner.send(Input::Disconnected(connection.id));
 }
 
-/// The owner's loop, as `pvfs_mgr::owner::thread` has it.
+/// The owner's loop, as `pvfs_mgr::event_loop` has it.
 fn own(
     manager: &mut Manager<MgrDisk, Waiter>,
     inputs: &Receiver<Input<Waiter>>,

@@ -10,27 +10,17 @@ use pvfs::ids::ClientId;
 use pvfs::proto::mgr::MgrOperation;
 use tokio::sync::mpsc::Receiver;
 
-use super::{Action, Input, Manager, Moment};
 use crate::backup::Desk;
+use crate::limits::BATCH_INPUTS_MAX;
+use crate::owner::{Action, Input, Manager, Moment};
+use crate::server::Command;
 use crate::server::connection::{Handle, Waiter};
 use crate::session::SESSIONS_MAX;
 use crate::store::{Store, StoreError};
 use crate::stripes::Executor;
 
-/// Inputs of one batch: with the largest bodies, 256 MiB of requests at the very most; with the
-/// usual ones, more than a disk's flush takes to gather.
-pub const BATCH_INPUTS_MAX: usize = 256;
 /// Inputs that wait for the owner: readers of connections stop at this many.
 pub const INPUTS_WAITING_MAX: usize = 4096;
-
-/// What the owner is told.
-#[derive(Debug)]
-pub enum Command {
-    /// Something happened.
-    Input(Input<Waiter>),
-    /// The process ends.
-    Stop,
-}
 
 /// A client that has greeted.
 struct Greeted {
