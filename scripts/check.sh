@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The rules that a machine can check: formatting, lints, documentation, dependencies, shell scripts.
+# The rules that a machine can check: formatting, lints, documentation, tidiness, dependencies, shell scripts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,9 @@ run() { echo "check: $*" >&2; "$@"; }
 run cargo fmt --all --check
 run cargo clippy --locked --workspace --all-targets -- -D warnings
 run cargo clippy --locked -p cssns-simulation --features simulation --all-targets -- -D warnings
-RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" run cargo doc --locked --workspace --no-deps --quiet --lib
+RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" run cargo doc --locked --workspace --no-deps \
+    --quiet --lib
+run cargo run --quiet --locked -p cssns-tidy
 run scripts/kmod-clippy.sh
 for script in scripts/*.sh .ci/run; do run bash -n "$script"; done
 

@@ -33,9 +33,9 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["init", "new_era"])]
     pub restore: Option<PathBuf>,
 
-    /// The store was put back by other means, as with its whole disk: begin a new era. Say it once, at the first start after the
-    /// restore, when no other pvfs-mgr of this file system runs. The iods are believed once what they
-    /// know beyond the backup; pvfs fsck --repair then finds the files that were made after it.
+    /// The store was put back by other means, as with its whole disk: begin a new era. Say it once, at the
+    /// first start after the restore, when no other pvfs-mgr of this file system runs. The iods are believed
+    /// once what they know beyond the backup; pvfs fsck --repair then finds the files that were made after it.
     #[arg(long, conflicts_with = "init")]
     pub new_era: bool,
 

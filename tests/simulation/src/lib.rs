@@ -16,5 +16,6 @@ pub mod machine;
 pub mod mgr;
 pub mod network;
 pub mod node;
+pub mod product_log;
 pub mod program;
 pub mod run;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use cssns_simulation::log::take_product_logs;
+use cssns_simulation::product_log::take_product_logs;
 use cssns_simulation::run::run;
 
 /// Seeds in `make test`: some 15 s.

@@ -17,7 +17,7 @@ pub fn check(files: &[File]) -> Vec<Finding> {
         if for_tests.contains(&file.path) {
             continue;
         }
-        let Some((root, inside)) = file.path.split_once("/src/") else {
+        let Some((root, inside)) = root_of(&file.path) else {
             continue;
         };
         let Some(room) = room_of(inside) else {
@@ -44,16 +44,30 @@ pub fn check(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// The room of a file, by its path below `src`. The roots of a crate and tests are in none.
+/// The root of the crate that a source file belongs to, and its path below the crate's sources.
+fn root_of(path: &str) -> Option<(&str, &str)> {
+    const MODULE: &str = "kmod-ipvs-mwlc";
+    if !path.ends_with(".rs") {
+        return None;
+    }
+    let of_module = || Some((MODULE, path.strip_prefix(MODULE)?.strip_prefix('/')?));
+    path.split_once("/src/").or_else(of_module)
+}
+
+/// The room of a file, by its path below the sources. The roots of a crate and tests are in none.
 fn room_of(inside: &str) -> Option<&str> {
-    if inside.contains("tests") || inside.starts_with("bin/") {
+    if inside.contains("tests") || inside.starts_with("bin/") || inside.starts_with("fuzz/") {
         return None;
     }
     let first = inside.split('/').next()?;
     let room = first
         .strip_suffix(".rs")
         .or((first != inside).then_some(first))?;
-    (!matches!(room, "lib" | "main" | "testing")).then_some(room)
+    (!matches!(
+        room,
+        "lib" | "main" | "ipvs_mwlc_main" | "director_check" | "testing"
+    ))
+    .then_some(room)
 }
 
 /// Files whose module is declared for tests alone.
