@@ -12,7 +12,7 @@
 //! with the thread that started it, so that a killed test leaves nothing behind.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -91,6 +91,25 @@ pub struct SmallDisk {
     pub directory: String,
     /// How large.
     pub bytes: u64,
+}
+
+/// Makes a disk full, down to the last byte, by the new file `filler` on it.
+///
+/// # Errors
+///
+/// Those of making and writing the file, but for want of space.
+pub fn fill(filler: &Path) -> std::io::Result<()> {
+    let mut filler = File::create(filler)?;
+    let mut size = 1 << 20;
+    while size > 0 {
+        match filler.write(&vec![1; size]) {
+            Ok(0) => size /= 2,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => size /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Default for Options {

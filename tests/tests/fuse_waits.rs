@@ -5,17 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cssns_tests::programs;
 use cssns_tests::proxy::Mood;
-use cssns_tests::pvfs_cluster::{Cluster, Options, Who};
+use cssns_tests::pvfs_cluster::fill;
+use cssns_tests::pvfs_cluster::{Cluster, Options, SmallDisk, Who};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::mount::{MsFlags, mount};
 
@@ -205,8 +208,13 @@ fn readers_behind_a_silent_link_stop_nobody_else() {
 /// How long each kind of call takes: the median of many.
 type Medians = BTreeMap<&'static str, Duration>;
 
-fn medians(root: &Path, tag: &str) -> Medians {
-    const CALLS: usize = 30;
+const REMOVE_VERY: &str = "remove the very file";
+const REPLACE_VERY: &str = "replace the very file";
+/// Calls of each kind in a turn.
+const CALLS: usize = 30;
+
+/// Of files elsewhere, and of `very`: [`CALLS`] files each to remove and to replace, which others may wait for.
+fn medians(root: &Path, tag: &str, very: &dyn Fn(usize) -> PathBuf) -> Medians {
     let mut times: BTreeMap<&'static str, Vec<Duration>> = BTreeMap::new();
     for number in 0..CALLS {
         let [path, renamed] =
@@ -225,6 +233,11 @@ fn medians(root: &Path, tag: &str) -> Medians {
         });
         time("rename", &|| fs::rename(&path, &renamed).unwrap());
         time("remove", &|| fs::remove_file(&renamed).unwrap());
+        time(REMOVE_VERY, &|| fs::remove_file(very(number)).unwrap());
+        File::create(&path).unwrap();
+        time(REPLACE_VERY, &|| {
+            fs::rename(&path, very(CALLS + number)).unwrap();
+        });
     }
     let median = |mut times: Vec<Duration>| {
         times.sort_unstable();
@@ -250,6 +263,8 @@ enum Trouble {
     Iod,
     /// Writers, for a client that is stopped and keeps what they write to.
     Client,
+    /// Nobody waits: writers are told that the disk is full, again and again.
+    Disk,
 }
 
 /// Calls that concern nobody's trouble take no longer than twice their time without it, on the node where
@@ -259,12 +274,28 @@ fn others_take_their_time(trouble: Trouble) {
     /// A clock's tick and a hand-over between threads; where other processes are busy, a thread that
     /// wakes also waits for its turn. Who is held up by those who wait takes a tenth of a second and more.
     const SLACK: Duration = Duration::from_millis(8);
+    /// A node that is asked to give up a lease waits so long for the reads that it has under way, before it has
+    /// them wait without one (docs/decisions/0065, "Giving up").
+    const PATIENCE: Duration = Duration::from_millis(100);
+    /// Room for all files. One that has much less room than others would get no files.
+    const DISKS_BYTES: [u64; 3] = [64 << 20, 128 << 20, 128 << 20];
+    /// Between two writes of one of many that are refused: the processor has other things to do.
+    const PAUSE: Duration = Duration::from_secs(1);
+    let disks = (0..).zip(DISKS_BYTES).map(|(iod, bytes)| SmallDisk {
+        directory: format!("iod{iod}"),
+        bytes,
+    });
     let cluster = cluster_of(Options {
         mounts: 3,
         // A client that is stopped keeps what it has for as long as a turn takes.
         lease_timeout_ms: 60_000,
+        disks: match trouble {
+            Trouble::Disk => disks.collect(),
+            Trouble::Iod | Trouble::Client => Vec::new(),
+        },
         ..Options::default()
     });
+    let filler = cluster.iod_data(0).join("filler");
     let [here, there, other] = [0, 1, 2].map(|mount| cluster.mount(mount));
     let connection = connection_of(&there);
     let (mut quiet, mut troubled) = (
@@ -273,42 +304,92 @@ fn others_take_their_time(trouble: Trouble) {
     );
     for turn in 0..TURNS {
         let path = |root: &Path, number: usize| root.join("a").join(format!("{turn}.{number}"));
+        until("there is room", || {
+            fs::write(path(&here, 0), content(0)).is_ok()
+        });
         for number in 0..WAITERS {
             fs::write(path(&here, number), content(number)).unwrap();
+        }
+        // Each node has files of its own to remove and to replace. Beside readers of an iod they are of those that
+        // are read. What a stopped client keeps waits for it, and what lies on a full disk makes room.
+        let very = |node: usize, is_troubled: bool| {
+            let root = [&here, &there][node];
+            let first = 2 * CALLS * node;
+            let at = match (trouble, is_troubled) {
+                (Trouble::Iod, true) => path(root, 0),
+                (Trouble::Iod, false) => root.join("a").join(format!("quiet{turn}.0")),
+                (Trouble::Client | Trouble::Disk, _) => {
+                    root.join("b").join(format!("{is_troubled}{turn}.0"))
+                }
+            };
+            move |number: usize| at.with_extension((first + number).to_string())
+        };
+        for (node, is_troubled) in [(0, false), (1, false), (0, true), (1, true)] {
+            // Those that are read are there, and their pages are not known where they are read.
+            if is_troubled && matches!(trouble, Trouble::Iod) {
+                continue;
+            }
+            let very = very(node, is_troubled);
+            for number in 0..2 * CALLS {
+                fs::write(very(number), content(number)).unwrap();
+            }
         }
         if matches!(trouble, Trouble::Client) {
             for number in 0..WAITERS {
                 fs::read(path(&other, number)).unwrap();
             }
         }
-        for (best, root) in quiet.iter_mut().zip([&here, &there]) {
-            keep_best(best, medians(root, "quiet"));
+        for (node, root) in [&here, &there].into_iter().enumerate() {
+            keep_best(&mut quiet[node], medians(root, "quiet", &very(node, false)));
         }
         let stopped = match trouble {
-            Trouble::Iod => Who::Iod(0),
-            Trouble::Client => Who::Mount(2),
+            Trouble::Iod => Some(Who::Iod(0)),
+            Trouble::Client => Some(Who::Mount(2)),
+            Trouble::Disk => None,
         };
-        cluster.freeze(stopped, true).unwrap();
+        match stopped {
+            Some(who) => cluster.freeze(who, true).unwrap(),
+            None => fill(&filler).unwrap(),
+        }
+        let is_over = Arc::new(AtomicBool::new(false));
         let waiters: Vec<_> = (0..WAITERS)
             .map(|number| {
                 let path = path(&there, number);
+                let is_over = Arc::clone(&is_over);
                 spawn(move || match trouble {
                     Trouble::Iod => drop(fs::read(path).unwrap()),
                     Trouble::Client => {
-                        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap()
+                        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+                    }
+                    Trouble::Disk => {
+                        let file = OpenOptions::new().write(true).open(path).unwrap();
+                        while !is_over.load(Ordering::Relaxed) {
+                            let outcome = file.write_all_at(&[1; FILE_BYTES], 1 << 20);
+                            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::StorageFull);
+                            thread::sleep(PAUSE);
+                        }
                     }
                 })
             })
             .collect();
-        until("all wait", || under_way(connection) >= WAITERS);
-        for (best, root) in troubled.iter_mut().zip([&here, &there]) {
-            keep_best(best, medians(root, "troubled"));
+        if stopped.is_some() {
+            until("all wait", || under_way(connection) >= WAITERS);
+        }
+        for (node, root) in [&here, &there].into_iter().enumerate() {
+            keep_best(
+                &mut troubled[node],
+                medians(root, "troubled", &very(node, true)),
+            );
         }
         assert!(
             waiters.iter().all(|waiter| !waiter.is_finished()),
             "nobody waits"
         );
-        cluster.freeze(stopped, false).unwrap();
+        is_over.store(true, Ordering::Relaxed);
+        match stopped {
+            Some(who) => cluster.freeze(who, false).unwrap(),
+            None => fs::remove_file(&filler).unwrap(),
+        }
         for waiter in waiters {
             waiter.join().unwrap();
         }
@@ -316,14 +397,23 @@ fn others_take_their_time(trouble: Trouble) {
     for (node, (quiet, troubled)) in quiet.iter().zip(&troubled).enumerate() {
         eprintln!("{trouble:?}, node {node}: {quiet:?} without, {troubled:?} beside it");
         for (what, time) in troubled {
+            let patience = match *what {
+                REMOVE_VERY | REPLACE_VERY => PATIENCE,
+                _ => Duration::ZERO,
+            };
             assert!(
-                *time <= 2 * quiet[what] + SLACK,
+                *time <= 2 * quiet[what] + patience + SLACK,
                 "{trouble:?}: {what} on node {node} takes {time:?}, and {:?} without",
                 quiet[what]
             );
         }
     }
     cluster.finish().unwrap();
+}
+
+#[test]
+fn who_needs_no_full_disk_takes_no_longer_beside_those_who_do() {
+    others_take_their_time(Trouble::Disk);
 }
 
 #[test]
@@ -523,6 +613,76 @@ fn an_unmount_waits_for_no_daemon() {
     cluster.freeze(Who::Mgr, false).unwrap();
     for iod in 0..3 {
         cluster.freeze(Who::Iod(iod), false).unwrap();
+    }
+    cluster.finish().unwrap();
+}
+
+/// What a node holds a lease for needs no mgr: reads and writes of such files take no longer while mgr is stopped
+/// and many wait for it.
+#[test]
+fn who_needs_no_mgr_takes_no_longer_while_it_is_away() {
+    const ROUNDS: u64 = 200;
+    const SLACK: Duration = Duration::from_millis(8);
+    let cluster = cluster_of(Options {
+        mounts: 2,
+        lease_timeout_ms: 60_000,
+        ..Options::default()
+    });
+    let nodes = [0, 1].map(|mount| cluster.mount(mount));
+    let files: Vec<File> = nodes
+        .iter()
+        .enumerate()
+        .map(|(node, root)| {
+            let path = root.join("b").join(format!("hot{node}"));
+            fs::write(&path, vec![1; FILE_BYTES]).unwrap();
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(path)
+                .unwrap()
+        })
+        .collect();
+    let median_of_both = || {
+        let times = |file: &File| {
+            let mut times: Vec<Duration> = (0..ROUNDS)
+                .map(|round| {
+                    let start = Instant::now();
+                    file.write_all_at(&round.to_le_bytes(), 0).unwrap();
+                    let mut bytes = [0; 8];
+                    file.read_exact_at(&mut bytes, 0).unwrap();
+                    assert_eq!(u64::from_le_bytes(bytes), round);
+                    start.elapsed()
+                })
+                .collect();
+            times.sort_unstable();
+            times[times.len() / 2]
+        };
+        [times(&files[0]), times(&files[1])]
+    };
+    let quiet = median_of_both();
+    let connection = connection_of(&nodes[1]);
+    cluster.freeze(Who::Mgr, true).unwrap();
+    let waiters: Vec<_> = (0..WAITERS)
+        .map(|number| {
+            let path = nodes[1].join("a").join(format!("new{number}"));
+            spawn(move || drop(File::create(path).unwrap()))
+        })
+        .collect();
+    until("all wait", || under_way(connection) >= 1);
+    let away = median_of_both();
+    let all_wait = waiters.iter().all(|waiter| !waiter.is_finished());
+    // Closing a file waits for mgr, also where the test fails.
+    cluster.freeze(Who::Mgr, false).unwrap();
+    for waiter in waiters {
+        waiter.join().unwrap();
+    }
+    assert!(all_wait, "nobody waits");
+    eprintln!("{quiet:?} with mgr, {away:?} without");
+    for (quiet, away) in quiet.into_iter().zip(away) {
+        assert!(
+            away <= 2 * quiet + SLACK,
+            "{away:?}, and {quiet:?} with mgr"
+        );
     }
     cluster.finish().unwrap();
 }

@@ -145,7 +145,7 @@ fn a_full_mgr_says_so_and_lets_names_go() -> anyhow::Result<()> {
     // A disk that others have filled to the last byte as well: nothing can be committed, and
     // whatever was acknowledged stays.
     let ballast = cluster.scratch().join("mgr/ballast");
-    fill_up(&ballast)?;
+    cssns_tests::pvfs_cluster::fill(&ballast)?;
     let outcome = fs::remove_dir(&names[0]);
     let removed = outcome.is_ok();
     if let Err(error) = outcome {
@@ -178,19 +178,4 @@ fn a_full_mgr_says_so_and_lets_names_go() -> anyhow::Result<()> {
             fs::remove_dir(path)?;
         }
     }
-}
-
-/// Takes all that is left on a disk.
-fn fill_up(path: &Path) -> anyhow::Result<()> {
-    let mut file = File::create(path)?;
-    let mut size = 1 << 20;
-    while size > 0 {
-        match file.write(&vec![1; size]) {
-            Ok(0) => size /= 2,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::StorageFull => size /= 2,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -22,7 +22,7 @@ use fastrand::Rng;
 use super::{Answer, Note, Task};
 use crate::programs;
 use crate::proxy::Mood;
-use crate::pvfs_cluster::{Cluster, Options, Who};
+use crate::pvfs_cluster::{Cluster, Options, Who, fill};
 
 /// A history whose daemons are all back ends within this time; a busy machine has most of it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
@@ -64,6 +64,10 @@ pub struct Tally {
     pub stops: u64,
     /// Links that were cut, slow, still or deaf.
     pub links: u64,
+    /// Disks of iods that were full for a while.
+    pub fills: u64,
+    /// Calls that were refused for want of space.
+    pub refused: u64,
 }
 
 /// Makes a directory for one history.
@@ -114,11 +118,16 @@ impl Worker {
         Ok(self.input.flush()?)
     }
 
-    fn end(&self) -> anyhow::Result<(Vec<Note>, bool)> {
+    /// What it did, whether its mount died, and how many calls were refused for want of space.
+    fn end(&self) -> anyhow::Result<(Vec<Note>, bool, u64)> {
         let line = self.answers.recv_timeout(ANSWER_TIMEOUT);
         let line = line.with_context(|| format!("no answer within {ANSWER_TIMEOUT:?}"))?;
         match serde_json::from_str(&line)? {
-            Answer::Done { notes, died } => Ok((notes, died)),
+            Answer::Done {
+                notes,
+                died,
+                refused,
+            } => Ok((notes, died, refused)),
             Answer::Impossible(reason) => bail!("{reason}"),
         }
     }
@@ -143,6 +152,8 @@ enum Fault {
     Cut(Who),
     /// Its link is in this mood, for milliseconds, and then cuts what it has.
     Link(Who, Mood, u64),
+    /// The small disk of an iod is full, for milliseconds.
+    Fill(usize, u64),
 }
 
 impl Fault {
@@ -153,7 +164,12 @@ impl Fault {
             Self::Link(Who::Mount(index), _, ms) if ms >= u64::from(options.lease_timeout_ms) => {
                 Some(index)
             }
-            Self::Kill(_) | Self::Stop(..) | Self::Hang(..) | Self::Cut(_) | Self::Link(..) => None,
+            Self::Kill(_)
+            | Self::Stop(..)
+            | Self::Hang(..)
+            | Self::Cut(_)
+            | Self::Link(..)
+            | Self::Fill(..) => None,
         }
     }
 
@@ -161,7 +177,7 @@ impl Fault {
     fn broken(self, options: &Options) -> Option<usize> {
         match self {
             Self::Kill(Who::Mount(index)) | Self::Hang(index, _) => Some(index),
-            Self::Kill(_) | Self::Stop(..) | Self::Cut(_) | Self::Link(..) => {
+            Self::Kill(_) | Self::Stop(..) | Self::Cut(_) | Self::Link(..) | Self::Fill(..) => {
                 self.forgetful(options)
             }
         }
@@ -175,6 +191,10 @@ fn draw_fault(rng: &mut Rng, options: &Options) -> Fault {
     );
     let linked = if rng.bool() { iod } else { mount };
     let ms = rng.u64(0..=MS_AWAY_MAX);
+    // Full disks come as often as all else where there are small ones.
+    if !options.disks.is_empty() && rng.bool() {
+        return Fault::Fill(rng.usize(0..options.iods), ms);
+    }
     let faults = if options.proxied { 18 } else { 9 };
     match rng.u32(0..faults) {
         0 | 1 => Fault::Kill(Who::Mgr),
@@ -207,7 +227,9 @@ fn random_pause(rng: &mut Rng, ms_max: u64) {
 }
 
 fn suffer(cluster: &mut Cluster, rng: &mut Rng, fault: Fault) -> anyhow::Result<()> {
-    random_pause(rng, MS_BEFORE_FAULT_MAX);
+    if !matches!(fault, Fault::Fill(..)) {
+        random_pause(rng, MS_BEFORE_FAULT_MAX);
+    }
     match fault {
         Fault::Kill(who) => {
             cluster.kill(who)?;
@@ -216,6 +238,7 @@ fn suffer(cluster: &mut Cluster, rng: &mut Rng, fault: Fault) -> anyhow::Result<
         }
         Fault::Stop(who, ms) => stop(cluster, who, ms),
         Fault::Hang(index, ms) => stop(cluster, Who::Mount(index), ms),
+        Fault::Fill(iod, ms) => be_full(&cluster.iod_data(iod), ms),
         Fault::Cut(who) => {
             cluster.link(who).context("no link")?.cut();
             Ok(())
@@ -239,6 +262,14 @@ fn stop(cluster: &Cluster, who: Who, ms: u64) -> anyhow::Result<()> {
     cluster.freeze(who, true)?;
     std::thread::sleep(Duration::from_millis(ms));
     cluster.freeze(who, false)
+}
+
+/// How long the disk under `directory` is full is the fault; the sleep does not wait for anything.
+fn be_full(directory: &Path, ms: u64) -> anyhow::Result<()> {
+    let filler = directory.join("filler");
+    fill(&filler)?;
+    std::thread::sleep(Duration::from_millis(ms));
+    std::fs::remove_file(&filler).context("making room again")
 }
 
 /// Runs the plan on a cluster, all of whose mounts take part.
@@ -312,14 +343,16 @@ fn run_round(
             Fault::Kill(_) => tally.kills += 1,
             Fault::Stop(..) | Fault::Hang(..) => tally.stops += 1,
             Fault::Cut(_) | Fault::Link(..) => tally.links += 1,
+            Fault::Fill(..) => tally.fills += 1,
         }
     }
     for (lane, workers) in lanes.iter().enumerate() {
         let mut events = Vec::new();
         for (mount, worker) in workers.iter().enumerate() {
-            let (notes, died) = worker
+            let (notes, died, refused) = worker
                 .end()
                 .with_context(|| format!("worker on mount {mount} in {name}.{lane}"))?;
+            tally.refused += refused;
             ensure!(
                 !died || broken == Some(mount),
                 "a call on mount {mount} failed in {name}.{lane}: {:?}",

@@ -31,6 +31,8 @@ pub enum Answer {
         notes: Vec<Note>,
         /// It ended early, since its mount was gone.
         died: bool,
+        /// So many more calls were refused for want of space.
+        refused: u64,
     },
     /// Something happened that no order of calls explains.
     Impossible(String),

@@ -135,15 +135,21 @@ fn carry_out(task: &Task, mapper: &mut Option<Mapper>) -> Answer {
         mapped: 0,
         handles: Vec::new(),
         notes: Vec::new(),
+        refused: 0,
         mapper,
     };
     let outcome = worker.run(task.calls);
-    let notes = worker.notes;
+    let Worker { notes, refused, .. } = worker;
+    let done = |notes, died| Answer::Done {
+        notes,
+        died,
+        refused,
+    };
     match outcome {
-        Ok(()) => Answer::Done { notes, died: false },
+        Ok(()) => done(notes, false),
         Err(Stop::Died) => {
             *mapper = None;
-            Answer::Done { notes, died: true }
+            done(notes, true)
         }
         Err(Stop::Impossible(reason)) => Answer::Impossible(format!("{reason}, after {notes:?}")),
     }
@@ -166,6 +172,8 @@ struct Worker<'a> {
     mapped: u64,
     handles: Vec<Handle>,
     notes: Vec<Note>,
+    /// Calls that were refused for want of space.
+    refused: u64,
     mapper: &'a mut Option<Mapper>,
 }
 
@@ -230,6 +238,11 @@ impl Worker<'_> {
         match outcome {
             Ok(value) => {
                 self.note(call(Got::Known(value)), start, end);
+                Ok(())
+            }
+            // What is refused for want of space has done nothing: it is in no order of calls.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.refused += 1;
                 Ok(())
             }
             Err(error) => {
@@ -586,7 +599,10 @@ mod tests {
                 synced: seed % 2 == 0,
                 changes_only: false,
             };
-            let Answer::Done { notes, died: false } = carry_out(&task, &mut mapper) else {
+            let Answer::Done {
+                notes, died: false, ..
+            } = carry_out(&task, &mut mapper)
+            else {
                 panic!("it failed");
             };
             assert!(notes.len() > 40);
